@@ -1,0 +1,76 @@
+# Everything is set up inside .venv: no sudo, no account, nothing outside this folder but the download cache.
+# All commands go through .venv/bin/python, so that no activated environment, conda's included, gets in between.
+
+PYTHON ?=
+NOTEBOOKS ?=
+PROFILE ?= quick
+UPGRADE ?=
+
+PY := .venv/bin/python
+UV := .venv/bin/uv
+READY := .venv/.ready
+
+# .venv/.ready is written last and holds the folder it was made in: a set-up that was cut short, moved with its
+# folder, or lost its Python has none that counts, and is made anew.
+STALE := $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$$(pwd -P)" ] && $(PY) -c '' 2>/dev/null || rm -f $(READY))
+
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test lab lint lock
+.DELETE_ON_ERROR:
+
+help:  ## this text
+	@echo "make TARGET [PYTHON=python3.12] [PROFILE=hour] [NOTEBOOKS=\"atom/accuracy\"] [UPGRADE=1]"; echo
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
+	    printf '  %-10s %s\n' "$$target" "$$text"; done
+
+setup: $(READY)  ## make .venv from requirements.lock (Python >= 3.11; PYTHON=... names one)
+	@echo "ready: .venv ($$($(PY) --version))"
+
+reproduce: $(READY)  ## run every notebook (or NOTEBOOKS) at PROFILE (quick, hour, paper) and print what came of it
+	@$(PY) -m ddlib reproduce --profile $(PROFILE) $(NOTEBOOKS)
+
+test: lint  ## lint, then all tests, then every notebook at its quick defaults under nbval
+	@DDLIB_OUTPUT="$$(pwd -P)/runs/test" $(PY) -m pytest --nbval-lax --nbval-current-env tests notebooks
+
+lab: $(READY)  ## open JupyterLab on this folder
+	@$(PY) -m jupyterlab
+
+lint: $(READY)  ## ruff on code and notebooks
+	@$(PY) -m ruff check
+
+lock: $(READY)  ## write requirements.lock anew from pyproject.toml (UPGRADE=1: to the newest versions)
+	@$(UV) pip compile pyproject.toml --extra test $(LOCKING) -o requirements.lock
+	@echo uv | $(UV) pip compile - $(LOCKING) -o requirements-uv.lock
+	@echo "locked; 'make setup' brings .venv to it"
+
+LOCKING = --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+    --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+
+# What stands is brought up to date; without a stamp nothing stands. The stamp goes first, so that a failure on the
+# way leaves none. uv is pinned with hashes like everything else and resolves nothing: it installs the lock.
+$(READY): requirements.lock requirements-uv.lock pyproject.toml
+	@[ -e $@ ] || { $(FIND_PYTHON); echo "making .venv with $$python"; "$$python" -m venv --clear .venv; }
+	@rm -f $@
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-uv.lock
+	@$(UV) pip sync --python $(PY) --require-hashes requirements.lock
+	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
+	@printf '%s\n' "$$(pwd -P)" > $@
+
+# Sets $$python to the first Python that is new enough and can make a virtual environment, or stops with a message.
+define FIND_PYTHON
+if [ -n "$(PYTHON)" ]; then set -- "$(PYTHON)"; else set -- python3 python3.14 python3.13 python3.12 python3.11; fi; \
+tried=; python=; \
+for candidate in "$$@"; do \
+    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+        python=$$candidate; break; \
+    fi; \
+    tried="$$tried $$candidate ($$("$$candidate" --version 2>/dev/null || echo not there));"; \
+done; \
+if [ -z "$$python" ]; then \
+    echo "ddlib needs Python 3.11 or newer with its venv module; tried:$$tried" >&2; \
+    echo "name one with: make setup PYTHON=/path/to/python3.12" >&2; \
+    exit 1; \
+fi
+endef

@@ -1,0 +1,16 @@
+"""Dataset distillation: the methods of four papers, one evaluation, and the records of what they reach.
+
+The modules, in the order in which they import one another: seeding, datasets, augment, models, synthetic,
+objectives, methods and evaluate, study, report.  `ddlib.methods` states what a method is.
+"""
+
+import os
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository: `data/` and `runs/` lie under it unless an argument says otherwise."""
+
+OUTPUT = Path(os.environ.get("DDLIB_OUTPUT", ROOT))
+"""`results/` and `figures/` are written under it: the repository, or `DDLIB_OUTPUT` for a run that is only a check."""

@@ -1,0 +1,112 @@
+"""What a study computes: the cells of a paper's table, each a method, a data set and an evaluation."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from ddlib import datasets, methods
+from ddlib.evaluate import Protocol
+from ddlib.methods import Method
+from ddlib.settings import fill
+
+SPEED = ("precision", "compiled", "at_once", "num_networks")
+"""Settings that change how fast or how often, not what: a cell that differs in them alone is the paper's cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One entry of a table: a method with all its settings on a data set, and how it is judged.
+
+    label: the row of the table.
+    method: with its hyper-parameters, images per class included.
+    dataset: name of the data set.
+    whitened: whether images are ZCA-whitened.
+    seeds: one distillation each.
+    protocol: the evaluation.
+    reference_dataset: the data set whose reported numbers stand beside ours.
+    paper, table: where those numbers are reported.
+    """
+
+    label: str
+    method: Method
+    dataset: str
+    whitened: bool
+    seeds: tuple[int, ...]
+    protocol: Protocol
+    reference_dataset: str
+    paper: str
+    table: str
+
+    @property
+    def ipc(self) -> int:
+        """Images per class."""
+        return self.method.ipc
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the numbers, as plain JSON."""
+        return {
+            "method": self.method.name,
+            "version": self.method.version,
+            "hyperparameters": dataclasses.asdict(self.method),
+            "dataset": self.dataset,
+            "whitened": self.whitened,
+            "seeds": list(self.seeds),
+            "protocol": dataclasses.asdict(self.protocol),
+        }
+
+
+def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
+    """The cells that a notebook's parameters describe, IPC by IPC.
+
+    Each entry of `chosen.methods` is a row: its label -> {"method": name, hyper-parameters ...}, and, where wanted,
+    "whitened" (default: as the method's paper does on that data set).  `chosen.network` holds width and depth of the
+    network for matching and evaluation alike.
+
+    Raises:
+        ValueError: an unknown method, data set or setting, or a value out of its range.
+    """
+    datasets.describe(chosen.dataset)
+    where = {"paper": paper, "table": table}
+    return [_cell(chosen, label, row, ipc, where) for ipc in chosen.ipcs for label, row in chosen.methods.items()]
+
+
+def _cell(chosen: SimpleNamespace, label: str, row: Mapping[str, Any], ipc: int, where: Mapping[str, str]) -> Cell:
+    own = {key: value for key, value in row.items() if key not in ("method", "whitened")}
+    kind = methods.find(row.get("method", label))
+    speed = {"precision": chosen.precision, "compiled": chosen.compiled}
+    common = {k: v for k, v in (chosen.network | speed).items() if k in methods.hyperparameters(kind)}
+    method = methods.build(kind.name, **(common | own | {"ipc": ipc}))
+    options = {"norm": getattr(method, "norm", "instance"), **chosen.network}
+    return Cell(
+        **where,
+        label=label,
+        method=method,
+        dataset=chosen.dataset,
+        whitened=row.get("whitened", chosen.dataset in kind.whitened),
+        seeds=chosen.seeds,
+        protocol=fill(Protocol, "the evaluation", {"options": options, **speed, **chosen.evaluation}),
+        reference_dataset=chosen.reference_dataset,
+    )
+
+
+def deviations(cell: Cell) -> list[str]:
+    """In what a cell differs from its paper's setting, one short phrase each; empty if it is the paper's cell."""
+    found = []
+    if cell.dataset != cell.reference_dataset:
+        found.append(f"{cell.dataset} instead of {cell.reference_dataset}")
+    if cell.whitened != (cell.reference_dataset in cell.method.whitened):
+        found.append("whitened" if cell.whitened else "not whitened")
+    found += _differences(cell.method, type(cell.method)(ipc=cell.ipc))
+    options = {"norm": getattr(cell.method, "norm", "instance")}
+    return found + _differences(cell.protocol, Protocol(options=options))
+
+
+def _differences(ours: Any, paper: Any) -> list[str]:
+    theirs = dataclasses.asdict(paper)
+    return [
+        f"{name} {value} instead of {theirs[name]}"
+        for name, value in dataclasses.asdict(ours).items()
+        if value != theirs[name] and name not in SPEED
+    ]

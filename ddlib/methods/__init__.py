@@ -1,0 +1,85 @@
+"""The methods of distillation, one module each, and what a method is.
+
+A method is a frozen dataclass of its hyper-parameters under the paper's names, keyword-only, with the paper's main
+setting as defaults.  It has three verbs:
+
+- `start(train, prerequisites, seed) -> state`: everything that changes is in the state, which has `step`,
+  `state_dict()` and `load_state_dict()`.
+- `step(state) -> metrics`: one outer update, in place; metrics are tensors or floats, read seldom.
+- `finish(state) -> SyntheticSet`: the last iterate, never the one that scored best on test data.
+
+Besides its hyper-parameters it states `name`, `version` (raised when its numbers change), `iterations` (how many steps
+it takes), `needs` (name -> builder of an artefact made beforehand, itself with start, step and finish) and `whitened`
+(the data sets that its paper ZCA-whitens).  It does no I/O, sees no test data, and draws from named streams of the
+seed alone.  A new module in this package is found by its dataclass; no list has to be edited.
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Protocol
+
+from ddlib.datasets import ImageSet
+from ddlib.settings import fill
+from ddlib.synthetic import SyntheticSet
+
+
+class Method(Protocol):
+    """The contract stated above."""
+
+    name: str
+    version: int
+    ipc: int
+    iterations: int
+    whitened: tuple[str, ...]
+
+    @property
+    def needs(self) -> Mapping[str, Any]: ...
+
+    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Any: ...
+
+    def step(self, state: Any) -> Mapping[str, Any]: ...
+
+    def finish(self, state: Any) -> SyntheticSet: ...
+
+
+@cache
+def discover() -> dict[str, type]:
+    """Method name -> dataclass, from every module of this package whose name has no leading underscore."""
+    found = {}
+    for info in pkgutil.iter_modules(__path__):
+        if info.name.startswith("_"):
+            continue
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and value.__module__ == module.__name__ and hasattr(value, "step"):
+                found[value.name] = value
+    return dict(sorted(found.items()))
+
+
+def find(name: str) -> type:
+    """The dataclass of the method `name`.
+
+    Raises:
+        ValueError: unknown; the known ones are listed.
+    """
+    known = discover()
+    if name not in known:
+        raise ValueError(f"unknown method {name!r}; known: {', '.join(known)}")
+    return known[name]
+
+
+def hyperparameters(kind: type) -> tuple[str, ...]:
+    """Names of the hyper-parameters of a method's dataclass, `ipc` among them."""
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def build(name: str, **settings: Any) -> Method:
+    """The method `name` with the given hyper-parameters; the rest keep the paper's values.
+
+    Raises:
+        ValueError: unknown method or hyper-parameter (the known ones are listed), or a value out of its range.
+    """
+    return fill(find(name), f"method {name!r}", settings)

@@ -1,0 +1,85 @@
+"""The networks that distil and that evaluate, built by name.
+
+`build` makes one, `names` lists them, `reset` redraws the weights of one in place, and `Features` is what
+`model.features(images)` returns: the maps of every block and the embedding.  `model(images)` gives logits.
+
+The definitions are those of the dataset-condensation lineage (DC, DSA, DM, MTT, DC-Bench), which differ from the
+torchvision networks of the same names: norms with one group a channel, no dropout in AlexNet, one linear layer as the
+classifier, whose width follows the image.  Every network works under `torch.func.functional_call` and `torch.vmap`
+over stacked parameters and buffers, and for images in channels_last memory format.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ddlib.models.alexnet import AlexNet
+from ddlib.models.convnet import ConvNet
+from ddlib.models.initialisation import reset
+from ddlib.models.layers import Features, Network
+from ddlib.models.lenet import LeNet
+from ddlib.models.mlp import MLP
+from ddlib.models.resnet import resnet18, resnet18_ap
+from ddlib.models.vgg import VGG11
+from ddlib.models.vit import ViT
+
+__all__ = ["Features", "Network", "build", "names", "reset"]
+
+_BUILDERS: dict[str, Callable[..., Network]] = {
+    "convnet": ConvNet,
+    "alexnet": AlexNet,
+    "vgg11": VGG11,
+    "resnet18": resnet18,
+    "resnet18_ap": resnet18_ap,
+    "vit": ViT,
+    "mlp": MLP,
+    "lenet": LeNet,
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names that `build` knows."""
+    return tuple(_BUILDERS)
+
+
+def build(
+    name: str,
+    *,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> Network:
+    """A network by name, in training mode, with fresh weights from PyTorch's default laws.
+
+    Args:
+        name: one of `names()`.
+        shape: (C, H, W) of the images.
+        num_classes: K.
+        generator: the only source of the weights; the global random state is neither read nor changed.  None: the
+            layers' own constructors draw from the global random state.
+        options: those of the network, such as `width`, `depth` and `norm` of ConvNet; see its class.
+
+    Returns:
+        The network, on the default device: `model(images)` are logits (B, K), `model.features(images)` a `Features`,
+        `model.classifier` the last linear layer.
+
+    Raises:
+        ValueError: unknown name, option or option value, or images too small for the network.
+    """
+    if name not in _BUILDERS:
+        raise ValueError(f"unknown network {name!r}; known: {', '.join(_BUILDERS)}")
+    builder = _BUILDERS[name]
+    known = [option for option in inspect.signature(builder).parameters if option not in ("shape", "num_classes")]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"unknown option {option!r} of network {name!r}; known: {', '.join(known)}")
+    if generator is None:
+        return builder(shape=shape, num_classes=num_classes, **options)
+    with torch.device("meta"):  # the constructors draw nothing here
+        model = builder(shape=shape, num_classes=num_classes, **options)
+    model.to_empty(device=torch.get_default_device())
+    reset(model, generator)
+    return model

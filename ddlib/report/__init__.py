@@ -1,0 +1,29 @@
+"""Every table, plot and image grid, in one style, drawn from records and synthetic sets alone.
+
+Nothing global changes: figures are objects, the style holds while they are drawn, and none stays open.  The same
+data give the same bytes.
+"""
+
+from ddlib.report.courses import courses
+from ddlib.report.figures import accuracy_bars
+from ddlib.report.images import image_grid
+from ddlib.report.maps import attention_maps
+from ddlib.report.saving import LIMIT, save
+from ddlib.report.style import PALETTE, STYLE, Picture, footer
+from ddlib.report.tables import Table, claims_table, table
+
+__all__ = [
+    "LIMIT",
+    "PALETTE",
+    "STYLE",
+    "Picture",
+    "Table",
+    "accuracy_bars",
+    "attention_maps",
+    "claims_table",
+    "courses",
+    "footer",
+    "image_grid",
+    "save",
+    "table",
+]

@@ -1,0 +1,109 @@
+"""Synthetic images as grids."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from ddlib.report.style import WIDTH, Picture, picture, styled
+
+TILE = 0.62  # inches, at most
+LEFT, TOP, BETWEEN = 0.7, 0.3, 0.1  # inches: for the sets' names, for the classes' names, between two sets
+COLUMNS = 10
+LONG = 10  # letters of a class's name that fit above its column
+
+
+class Images(Protocol):
+    """What a grid needs of a `SyntheticSet`."""
+
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+    def pixels(self) -> Tensor:
+        """(N, C, H, W) in [0, 1]."""
+
+
+def image_grid(
+    sets: Mapping[str, Images],
+    *,
+    classes: Sequence[int | str] | None = None,
+    per_class: int = 1,
+) -> Picture:
+    """Synthetic images, a column for every class and a block of rows for every set, pixel by pixel.
+
+    Args:
+        sets: name of the block -> SyntheticSet; all have the same classes.  Soft labels count as their greatest.
+        classes: numbers or names of the classes to show; None: the first ten.
+        per_class: rows of a block, at least 1; a class with fewer images leaves its place empty.
+
+    Raises:
+        ValueError: no sets, sets of different classes, an unknown class, or per_class below 1.
+    """
+    if not sets or len({tuple(s.class_names) for s in sets.values()}) > 1:
+        raise ValueError(f"sets={list(sets)}; allowed: at least one, all with the same class_names")
+    if per_class < 1:
+        raise ValueError(f"per_class={per_class!r}; allowed: from 1")
+    names = tuple(next(iter(sets.values())).class_names)
+    chosen = _numbers(classes, names)
+    left = max(LEFT, 0.085 * max(map(len, sets)) + 0.1)
+    tile = min(TILE, (WIDTH - left) / len(chosen))
+    width, block = left + tile * len(chosen), tile * per_class
+    height = TOP + (block + BETWEEN) * len(sets) - BETWEEN
+    figure = picture(width, height)
+    for row, (name, images) in enumerate(sets.items()):
+        bottom = height - TOP - row * (block + BETWEEN) - block
+        place = (left / width, bottom / height, 1 - left / width, block / height)
+        _draw_block(figure, place, name, mosaic(images, chosen, per_class))
+    turned = max(len(names[c]) for c in chosen) > LONG * tile / TILE
+    for column, c in enumerate(chosen):
+        place = (left + (column + 0.5) * tile) / width, (height - TOP + 0.05) / height
+        _draw_name(figure, place, names[c], turned)
+    return figure
+
+
+def _numbers(classes: Sequence[int | str] | None, names: tuple[str, ...]) -> list[int]:
+    if classes is None:
+        return list(range(min(COLUMNS, len(names))))
+    chosen = [names.index(c) if c in names else c for c in classes]
+    wrong = [c for c in chosen if type(c) is not int or not 0 <= c < len(names)]
+    if wrong or not chosen:
+        raise ValueError(f"classes={list(classes)!r}; known: {', '.join(names)}, or their numbers from 0")
+    return chosen
+
+
+def mosaic(images: Images, classes: Sequence[int], per_class: int) -> np.ndarray:
+    """Images side by side on white, a column for every class: (rows, columns, 3) uint8.
+
+    Images are a sixteenth of their height apart, at least a pixel.
+    """
+    pixels = images.pixels().detach().cpu().clamp(0, 1)
+    labels = images.labels.detach().cpu()
+    labels = labels.argmax(1) if labels.ndim == 2 else labels
+    shown = (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    _, height, width, channels = shown.shape
+    if channels not in (1, 3):
+        raise ValueError(f"pixels() has {channels} channels; allowed: 1 or 3")
+    gap = max(1, height // 16)
+    canvas = np.full((per_class * (height + gap) - gap, len(classes) * (width + gap) - gap, 3), 255, np.uint8)
+    for column, c in enumerate(classes):
+        for row, index in enumerate(np.flatnonzero(labels.numpy() == c)[:per_class]):
+            y, x = row * (height + gap), column * (width + gap)
+            canvas[y : y + height, x : x + width] = shown[index]
+    return canvas
+
+
+def _draw_name(figure: Picture, place: tuple[float, float], name: str, turned: bool) -> None:
+    """A class's name above its column; all are turned where one is too long."""
+    tilt = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"} if turned else {"ha": "center"}
+    with styled():
+        figure.text(*place, name.replace("_", " "), fontsize=7, va="bottom", parse_math=False, **tilt)
+
+
+def _draw_block(figure: Picture, place: tuple[float, ...], name: str, canvas: np.ndarray) -> None:
+    with styled():
+        ax = figure.add_axes(place)
+        ax.imshow(canvas, interpolation="none", aspect="auto")
+        ax.set_axis_off()
+        beside = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
+        ax.annotate(name, (0, 0.5), (-6, 0), fontsize=9, parse_math=False, **beside)

@@ -1,0 +1,108 @@
+"""The look of every figure, and the footer that says where its numbers come from."""
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import MappingProxyType
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+STYLE = MappingProxyType(
+    {
+        "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": 9,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "legend.fontsize": 8,
+        "legend.title_fontsize": 8,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.7,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.axisbelow": True,
+        "grid.color": "#dddddd",
+        "grid.linewidth": 0.6,
+        "xtick.major.size": 0,
+        "ytick.major.size": 3,
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "svg.fonttype": "path",  # letters as outlines: the file needs no font
+        "svg.hashsalt": "ddlib",  # names inside the file that do not change from run to run
+        "image.composite_image": False,
+    }
+)
+"""The settings of matplotlib that hold while a figure is made or drawn."""
+
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
+"""Okabe and Ito's colours, told apart with any colour vision; grey is left to random images."""
+
+GREY = "#999999"
+WIDTH = 6.4  # inches: the text width of a page
+SCREEN_DPI = 120
+
+
+def styled() -> AbstractContextManager[None]:
+    """The style inside the block, and what was there before after it."""
+    return matplotlib.rc_context(dict(STYLE))
+
+
+class Picture(Figure):
+    """A figure that shows itself in a notebook and is registered nowhere."""
+
+    def _repr_png_(self) -> bytes:
+        return render(self, "png", dpi=SCREEN_DPI)
+
+
+def picture(width: float, height: float, **options: Any) -> Picture:
+    """An empty figure of `width` x `height` inches in the style."""
+    with styled():
+        return Picture(figsize=(width, height), **options)
+
+
+def render(figure: Figure, kind: str, *, dpi: float, metadata: Mapping[str, str | None] | None = None) -> bytes:
+    """The bytes of `figure` as "png" or "svg", cut to what is drawn; without date or version of a program."""
+    blank = {"png": {"Software": None}, "svg": {"Date": None, "Creator": "ddlib"}}[kind]
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(
+            buffer, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.05, metadata=blank | dict(metadata or {})
+        )
+    return buffer.getvalue()
+
+
+def colors(labels: Sequence[str]) -> dict[str, str]:
+    """A colour for every label: grey for random images, the palette in order for the others."""
+    others = [label for label in labels if not is_random(label)]
+    cycle = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(others)}
+    return {label: cycle.get(label, GREY) for label in labels}
+
+
+def is_random(label: str) -> bool:
+    """Whether a row's label stands for random real images."""
+    return label.casefold().startswith("random")
+
+
+def footer(provenance: Mapping[str, Any]) -> str:
+    """One line on where numbers come from: ddlib's version, commit, date, torch's version, device.
+
+    Args:
+        provenance: of a record; `versions`, `commit`, `dirty`, `date` and `device` are used, as far as they are there.
+    """
+    versions = provenance.get("versions") or {}
+    commit = provenance.get("commit")
+    parts = [
+        f"ddlib {versions['ddlib']}" if "ddlib" in versions else "ddlib",
+        f"commit {commit[:7]}{' (modified)' if provenance.get('dirty') else ''}" if commit else "",
+        str(provenance.get("date") or ""),
+        f"torch {versions['torch']}" if "torch" in versions else "",
+        str(provenance.get("device") or ""),
+    ]
+    return " · ".join(part for part in parts if part)

@@ -1,0 +1,194 @@
+"""Tables as objects: text in a terminal, HTML in a notebook, from the same rows."""
+
+import html
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from ddlib.results import VERDICTS, ClaimCheck, ClaimTest, Record, Reference, title
+
+DAGGER, DOUBLE_DAGGER = "†", "‡"
+TEXT_WIDTH = 88
+
+GOOD, FAIR, BAD, PLAIN = "#009e73", "#56b4e9", "#d55e00", "#999999"
+DOTS = {"REPRODUCED": GOOD, "CLOSE": FAIR, "ABOVE": FAIR, "BELOW": BAD, "holds": GOOD, "fails": BAD}
+"""Outcome -> the colour of the dot before it, which repeats what the word says."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings, with a line above and notes below.
+
+    head: the line above, e.g. how many cells came to which verdict.
+    columns: their names; the last one is the outcome.
+    groups: (heading, rows); each row has a text for every column.
+    notes: the lines below.
+    """
+
+    head: str
+    columns: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        rows = [row for _, group in self.groups for row in group]
+        widths = [max(map(len, column)) for column in zip(self.columns, *rows, strict=True)]
+        lines = textwrap.wrap(self.head, TEXT_WIDTH)
+        for heading, group in self.groups:
+            lines += ["", *textwrap.wrap(heading, TEXT_WIDTH), _line(self.columns, widths)]
+            lines += ["  ".join("-" * width for width in widths), *(_line(row, widths) for row in group)]
+        notes = [line for note in self.notes for line in textwrap.wrap(note, TEXT_WIDTH, subsequent_indent="  ")]
+        return "\n".join([*lines, *([""] if notes else []), *notes])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = [_html_row("th", self.columns)]
+        for heading, group in self.groups:
+            cell = f'<th colspan="{len(self.columns)}" style="text-align:left;padding-top:0.8em">'
+            rows.append(f"<tr>{cell}{html.escape(heading)}</th></tr>")
+            rows += [_html_row("td", row) for row in group]
+        notes = "".join(f"<div>{html.escape(note)}</div>" for note in self.notes)
+        return (
+            f'<div style="max-width:46em"><p>{html.escape(self.head)}</p><div style="overflow-x:auto">'
+            f'<table style="font-variant-numeric:tabular-nums;margin:0">{"".join(rows)}</table></div>'
+            f'<div style="font-size:85%;margin-top:0.5em">{notes}</div></div>'
+        )
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _html_row(tag: str, row: Sequence[str]) -> str:
+    *texts, outcome = (html.escape(" ".join(text.split())) for text in row)
+    dot = f'<span style="color:{DOTS.get(outcome, PLAIN)}">&#9679;</span> ' if tag == "td" else ""
+    style = ' style="text-align:left;white-space:nowrap"'
+    return "<tr>" + "".join(f"<{tag}{style}>{text}</{tag}>" for text in (*texts, dot + outcome)) + "</tr>"
+
+
+def table(records: Sequence[Record], *, paper: str | None = None) -> Table:
+    """What the paper reports, what we reached, and the verdict, a row for every record.
+
+    Rows are grouped by data set and evaluation network; within a group, methods stand in the order of their first
+    record, each with rising images per class.  Ours is mean ± sample deviation in percent, with the number of
+    networks in brackets; a cell that was not run shows what it would cost.
+
+    Args:
+        paper: one of `results.papers()`, whose title to put above.
+    """
+    counts = Counter(record.verdict for record in records)
+    found = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
+    head = f"{len(records)} {'cell' if len(records) == 1 else 'cells'}" + (f": {found}" if found else "")
+    head = f"{title(paper)}. {head}" if paper else head
+    labels = list(dict.fromkeys(record.label for record in records))
+    places = list(dict.fromkeys(map(_place, records)))
+
+    def position(record: Record) -> tuple:
+        ipc = float("inf") if record.ipc is None else record.ipc
+        return places.index(_place(record)), labels.index(record.label), ipc
+
+    several = len({record.network for record in records}) > 1
+    groups = []
+    for (dataset, network), group in groupby(sorted(records, key=position), key=_place):
+        group = list(group)
+        groups.append((_group_heading(group, dataset, network if several else ""), tuple(map(_row, group))))
+    return Table(head, ("method", "IPC", "paper", "ours", "verdict"), tuple(groups), tuple(_notes(records)))
+
+
+def _place(record: Record) -> tuple[str, str]:
+    return record.dataset, record.network
+
+
+def _group_heading(records: Sequence[Record], dataset: str, network: str) -> str:
+    """The data set, the paper's own where it is another, and the network."""
+    others = dict.fromkeys(r.reference.dataset for r in records if r.reference and r.reference.dataset != dataset)
+    paper = f" (paper: {', '.join(others)})" if others else ""
+    return f"{dataset}{paper}{f', tested on {network}' if network else ''}, test accuracy in %"
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    ipc = "all" if record.ipc is None else str(record.ipc)
+    return record.label, ipc.rjust(3), _theirs(record.reference), _ours(record), record.verdict
+
+
+def _theirs(reference: Reference | None) -> str:
+    if reference is None:
+        return "-"
+    if reference.value is None:
+        return reference.state
+    marks = DAGGER * reference.unverified + DOUBLE_DAGGER * (not reference.comparable)
+    return f"{_number(reference.value, reference.std)} {marks}".rstrip()
+
+
+def _ours(record: Record) -> str:
+    if record.n:
+        return f"{_number(record.accuracy_mean, record.accuracy_std)} ({record.n})"
+    hours = record.cost.get("estimated_hours")
+    return "not run" if hours is None else f"not run: about {_duration(hours)}"
+
+
+def _number(mean: float, std: float | None) -> str:
+    return f"{mean:4.1f}" + ("      " if std is None else f" ± {std:3.1f}")
+
+
+def _duration(hours: float) -> str:
+    """Hours to two figures, as minutes below one and as days above two."""
+    if hours < 1:
+        return f"{max(1, round(60 * hours))} min"
+    return f"{hours:.2g} h" if hours <= 48 else f"{hours / 24:.0f} days"
+
+
+def _notes(records: Sequence[Record]) -> Iterator[str]:
+    """What the marks mean, the sources, and why verdicts are PROXY."""
+    shown = [r.reference for r in records if r.reference and r.reference.value is not None]
+    missing = [r.reference for r in records if r.reference and r.reference.value is None]
+    yield "paper: as published, mean ± deviation. ours: mean ± sample deviation (number of networks)."
+    if any(r.unverified for r in shown):
+        sources = _joined(r.source for r in shown if r.unverified)
+        yield f"{DAGGER} unverified, not read in a publication of those who measured it: {sources}."
+    for note in dict.fromkeys(r.note for r in shown if not r.comparable):
+        methods = ", ".join(dict.fromkeys(r.method for r in shown if r.note == note and not r.comparable))
+        yield f"{DOUBLE_DAGGER} not comparable ({methods}): {note or 'another recipe'}."
+    if any(not r.unverified for r in shown):
+        yield f"Sources: {_joined(r.source for r in shown if not r.unverified)}."
+    for state in dict.fromkeys(r.state for r in missing):
+        yield f"{state}: {_joined(r.source for r in missing if r.state == state)}."
+    deviations = _joined(d for r in records if r.verdict == "PROXY" for d in r.deviations)
+    if deviations:
+        yield f"PROXY, not the paper's setting: {deviations}."
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
+
+
+def claims_table(checks: Sequence[ClaimCheck]) -> Table:
+    """Each claim as a sentence with its outcome, and the differences that decide it with their 95 % intervals."""
+    counts = Counter(check.outcome for check in checks)
+    outcomes = ", ".join(f"{counts[o]} {o}" for o in ("holds", "fails", "undecided") if counts[o])
+    head = f"{len(checks)} {'claim' if len(checks) == 1 else 'claims'}" + (f": {outcomes}" if outcomes else "")
+    groups = tuple((_heading(check), tuple(map(_test, check.tests)) or (NOTHING,)) for check in checks)
+    notes = ["difference: in points, what is claimed to be higher minus the other, with its 95 % interval (Welch)."]
+    unverified = _joined(c.claim.source for c in checks if c.claim.unverified)
+    if unverified:
+        notes.append(f"{DAGGER} unverified, the numbers behind it were not read: {unverified}.")
+    verified = _joined(c.claim.source for c in checks if not c.claim.unverified)
+    notes += [f"Sources: {verified}."] if verified else []
+    return Table(head, ("where", "difference", "interval", "outcome"), groups, tuple(notes))
+
+
+NOTHING = ("no records of both sides", "", "", "undecided")
+
+
+def _heading(check: ClaimCheck) -> str:
+    mark = f" {DAGGER}" if check.claim.unverified else ""
+    return f"{check.claim.statement}{mark} {check.outcome.capitalize()}."
+
+
+def _test(test: ClaimTest) -> tuple[str, ...]:
+    found = test.comparison
+    span = f"[{found.low:+5.1f}, {found.high:+5.1f}]" if found.high < float("inf") else "unknown"
+    return test.where, f"{found.difference:+5.1f}", span, test.outcome

@@ -1,0 +1,228 @@
+"""Runs notebooks as papermill does, each in a process of its own, and tells what came of them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from ddlib import OUTPUT, ROOT, results
+from ddlib.settings import PROFILES
+
+KERNEL_DIED = 138
+"""papermill's exit code when the kernel was killed, most often for memory."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook at one profile, and where its products lie.
+
+    name: `paper/experiment`, e.g. "atom/accuracy".
+    profile: one of `settings.PROFILES`.
+    output: folder of the executed notebooks.
+    """
+
+    name: str
+    profile: str
+    output: Path
+
+    @property
+    def notebook(self) -> Path:
+        """The notebook in the repository."""
+        return ROOT / "notebooks" / f"{self.name}.ipynb"
+
+    @property
+    def params(self) -> Path | None:
+        """The parameter file of the profile; None for `quick`, the notebook's own defaults."""
+        return None if self.profile == "quick" else ROOT / "params" / f"{self.name}.{self.profile}.yaml"
+
+    @property
+    def executed(self) -> Path:
+        """The notebook as executed, with all its outputs."""
+        return self.output / f"{self.name}.{self.profile}.ipynb"
+
+    @property
+    def log(self) -> Path:
+        """What papermill and the notebook printed."""
+        return self.executed.with_suffix(".log")
+
+    @property
+    def results(self) -> Path:
+        """The records that the notebook writes."""
+        return OUTPUT / "results" / f"{self.name}.{self.profile}.json"
+
+    @property
+    def figures(self) -> Path:
+        """What the names of the notebook's figures begin with."""
+        return OUTPUT / "figures" / f"{self.name}.{self.profile}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    seconds: wall time; None if it was left out for want of a parameter file.
+    verdicts: verdict -> number of cells; None if the run wrote no results.
+    error: the last line of what went wrong; empty if nothing did.
+    """
+
+    run: Run
+    seconds: float | None
+    verdicts: dict[str, int] | None = None
+    error: str = ""
+
+
+def names() -> tuple[str, ...]:
+    """The notebooks of the repository as `paper/experiment`, sorted.
+
+    Raises:
+        FileNotFoundError: there is none, as when the package was not installed in place from a clone.
+    """
+    folder = ROOT / "notebooks"
+    found = sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("[!.]*/[!.]*.ipynb"))
+    if not found:
+        raise FileNotFoundError(f"no notebooks in {folder}; install in place from a clone: pip install -e .")
+    return tuple(found)
+
+
+def plan(wanted: Sequence[str], profile: str, *, output: Path) -> list[Run]:
+    """The runs that `wanted` asks for, in the repository's order; nothing wanted means all notebooks.
+
+    Args:
+        wanted: each `paper/experiment`, the notebook's path, or a paper alone for all of its notebooks.
+        profile: one of `settings.PROFILES`.
+        output: folder of the executed notebooks.
+
+    Raises:
+        ValueError: no such notebook or profile (the known ones are listed).
+        FileNotFoundError: a notebook named in full has no parameter file for the profile.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
+    known, chosen, in_full = names(), set(), set()
+    for text in wanted:
+        name = _name(text)
+        matches = {n for n in known if n == name or n.startswith(f"{name}/")}
+        if not matches:
+            raise ValueError(f"unknown notebook {text!r}; known: {', '.join(known)}")
+        chosen |= matches
+        in_full |= {name} & matches
+    runs = [Run(name, profile, output) for name in known if not wanted or name in chosen]
+    for run in runs:
+        if run.name in in_full and not _has_params(run):
+            raise FileNotFoundError(f"{run.name} has no parameters for profile {profile!r}: no {run.params}")
+    return runs
+
+
+def execute(run: Run) -> Outcome:
+    """Execute one notebook with papermill in a process of its own, on the kernel of this very environment.
+
+    The working directory is the notebook's folder, as in JupyterLab.  A notebook without parameters for the
+    profile is left out.  What an earlier run left is never taken for this one's.
+    """
+    if not _has_params(run):
+        return Outcome(run, None)
+    run.executed.parent.mkdir(parents=True, exist_ok=True)
+    run.executed.unlink(missing_ok=True)
+    before, begin = _stamp(run.results), time.perf_counter()
+    with run.log.open("wb") as log:
+        done = subprocess.run(_command(run), env=_environment(), stdout=log, stderr=subprocess.STDOUT)
+    seconds = time.perf_counter() - begin
+    error = _last_error(run, done.returncode) if done.returncode else ""
+    if _stamp(run.results) == before:
+        return Outcome(run, seconds, error=error)
+    try:
+        verdicts = dict(Counter(record.verdict for record in results.read(run.results)))
+    except ValueError as fault:
+        return Outcome(run, seconds, error=error or str(fault))
+    return Outcome(run, seconds, verdicts, error)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """The summary as text: notebook, seconds, cells by verdict, where to look."""
+    rows = [("notebook", "seconds", "cells by verdict", "where to look")]
+    for outcome in outcomes:
+        first, *others = _where(outcome) or [""]
+        rows.append((outcome.run.name, _seconds(outcome), _cells(outcome), first))
+        rows += [("", "", "", other) for other in others]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _name(text: str) -> str:
+    """`paper/experiment` of a notebook named so, or by a path that ends so."""
+    if not text.endswith(".ipynb"):
+        return text.strip("/")
+    return "/".join(Path(text).resolve().parts[-2:]).removesuffix(".ipynb")
+
+
+def _has_params(run: Run) -> bool:
+    return run.params is None or run.params.is_file()
+
+
+def _command(run: Run) -> list[str]:
+    command = [sys.executable, "-m", "papermill", str(run.notebook), str(run.executed)]
+    command += ["--kernel", "python3", "--cwd", str(run.notebook.parent), "--log-output", "--no-progress-bar"]
+    return command + (["-f", str(run.params)] if run.params else [])
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with the kernels of its own Python before any that are registered elsewhere."""
+    paths = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
+    return {**os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, paths))}
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes whenever the file is written or replaced; None where there is none."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _last_error(run: Run, code: int) -> str:
+    """The error that stopped the notebook in one line, from its cells or else from the log."""
+    if code == KERNEL_DIED:
+        return "the kernel died, most often for want of memory"
+    cells = nbformat.read(run.executed, as_version=4).cells if run.executed.exists() else []
+    errors = [o for cell in cells for o in cell.get("outputs", []) if o.output_type == "error"]
+    if errors:
+        return f"{errors[-1].ename}: {errors[-1].evalue}".splitlines()[0]
+    lines = run.log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"papermill stopped with exit code {code}"
+
+
+def _seconds(outcome: Outcome) -> str:
+    return "-" if outcome.seconds is None else f"{outcome.seconds:.1f}"
+
+
+def _cells(outcome: Outcome) -> str:
+    if outcome.seconds is None:
+        return f"not run: no {outcome.run.profile} parameters"
+    if outcome.error:
+        return "FAILED"
+    if outcome.verdicts is None:
+        return "no results written"
+    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(outcome.verdicts.items()))
+
+
+def _where(outcome: Outcome) -> list[str]:
+    run, places = outcome.run, []
+    if outcome.seconds is not None:
+        places += [path for path in (run.executed, run.log) if path.exists()]
+    if outcome.verdicts is not None:
+        places.append(run.results)
+    shown = [_relative(path) for path in places]
+    figures = list(run.figures.parent.glob(f"{run.figures.name}.*")) if outcome.verdicts is not None else []
+    count = f"{len(figures)} file{'s' if len(figures) > 1 else ''}"
+    return shown + ([f"{_relative(run.figures)}.* ({count})"] if figures else [])
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,40 @@
+"""Records of what a cell reached, what the papers report for it, and the verdict of the one against the other.
+
+A number stands here with everything needed to judge it: all single accuracies, the reference with its source, and in
+what the setting differs from the paper's.  Nothing here computes an accuracy, and nothing draws.
+"""
+
+from ddlib.results.claims import ClaimCheck, ClaimTest, check_claim
+from ddlib.results.files import write_whole
+from ddlib.results.records import Record, compare, pick, read, write
+from ddlib.results.references import METRICS, Claim, Paper, Reference
+from ddlib.results.reported import claims, find, load, papers, references, title
+from ddlib.results.verdicts import ASSUMED_N, DELTA, VERDICTS, Comparison, interval, verdict
+
+__all__ = [
+    "ASSUMED_N",
+    "DELTA",
+    "METRICS",
+    "VERDICTS",
+    "Claim",
+    "ClaimCheck",
+    "ClaimTest",
+    "Comparison",
+    "Paper",
+    "Record",
+    "Reference",
+    "check_claim",
+    "claims",
+    "compare",
+    "find",
+    "interval",
+    "load",
+    "papers",
+    "pick",
+    "read",
+    "references",
+    "title",
+    "verdict",
+    "write",
+    "write_whole",
+]

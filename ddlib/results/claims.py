@@ -1,0 +1,86 @@
+"""Whether a paper's claim holds in the records: directions, tested with Welch's interval."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ddlib.results.records import Record, compare
+from ddlib.results.references import Claim
+from ddlib.results.verdicts import Comparison
+
+
+@dataclass(frozen=True)
+class ClaimTest:
+    """One comparison that bears on a claim: what is claimed to be higher minus the other.
+
+    where: data set, images per class, and the network unless it is a ConvNet.
+    """
+
+    where: str
+    comparison: Comparison
+
+    @property
+    def outcome(self) -> str:
+        """ "holds" or "fails" where the interval lies on one side of zero, else "undecided"."""
+        if not self.comparison.significant:
+            return "undecided"
+        return "holds" if self.comparison.difference > 0 else "fails"
+
+
+@dataclass(frozen=True)
+class ClaimCheck:
+    """A claim with every comparison that the records allow."""
+
+    claim: Claim
+    tests: tuple[ClaimTest, ...]
+
+    @property
+    def outcome(self) -> str:
+        """ "fails" if one test fails, "holds" if there are tests and all hold, else "undecided"."""
+        found = {test.outcome for test in self.tests}
+        if "fails" in found:
+            return "fails"
+        return "holds" if found == {"holds"} else "undecided"
+
+
+def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 0.95) -> ClaimCheck:
+    """Test a claim's direction wherever the records have both of its sides.
+
+    A method of the claim is a record's label, or, where no label is so called, its method.  Images per class and
+    networks are the claim's own.  The data set need not be: a reduced setting tests the direction on another one.
+
+    Raises:
+        ValueError: two records stand for one side at one place.
+    """
+    records = [r for r in records if r.n and r.network in claim.networks and r.ipc in claim.ipc]
+    pairs = _rising(claim, records) if claim.rises else _above(claim, records)
+    return ClaimCheck(claim, tuple(ClaimTest(where, compare(a, b, confidence)) for where, a, b in pairs))
+
+
+def _side(name: str, records: Sequence[Record]) -> dict[tuple, Record]:
+    """The records of one side of a claim by place, in order of images per class within a data set."""
+    side = [r for r in records if r.label == name] or [r for r in records if r.method == name]
+    places = Counter((r.dataset, r.network, r.ipc) for r in side)
+    twice = [place for place, count in places.items() if count > 1]
+    if twice:
+        raise ValueError(f"several records of {name!r} at {twice[0]}; pass those that the claim is about")
+    return {(r.dataset, r.network, r.ipc): r for r in sorted(side, key=lambda r: (r.dataset, r.network, r.ipc))}
+
+
+def _above(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:
+    higher, lower = _side(claim.higher, records), _side(claim.lower, records)
+    for place, record in higher.items():
+        if place in lower:
+            yield _where(*place), record, lower[place]
+
+
+def _rising(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:
+    for (place, fewer), (next_place, more) in pairwise(_side(claim.rises, records).items()):
+        if place[:2] == next_place[:2]:
+            yield f"{_where(*place)} to {more.ipc}", more, fewer
+
+
+def _where(dataset: str, network: str, ipc: int) -> str:
+    on = "" if network == "convnet" else f", {network}"
+    return f"{dataset}{on}, IPC {ipc}"

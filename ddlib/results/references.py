@@ -1,0 +1,88 @@
+"""The entries of a paper's file: a reported number, a claim."""
+
+import math
+from dataclasses import dataclass
+
+METRICS = {
+    "accuracy": ("%", 0.0, 100.0),
+    "correlation": ("", -1.0, 1.0),
+    "seconds": ("s", 0.0, math.inf),
+    "minutes": ("min", 0.0, math.inf),
+    "megabytes": ("MB", 0.0, math.inf),
+    "images": ("", 0.0, math.inf),
+}
+"""Metric -> its unit and the least and greatest value it can take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """One entry of a published table.
+
+    ipc: images per class; None for the whole training set.
+    value, std: in the unit of `metric` (`METRICS`); value is None where nobody read one, and `state` then says why.
+    n: how many networks lie behind value and std; None where the source does not say.
+    source: for readers; `source_key` names it within the paper's file.
+    unverified: not read in a publication of those who measured it, but quoted by others or read off a figure.
+    comparable: whether the recipe behind the value is the one protocol here; if not, `note` says how it differs.
+    primary: of several references of one cell, the one that verdicts are given against.
+    delta: half the width of the band of equivalence, in points; None for the default.
+    network: tested on.
+    condition: what else distinguishes the entry, such as "whole space" of an architecture search.
+    """
+
+    paper: str
+    table: str
+    method: str
+    dataset: str
+    ipc: int | None
+    value: float | None
+    std: float | None = None
+    n: int | None = None
+    source: str
+    source_key: str = ""
+    unverified: bool = False
+    comparable: bool = True
+    primary: bool = True
+    note: str = ""
+    delta: float | None = None
+    network: str = "convnet"
+    condition: str = ""
+    metric: str = "accuracy"
+    state: str = "reported"
+
+    @property
+    def cell(self) -> tuple:
+        """What several references may speak of: table, method, data set, ipc, network, condition and metric."""
+        return self.table, self.method, self.dataset, self.ipc, self.network, self.condition, self.metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A sentence of a paper that a direction in the records can test.
+
+    Either `higher` is to be more accurate than `lower`, or `rises` is to gain with every step of images per class.
+    datasets, ipc, networks: where the paper claims it.
+    """
+
+    paper: str
+    id: str
+    statement: str
+    where: str
+    source: str
+    unverified: bool = False
+    higher: str | None = None
+    lower: str | None = None
+    rises: str | None = None
+    datasets: tuple[str, ...]
+    ipc: tuple[int, ...]
+    networks: tuple[str, ...] = ("convnet",)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The file of one paper: its name, its title, and what it reports and claims."""
+
+    name: str
+    title: str
+    references: tuple[Reference, ...]
+    claims: tuple[Claim, ...]

@@ -1,0 +1,228 @@
+"""What the papers report: `ddlib/papers/<paper>.yaml`, checked as it is read."""
+
+import dataclasses
+import functools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ddlib.results.references import METRICS, Claim, Paper, Reference
+
+FOLDER = Path(__file__).resolve().parents[1] / "papers"
+
+
+def papers() -> tuple[str, ...]:
+    """The papers that have a file, sorted."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+
+def references(paper: str) -> list[Reference]:
+    """Every reference in `paper`'s file, in its order.
+
+    Raises:
+        ValueError: no such paper (the known ones are listed), or its file is faulty.
+    """
+    return list(_named(paper).references)
+
+
+def claims(paper: str) -> list[Claim]:
+    """Every claim in `paper`'s file, in its order; raises as `references`."""
+    return list(_named(paper).claims)
+
+
+def title(paper: str) -> str:
+    """The title of `paper`; raises as `references`."""
+    return _named(paper).title
+
+
+def find(
+    paper: str,
+    *,
+    table: str,
+    method: str,
+    dataset: str,
+    ipc: int | None,
+    network: str = "convnet",
+    condition: str = "",
+    metric: str = "accuracy",
+) -> Reference | None:
+    """The primary reference of one cell, or None where the file has no entry for it.
+
+    An entry whose value was not found is returned with `value` None.
+
+    Raises:
+        ValueError: no such paper or table (the known ones are listed).
+    """
+    known = references(paper)
+    tables = dict.fromkeys(r.table for r in known)
+    if table not in tables:
+        raise ValueError(f"unknown table {table!r} of {paper}; known: {', '.join(tables)}")
+    cell = (table, method, dataset, ipc, network, condition, metric)
+    return next((r for r in known if r.primary and r.cell == cell), None)
+
+
+@functools.cache
+def _named(paper: str) -> Paper:
+    if paper not in papers():
+        raise ValueError(f"unknown paper {paper!r}; known: {', '.join(papers())}")
+    return load(FOLDER / f"{paper}.yaml")
+
+
+def load(path: str | Path) -> Paper:
+    """Read one paper's file.  The head of `papers/atom.yaml` explains its keys.
+
+    Raises:
+        ValueError: not YAML, a key twice, unknown or missing, a wrong type, a value outside what its metric allows,
+            a source that is not defined, or a cell of several references without exactly one primary; the message
+            names the file and the entry.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    keys = {"paper": str, "title": str, "sources": dict, "notes": dict, "references": list, "claims": list}
+    _check(content, keys, {"paper", "title", "sources", "references"}, str(path))
+    if content["paper"] != path.stem:
+        raise ValueError(f"{path}: paper is {content['paper']!r}; the file's name says {path.stem!r}")
+    for key, text in content["sources"].items():
+        _check({key: text}, {key: str}, set(), f"{path}: sources")
+    found = [r for block in content["references"] for r in _block(block, content, str(path))]
+    stated = [_claim(entry, content, str(path)) for entry in content.get("claims", [])]
+    if len({c.id for c in stated}) < len(stated):
+        raise ValueError(f"{path}: two claims have one id: {', '.join(c.id for c in stated)}")
+    return Paper(path.stem, content["title"], tuple(_settled(found, str(path))), tuple(stated))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for i, key in enumerate(keys) if key in keys[:i]]
+        if twice:
+            raise ValueError(f"the key {twice[0]!r} stands twice, line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+NUMBER = (int, float)
+TEXT = dict.fromkeys(("method", "dataset", "source", "by", "network", "condition", "metric", "note", "state"), str)
+FLAGS = dict.fromkeys(("unverified", "comparable", "primary"), bool)
+ROW = TEXT | FLAGS | {"ipc": (int, str), "n": int, "delta": NUMBER, "cells": dict}
+KEYS = {"ipc": (int, str), "network": str, "condition": str}
+
+
+def _check(entry: Any, keys: Mapping[str, Any], required: set[str], where: str) -> None:
+    """Refuse an entry that is no mapping, has other keys than `keys`, lacks a required one, or has a wrong type."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: {entry!r} is not a mapping")
+    for key, value in entry.items():
+        if key not in keys:
+            raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(keys)}")
+        if not _is(value, keys[key]):
+            raise ValueError(f"{where}: {key} is {value!r}, of the wrong type")
+    if required - entry.keys():
+        raise ValueError(f"{where}: without {', '.join(sorted(required - entry.keys()))}")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _block(block: Any, content: Mapping[str, Any], file: str) -> Iterator[Reference]:
+    """The references of one table; what its rows share is merged into each."""
+    _check(block, {"table": str, "title": str, "shared": dict, "rows": list}, {"table", "rows"}, f"{file}: references")
+    for row in block["rows"]:
+        merged = block.get("shared", {}) | row if isinstance(row, dict) else row
+        name = f"{merged.get('method')}, {merged.get('dataset')}" if isinstance(merged, dict) else ""
+        where = f"{file}: {block['table']}, {name}"
+        _check(merged, ROW, {"method", "dataset", "source", "cells"}, where)
+        yield from _row(merged, block["table"], content, where)
+
+
+def _row(row: Mapping[str, Any], table: str, content: Mapping[str, Any], where: str) -> Iterator[Reference]:
+    """The references of one row, one for each of its cells."""
+    by, metric = row.get("by", "ipc"), row.get("metric", "accuracy")
+    _known("by", by, KEYS, where)
+    _known("metric", metric, METRICS, where)
+    _known("source", row["source"], content["sources"], where)
+    if by in row or (by != "ipc" and "ipc" not in row):
+        raise ValueError(f"{where}: ipc stands in the row or in its cells, and nothing in both (by is {by!r})")
+    common = {k: v for k, v in row.items() if k not in ("by", "cells")} | {
+        "paper": content["paper"],
+        "table": table,
+        "source": content["sources"][row["source"]],
+        "source_key": row["source"],
+        "primary": row.get("primary", False),
+    }
+    for key, cell in row["cells"].items():
+        at = f"{where}, {by} {key!r}"
+        if not _is(key, KEYS[by]):
+            raise ValueError(f"{at}: {key!r} is of the wrong type")
+        place = common | {by: key}
+        place["ipc"] = _ipc(place["ipc"], at)
+        yield Reference(**place, **_value(cell, row, METRICS[metric], at))
+
+
+def _known(name: str, value: str, known: Iterable[str], where: str) -> None:
+    if value not in known:
+        raise ValueError(f"{where}: unknown {name} {value!r}; known: {', '.join(known)}")
+
+
+def _ipc(value: int | str, where: str) -> int | None:
+    if value == "all":
+        return None
+    if not _is(value, int) or value < 1:
+        raise ValueError(f"{where}: ipc is {value!r}; allowed: an integer from 1, or all")
+    return value
+
+
+def _value(cell: Any, row: Mapping[str, Any], metric: tuple[str, float, float], where: str) -> dict[str, float | None]:
+    """value and std of one cell: null, a number, or [number, std]."""
+    value, std = cell if isinstance(cell, list) and len(cell) == 2 else (cell, None)
+    if (value is None) != (row.get("state", "reported") != "reported"):
+        raise ValueError(f"{where}: the value is {value!r}, but its state is {row.get('state', 'reported')!r}")
+    _, low, high = metric
+    if value is not None and not (_is(value, NUMBER) and low <= value <= high):
+        raise ValueError(f"{where}: {value!r} is not a number in [{low}, {high}]")
+    if std is not None and not (_is(std, NUMBER) and 0 <= std < math.inf):
+        raise ValueError(f"{where}: the std {std!r} is not a number from 0")
+    if row.get("n", 2) < 2 or row.get("delta", 1) <= 0:
+        raise ValueError(f"{where}: n is from 2 and delta positive, where given")
+    return {"value": None if value is None else float(value), "std": None if std is None else float(std)}
+
+
+def _settled(found: list[Reference], file: str) -> list[Reference]:
+    """The references with `primary` settled: a cell's only one is its primary, else the one marked so."""
+    groups: dict[tuple, list[Reference]] = defaultdict(list)
+    for reference in found:
+        groups[reference.cell].append(reference)
+    for cell, group in groups.items():
+        marked = sum(r.primary for r in group)
+        if len(group) > 1 and marked != 1:
+            raise ValueError(f"{file}: {cell} has {len(group)} references, of which {marked} are primary; mark one")
+    return [dataclasses.replace(r, primary=r.primary or len(groups[r.cell]) == 1) for r in found]
+
+
+TEST = {"higher": str, "lower": str, "rises": str, "datasets": list, "ipc": list, "networks": list}
+
+
+def _claim(entry: Any, content: Mapping[str, Any], file: str) -> Claim:
+    text = dict.fromkeys(("id", "statement", "where", "source"), str)
+    where = f"{file}: claim {entry.get('id')!r}" if isinstance(entry, dict) else f"{file}: claims"
+    _check(entry, text | {"unverified": bool, "test": dict}, {*text, "test"}, where)
+    _known("source", entry["source"], content["sources"], where)
+    test = entry["test"]
+    _check(test, TEST, {"datasets", "ipc"}, f"{where}, test")
+    if test.keys() & {"higher", "lower", "rises"} not in ({"higher", "lower"}, {"rises"}):
+        raise ValueError(f"{where}: a test names higher and lower, or rises alone")
+    if not all(_is(ipc, int) and ipc > 0 for ipc in test["ipc"]):
+        raise ValueError(f"{where}: ipc is {test['ipc']!r}; allowed: integers from 1")
+    lists = {key: tuple(value) for key, value in test.items() if isinstance(value, list)}
+    stated = {key: value for key, value in entry.items() if key != "test"}
+    stated["source"] = content["sources"][entry["source"]]
+    return Claim(**(stated | test | lists), paper=content["paper"])

@@ -1,0 +1,197 @@
+"""Strict parameters: what a notebook may be told, checked before anything runs.
+
+papermill runs a misspelt parameter to the end with exit code 0, and YAML reads 1e-3 as text.  `settings` refuses both.
+"""
+
+import ast
+import dataclasses
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Any, get_args, get_type_hints
+
+PROFILES = ("quick", "hour", "paper")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What one notebook parameter may be.
+
+    kind: int, float, str, bool or dict; with `many`, a non-empty list of such.
+    low: smallest value allowed (with `above`, the value must lie above it).
+    choices: the values allowed, or () for any.
+    optional: whether None is allowed.
+    """
+
+    kind: type
+    many: bool = False
+    low: float | None = None
+    above: bool = False
+    choices: tuple = ()
+    optional: bool = False
+
+
+PARAMETERS = {
+    "profile": Parameter(str, choices=PROFILES),
+    "dataset": Parameter(str),
+    "reference_dataset": Parameter(str),
+    "ipcs": Parameter(int, many=True, low=1),
+    "ipc": Parameter(int, low=1),
+    "methods": Parameter(dict),
+    "seeds": Parameter(int, many=True, low=0),
+    "network": Parameter(dict),
+    "evaluation": Parameter(dict),
+    "device": Parameter(str),
+    "precision": Parameter(str, choices=("float32", "bfloat16")),
+    "compiled": Parameter(bool),
+    "budget_hours": Parameter(float, low=0.0, optional=True),
+}
+"""Every parameter that a notebook of this project may declare."""
+
+IN_A_NOTEBOOK = "In"
+"""IPython keeps the sources of the executed cells under this name."""
+
+
+def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
+    """The parameters of a notebook, checked: call it as `study.settings(globals())` in the third cell.
+
+    A parameters cell is one that assigns literals only: the notebook's own, the one that papermill injects, and
+    whatever a reader runs in between.  Every name assigned there must be a known parameter, and an injected one must
+    also stand in the notebook's own cell.
+
+    Args:
+        namespace: the notebook's globals, or a plain mapping of parameters.
+
+    Returns:
+        The parameters as attributes.
+
+    Raises:
+        ValueError: an unknown name (the nearest known one is offered), a wrong type, or a value out of range.
+    """
+    sources = [source for source in namespace.get(IN_A_NOTEBOOK, []) if source.strip()]
+    if sources:
+        cells = _parameter_cells(sources)
+        declared = set().union(*(names for injected, names in cells if not injected))
+        injected = set().union(*(names for injected, names in cells if injected))
+        for name in sorted(injected - declared):
+            raise ValueError(_unknown(name, sorted(declared)))
+    elif IN_A_NOTEBOOK in namespace:  # a kernel that keeps no history, as nbval's, is given no parameters either
+        declared = PARAMETERS.keys() & namespace.keys()
+    else:
+        declared = {name for name in namespace if not name.startswith("_")}
+    for name in sorted(declared):
+        if name not in PARAMETERS:
+            raise ValueError(_unknown(name, PARAMETERS))
+    return SimpleNamespace(**{name: checked(name, namespace[name], PARAMETERS[name]) for name in sorted(declared)})
+
+
+def checked(name: str, value: Any, parameter: Parameter) -> Any:
+    """`value` if `parameter` allows it, an integer turned into a float where a float is asked for.
+
+    Raises:
+        ValueError: naming the parameter, the value and what is allowed.
+    """
+    if value is None and parameter.optional:
+        return None
+    if not parameter.many:
+        return _checked_one(name, value, parameter)
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"{name}={value!r}; it must be a non-empty list of {parameter.kind.__name__}")
+    if len(set(value)) < len(value):
+        raise ValueError(f"{name}={value!r}; every entry may stand in it once")
+    return tuple(_checked_one(name, entry, parameter) for entry in value)
+
+
+def _checked_one(name: str, value: Any, parameter: Parameter) -> Any:
+    value = number(name, value, parameter.kind) if parameter.kind in (int, float) else value
+    if not isinstance(value, parameter.kind):
+        raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {parameter.kind.__name__}")
+    if parameter.choices and value not in parameter.choices:
+        raise ValueError(f"{name}={value!r}; it must be one of {', '.join(map(str, parameter.choices))}")
+    if parameter.low is not None and (value < parameter.low or (parameter.above and value == parameter.low)):
+        raise ValueError(f"{name}={value!r}; it must be {'>' if parameter.above else '>='} {parameter.low}")
+    return value
+
+
+def number(name: str, value: Any, kind: type) -> Any:
+    """`value` as the number it is: int stays int, and becomes float where `kind` is float.
+
+    Raises:
+        ValueError: text (YAML reads 1e-3 as text), a truth value, or a fraction where an integer is asked for.
+    """
+    if isinstance(value, str):
+        raise ValueError(f"{name}={value!r} is text, not a number; in YAML write 1.0e-3 with the dot, without quotes")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {kind.__name__}")
+    if kind is int and not isinstance(value, int):
+        raise ValueError(f"{name}={value!r}; it must be an integer")
+    return kind(value)
+
+
+def fill(kind: type, what: str, values: Mapping[str, Any]) -> Any:
+    """The dataclass `kind` built from `values`, whose names and types are checked against its fields first.
+
+    Args:
+        kind: a dataclass with keyword fields.
+        what: names it in errors, e.g. "method 'dm'".
+        values: field name -> value; fields left out keep their defaults.
+
+    Raises:
+        ValueError: an unknown name (the known ones are listed), a wrong type, or whatever the dataclass refuses.
+    """
+    hints = get_type_hints(kind)
+    fields = [field.name for field in dataclasses.fields(kind)]
+    ready = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise ValueError(f"unknown setting {name!r} of {what}{_nearest(name, fields)}; known: {', '.join(fields)}")
+        ready[name] = _of_type(f"{name} of {what}", value, hints[name])
+    return kind(**ready)
+
+
+def _of_type(name: str, value: Any, hint: Any) -> Any:
+    allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if value is None and NoneType in allowed:
+        return None
+    for kind in (bool, float, int, str):
+        if kind in allowed:
+            if kind in (int, float):
+                return number(name, value, kind)
+            if not isinstance(value, kind):
+                raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {kind.__name__}")
+    return value
+
+
+def _parameter_cells(sources: list[str]) -> list[tuple[bool, set[str]]]:
+    """(injected by papermill?, names assigned) of the parameters cells that were executed last.
+
+    The history is cut at the calls of `settings`, so that a reader who mends a misspelt name and runs the cell again
+    is not held to the earlier one.
+    """
+    runs: list[list[tuple[bool, set[str]]]] = [[]]
+    for source in sources:
+        names = _literal_assignments(source)
+        if names:
+            runs[-1].append((source.lstrip().startswith("# Parameters"), names))
+        elif "settings(globals()" in source:
+            runs.append([])
+    return next((run for run in reversed(runs) if run), [])
+
+
+def _literal_assignments(source: str) -> set[str]:
+    try:
+        body = ast.parse(source).body
+        names = [(node.targets[0].id, ast.literal_eval(node.value)) for node in body if isinstance(node, ast.Assign)]
+    except (SyntaxError, ValueError, AttributeError):
+        return set()
+    return {name for name, _ in names} if len(names) == len(body) else set()
+
+
+def _unknown(name: str, known: Collection[str]) -> str:
+    return f"unknown parameter {name!r}{_nearest(name, known)}; known: {', '.join(known)}"
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,205 @@
+"""From a table's cell to its record: what must be made beforehand, the distillation, the evaluation.
+
+`run` takes what is finished from the store and computes the rest; the same call serves JupyterLab, papermill, and a
+notebook whose cells were computed before.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ddlib import OUTPUT, ROOT, datasets, estimate, evaluate, loop, results, store, synthetic
+from ddlib.cells import Cell, cells, deviations
+from ddlib.datasets import ImageSet
+from ddlib.provenance import peak_memory, provenance
+from ddlib.results import Record
+from ddlib.settings import settings
+from ddlib.synthetic import SyntheticSet
+
+__all__ = ["Cell", "Workplace", "cells", "deviations", "keep", "outlook", "run", "settings", "synthetic_set"]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a study computes and keeps what it has computed.
+
+    device: "cpu", "cuda", "cuda:1", ...
+    folder: the store.
+    progress: whether loops show a bar.
+    """
+
+    device: str = "cpu"
+    folder: Path = field(default_factory=lambda: ROOT / "runs")
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device={self.device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | None = None) -> list[Record]:
+    """The record of every cell, in order: from the store where it is finished, else computed now.
+
+    Args:
+        budget_hours: cells that, by estimate, would not finish within what is left of this are not begun; their
+            verdict is NOT RUN and their cost states the estimate.  None: no limit.
+    """
+    begin = time.perf_counter()
+    records = []
+    for cell in cells:
+        if budget_hours is not None and not finished(cell, workplace):
+            left = budget_hours - (time.perf_counter() - begin) / 3600
+            if _estimate(cell, workplace) > left:
+                records.append(_not_run(cell, workplace))
+                continue
+        records.append(_compute(cell, workplace))
+    return records
+
+
+def keep(records: Sequence[Record], experiment: str, profile: str) -> Path:
+    """Write the records of an experiment ("atom/accuracy") where reports look for them, and return the path."""
+    path = OUTPUT / "results" / f"{experiment}.{profile}.json"
+    results.write(records, path)
+    return path
+
+
+def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
+    """What the cell's method distils at `seed`: from the store, or made now and kept there."""
+    folder = _folder(cell, seed, workplace)
+    path = folder / "synthetic.safetensors"
+    if path.exists() and (folder / "run.json").exists():
+        return synthetic.load(path).to(workplace.device)
+    train = train_set(cell, workplace)
+    prerequisites = {name: _prerequisite(cell, builder, workplace) for name, builder in cell.method.needs.items()}
+    state = cell.method.start(train, prerequisites, seed)
+    name = f"{cell.label}, {cell.dataset}, IPC {cell.ipc}, seed {seed}"
+    outcome = loop.run(cell.method, state, name=name, progress=workplace.progress)
+    synthetic.save(outcome.product, path)
+    made = {
+        "settings": cell.settings(),
+        "seed": seed,
+        "steps": cell.method.iterations,
+        "seconds": outcome.seconds,
+        "history": outcome.history,
+        "bytes_stored": outcome.product.bytes_stored,
+        "peak_memory_bytes": peak_memory(workplace.device),
+    }
+    store.write_json(folder / "run.json", made | {"provenance": provenance(workplace.device)})
+    return outcome.product
+
+
+def evaluation(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
+    """Accuracies (percent) of fresh networks trained on the cell's synthetic set, and what that took."""
+    path = evaluation_path(cell, seed, workplace)
+    kept = store.read_json(path)
+    if kept is None:
+        test = _load(cell, "test", workplace)
+        found = evaluate.evaluate(synthetic_set(cell, seed, workplace), test, cell.protocol, seed=seed)
+        kept = asdict(found) | {"protocol": asdict(cell.protocol), "provenance": provenance(workplace.device)}
+        store.write_json(path, kept)
+    return kept
+
+
+def train_set(cell: Cell, workplace: Workplace) -> ImageSet:
+    """The real training set of the cell, in the space that its networks see."""
+    return _load(cell, "train", workplace)
+
+
+def _load(cell: Cell, split: str, workplace: Workplace) -> ImageSet:
+    return datasets.load(cell.dataset, split, zca=cell.whitened, device=workplace.device)
+
+
+def _folder(cell: Cell, seed: int, workplace: Workplace) -> Path:
+    """Named by the method's settings and version, the data's fingerprint and the seed; the evaluation counts not."""
+    train = train_set(cell, workplace)
+    settings = {k: v for k, v in cell.settings().items() if k not in ("protocol", "seeds")}
+    return workplace.folder / "distilled" / store.key(settings | {"data": train.fingerprint, "seed": seed})
+
+
+def _prerequisite(cell: Cell, builder: Any, workplace: Workplace) -> dict[str, Tensor]:
+    """The artefact of `builder`, shared by all cells that ask for the same settings on the same data."""
+    train = train_set(cell, workplace)
+    content = {"name": builder.name, "version": builder.version, "settings": asdict(builder), "data": train.fingerprint}
+    path = workplace.folder / builder.name / f"{store.key(content | {'whitened': cell.whitened})}.safetensors"
+    if not path.exists():
+        state = builder.start(train, {}, builder.seed)
+        outcome = loop.run(builder, state, name=f"{builder.name}, {cell.dataset}", progress=workplace.progress)
+        store.write_tensors(path, outcome.product)
+    return load_file(path, device=workplace.device)
+
+
+def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
+    """Where the evaluation of one seed of the cell is kept."""
+    test = _load(cell, "test", workplace)
+    content = {"protocol": asdict(cell.protocol), "test": test.fingerprint, "version": evaluate.VERSION}
+    return _folder(cell, seed, workplace) / f"evaluation-{store.key(content)}.json"
+
+
+def outlook(cells: Sequence[Cell], workplace: Workplace) -> str:
+    """What a run of `cells` would take from here: one line, for a notebook to show before it begins."""
+    open_cells = [cell for cell in cells if not finished(cell, workplace)]
+    hours = sum(_estimate(cell, workplace) for cell in open_cells)
+    networks = sum(len(cell.seeds) * cell.protocol.num_networks for cell in open_cells)
+    return (
+        f"{len(cells)} cells, {len(cells) - len(open_cells)} of them in the store; to do: "
+        f"{sum(len(cell.seeds) for cell in open_cells)} distillations and {networks} trainings, "
+        f"about {hours:.2g} h on this device"
+    )
+
+
+def finished(cell: Cell, workplace: Workplace) -> bool:
+    """Whether every seed of the cell is distilled and evaluated."""
+    return all(evaluation_path(cell, seed, workplace).exists() for seed in cell.seeds)
+
+
+def _compute(cell: Cell, workplace: Workplace) -> Record:
+    evaluations = [evaluation(cell, seed, workplace) for seed in cell.seeds]
+    runs = [store.read_json(_folder(cell, seed, workplace) / "run.json") for seed in cell.seeds]
+    seconds = sum(made["seconds"] for made in runs)
+    cost = {
+        "distil_seconds": round(seconds, 2),
+        "evaluate_seconds": round(sum(e["seconds"] for e in evaluations), 2),
+        "steps_per_second": round(sum(made["steps"] for made in runs) / seconds, 3),
+        "peak_memory_bytes": max(made["peak_memory_bytes"] for made in runs),
+        "bytes_stored": runs[0]["bytes_stored"],
+        "images_shown": evaluations[0]["images_shown"],
+    }
+    accuracies = [accuracy for e in evaluations for accuracy in e["accuracies"]]
+    return _record(
+        cell, accuracies, cost, evaluations[-1]["provenance"] | {"data": train_set(cell, workplace).fingerprint}
+    )
+
+
+def _not_run(cell: Cell, workplace: Workplace) -> Record:
+    cost = {"estimated_hours": round(_estimate(cell, workplace), 3)}
+    return _record(cell, [], cost, provenance(workplace.device))
+
+
+def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: Mapping[str, Any]) -> Record:
+    where = {"table": cell.table, "method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    return Record.of(
+        accuracies,
+        label=cell.label,
+        method=cell.method.name,
+        dataset=cell.dataset,
+        ipc=cell.ipc,
+        cell=cell.settings(),
+        reference=results.find(cell.paper, **where),
+        deviations=deviations(cell),
+        cost=cost,
+        provenance=made,
+    )
+
+
+def _estimate(cell: Cell, workplace: Workplace) -> float:
+    """Hours that the cell's open seeds would take, from a few steps of each kind of its work."""
+    per_seed = estimate.seconds(cell, train_set(cell, workplace), _load(cell, "test", workplace))
+    return per_seed * sum(not evaluation_path(cell, seed, workplace).exists() for seed in cell.seeds) / 3600

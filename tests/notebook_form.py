@@ -1,0 +1,180 @@
+"""The form every notebook has: where it keeps its parameters, its text, its code and its outputs."""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+CHECKED = "nbval-check-output"
+UNCHECKING = {"nbval-skip", "nbval-raises-exception", "nbval-ignore-output", "raises-exception"}
+CELL_LINES = 20
+ABSOLUTE = re.compile(r"^(/[\w.]|~/|[A-Za-z]:[\\/])")
+
+
+def discover(root: Path) -> list[Path]:
+    """The notebooks under `root/notebooks/<paper>/`, sorted."""
+    return sorted((root / "notebooks").glob("[!.]*/[!.]*.ipynb"))
+
+
+def parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """Name -> default of the notebook's parameters cell."""
+    (cell,) = (cell for cell in notebook.cells if "parameters" in tags(cell))
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    """The tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def faults(path: Path) -> list[str]:
+    """What a notebook breaks, as sentences."""
+    notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=nbformat.NO_CONVERT)
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        return [f"not a valid notebook: {error.message}"]
+    if (notebook.nbformat, notebook.nbformat_minor) < (4, 5):
+        return [f"nbformat {notebook.nbformat}.{notebook.nbformat_minor} has no cell ids; 4.5 has them"]
+    checks = (_head, _parameters, _settings, _code, _balance, _outputs, _sections)
+    return [fault for check in checks for fault in check(notebook)]
+
+
+def _head(notebook) -> Iterator[str]:
+    first = notebook.cells[0] if notebook.cells else None
+    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
+        yield "the first cell is no markdown that begins with a title, '# ...'"
+    kernel = notebook.metadata.get("kernelspec", {}).get("name")
+    if kernel != "python3":
+        yield f"the kernel is {kernel!r}, not 'python3'"
+
+
+def _parameters(notebook) -> Iterator[str]:
+    where = [i for i, cell in enumerate(notebook.cells) if "parameters" in tags(cell)]
+    if where != [1]:
+        yield f"cells {where} are tagged 'parameters'; the second cell alone must be"
+        return
+    source = notebook.cells[1].source
+    try:
+        body = ast.parse(source).body
+    except SyntaxError as error:
+        yield f"the parameters cell is no plain Python: {error.msg}"
+        return
+    commented = _commented(source)
+    for node in body:
+        if not (isinstance(node, ast.Assign) and [type(target) for target in node.targets] == [ast.Name]):
+            yield f"the parameters cell has '{ast.unparse(node)}', which assigns no single name"
+        elif not _is_literal(node.value):
+            yield f"parameter {node.targets[0].id} is no literal: {ast.unparse(node.value)}"
+        elif node.lineno not in commented:
+            yield f"parameter {node.targets[0].id} has no comment on its line"
+
+
+def _commented(source: str) -> set[int]:
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
+
+
+def _is_literal(node: ast.AST) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
+
+
+def _settings(notebook) -> Iterator[str]:
+    third = [cell.source for cell in notebook.cells[2:3] if cell.cell_type == "code"]
+    if not any(re.search(r"\bstudy\.settings\(globals\(\)", source) for source in third):
+        yield "the third cell does not call study.settings(globals())"
+
+
+def _code(notebook) -> Iterator[str]:
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type != "code":
+            continue
+        if len(cell.source.splitlines()) > CELL_LINES:
+            yield f"cell {number} has {len(cell.source.splitlines())} lines, more than {CELL_LINES}"
+        for tag in UNCHECKING & set(tags(cell)):
+            yield f"cell {number} is tagged {tag}: nothing is left unchecked"
+        try:
+            tree = ast.parse(cell.source)
+        except SyntaxError:
+            yield f"cell {number} is no plain Python (a shell command or a magic?)"
+            continue
+        yield from (f"cell {number} {what}" for node in ast.walk(tree) if (what := _forbidden(node)))
+
+
+def _forbidden(node: ast.AST) -> str:
+    """What makes a piece of code no business of a notebook, or nothing."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return f"defines {name}; definitions belong in ddlib"
+        case ast.Name(id="plt"):
+            return "uses plt; plotting belongs in ddlib.report"
+        case ast.Import(names=[ast.alias(name=name), *_]) | ast.ImportFrom(module=str(name)):
+            known = name.split(".")[0] in {"matplotlib", "seaborn", "subprocess"}
+            return f"imports {name}; plotting and processes belong in ddlib" if known else ""
+        case ast.Attribute(value=ast.Name(id="os"), attr="system" | "popen"):
+            return "runs a shell command"
+        case ast.Constant(value=str(text)) if ABSOLUTE.match(text):
+            return f"holds the absolute path {text!r}"
+    return ""
+
+
+def _balance(notebook) -> Iterator[str]:
+    """At least as much text as code, in characters without blanks and without comments."""
+    text = sum(_characters(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
+    code = sum(_characters(_bare(cell.source)) for cell in notebook.cells if cell.cell_type == "code")
+    if text < code:
+        yield f"{text} characters of text for {code} of code"
+
+
+def _characters(source: str) -> int:
+    return len("".join(source.split()))
+
+
+def _bare(source: str) -> str:
+    """Code without its comments, as the parser writes it; what it cannot read stays as it is."""
+    try:
+        return ast.unparse(ast.parse(source))
+    except SyntaxError:
+        return source
+
+
+def _outputs(notebook) -> Iterator[str]:
+    checked = 0
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type != "code":
+            continue
+        if CHECKED not in tags(cell):
+            if cell.outputs or cell.execution_count is not None:
+                yield f"cell {number} holds outputs or a count but is not tagged {CHECKED}; clear it"
+            continue
+        checked += 1
+        if not cell.outputs or cell.execution_count is None:
+            yield f"cell {number} is tagged {CHECKED} but was not run: nbval would compare nothing"
+        if any(not _comparable(output) for output in cell.outputs):
+            yield f"cell {number} keeps a picture, stderr or an error, which no check can hold it to"
+    if not checked:
+        yield f"no cell is tagged {CHECKED}: nothing of what the notebook shows is checked"
+
+
+def _comparable(output) -> bool:
+    if output.output_type == "stream":
+        return output.name == "stdout"
+    return output.output_type != "error" and not any(kind.startswith("image/") for kind in output.data)
+
+
+def _sections(notebook) -> Iterator[str]:
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    titles = re.findall(r"^#{1,6}\s+(.+?)\s*$", text, flags=re.MULTILINE)
+    if not titles or not titles[-1].startswith("Provenance"):
+        yield f"the last section is {titles[-1] if titles else None!r}, not 'Provenance'"
+    if not any(title.startswith("Deviations") for title in titles):
+        yield "no section is titled 'Deviations'"

@@ -1,0 +1,266 @@
+"""DSA: the laws of the draws, the siamese mode and the mode of one transform an image."""
+
+import math
+
+import pytest
+import torch
+from test_transforms import make_draws, make_images, plain_augment
+
+from ddlib import augment as dsa
+from ddlib import seeding
+
+# Laws.  200,000 rows: the standard error of a frequency p is sqrt(p (1 - p) / 200,000).
+
+
+@pytest.fixture(scope="module")
+def many():
+    return make_draws(200_000, 1, size=(32, 64))
+
+
+def check_uniform(values, low, high):
+    width, n = high - low, len(values)
+    assert values.min() >= low - 1e-6 and values.max() <= high + 1e-6
+    assert values.min() < low + 1e-3 * width and values.max() > high - 1e-3 * width
+    assert values.double().mean().item() == pytest.approx((low + high) / 2, abs=5 * width / math.sqrt(12 * n))
+    quarters = torch.histc(values.double(), 4, low, high) / n
+    torch.testing.assert_close(quarters, torch.full((4,), 0.25, dtype=torch.float64), rtol=0, atol=0.005)
+
+
+def check_integers(values, low, high):
+    found, counts = values.unique(return_counts=True)
+    expected = 1 / (high - low + 1)
+    assert found.tolist() == list(range(low, high + 1))
+    assert (counts / len(values) - expected).abs().max() < 5 * math.sqrt(expected / len(values))
+
+
+@pytest.mark.parametrize(
+    "name, low, high",
+    [("brightness", -0.5, 0.5), ("saturation", 0, 2), ("contrast", 0.5, 1.5), ("angle", -15, 15)],
+)
+def test_law_of_continuous_parameters(many, name, low, high):
+    check_uniform(many.parameter(name), low, high)
+
+
+def test_law_of_zoom(many):
+    x, y = many.parameter("zoom").T
+    check_uniform(x, 1 / 1.2, 1.2)
+    check_uniform(y, 1 / 1.2, 1.2)
+    assert abs(torch.corrcoef(torch.stack((x, y)))[0, 1]) < 0.012  # independent
+
+
+def test_law_of_shift(many):
+    down, right = many.parameter("shift").T
+    check_integers(down, -4, 4)
+    check_integers(right, -8, 8)
+    check_integers(make_draws(50_000, 1, size=(28, 28)).parameter("shift")[:, 0], -4, 4)  # int(3.5 + 0.5)
+
+
+def test_law_of_cutout_centre(many):
+    down, right = many.parameter("centre").T
+    check_integers(down, 0, 32)
+    check_integers(right, 0, 64)
+    odd = make_draws(50_000, 1, size=(10, 13)).parameter("centre")  # sides 5 and 7
+    check_integers(odd[:, 0], 0, 9)
+    check_integers(odd[:, 1], 0, 12)
+
+
+def test_law_of_mirror(many):
+    check_integers(many.parameter("mirrored"), 0, 1)
+
+
+def test_law_of_family(many):
+    check_integers(many.family, 0, 5)
+
+
+def test_families_do_not_depend_on_parameters(many):
+    standard = (many.values - many.values.mean(0)) / many.values.std(0)
+    for index in range(6):
+        rows = standard[many.family == index]
+        assert rows.mean(0).abs().max() < 5 / math.sqrt(len(rows))
+
+
+def test_strategy_without_flip_never_flips():
+    strategy = dsa.strategy_for("mnist")
+    assert strategy == "color_crop_cutout_scale_rotate"
+    assert dsa.strategy_for("svhn") == dsa.strategy_for("digits") == strategy
+    assert dsa.strategy_for("cifar10") == dsa.strategy_for("fashion_mnist") == dsa.STRATEGY
+    family, counts = make_draws(50_000, 1, strategy=strategy).family.unique(return_counts=True)
+    assert [dsa.FAMILIES[i] for i in family] == strategy.split("_")
+    assert (counts / 50_000 - 0.2).abs().max() < 0.01
+
+
+def test_order_of_names_in_a_strategy_does_not_matter():
+    one, other = make_draws(50, 1, strategy="crop_color"), make_draws(50, 1, strategy="color_crop")
+    assert torch.equal(one.family, other.family) and torch.equal(one.values, other.values)
+
+
+# The two modes.
+
+
+def test_siamese_gives_one_transform_to_a_class_in_real_and_synthetic_images():
+    draws = make_draws(10, 1, seed=4)
+    labels_real = torch.arange(10).repeat_interleave(12)
+    labels_syn = torch.randperm(30, generator=seeding.generator(0, "order")) % 10
+    images = make_images(batch=1)
+    real = dsa.augment(images.expand(120, -1, -1, -1), draws.rows(labels_real)).unflatten(0, (10, 12))
+    syn = dsa.augment(images.expand(30, -1, -1, -1), draws.rows(labels_syn))
+    assert all(torch.equal(image, group[0]) for group in real for image in group)
+    torch.testing.assert_close(syn, real[labels_syn, 0], rtol=0, atol=1e-6)
+    assert len(draws.values.unique(dim=0)) == 10 and len(draws.family.unique()) > 2
+    assert len(real[:, 0].unique(dim=0)) >= 8  # a flip that does not mirror leaves the image
+
+
+@pytest.mark.parametrize("groups, per_group", [(1, 40), (7, 9), (40, 1), (10, 1)])
+def test_one_family_a_group_and_own_parameters_a_row(groups, per_group):
+    draws = make_draws(groups, per_group, seed=2)
+    family = draws.family.view(groups, per_group)
+    assert len(draws) == groups * per_group and (family == family[:, :1]).all()
+    assert all(len(column.unique()) == len(draws) for column in draws.values[:, [0, 1, 2, 8, 9, 10]].T)
+    images = make_images(batch=len(draws), dtype=torch.float64)
+    torch.testing.assert_close(dsa.augment(images, draws), plain_augment(images, draws), rtol=0, atol=1e-10)
+
+
+def test_shuffled_classes_are_as_ordered_ones():
+    labels = torch.arange(6).repeat_interleave(20)
+    order = torch.randperm(120, generator=seeding.generator(0, "order"))
+    images, draws = make_images(batch=120), make_draws(6, 1, seed=5)
+    ordered = dsa.augment(images, draws.rows(labels))
+    shuffled = dsa.augment(images[order], draws.rows(labels[order]))
+    torch.testing.assert_close(shuffled, ordered[order], rtol=0, atol=1e-6)
+
+
+def test_none_is_the_identity():
+    images, draws = make_images(), make_draws(1, 5, strategy="none")
+    assert dsa.augment(images, draws) is images
+    assert (draws.family == -1).all()
+    assert dsa.augment(images[:0], draws.rows(torch.arange(0))).shape == (0, 3, 16, 16)
+
+
+# Randomness, types, layout.
+
+
+def test_gradient_through_gathered_families():
+    images = make_images((4, 3), batch=30, channels=1, dtype=torch.float64).requires_grad_()
+    draws = make_draws(30, 1, size=(4, 3))
+    assert len(draws.family.unique_consecutive()) > 16
+    assert torch.autograd.gradcheck(lambda x: dsa.augment(x, draws), images)
+
+
+def test_draws_are_determined_by_the_generator():
+    one, same, other = (make_draws(20, 3, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one.family, same.family) and torch.equal(one.values, same.values)
+    assert not torch.equal(one.values, other.values)
+
+
+def test_strategy_and_size_do_not_change_how_much_is_drawn():
+    states = []
+    for strategy, size in [("flip", (8, 8)), (dsa.STRATEGY, (64, 32)), ("none", (8, 8))]:
+        generator = seeding.generator(0, "draws")
+        dsa.draw(10, 4, size=size, strategy=strategy, generator=generator)
+        states.append(generator.get_state())
+    assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
+
+
+def test_global_random_state_is_untouched():
+    before = torch.get_rng_state()
+    for family in dsa.FAMILIES:
+        dsa.augment(make_images(), make_draws(1, 5, strategy=family))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_images_are_not_changed_in_place():
+    images, draws = make_images(batch=40), make_draws(40, 1)
+    before = images.clone()
+    dsa.augment(images, draws)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("family", dsa.FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_dtype_and_memory_format_are_kept(family, dtype):
+    images = make_images(dtype=torch.float64)
+    draws = make_draws(1, 5, strategy=family)
+    given = images.to(dtype, memory_format=torch.channels_last)
+    result = dsa.augment(given, draws)
+    assert result.dtype == dtype and result.is_contiguous(memory_format=torch.channels_last)
+    assert dsa.augment(images.to(dtype), draws).is_contiguous()
+    tolerance = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
+    torch.testing.assert_close(result.double(), plain_augment(images, draws), rtol=0, atol=tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_cuda_is_as_the_host(deterministic):
+    images, draws = make_images(batch=40, dtype=torch.float64), make_draws(40, 1)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        given = images.cuda().requires_grad_()
+        result = dsa.augment(given, draws)
+        result.square().sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert given.grad.isfinite().all()
+    torch.testing.assert_close(result.detach().cpu(), plain_augment(images, draws), rtol=0, atol=1e-10)
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize("strategy", ["color_blur", "", "None", "crop_crop", "Crop", "crop__flip"])
+def test_unknown_strategy_is_refused(strategy):
+    known = "color, crop, cutout, flip, scale, rotate"
+    with pytest.raises(ValueError, match=f"unknown strategy '{strategy}'.*known: {known}"):
+        make_draws(1, 1, strategy=strategy)
+
+
+@pytest.mark.parametrize(
+    "groups, per_group, size, name",
+    [(0, 1, (8, 8), "groups"), (1, 0, (8, 8), "per_group"), (1, 1, (0, 8), r"size\[0\]")],
+)
+def test_counts_below_one_are_refused(groups, per_group, size, name):
+    with pytest.raises(ValueError, match=rf"{name} must be at least 1, got 0"):
+        make_draws(groups, per_group, size=size)
+
+
+def test_generator_of_another_device_is_refused():
+    class Elsewhere:
+        device = torch.device("cuda")
+
+    with pytest.raises(ValueError, match="generator must be on the cpu, got one on cuda"):
+        dsa.draw(1, 1, size=(8, 8), generator=Elsewhere())
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (torch.zeros(5, 3, 16, 16, dtype=torch.uint8), r"images must be floating point .* got torch.uint8"),
+        (torch.zeros(3, 16, 16), r"images must be .*\(B, C, H, W\), got torch.float32 \(3, 16, 16\)"),
+        (torch.zeros(4, 3, 16, 16), r"draws must have one row an image, got 5 for 4 images"),
+        (torch.zeros(5, 3, 16, 8), r"draws are for images of size \(16, 16\), got \(16, 8\)"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        dsa.augment(images, make_draws(1, 5))
+
+
+@pytest.mark.parametrize(
+    "index, message",
+    [
+        (torch.tensor([0, 3]), r"index must lie in \[0, 3\), got 0 to 3"),
+        (torch.tensor([-1, 2]), r"index must lie in \[0, 3\), got -1 to 2"),
+        (torch.tensor([True, False, True]), "index must be integers .* got torch.bool"),
+        (torch.tensor([0.0]), "index must be integers .* got torch.float32"),
+        (torch.tensor([[0]]), r"index must be integers .* \(1, 1\)"),
+    ],
+)
+def test_bad_index_is_refused(index, message):
+    with pytest.raises(ValueError, match=message):
+        make_draws(3, 1).rows(index)
+
+
+def test_unknown_parameter_is_refused():
+    with pytest.raises(ValueError, match="unknown parameter 'hue'; known: brightness, saturation"):
+        make_draws(1, 1).parameter("hue")

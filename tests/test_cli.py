@@ -1,0 +1,68 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ddlib import cli, datasets
+
+
+@pytest.fixture
+def no_data(tmp_path, monkeypatch):
+    """A data folder with nothing in it."""
+    monkeypatch.setenv("DDLIB_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_list_tells_every_set_where_and_how(no_data, capsys):
+    assert cli.main(["data", "list"]) == 0
+    out = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in out.splitlines()[3:]}
+    assert str(no_data) in out.splitlines()[0] and "DDLIB_DATA" in out
+    assert tuple(lines) == datasets.names()
+    assert "there" in lines["digits"] and "3x32x32" in lines["cifar10"]
+    assert lines["cifar10"].endswith("missing  ddlib data get cifar10")
+
+
+def test_check_of_what_is_there_and_what_is_not(no_data, capsys):
+    assert cli.main(["data", "check", "digits"]) == 0
+    assert "digits train: " in capsys.readouterr().out
+    assert cli.main(["data", "check", "cifar10"]) == 1
+    out = capsys.readouterr().out
+    assert "cifar10 train: missing" in out and "ddlib data get cifar10" in out
+
+
+def test_check_of_all_fails_for_damage_but_not_for_absence(no_data, capsys):
+    assert cli.main(["data", "check"]) == 0
+    assert "cifar10: missing; ddlib data get cifar10" in capsys.readouterr().out
+    folder = no_data / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "data_batch_1").write_bytes(b"cut short")
+    assert cli.main(["data", "check"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data", "get", "cifar11"], "ddlib: unknown dataset 'cifar11'; known: digits, "),
+        (["data", "check", "cifar11"], "ddlib: unknown dataset 'cifar11'; known: digits, "),
+        (["data", "get", "imagenette_128"], "ddlib: imagenette_128 is not under "),
+    ],
+)
+def test_a_refusal_is_one_line_on_stderr(no_data, capsys, words, message):
+    assert cli.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(message) and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [[], ["data"], ["reproduce", "--profile", "week"], ["paint"]])
+def test_a_wrong_command_shows_its_usage(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    assert "usage: ddlib" in capsys.readouterr().err
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "ddlib", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "reproduce" in done.stdout

@@ -1,0 +1,768 @@
+"""Data sets: value spaces, image sets, the split of the digits, and every layout of files read from a small copy."""
+
+import hashlib
+import pickle
+import struct
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import scipy.io
+import sklearn.datasets
+import torch
+import torchvision
+from PIL import Image
+
+import ddlib
+from ddlib import datasets, imagenet, readers, zca
+from ddlib.datasets import ZCA, ImageSet, ValueSpace, check, describe, fingerprint, fit_zca, get, load
+from ddlib.sources import ALIASES, CATALOGUE
+
+SPACE = ValueSpace((0.5,), (0.25,))
+IMAGENETTE = [
+    "n01440764", "n02102040", "n02979186", "n03000684", "n03028079",
+    "n03394916", "n03417042", "n03425413", "n03445777", "n03888257",
+]  # fmt: skip
+
+
+def random_images(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def small_set(**changes):
+    pixels = torch.arange(6 * 4, dtype=torch.uint8).view(6, 1, 2, 2) * 10
+    fields = dict(
+        name="small", split="train", images=pixels, labels=torch.tensor([1, 0, 2, 1, 0, 1]),
+        class_names=("a", "b", "c"), space=SPACE,
+    )  # fmt: skip
+    return ImageSet(**(fields | changes))
+
+
+def shrink(monkeypatch, name, **changes):
+    """Let the catalogue expect a small copy of a data set, without reference unless one is given."""
+    info = replace(describe(name), **({"fingerprints": None} | changes))
+    monkeypatch.setitem(CATALOGUE, name, info)
+    return info
+
+
+# --- ZCA ---------------------------------------------------------------------------------------------------------
+
+
+def test_zca_of_a_diagonal_covariance_by_hand():
+    a, b, eps = 3.0, 0.5, 0.1
+    points = torch.tensor([[a, 0], [-a, 0], [0, b], [0, -b]]) + torch.tensor([7.0, -2.0])
+    fitted = fit_zca(points.view(4, 1, 1, 2), eps=eps)
+    variances = torch.tensor([2 * a * a / 3, 2 * b * b / 3])  # unbiased: divided by 4 - 1
+    torch.testing.assert_close(fitted.mean, torch.tensor([7.0, -2.0]))
+    torch.testing.assert_close(fitted.whitening, torch.diag((variances + eps) ** -0.5))
+    torch.testing.assert_close(fitted.unwhitening, torch.diag((variances + eps) ** 0.5))
+
+
+@pytest.fixture
+def correlated():
+    mixing = random_images(12, 12, seed=1) / 3
+    return (random_images(500, 12) @ mixing + 1.5).view(500, 3, 2, 2)
+
+
+def test_zca_whitens_to_the_analytic_covariance(correlated):
+    fitted = fit_zca(correlated, eps=0.1)
+    before = torch.cov(correlated.flatten(1).double().T)
+    after = torch.cov(fitted.apply(correlated).flatten(1).double().T)
+    expected = torch.linalg.solve(before + 0.1 * torch.eye(12), before)
+    torch.testing.assert_close(after, expected, atol=1e-5, rtol=0)
+    assert (expected - torch.eye(12)).abs().max() > 0.05  # eps is seen
+    torch.testing.assert_close(fitted.whitening, fitted.whitening.T, atol=1e-6, rtol=0)
+
+
+def test_zca_inverts(correlated):
+    fitted = fit_zca(correlated)
+    torch.testing.assert_close(fitted.invert(fitted.apply(correlated)), correlated, atol=1e-5, rtol=0)
+    torch.testing.assert_close(fitted.whitening @ fitted.unwhitening, torch.eye(12), atol=1e-5, rtol=0)
+
+
+def test_zca_in_chunks_is_zca_at_once(correlated, monkeypatch):
+    whole = fit_zca(correlated)
+    monkeypatch.setattr(zca, "_CHUNK", 7)
+    parts = fit_zca(correlated)
+    torch.testing.assert_close(parts.whitening, whole.whitening, atol=1e-5, rtol=0)
+
+
+def test_zca_bounds_the_gain_of_pixels_that_never_vary():
+    images = torch.cat([random_images(50, 1, 1, 2), torch.ones(50, 1, 1, 1)], dim=3)
+    fitted = fit_zca(images, eps=0.25)
+    assert fitted.whitening[2, 2].item() == pytest.approx(2.0)
+
+
+def test_zca_passes_gradients(correlated):
+    images = correlated.clone().requires_grad_()
+    fitted = fit_zca(images)
+    fitted.invert(fitted.apply(images)).sum().backward()
+    assert not fitted.whitening.requires_grad
+    torch.testing.assert_close(images.grad, torch.ones_like(images), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("images", "eps", "match"),
+    [
+        (torch.zeros(4, 3), 0.1, r"images must be \(B, C, H, W\) float32 with B >= 2, got \(4, 3\)"),
+        (torch.zeros(4, 1, 2, 2, dtype=torch.float64), 0.1, "torch.float64"),
+        (torch.zeros(1, 1, 2, 2), 0.1, "B >= 2"),
+        (torch.zeros(2, 1, 2, 2), 0.0, "eps must be > 0, got 0.0"),
+        (torch.zeros(2, 3, 65, 64), 0.1, r"at most C\*H\*W = 12288 values, got \(3, 65, 64\)"),
+    ],
+)
+def test_fit_zca_refuses(images, eps, match):
+    with pytest.raises(ValueError, match=match):
+        fit_zca(images, eps=eps)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"mean": torch.zeros(2, 2)}, r"mean must be \(D,\), got shape \(2, 2\)"),
+        ({"whitening": torch.eye(3)}, r"whitening must be \(2, 2\), got shape \(3, 3\)"),
+        ({"unwhitening": torch.eye(2).double()}, "unwhitening must be float32"),
+        ({"whitening": torch.eye(2) / 0}, "whitening holds values that are not finite"),
+        ({"eps": -1.0}, "eps must be > 0, got -1.0"),
+    ],
+)
+def test_zca_refuses_at_birth(changes, match):
+    fields = {"mean": torch.zeros(2), "whitening": torch.eye(2), "unwhitening": torch.eye(2), "eps": 0.1}
+    with pytest.raises(ValueError, match=match):
+        ZCA(**(fields | changes))
+
+
+@pytest.mark.parametrize("images", [torch.zeros(4, 1, 2, 2), torch.zeros(4, 2), torch.zeros(4, 1, 1, 2).double()])
+def test_zca_refuses_images_of_another_kind(images):
+    fitted = ZCA(torch.zeros(2), torch.eye(2), torch.eye(2), 0.1)
+    for verb in (fitted.apply, fitted.invert):
+        with pytest.raises(ValueError, match=r"images must be .* with C\*H\*W = 2, got"):
+            verb(images)
+
+
+# --- value spaces ------------------------------------------------------------------------------------------------
+
+
+def test_encode_and_decode_by_hand():
+    space = ValueSpace((0.5, 0.2), (0.25, 0.1))
+    pixels = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+    torch.testing.assert_close(space.encode(pixels).flatten(), torch.tensor([2.0, -2.0]))
+    decoded = space.decode(torch.tensor([4.0, 0.0]).view(1, 2, 1, 1))
+    torch.testing.assert_close(decoded.flatten(), torch.tensor([1.5, 0.2]))
+    assert space.name == "normalised"
+
+
+def test_encode_normalises_before_it_whitens(correlated):
+    space = ValueSpace((0.5,) * 3, (0.25,) * 3)
+    pixels = correlated.sigmoid()
+    whitened = replace(space, zca=fit_zca(space.encode(pixels)))
+    assert whitened.name == "zca"
+    torch.testing.assert_close(whitened.encode(pixels), whitened.zca.apply((pixels - 0.5) / 0.25))
+    torch.testing.assert_close(whitened.decode(whitened.encode(pixels)), pixels, atol=1e-5, rtol=0)
+
+
+def test_a_space_first_used_in_inference_mode_still_passes_gradients():
+    space = ValueSpace((0.123,), (0.321,))
+    with torch.inference_mode():
+        space.encode(torch.zeros(1, 1, 2, 2))
+    pixels = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    space.encode(pixels).sum().backward()
+    torch.testing.assert_close(pixels.grad, torch.full((1, 1, 2, 2), 1 / 0.321))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "match"),
+    [
+        ((0.5,), (0.2, 0.2), "one value a channel"),
+        ((), (), "one value a channel"),
+        ((0.5,), (0.0,), "std must be positive"),
+    ],
+)
+def test_value_space_refuses_at_birth(mean, std, match):
+    with pytest.raises(ValueError, match=match):
+        ValueSpace(mean, std)
+
+
+def test_value_space_refuses_other_channels():
+    for verb in (SPACE.encode, SPACE.decode):
+        with pytest.raises(ValueError, match=r"images must be \(B, 1, H, W\), got shape \(2, 3, 4, 4\)"):
+            verb(torch.zeros(2, 3, 4, 4))
+
+
+# --- image sets --------------------------------------------------------------------------------------------------
+
+
+def test_an_image_set_says_what_it_is():
+    images = small_set()
+    assert (len(images), images.num_classes, images.shape, images.device.type) == (6, 3, (1, 2, 2), "cpu")
+    assert [index.tolist() for index in images.class_indices] == [[1, 4], [0, 3, 5], [2]]
+    with pytest.raises(FrozenInstanceError):
+        images.name = "other"
+
+
+def test_a_class_without_images_has_an_empty_index():
+    images = small_set(class_names=("a", "b", "c", "d"))
+    assert images.class_indices[3].tolist() == [] and images.class_indices[3].dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, list, lambda rows: torch.tensor(rows, dtype=torch.int32)])
+def test_take_normalises_pixels_in_the_order_asked_for(kind):
+    images = small_set()
+    expected = (images.images[[5, 0, 5]].double() / 255 - 0.5) / 0.25
+    taken = images.take(kind([5, 0, 5]))
+    assert taken.dtype == torch.float32
+    torch.testing.assert_close(taken.double(), expected, atol=1e-6, rtol=0)
+
+
+def test_take_gives_a_copy_of_values_that_are_in_the_space_already():
+    images = small_set(images=random_images(6, 1, 2, 2))
+    taken = images.take([2, 1])
+    assert torch.equal(taken, images.images[[2, 1]])
+    taken.zero_()
+    assert images.images[2].abs().max() > 0
+
+
+@pytest.mark.parametrize("rows", [torch.zeros(2, 2).long(), torch.ones(6).bool(), torch.tensor(1), torch.zeros(2)])
+def test_take_refuses(rows):
+    with pytest.raises(ValueError, match=r"indices must be \(N,\) integers, got"):
+        small_set().take(rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"split": "val"}, "split must be one of train, test, got 'val'"),
+        ({"images": torch.zeros(6, 2, 2)}, r"images must be \(B, C, H, W\).*got \(6, 2, 2\) torch.float32"),
+        ({"images": torch.zeros(6, 1, 2, 2).double()}, "uint8 or float32.*torch.float64"),
+        ({"images": torch.zeros(0, 1, 2, 2), "labels": torch.zeros(0).long()}, "B >= 1"),
+        ({"labels": torch.zeros(5).long()}, r"labels must be \(6,\) int64 on cpu, got \(5,\)"),
+        ({"labels": torch.zeros(6).int()}, "int64 on cpu, got .* torch.int32"),
+        ({"labels": torch.tensor([0, 1, 2, 3, 0, 0])}, r"labels must lie in \[0, 3\), got 0 to 3"),
+        ({"labels": torch.tensor([0, 1, 2, -1, 0, 0])}, r"labels must lie in \[0, 3\), got -1 to 2"),
+        ({"space": ValueSpace((0.5,) * 3, (0.2,) * 3)}, r"space must be for images of shape \(1, 2, 2\)"),
+        ({"space": replace(SPACE, zca=ZCA(torch.zeros(2), torch.eye(2), torch.eye(2), 0.1))}, "space must be for"),
+    ],
+)
+def test_image_set_refuses_at_birth(changes, match):
+    with pytest.raises(ValueError, match=match):
+        small_set(**changes)
+
+
+def test_a_fingerprint_is_of_values_shapes_and_types():
+    images, labels = torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2), torch.tensor([0, 1, 0])
+    digest = hashlib.sha256(b"torch.uint8 (3, 1, 2, 2)\n" + bytes(range(12)))
+    digest.update(b"torch.int64 (3,)\n" + struct.pack("<3q", 0, 1, 0))
+    found = fingerprint(images, labels)
+    assert found == digest.hexdigest()
+    assert found == fingerprint(images.transpose(2, 3).contiguous().transpose(2, 3), labels)  # strides do not matter
+    others = [(images + 1, labels), (images, 1 - labels), (images.view(3, 1, 1, 4), labels), (images.int(), labels)]
+    assert len({found, *(fingerprint(*other) for other in others)}) == 5
+
+
+def test_a_derived_set_has_a_fingerprint_of_its_own():
+    images = small_set()
+    assert images.to("cpu").fingerprint == images.fingerprint == fingerprint(images.images, images.labels)
+    part = replace(images, images=images.images[:3], labels=images.labels[:3])
+    assert part.fingerprint == fingerprint(part.images, part.labels) != images.fingerprint
+
+
+# --- the catalogue -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_the_catalogue_is_consistent(name):
+    info = describe(name)
+    assert info.name == name and info.title and info.licence and info.how_to_get
+    assert info.layout in readers._READERS and info.downloadable == (info.layout in ("idx", "cifar", "svhn", "tiny"))
+    assert len(info.mean) == len(info.std) == info.shape[0]
+    assert len(info.class_names) == len(set(info.class_names)) == (0 if name == "tiny_imagenet" else info.num_classes)
+    assert info.fingerprints is None or [len(found) for found in info.fingerprints] == [64, 64]
+    assert len(info.positions) == (info.num_classes if info.layout == "folders" else 0)
+
+
+def test_names_and_aliases():
+    assert datasets.names()[:6] == ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
+    assert {f"{subset}_{size}" for subset in imagenet.SUBSETS for size in (128, 256)} <= set(datasets.names())
+    assert describe("imagesquawk_128") is describe("imagebirds_128") and not set(ALIASES) & set(datasets.names())
+    with pytest.raises(ValueError, match="unknown dataset 'cifar11'; known: digits, mnist, .*cifar10"):
+        describe("cifar11")
+    with pytest.raises(ValueError, match="unknown dataset 'cifar11'"):
+        load("cifar11", "train")
+    with pytest.raises(ValueError, match="split must be one of train, test, got 'val'"):
+        load("digits", "val")
+
+
+def test_class_lists():
+    positions = list(imagenet.SYNSETS)
+    wnids = [wnid for wnid, _ in imagenet.SYNSETS.values()]
+    assert positions == sorted(positions) and wnids == sorted(set(wnids))  # ImageNet's order is that of the ids
+    assert all(len(set(subset)) == 10 for subset in imagenet.SUBSETS.values())
+    assert [imagenet.SYNSETS[position][0] for position in imagenet.SUBSETS["imagenette"]] == IMAGENETTE
+    assert describe("imagewoof_256").class_names[:2] == ("Australian terrier", "Border terrier")
+    assert list(describe("cifar100").class_names) == sorted(describe("cifar100").class_names)
+
+
+def test_data_root(monkeypatch, tmp_path):
+    monkeypatch.setenv("DDLIB_DATA", str(tmp_path))
+    assert datasets.data_root() == tmp_path
+    monkeypatch.delenv("DDLIB_DATA")
+    assert datasets.data_root() == ddlib.ROOT / "data"
+
+
+# --- digits ------------------------------------------------------------------------------------------------------
+
+
+def digit_rows():
+    """Indices into scikit-learn's array: of every class each fourth image, by its order there, is for the test."""
+    seen, rows = [0] * 10, {"train": [], "test": []}
+    for row, label in enumerate(sklearn.datasets.load_digits().target):
+        seen[label] += 1
+        rows["test" if seen[label] % 4 == 0 else "train"].append(row)
+    return rows
+
+
+def test_digits_are_split_by_class_without_overlap():
+    rows, target = digit_rows(), sklearn.datasets.load_digits().target
+    totals = np.bincount(target)
+    assert not set(rows["train"]) & set(rows["test"]) and len(rows["train"]) + len(rows["test"]) == 1797
+    for split, counts in (("train", totals - totals // 4), ("test", totals // 4)):
+        images = load("digits", split)
+        assert images.labels.tolist() == target[rows[split]].tolist()
+        assert torch.bincount(images.labels).tolist() == counts.tolist()
+        assert (len(images), images.shape) == (counts.sum(), (1, 16, 16))
+
+
+def test_digits_are_enlarged_bilinearly():
+    small = sklearn.datasets.load_digits().images[digit_rows()["test"]] / 16
+    padded = np.pad(small, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    near, before, after = padded[:, 1:-1], padded[:, :-2], padded[:, 2:]
+    tall = np.stack([0.75 * near + 0.25 * before, 0.75 * near + 0.25 * after], axis=2).reshape(len(small), 16, 10)
+    near, before, after = tall[:, :, 1:-1], tall[:, :, :-2], tall[:, :, 2:]
+    large = np.stack([0.75 * near + 0.25 * before, 0.75 * near + 0.25 * after], axis=3).reshape(len(small), 16, 16)
+    found = load("digits", "test").images[:, 0].numpy() / 255
+    assert np.abs(found - large).max() < 0.5 / 255 + 1e-9
+
+
+def test_digits_constants_are_those_of_the_training_set():
+    images = load("digits", "train")
+    pixels = images.images.double() / 255
+    assert images.space.mean[0] == pytest.approx(pixels.mean().item(), abs=5e-5)
+    assert images.space.std[0] == pytest.approx(pixels.std().item(), abs=5e-5)
+    normalised = images.take(torch.arange(len(images)))
+    assert abs(normalised.mean().item()) < 1e-3 and abs(normalised.std().item() - 1) < 1e-3
+
+
+def test_loading_neither_reads_nor_moves_global_randomness():
+    state = torch.get_rng_state()
+    first = load("digits", "train")
+    datasets._load.cache_clear()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        second = load("digits", "train")
+    assert first is not second and torch.equal(first.images, second.images)
+    assert load("digits", "train") is second  # kept in memory
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_digits_whitened():
+    train, test = (load("digits", split, zca=True) for split in ("train", "test"))
+    raw_train, raw_test = (load("digits", split) for split in ("train", "test"))
+    assert train.space.zca is test.space.zca and train.space.zca.eps == 0.1
+    assert train.images.dtype == torch.float32 and train.fingerprint == raw_train.fingerprint
+    before = torch.cov(raw_train.take(torch.arange(len(train))).flatten(1).double().T)
+    after = torch.cov(train.images.flatten(1).double().T)
+    expected = torch.linalg.solve(before + 0.1 * torch.eye(256), before)
+    torch.testing.assert_close(after, expected, atol=1e-4, rtol=0)
+    encoded = test.space.encode(raw_test.images / 255)
+    torch.testing.assert_close(test.take(torch.arange(len(test))), encoded, atol=1e-4, rtol=0)
+    torch.testing.assert_close(test.space.decode(test.images), raw_test.images / 255, atol=1e-4, rtol=0)
+
+
+def test_whitening_in_chunks_is_whitening_at_once(monkeypatch):
+    whole = load("digits", "test", zca=True)
+    monkeypatch.setattr(datasets, "_CHUNK", 100)
+    datasets._load.cache_clear()
+    torch.testing.assert_close(load("digits", "test", zca=True).images, whole.images, atol=1e-5, rtol=0)
+
+
+def test_large_images_are_not_whitened(tmp_path):
+    with pytest.raises(ValueError, match=r"got \(3, 128, 128\): use zca=False"):
+        load("imagenette128", "train", zca=True, root=tmp_path)
+
+
+def test_check_of_digits():
+    found = check("digits")
+    assert found.state == "ok" and found.messages["test"].startswith("445 images, fingerprint ")
+    assert get("digits").state == "ok"
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def write_idx(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    path.write_bytes(head + values.astype(np.uint8).tobytes())
+
+
+def write_mnist(root, name="MNIST"):
+    rng = np.random.default_rng(0)
+    for stem, count in (("train", 8), ("t10k", 4)):
+        write_idx(root / name / "raw" / f"{stem}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28)))
+        write_idx(root / name / "raw" / f"{stem}-labels-idx1-ubyte", np.arange(count))
+
+
+@pytest.fixture
+def mnist(tmp_path, monkeypatch):
+    write_mnist(tmp_path)
+    shrink(monkeypatch, "mnist", sizes=(8, 4))
+    return tmp_path
+
+
+def test_idx_files(mnist):
+    train, test = (load("mnist", split, root=mnist) for split in ("train", "test"))
+    expected = np.random.default_rng(0).integers(0, 256, (8, 28, 28))
+    assert np.array_equal(train.images[:, 0].numpy(), expected) and train.labels.tolist() == list(range(8))
+    assert (test.shape, len(test), test.class_names[3], test.split) == ((1, 28, 28), 4, "3", "test")
+    assert (train.space.mean, train.space.std) == ((0.1307,), (0.3081,))
+
+
+def test_fashion_mnist_has_its_own_folder(tmp_path, monkeypatch):
+    shrink(monkeypatch, "fashion_mnist", sizes=(8, 4))
+    write_mnist(tmp_path, "FashionMNIST")
+    assert load("fashion_mnist", "train", root=str(tmp_path)).class_names[9] == "Ankle boot"
+
+
+@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+@pytest.mark.parametrize("kept", [0, 3, 6, 11])
+def test_a_truncated_idx_file_is_named(mnist, kind, kept):
+    path = mnist / "MNIST" / "raw" / f"train-{kind}-ubyte"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=f"mnist: {path} is truncated or corrupt .*and run `ddlib data get mnist`"):
+        load("mnist", "train", root=mnist)
+    assert check("mnist", mnist).state == "differs" and "truncated" in check("mnist", mnist).messages["train"]
+    assert get("mnist", mnist).state == "differs"  # nothing is written over
+
+
+def test_too_few_images_are_refused(mnist, monkeypatch):
+    shrink(monkeypatch, "mnist", sizes=(9, 4))
+    with pytest.raises(ValueError, match="MNIST/raw holds 8 images and 8 labels for train, expected 9"):
+        load("mnist", "train", root=mnist)
+    write_idx(mnist / "MNIST/raw/t10k-labels-idx1-ubyte", np.arange(3))
+    with pytest.raises(ValueError, match="holds 4 images and 3 labels for test"):
+        load("mnist", "test", root=mnist)
+
+
+def test_images_of_another_size_are_refused(mnist):
+    write_idx(mnist / "MNIST/raw/train-images-idx3-ubyte", np.zeros((8, 14, 14)))
+    with pytest.raises(ValueError, match=r"holds images of \(1, 14, 14\), expected \(1, 28, 28\)"):
+        load("mnist", "train", root=mnist)
+
+
+def test_a_missing_set_names_the_path_and_the_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/MNIST/raw/t10k.*`ddlib data get mnist` gets it"):
+        load("mnist", "test", root=tmp_path)
+    found = check("mnist", tmp_path)
+    assert found.state == "missing" and str(tmp_path) in found.messages["train"]
+
+
+def test_a_set_is_compared_with_its_reference(mnist, monkeypatch):
+    assert check("mnist", mnist).state == "no reference"
+    right = tuple(load("mnist", split, root=mnist).fingerprint for split in ("train", "test"))
+    shrink(monkeypatch, "mnist", sizes=(8, 4), fingerprints=right)
+    assert check("mnist", mnist).state == "ok" and load("mnist", "train", root=mnist).fingerprint == right[0]
+    shrink(monkeypatch, "mnist", sizes=(8, 4), fingerprints=(right[0], "f" * 64))
+    found = check("mnist", mnist)
+    assert found.state == "differs" and "expected fff" in found.messages["test"] and right[0] in found.messages["train"]
+    with pytest.raises(ValueError, match="MNIST/raw holds other data: the fingerprint of test is .* expected fff"):
+        load("mnist", "test", root=mnist)
+
+
+def write_pickle(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content))
+    return [path.name, hashlib.md5(path.read_bytes()).hexdigest()]
+
+
+def write_cifar(root, monkeypatch, *, reader, key, meta):
+    """Two training batches of 3 and a test batch of 2, whose md5 torchvision is told to expect."""
+    rng, folder = np.random.default_rng(0), root / reader.base_folder
+    rows = rng.integers(0, 256, (8, 3072), dtype=np.uint8)
+    first, second, test = (
+        write_pickle(folder / f"batch_{part.start}", {"data": rows[part], key: list(range(part.start, part.stop))})
+        for part in (slice(0, 3), slice(3, 6), slice(6, 8))
+    )
+    monkeypatch.setattr(reader, "train_list", [first, second])
+    monkeypatch.setattr(reader, "test_list", [test])
+    filename, md5 = write_pickle(folder / "meta", {meta: [str(k) for k in range(100)]})
+    monkeypatch.setattr(reader, "meta", {"filename": filename, "key": meta, "md5": md5})
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("name", "reader", "key", "meta"),
+    [
+        ("cifar10", torchvision.datasets.CIFAR10, "labels", "label_names"),
+        ("cifar100", torchvision.datasets.CIFAR100, "fine_labels", "fine_label_names"),
+    ],
+)
+def test_cifar_batches(tmp_path, monkeypatch, name, reader, key, meta):
+    rows = write_cifar(tmp_path, monkeypatch, reader=reader, key=key, meta=meta)
+    shrink(monkeypatch, name, sizes=(6, 2))
+    train, test = (load(name, split, root=tmp_path) for split in ("train", "test"))
+    assert np.array_equal(train.images.numpy(), rows[:6].reshape(6, 3, 32, 32))
+    assert np.array_equal(test.images.numpy(), rows[6:].reshape(2, 3, 32, 32))
+    assert train.labels.tolist() == [0, 1, 2, 3, 4, 5] and test.labels.tolist() == [6, 7]
+    assert train.images.is_contiguous() and train.num_classes == describe(name).num_classes
+    path = tmp_path / reader.base_folder / "batch_3"
+    path.write_bytes(path.read_bytes()[:-1000])
+    datasets._load.cache_clear()
+    with pytest.raises(ValueError, match=f"{name}: {path} is truncated .*run `ddlib data get {name}`"):
+        load(name, "train", root=tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{path} does not exist"):
+        load(name, "train", root=tmp_path)
+
+
+def test_svhn_matrices(tmp_path, monkeypatch):
+    rng, listed = np.random.default_rng(0), {}
+    for split, count in (("train", 11), ("test", 2)):
+        path = tmp_path / f"{split}_32x32.mat"
+        pixels = rng.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        scipy.io.savemat(path, {"X": pixels, "y": np.arange(count, dtype=np.uint8)[:, None] % 10 + 1})
+        listed[split] = ["", path.name, hashlib.md5(path.read_bytes()).hexdigest()]
+    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", listed)
+    shrink(monkeypatch, "svhn", sizes=(11, 2))
+    test = load("svhn", "test", root=tmp_path)
+    assert np.array_equal(test.images.numpy(), pixels.transpose(3, 2, 0, 1)) and test.images.is_contiguous()
+    assert load("svhn", "train", root=tmp_path).labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    path.write_bytes(path.read_bytes()[:-10])
+    datasets._load.cache_clear()
+    with pytest.raises(ValueError, match=f"svhn: {path} is truncated or corrupt"):
+        load("svhn", "test", root=tmp_path)
+
+
+# --- folders of images -------------------------------------------------------------------------------------------
+
+
+def write_image(path, size, seed=0):
+    """A random picture, lossless; `size` is (height, width)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels.transpose(2, 0, 1)
+
+
+@pytest.fixture
+def tiny10(tmp_path, monkeypatch):
+    """Two training images and a test image a class; returns the root and the training pixels in order."""
+    shrink(monkeypatch, "tiny_imagenet10", sizes=(20, 10))
+    pixels, folder = [], tmp_path / "tiny-imagenet-10"
+    for label, position in enumerate(imagenet.TINY_IMAGENET10):
+        wnid = imagenet.SYNSETS[position][0]
+        pixels += [write_image(folder / f"train/{wnid}/{n}.png", (64, 64), seed=2 * label + n) for n in (0, 1)]
+        write_image(folder / f"val/{wnid}/0.png", (64, 64), seed=99)
+    return tmp_path, np.stack(pixels)
+
+
+def test_class_folders(tiny10):
+    root, pixels = tiny10
+    (root / "tiny-imagenet-10/train/n02123394/notes.txt").write_text("not an image")
+    train = load("tiny_imagenet10", "train", root=root)
+    assert np.array_equal(train.images.numpy(), pixels)
+    assert train.labels.tolist() == [label for label in range(10) for _ in (0, 1)]
+    assert train.class_names[:2] == ("Persian cat", "beer bottle")
+    assert len(load("tiny_imagenet10", "test", root=root)) == 10
+
+
+def test_grey_images_become_rgb(tiny10):
+    root, pixels = tiny10
+    Image.fromarray(pixels[0, 0]).save(root / "tiny-imagenet-10/train/n02123394/0.png")
+    assert np.array_equal(load("tiny_imagenet10", "train", root=root).images[0].numpy(), pixels[0, [0, 0, 0]])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "size", "empty", "class"])
+def test_damaged_folders_are_named(tiny10, damage):
+    root, _ = tiny10
+    path = root / "tiny-imagenet-10/train/n07747607/1.png"
+    error, match = ValueError, f"{path} is truncated or corrupt .*replace it, `ddlib data get tiny_imagenet10`"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:200])
+    elif damage == "size":
+        write_image(path, (64, 60))
+        match = f"{path} is 64x60, expected 64x64"
+    else:
+        path.unlink()
+        path.with_name("0.png").unlink()
+        match = f"{path.parent} holds no images"
+    if damage == "class":
+        path.parent.rmdir()
+        error, match = FileNotFoundError, f"{path.parent.parent} lacks 1 of 10 classes: n07747607"
+    with pytest.raises(error, match=match):
+        load("tiny_imagenet10", "train", root=root)
+
+
+def test_decoded_pixels_that_differ_are_a_warning(tiny10, monkeypatch):
+    root, pixels = tiny10
+    shrink(monkeypatch, "tiny_imagenet10", sizes=(20, 10), fingerprints=("0" * 64, "1" * 64))
+    with pytest.warns(UserWarning, match="tiny-imagenet-10: the fingerprint of train is .* expected 000"):
+        assert np.array_equal(load("tiny_imagenet10", "train", root=root).images.numpy(), pixels)
+    assert check("tiny_imagenet10", root).state == "differs"
+
+
+@pytest.fixture
+def imagewoof(tmp_path):
+    """One wide training image a class, in folders of only the ten classes, in no order."""
+    for seed, position in enumerate(imagenet.SUBSETS["imagewoof"]):
+        write_image(tmp_path / f"imagenet/train/{imagenet.SYNSETS[position][0]}/a.png", (128, 200), seed=seed)
+    return tmp_path
+
+
+def test_imagenet_crops_the_centre(imagewoof):
+    train = load("imagewoof_128", "train", root=imagewoof)
+    assert (train.shape, train.labels.tolist()) == ((3, 128, 128), list(range(10)))
+    for label, position in enumerate(imagenet.SUBSETS["imagewoof"]):
+        path = imagewoof / f"imagenet/train/{imagenet.SYNSETS[position][0]}/a.png"
+        whole = np.asarray(Image.open(path)).transpose(2, 0, 1)
+        assert np.array_equal(train.images[label].numpy(), whole[:, :, 36:164])
+
+
+def test_imagenet_resizes_the_short_side(tmp_path):
+    path, ramp = tmp_path / "a.png", np.arange(300, dtype=np.float64) * 0.8
+    Image.fromarray(np.repeat(np.repeat(ramp[:, None, None], 256, 1), 3, 2).astype(np.uint8)).save(path)
+    found = imagenet.decode([path], (3, 128, 128), crop=True)[0].float()
+    expected = (torch.arange(128) + 11.5) * 1.6  # 300 -> 150 rows of 1.6 levels each, of which 11 are cut off
+    assert (found - expected.view(1, -1, 1)).abs().max() < 2
+    with pytest.raises(ValueError, match="is 300x256, expected 128x128"):
+        imagenet.decode([path], (3, 128, 128))
+
+
+def test_imagenet_says_which_classes_are_missing(imagewoof):
+    with pytest.raises(FileNotFoundError, match="imagenet/val does not exist; `ddlib data get imagewoof_128` says how"):
+        load("imagewoof_128", "test", root=imagewoof)
+    write_image(imagewoof / "imagenet/train/n11879895/a.png", (128, 128))
+    with pytest.raises(FileNotFoundError, match="imagenet/train lacks 9 of 10 classes: n02111129, n02489166"):
+        load("imagenet_a_128", "train", root=imagewoof)
+
+
+def test_a_whole_imagenet_must_be_in_order(tmp_path):
+    known, last = imagenet.SYNSETS, ""
+    for position in range(1000):  # sorted names, the known ids at their positions
+        last = known[position][0] if position in known else last
+        (tmp_path / (last if position in known else f"{last}_{position:03d}")).mkdir()
+    found = imagenet.class_folders(tmp_path, imagenet.SUBSETS["imagecats"])
+    assert [path.name for path in found[:2]] == ["n02123045", "n02123159"]
+    next(tmp_path.glob("n01440764_*")).rename(tmp_path / "n99999999")
+    with pytest.raises(ValueError, match="holds 1000 classes, but not those of ILSVRC-2012"):
+        imagenet.class_folders(tmp_path, imagenet.SUBSETS["imagecats"])
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Tiny ImageNet in its own layout, with three classes; returns the root and the validation pixels by class."""
+    shrink(monkeypatch, "tiny_imagenet", num_classes=3, sizes=(6, 3))
+    folder, wnids = tmp_path / "tiny-imagenet-200", ["n03", "n01", "n02"]
+    for wnid in wnids:
+        for n in (0, 1):
+            write_image(folder / f"train/{wnid}/images/{wnid}_{n}.png", (64, 64), seed=int(wnid[1:]) * 10 + n)
+    pixels = [write_image(folder / f"val/images/val_{n}.png", (64, 64), seed=n) for n in range(3)]
+    lines = [f"val_{n}.png\t{wnid}\t0\t0\t63\t63" for n, wnid in enumerate(wnids)]
+    (folder / "val/val_annotations.txt").write_text("\n".join(lines) + "\n")
+    (folder / "words.txt").write_text("n01\ttench, Tinca tinca\nn02\tlion, king of beasts\nn99\tentity\n")
+    return tmp_path, np.stack([pixels[1], pixels[2], pixels[0]])
+
+
+def test_tiny_imagenet_as_it_is_packed(tiny):
+    root, pixels = tiny
+    train, test = (load("tiny_imagenet", split, root=root) for split in ("train", "test"))
+    assert train.labels.tolist() == [0, 0, 1, 1, 2, 2] and train.class_names == ("tench", "lion", "n03")
+    assert test.labels.tolist() == [0, 1, 2] and np.array_equal(test.images.numpy(), pixels)
+
+
+def test_tiny_imagenet_with_its_validation_images_sorted(tiny):
+    root, pixels = tiny
+    val = root / "tiny-imagenet-200/val"
+    for n, wnid in enumerate(["n03", "n01", "n02"]):
+        (val / wnid).mkdir()
+        (val / f"images/val_{n}.png").rename(val / wnid / f"val_{n}.png")
+    (val / "images").rmdir()
+    test = load("tiny_imagenet", "test", root=root)
+    assert test.labels.tolist() == [0, 1, 2] and np.array_equal(test.images.numpy(), pixels)
+
+
+def test_tiny_imagenet_damaged(tiny):
+    root, _ = tiny
+    folder = root / "tiny-imagenet-200"
+    (folder / "val/images/val_1.png").unlink()
+    with pytest.raises(ValueError, match="val_1.png is truncated or corrupt .*No such file"):
+        load("tiny_imagenet", "test", root=root)
+    (folder / "val/val_annotations.txt").unlink()
+    with pytest.raises(ValueError, match=f"{folder}/val is truncated or corrupt .*val_annotations.txt"):
+        load("tiny_imagenet", "test", root=root)
+    (folder / "train/n04").mkdir()
+    with pytest.raises(ValueError, match="train holds 4 class folders, expected 3"):
+        load("tiny_imagenet", "train", root=root)
+
+
+# --- downloads ---------------------------------------------------------------------------------------------------
+
+
+def test_get_downloads_once_through_torchvision(tmp_path, monkeypatch):
+    calls = []
+
+    def fetch(dataset):
+        calls.append(dataset.train)
+        write_mnist(Path(dataset.root))
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", fetch)
+    shrink(monkeypatch, "mnist", sizes=(8, 4))
+    found = get("mnist", tmp_path)
+    assert (found.name, found.state, calls) == ("mnist", "no reference", [True, False])
+    assert get("mnist", tmp_path).state == "no reference" and len(calls) == 2
+    assert len(load("mnist", "train", root=tmp_path)) == 8
+
+
+def test_get_fetches_every_part_of_svhn(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torchvision.datasets.SVHN, "download", lambda dataset: asked.append(dataset.split))
+    monkeypatch.setattr(torchvision.datasets.SVHN, "_check_integrity", lambda dataset: True)
+    monkeypatch.setattr(scipy.io, "loadmat", lambda path: {"X": np.zeros((32, 32, 3, 1)), "y": np.ones((2, 1))})
+    assert get("svhn", tmp_path).state == "missing" and asked == ["train", "test"]
+
+
+def test_get_unpacks_tiny_imagenet_with_its_checksum(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(readers, "download_and_extract_archive", lambda *a, **k: asked.append((a, k)))
+    assert get("tiny_imagenet", tmp_path).state == "missing"
+    ((arguments, options),) = asked
+    assert arguments == ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", str(tmp_path))
+    assert options["md5"] == "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+def test_a_failed_download_says_so(tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets.cifar, "download_and_extract_archive", fail)
+    with pytest.raises(OSError, match=f"cifar10 could not be downloaded to {tmp_path} .*no route.*copy its files to"):
+        get("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("imagewoof_256", "imagewoof_256 is not under .* not for download: ImageNet asks for an account"),
+        ("imagenette128", "not for download: A stand-in for imagenette_128"),
+        ("tiny_imagenet10", "not for download: Copy from tiny-imagenet-200 .* n02123394"),
+    ],
+)
+def test_what_is_not_for_download_comes_with_instructions(tmp_path, name, match):
+    with pytest.raises(FileNotFoundError, match=match):
+        get(name, tmp_path)
+
+
+def test_a_damaged_package_is_not_to_be_deleted():
+    info = describe("digits")
+    assert "delete" not in str(readers.corrupt(info, f"{readers.location(info, Path('data'))} holds other data"))

@@ -1,0 +1,231 @@
+"""DM, DataDAM, ATOM, DC and DSA against their steps written plainly, class by class, and against one another."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ddlib import augment, datasets, methods, models, seeding
+from ddlib.methods import _gradients as gradients
+from ddlib.methods import _pixels as pixels
+
+SMALL = {"ipc": 2, "width": 8, "depth": 3, "batch_real": 6, "iterations": 5, "matching_steps": 2, "network_epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def train():
+    """Twelve images of each digit, in float64."""
+    full = datasets.load("digits", "train")
+    rows = torch.cat([indices[:12] for indices in full.class_indices])
+    return dataclasses.replace(full, images=full.images[rows], labels=full.labels[rows])
+
+
+def started(name, train, **more):
+    """A method and its state in float64, its network drawn for step 0."""
+    fields = methods.hyperparameters(methods.find(name))
+    method = methods.build(name, **{k: v for k, v in (SMALL | more).items() if k in fields})
+    state = method.start(train, {}, 0)
+    state.images = state.images.detach().double().requires_grad_()
+    state.velocity = state.velocity.double()
+    state.network.double()
+    return method, state
+
+
+def pixel_gradient(method, state):
+    """The gradient of the step that the state stands before (lr 1, no momentum: the change itself)."""
+    method = dataclasses.replace(method, lr_images=1.0, momentum=0.0)
+    before = state.images.detach().clone()
+    loss = method.step(state)["loss"]
+    return loss, before - state.images.detach()
+
+
+@pytest.fixture
+def double_batches(monkeypatch):
+    """Real batches in float64, so that sums in another order agree to many digits."""
+    plain = pixels.real_batch
+    monkeypatch.setattr(pixels, "real_batch", lambda state: plain(state).double())
+
+
+def plain_step(name, state, train, norm, *, powers=(4, 4), parts=("s", "c", "m"), mmd=0.01, scale=100.0):
+    """Loss of one step as the papers write it: class by class, layer by layer, image by image.
+
+    With BatchNorm all classes pass in one batch, real and synthetic apart; otherwise each class passes alone.
+    """
+    network = models.build(
+        "convnet",
+        shape=train.shape,
+        num_classes=10,
+        norm=norm,
+        width=8,
+        depth=3,
+    ).double()
+    models.reset(network, seeding.generator(0, "network", 0))
+    real = pixels.real_batch(state)
+    n, m = len(real) // 10, len(state.images) // 10
+    stream = seeding.generator(0, "augmentation", 0)
+    draws = augment.draw(10, 1, size=train.shape[1:], strategy=state.strategy, generator=stream)
+    classes = [
+        (
+            augment.augment(real[k * n : (k + 1) * n], draws.rows(torch.full((n,), k))),
+            augment.augment(state.images[k * m : (k + 1) * m], draws.rows(torch.full((m,), k))),
+        )
+        for k in range(10)
+    ]
+    if norm == "batch":
+        everything = [network.features(torch.cat([pair[side] for pair in classes])) for side in (0, 1)]
+        found = [
+            [(tuple(f[k * s : (k + 1) * s] for f in both.maps), both.embedding[k * s : (k + 1) * s]) for k in range(10)]
+            for both, s in zip(everything, (n, m), strict=True)
+        ]
+        found = list(zip(*found, strict=True))
+    else:
+        found = [[network.features(images) for images in pair] for pair in classes]
+    total = torch.zeros((), dtype=torch.float64)
+    for (maps_real, e_real), (maps_syn, e_syn) in found:
+        for f_real, f_syn in zip(maps_real[:-1], maps_syn[:-1], strict=True):
+            if "s" in parts:
+                z = [
+                    torch.stack([F.normalize((x.abs() ** powers[0]).sum(0).reshape(-1), dim=0) for x in f]).mean(0)
+                    for f in (f_real, f_syn)
+                ]
+                total = total + scale * ((z[0] - z[1]) ** 2).sum()
+            if "c" in parts:
+                z = [
+                    torch.stack([F.normalize((x.abs() ** powers[1]).sum((1, 2)), dim=0) for x in f]).mean(0)
+                    for f in (f_real, f_syn)
+                ]
+                total = total + scale * ((z[0] - z[1]) ** 2).sum()
+        if "m" in parts:
+            total = total + scale * mmd * ((e_real.mean(0) - e_syn.mean(0)) ** 2).sum()
+    (gradient,) = torch.autograd.grad(total, state.images)
+    return total.detach(), gradient
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize(
+    ("name", "settings", "plain"),
+    [
+        ("dm", {}, {"parts": ("m",), "mmd": 1.0, "scale": 1.0}),
+        ("datadam", {"p": 2}, {"parts": ("s", "m"), "powers": (2, 2)}),
+        ("atom", {"p_spatial": 4, "p_channel": 8}, {"powers": (4, 8)}),
+        ("atom", {"w_spatial": 0.0}, {"parts": ("c", "m")}),
+    ],
+)
+def test_a_step_equals_the_plain_one(name, settings, plain, norm, train, double_batches):
+    method, state = started(name, train, norm=norm, **settings)
+    expected_loss, expected = plain_step(name, state, train, norm, **plain)
+    loss, gradient = pixel_gradient(method, state)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-10, atol=0)
+    torch.testing.assert_close(gradient, expected, rtol=1e-8, atol=1e-12)
+    assert gradient.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_atom_without_channel_attention_is_datadam(norm, train, double_batches):
+    atom = pixel_gradient(*started("atom", train, norm=norm, w_channel=0.0))
+    datadam = pixel_gradient(*started("datadam", train, norm=norm))
+    torch.testing.assert_close(atom, datadam, rtol=1e-12, atol=0)
+    both = pixel_gradient(*started("atom", train, norm=norm))
+    assert (both[1] - datadam[1]).abs().max() > 1e-3 * datadam[1].abs().max()
+
+
+def test_atom_without_attention_is_dm_times_scale_and_lambda(train, double_batches):
+    atom = pixel_gradient(*started("atom", train, norm="instance", w_channel=0.0, w_spatial=0.0, mmd=0.03))
+    dm = pixel_gradient(*started("dm", train))
+    torch.testing.assert_close(atom, tuple(100.0 * 0.03 * x for x in dm), rtol=1e-10, atol=1e-14)
+
+
+def test_concatenating_before_normalising_is_another_method(train, double_batches):
+    summed = pixel_gradient(*started("atom", train))
+    mixed = pixel_gradient(*started("atom", train, mix="concat_then_norm"))
+    assert (summed[1] - mixed[1]).abs().max() > 1e-2 * summed[1].abs().max()
+
+
+def test_pieces_change_nothing(train, double_batches):
+    whole, cut = started("atom", train, norm="instance"), started("atom", train, norm="instance")
+    whole[1].piece, cut[1].piece = 1000, 7
+    torch.testing.assert_close(pixel_gradient(*whole), pixel_gradient(*cut), rtol=1e-10, atol=1e-12)
+
+
+def test_a_batchnorm_network_is_never_cut_into_pieces(train):
+    assert started("atom", train)[1].piece is None
+    assert started("dm", train)[1].piece >= 1
+
+
+@pytest.mark.parametrize("strategy", ["none", "color", "cutout", "scale_rotate"])
+def test_the_loss_is_differentiable_to_the_pixels(strategy, train):
+    method, state = started("atom", train, ipc=1, width=3, depth=2, strategy=strategy, norm="instance")
+    models.reset(state.network, seeding.generator(0, "network", 0))
+    with torch.no_grad():
+        targets = method.statistics(state, pixels.siamese(state, pixels.real_batch(state).double())[0])
+
+    def loss(images):
+        found = method.statistics(state, pixels.siamese(state, images)[0])
+        return sum(
+            (w * (t - f).square().sum()) for w, t, f in zip(method.weights(len(found)), targets, found, strict=True)
+        )
+
+    assert torch.autograd.gradcheck(loss, (state.images,), fast_mode=True)
+
+
+def test_momentum_accumulates_as_sgd_does(train, double_batches):
+    method, state = started("dm", train)
+    reference = torch.nn.Parameter(state.images.detach().clone())
+    optimizer = torch.optim.SGD([reference], lr=method.lr_images, momentum=method.momentum)
+    for _ in range(3):
+        before, velocity = state.images.detach().clone(), state.velocity.clone()
+        method.step(state)
+        reference.grad = state.velocity - method.momentum * velocity
+        assert torch.equal(before, reference.detach())
+        optimizer.step()
+    torch.testing.assert_close(state.images.detach(), reference.detach(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_gradients_of_all_classes_at_once_equal_those_of_each_alone(norm, train):
+    method, state = started("dsa", train, norm=norm)
+    gradients.freeze_statistics(dataclasses.replace(state, train=_double(train)))
+    images = state.images
+    found = method.class_gradients(state, images)
+    for k in range(10):
+        loss = F.cross_entropy(state.network(images[2 * k : 2 * k + 2]), torch.full((2,), k))
+        alone = torch.autograd.grad(loss, list(state.network.parameters()))
+        for ours, theirs in zip(found, alone, strict=True):
+            torch.testing.assert_close(ours[k], theirs, rtol=1e-9, atol=1e-12)
+
+
+def _double(train):
+    """The same set, whose batches come in float64."""
+
+    class Double:
+        device = train.device
+
+        def take(self, rows):
+            return train.take(rows).double()
+
+    return Double()
+
+
+def test_gradient_matching_redraws_its_network_after_t_steps_and_trains_it_between(train):
+    method = methods.build("dsa", ipc=2, width=8, depth=2, batch_real=6, matching_steps=2, network_epochs=1, restarts=2)
+    state = method.start(train, {}, 0)
+    seen = []
+    for _ in range(method.iterations):
+        method.step(state)
+        seen.append(torch.cat([p.detach().flatten() for p in state.network.parameters()]))
+    fresh = models.build("convnet", shape=train.shape, num_classes=10, width=8, depth=2)
+    drawn = []
+    for restart in range(2):
+        models.reset(fresh, seeding.generator(0, "network", restart))
+        drawn.append(torch.cat([p.detach().flatten() for p in fresh.parameters()]))
+    assert not torch.equal(seen[0], drawn[0])  # trained after the first matching step
+    assert torch.equal(seen[0], seen[1])  # not after the last one
+    assert not torch.equal(seen[2], drawn[1]) and not torch.equal(seen[2], seen[0])
+
+
+def test_dc_matches_without_augmentation_and_its_set_is_still_to_be_augmented(train):
+    method = methods.build("dc", ipc=1)
+    state = method.start(train, {}, 0)
+    assert state.strategy == "none"
+    assert method.finish(state).strategy == augment.strategy_for("digits")

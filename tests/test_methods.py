@@ -1,0 +1,157 @@
+"""Every method keeps the contract; methods are found by discovery, so a new one is tested without a new line here."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ddlib import datasets, loop, methods
+
+SMALL = {
+    "width": 8,
+    "depth": 2,
+    "batch_real": 6,
+    "iterations": 3,
+    "restarts": 3,
+    "matching_steps": 2,
+    "network_epochs": 1,
+    "epochs": 1,
+}
+NAMES = list(methods.discover())
+
+
+def small(name, ipc=2, **more):
+    """The method at a size that runs in a moment, with whichever of the small settings it has."""
+    fields = methods.hyperparameters(methods.find(name))
+    return methods.build(name, ipc=ipc, **{k: v for k, v in (SMALL | more).items() if k in fields})
+
+
+@pytest.fixture(scope="module")
+def train():
+    """Thirty images of each digit."""
+    full = datasets.load("digits", "train")
+    rows = torch.cat([indices[:30] for indices in full.class_indices])
+    return dataclasses.replace(full, images=full.images[rows], labels=full.labels[rows])
+
+
+@pytest.fixture(scope="module")
+def made(train):
+    """What the methods need beforehand, built once."""
+    found = {}
+    for name in NAMES:
+        for key, builder in small(name).needs.items():
+            found.setdefault(key, loop.run(builder, builder.start(train, {}, builder.seed)).product)
+    return found
+
+
+def test_the_methods_of_the_first_paper_are_found():
+    assert {"atom", "datadam", "dc", "dm", "dsa", "herding", "k_center", "random"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestContract:
+    def test_it_is_a_frozen_keyword_only_dataclass_with_a_documented_source(self, name):
+        kind = methods.find(name)
+        with pytest.raises(TypeError):
+            kind(1)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            small(name).ipc = 3
+        documented = kind.__doc__ + "".join(base.__doc__ or "" for base in kind.__mro__[1:-1])
+        for field in dataclasses.fields(kind):
+            assert field.name in documented, f"{field.name} of {name} is not documented"
+
+    def test_it_makes_a_labelled_set_of_the_size_asked_for(self, name, train, made):
+        method = small(name)
+        outcome = loop.run(method, method.start(train, made, 0), every=1)
+        product = outcome.product
+        assert product.images.shape == (20, *train.shape) and torch.isfinite(product.images).all()
+        assert torch.equal(product.labels, torch.arange(10).repeat_interleave(2))
+        assert product.class_names == train.class_names and not product.images.requires_grad
+
+    def test_one_seed_gives_one_result_and_leaves_the_global_state_alone(self, name, train, made):
+        method = small(name)
+        before = torch.random.get_rng_state()
+        first, second = (loop.run(method, method.start(train, made, 1)).product.images for _ in range(2))
+        assert torch.equal(first, second)
+        assert torch.equal(before, torch.random.get_rng_state())
+
+    def test_it_continues_bit_by_bit_from_its_state(self, name, train, made):
+        method = small(name)
+        whole = loop.run(method, method.start(train, made, 0)).product
+        state = method.start(train, made, 0)
+        method.step(state)
+        saved = {key: value.clone() for key, value in state.state_dict().items()}
+        resumed = method.start(train, made, 0)
+        resumed.load_state_dict(saved)
+        assert resumed.step == 1
+        assert torch.equal(loop.run(method, resumed).product.images, whole.images)
+
+    @pytest.mark.parametrize("ipc", [0, 31])
+    def test_it_refuses_a_set_that_the_classes_cannot_give(self, name, ipc, train, made):
+        with pytest.raises(ValueError, match=rf"ipc={ipc}"):
+            small(name, ipc=ipc).start(train, made, 0)
+
+
+@pytest.mark.parametrize("name", ["random", "dm", "dsa", "dc"])
+def test_another_seed_gives_another_set(name, train):
+    method = small(name)
+    first, second = (loop.run(method, method.start(train, {}, seed)).product.images for seed in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_what_starts_from_real_images_starts_from_those_that_random_shows(train):
+    shown = loop.run(small("random"), small("random").start(train, {}, 4)).product.images
+    for name in ("dm", "datadam", "atom", "dsa"):
+        assert torch.equal(small(name).start(train, {}, 4).images.detach(), shown)
+
+
+def test_unknown_methods_and_settings_are_refused():
+    with pytest.raises(ValueError, match=r"unknown method 'atomm'; known: atom, datadam, dc"):
+        methods.build("atomm", ipc=1)
+    with pytest.raises(ValueError, match=r"unknown setting 'lr_image' of method 'dm' \(did you mean 'lr_images'\?\)"):
+        methods.build("dm", ipc=1, lr_image=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "message"),
+    [
+        ("dm", "lr_images", -1.0, r"lr_images=-1.0; it must be > 0"),
+        ("dm", "lr_images", "1e-3", r"lr_images of method 'dm'='1e-3' is text"),
+        ("dm", "batch_real", 0, r"batch_real=0; it must be >= 1"),
+        ("dm", "iterations", -1, r"iterations=-1; it must be >= 0"),
+        ("dm", "momentum", 1.0, r"momentum=1.0; it must be in \[0, 1\)"),
+        ("dm", "init", "zeros", r"init='zeros'; it must be one of real, noise, herding"),
+        ("dm", "precision", "float16", r"precision='float16'; it must be one of float32, bfloat16"),
+        ("atom", "p_channel", 0, r"p_channel=0.0; it must be > 0"),
+        ("atom", "w_spatial", -1, r"w_spatial=-1.0; it must be >= 0"),
+        ("atom", "mix", "gate", r"mix='gate'; it must be one of sum, concat_then_norm"),
+        ("datadam", "mmd", -0.1, r"mmd=-0.1; it must be >= 0"),
+        ("dc", "restarts", 0, r"restarts=0; it must be >= 1"),
+        ("dc", "lr_network", 0.0, r"lr_network=0.0; it must be > 0"),
+        ("herding", "space", "logits", r"space='logits'; it must be one of embedding, pixels"),
+    ],
+)
+def test_values_out_of_range_are_refused(name, setting, value, message):
+    with pytest.raises(ValueError, match=message):
+        methods.build(name, ipc=1, **{setting: value})
+
+
+def test_gradient_matching_takes_the_published_loops_and_asks_where_there_are_none():
+    dsa = methods.build("dsa", ipc=10)
+    assert (dsa.matching_steps, dsa.network_epochs, dsa.iterations) == (10, 50, 10_000)
+    assert methods.build("dc", ipc=1).iterations == 1_000
+    with pytest.raises(
+        ValueError, match=r"matching_steps=None; it must be given at ipc=5; published for ipc 1, 10, 20"
+    ):
+        methods.build("dc", ipc=5)
+
+
+@pytest.mark.parametrize("init", ["noise", "herding"])
+def test_other_initial_images(init, train, made):
+    method = small("dm", init=init, iterations=0)
+    images = loop.run(method, method.start(train, made, 0)).product.images
+    if init == "noise":
+        assert abs(images.mean()) < 0.05 and abs(images.std() - 1) < 0.05
+    else:
+        herding = small("herding")
+        assert torch.equal(images, loop.run(herding, herding.start(train, made, 0)).product.images)

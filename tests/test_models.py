@@ -1,0 +1,536 @@
+import copy
+import math
+import random
+import weakref
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+from torch.func import functional_call, grad, stack_module_state
+
+from ddlib import models
+from ddlib.models import initialisation
+from ddlib.models.layers import BatchNorm2d, InstanceNorm2d
+
+SMALL = {  # of each network, a small one
+    "convnet": ((3, 16, 16), {"width": 8}),
+    "alexnet": ((3, 16, 16), {}),
+    "vgg11": ((3, 32, 32), {"width": 4}),
+    "resnet18": ((3, 16, 16), {"width": 4}),
+    "resnet18_ap": ((3, 16, 16), {"width": 4}),
+    "vit": ((3, 16, 16), {"dim": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 16, "dropout": 0.0}),
+    "mlp": ((3, 16, 16), {"width": 16}),
+    "lenet": ((3, 16, 16), {}),
+}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def small(name, seed=0, **options):
+    shape, own = SMALL[name]
+    return models.build(name, shape=shape, num_classes=5, generator=seeded(seed), **{**own, **options})
+
+
+def images(model, count=4, seed=7, **kind):
+    return torch.randn(count, *model.shape, generator=seeded(seed), **kind)
+
+
+def test_every_network_has_a_small_one():
+    assert set(SMALL) == set(models.names())
+
+
+# Sizes: the counts are those of the published networks.
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "num_classes", "options", "count", "features"),
+    [
+        ("convnet", 32, 10, {}, 320_010, 2048),
+        ("convnet", 32, 100, {}, 504_420, 2048),
+        ("convnet", 64, 200, {}, 857_160, 2048),
+        ("convnet", 64, 200, {"depth": 3}, 1_938_120, 8192),
+        ("convnet", 128, 10, {"depth": 5}, 615_690, 2048),
+        ("convnet", 128, 10, {"depth": 6}, 748_170, 512),
+        ("mlp", 32, 10, {}, 411_146, 128),
+        ("lenet", 32, 10, {}, 62_006, 84),
+        ("alexnet", 32, 10, {}, 1_872_202, 3072),
+        ("alexnet", 32, 10, {"norm": "batch"}, 1_874_122, 3072),
+        ("alexnet", 64, 200, {}, 4_299_272, 12_288),
+        ("vgg11", 32, 10, {}, 9_231_114, 512),
+        ("vgg11", 32, 10, {"norm": "batch"}, 9_231_114, 512),
+        ("vgg11", 64, 200, {}, 9_635_784, 2048),
+        ("resnet18", 32, 10, {}, 11_173_962, 512),
+        ("resnet18", 32, 10, {"norm": "batch"}, 11_173_962, 512),
+        ("resnet18", 32, 100, {}, 11_220_132, 512),
+        ("resnet18", 64, 200, {}, 11_578_632, 2048),
+        ("resnet18_ap", 32, 10, {}, 11_250_762, 8192),
+        ("vit", 32, 10, {}, 9_523_722, 512),
+        ("vit", 64, 200, {}, 9_719_496, 512),
+    ],
+)
+def test_parameter_counts_and_embeddings(name, side, num_classes, options, count, features):
+    with torch.device("meta"):  # shapes without arithmetic
+        model = models.build(name, shape=(3, side, side), num_classes=num_classes, **options)
+        assert sum(parameter.numel() for parameter in model.parameters()) == count
+        assert model.features(torch.zeros(2, 3, side, side)).embedding.shape == (2, features)
+        assert model(torch.zeros(2, 3, side, side)).shape == (2, num_classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "expected"),
+    [
+        ("convnet", 32, [(128, 32), (128, 16), (128, 8)]),
+        ("alexnet", 32, [(128, 32), (192, 16), (256, 8), (192, 8), (192, 8)]),
+        ("vgg11", 32, [(64, 32), (128, 16), (256, 8), (256, 8), (512, 4), (512, 4), (512, 2), (512, 2)]),
+        ("resnet18", 32, [(64, 32), (128, 16), (256, 8), (512, 4)]),
+        ("resnet18_ap", 32, [(64, 32), (128, 16), (256, 8), (512, 4)]),
+        ("lenet", 32, [(6, 28), (16, 10)]),
+        ("mlp", 32, []),
+        ("vit", 32, []),
+    ],
+)
+def test_maps_are_every_block_before_its_pooling(name, side, expected):
+    with torch.device("meta"):
+        model = models.build(name, shape=(3, side, side), num_classes=10)
+        maps = model.features(torch.zeros(2, 3, side, side)).maps
+    assert [tuple(each.shape) for each in maps] == [(2, channels, size, size) for channels, size in expected]
+
+
+@pytest.mark.parametrize(("side", "depth"), [(7, 1), (8, 1), (16, 2), (28, 3), (32, 3), (64, 4), (128, 5), (256, 6)])
+def test_convnet_depth_follows_the_image_side(side, depth):
+    model = models.build("convnet", shape=(1, side, side), num_classes=10, width=4)
+    assert len(model.blocks) == depth
+    if side >= 16:
+        assert model.classifier.in_features == 4 * 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "usual"), [("convnet", 3, 1), ("vgg11", 3, 1), ("alexnet", 4, 2), ("lenet", 2, 0)]
+)
+def test_one_channel_images_of_28_pixels_are_padded_to_32(name, published, usual):
+    def built(shape, **options):
+        return models.build(name, shape=shape, num_classes=10, **options)
+
+    mnist = built((1, 28, 28))
+    assert mnist.blocks[0].conv.padding == (published, published)
+    assert mnist.classifier.in_features == built((3, 32, 32)).classifier.in_features
+    assert built((1, 32, 32)).blocks[0].conv.padding == (usual, usual)
+    assert built((3, 32, 32), padding=2).blocks[0].conv.padding == (2, 2)
+
+
+def test_digits_are_not_padded():
+    model = models.build("convnet", shape=(1, 16, 16), num_classes=10, width=4)
+    assert [each.shape[-1] for each in model.features(images(model)).maps] == [16, 8]
+    assert models.build("lenet", shape=(1, 16, 16), num_classes=10).blocks[0].conv.padding == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["convnet", "alexnet", "vgg11", "resnet18", "resnet18_ap", "vit", "mlp", "lenet"])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 36, 48), (3, 64, 64)])
+def test_networks_follow_the_image_shape(name, shape):
+    with torch.device("meta"):
+        model = models.build(name, shape=shape, num_classes=3)
+        assert model(torch.zeros(2, *shape)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["convnet", "alexnet", "vgg11", "resnet18", "resnet18_ap"])
+@pytest.mark.parametrize("norm", ["instance", "batch", "layer", "group", "none"])
+def test_every_norm_fits_every_convolutional_network(name, norm):
+    with torch.device("meta"):
+        model = models.build(name, shape=(3, 36, 48), num_classes=3, norm=norm)
+        assert model(torch.zeros(2, 3, 36, 48)).shape == (2, 3)
+
+
+# Functions: against the same networks written plainly.
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "none"])
+@pytest.mark.parametrize("act", ["relu", "sigmoid", "leaky_relu", "swish"])
+def test_convnet_is_the_plain_loop(act, pool):
+    model = small("convnet", activation=act, pooling=pool)
+    functions = {"relu": F.relu, "sigmoid": torch.sigmoid, "leaky_relu": F.leaky_relu, "swish": F.silu}
+    x, maps = images(model), []
+    for block in model.blocks:
+        x = F.conv2d(x, block.conv.weight, block.conv.bias, padding=1)
+        x = (x - x.mean((2, 3), keepdim=True)) / torch.sqrt(x.var((2, 3), correction=0, keepdim=True) + 1e-5)
+        x = functions[act](x)  # gains are 1 and biases 0 in a fresh network
+        maps.append(x)
+        x = {"avg": lambda x: F.avg_pool2d(x, 2), "max": lambda x: F.max_pool2d(x, 2), "none": lambda x: x}[pool](x)
+    features = model.features(images(model))
+    for ours, plain in zip(features.maps, maps, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(features.embedding, x.flatten(1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reference"),
+    [
+        ("instance", lambda: nn.GroupNorm(8, 8)),
+        ("batch", lambda: nn.BatchNorm2d(8)),
+        ("layer", lambda: nn.LayerNorm((8, 16, 16))),
+        ("group", lambda: nn.GroupNorm(4, 8)),
+    ],
+)
+def test_norms_are_the_frameworks(kind, reference):
+    ours, theirs = small("convnet", norm=kind).blocks[0].norm, reference()
+    with torch.no_grad():
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.copy_(torch.randn(mine.shape, generator=seeded(mine.ndim)))
+            other.copy_(mine)
+    x = torch.randn(4, 8, 16, 16, generator=seeded()) * 2 + 1
+    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours.eval()(x + 1), theirs.eval()(x + 1))
+
+
+def test_instance_norm_kernels_agree_and_are_differentiable_twice():
+    norm = InstanceNorm2d(3).double()
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.5, 1.0, 2.0]))
+        norm.bias.copy_(torch.tensor([1.0, 0.0, -1.0]))
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=seeded(), requires_grad=True)
+    other = F.instance_norm(x, weight=norm.weight, bias=norm.bias)
+    torch.testing.assert_close(norm(x), other, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(norm, (x,))
+    assert torch.autograd.gradgradcheck(norm, (x,))
+    half = norm.bfloat16()(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.double(), other, rtol=0.02, atol=0.02)
+
+
+def test_batch_norm_has_no_counter_and_loads_a_plain_state():
+    norm = BatchNorm2d(3)
+    norm(torch.randn(4, 3, 2, 2, generator=seeded()))
+    assert set(norm.state_dict()) == {"weight", "bias", "running_mean", "running_var"}
+    fresh = BatchNorm2d(3)
+    fresh.load_state_dict(dict(norm.state_dict()))
+    assert torch.equal(fresh.running_mean, norm.running_mean) and fresh.running_mean.any()
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_resnet18_is_torchvisions_with_a_small_stem(norm):
+    layer = {"instance": lambda channels: nn.GroupNorm(channels, channels), "batch": nn.BatchNorm2d}[norm]
+    theirs = torchvision.models.ResNet(
+        torchvision.models.resnet.BasicBlock, [2, 2, 2, 2], num_classes=5, norm_layer=layer
+    )
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    ours = models.build("resnet18", shape=(3, 32, 32), num_classes=5, norm=norm, generator=seeded())
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        other.data.copy_(mine)
+    torch.testing.assert_close(ours(images(ours)), theirs(images(ours)), rtol=1e-3, atol=1e-4)
+
+
+def test_resnet18_ap_downsamples_by_average_pooling():
+    model = small("resnet18_ap")
+    block = model.stages[1][0]
+    x = torch.randn(2, 4, 16, 16, generator=seeded())
+    inner = F.avg_pool2d(F.relu(block.norm1(F.conv2d(x, block.conv1.weight, padding=1))), 2)
+    inner = block.norm2(F.conv2d(inner, block.conv2.weight, padding=1))
+    side = block.shortcut[2](F.avg_pool2d(F.conv2d(x, block.shortcut[0].weight), 2))
+    torch.testing.assert_close(block(x), F.relu(inner + side))
+    features = model.features(images(model))
+    assert torch.equal(features.embedding, features.maps[-1].flatten(1))
+
+
+def test_vit_is_the_frameworks_encoder():
+    model = small("vit")
+    tokens = F.unfold(images(model), 4, stride=4).mT  # (B, T, C * 4 * 4), channel-major in each patch
+    tokens = torch.cat([model.class_token.weight.expand(4, 1, 16), model.to_token(tokens)], 1) + model.positions.weight
+    for layer in model.layers:
+        plain = nn.TransformerEncoderLayer(16, 2, 16, 0.0, "gelu", batch_first=True, norm_first=True)
+        plain.load_state_dict(
+            {
+                "self_attn.in_proj_weight": layer.attention.to_qkv.weight,
+                "self_attn.in_proj_bias": torch.zeros(48),
+                "self_attn.out_proj.weight": layer.attention.to_out.weight,
+                "self_attn.out_proj.bias": layer.attention.to_out.bias,
+                "linear1.weight": layer.mlp[0].weight,
+                "linear1.bias": layer.mlp[0].bias,
+                "linear2.weight": layer.mlp[3].weight,
+                "linear2.bias": layer.mlp[3].bias,
+                "norm1.weight": layer.norm1.weight,
+                "norm1.bias": layer.norm1.bias,
+                "norm2.weight": layer.norm2.weight,
+                "norm2.bias": layer.norm2.bias,
+            }
+        )
+        tokens = plain(tokens)
+    expected = F.layer_norm(tokens[:, 0], (16,))
+    torch.testing.assert_close(model.features(images(model)).embedding, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_vit_drops_in_training_only():
+    model = small("vit", dropout=0.1)
+    x = images(model)
+    with torch.random.fork_rng():
+        assert not torch.equal(model(x), model(x))
+    assert torch.equal(model.eval()(x), model(x))
+
+
+# What every network promises.
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_logits_are_the_classifier_of_the_embedding(name):
+    model = small(name)
+    features = model.features(images(model))
+    assert isinstance(features, models.Features)
+    assert torch.equal(model(images(model)), model.classifier(features.embedding))
+    assert all(each.min() >= 0 and each.requires_grad for each in features.maps)
+    assert [id(each) for each in features.maps] == [id(each) for each in dict.fromkeys(features.maps)]
+
+
+@pytest.mark.parametrize("name", ["convnet", "alexnet", "vgg11", "resnet18", "lenet"])
+def test_maps_survive_what_follows_in_place(name):
+    model = small(name)
+    first = list(model.blocks)[0] if hasattr(model, "blocks") else nn.Sequential(model.stem, model.stages[0])
+    with torch.no_grad():
+        maps = model.features(images(model)).maps
+        assert torch.equal(maps[0], first(images(model)))
+
+
+def test_without_gradients_no_map_outlives_its_use():
+    model = small("vgg11")
+    alive = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda module, inputs, output: alive.append(weakref.ref(output)))
+    count = []
+    model.poolings[-1].register_forward_hook(lambda *_: count.append(sum(each() is not None for each in alive)))
+    with torch.no_grad():
+        model(images(model))
+        model.features(images(model))
+    assert count == [1, 8]  # the last map alone; then all that `features` returns
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_gradients_of_gradients_exist(name):
+    model = small(name)
+    x = images(model, 2).requires_grad_()
+    loss = model(x).logsumexp(1).sum() + sum(each.pow(2).mean() for each in model.features(x).maps)
+    first = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    (second,) = torch.autograd.grad(sum(each.pow(2).sum() for each in first), x)
+    assert second.isfinite().all() and second.any()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_channels_last_gives_the_same(name):
+    model, x = small(name), images(small(name))
+    expected = model.features(x)
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    features = other.features(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_convnet_maps_stay_channels_last(norm, precision):
+    model = small("convnet", norm=norm).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        maps = model.features(images(model).to(memory_format=torch.channels_last)).maps
+    assert all(each.is_contiguous(memory_format=torch.channels_last) and each.dtype == precision for each in maps)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bfloat16_autocast_is_close(name):
+    model = small(name)
+    expected = model(images(model))
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = model(images(model)).float()
+    assert (ours - expected).norm() < 0.05 * expected.norm()
+
+
+# Several networks at once.
+
+
+def stacked(networks):
+    parameters, buffers = stack_module_state(networks)
+    return {key: value.detach() for key, value in parameters.items()}, buffers
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_vmapped_networks_equal_the_loop(name, norm):
+    options = {"norm": norm} if name not in ("vit", "mlp", "lenet") else {}
+    networks = [small(name, seed, **options) for seed in range(3)]
+    parameters, buffers = stacked(networks)
+    labels = torch.tensor([0, 1, 2, 3])
+    x = torch.stack([images(network, seed=seed) for seed, network in enumerate(networks)])
+
+    def loss(parameters, buffers, x):
+        logits = functional_call(networks[0], (parameters, buffers), (x,))
+        return F.cross_entropy(logits, labels), logits
+
+    gradients, logits = torch.vmap(grad(loss, has_aux=True))(parameters, buffers, x)
+    for index, network in enumerate(networks):
+        expected = network(x[index])
+        torch.testing.assert_close(logits[index], expected, rtol=1e-3, atol=1e-4)
+        plain = torch.autograd.grad(F.cross_entropy(expected, labels), list(network.parameters()))
+        for (key, _), each in zip(network.named_parameters(), plain, strict=True):
+            torch.testing.assert_close(gradients[key][index], each, rtol=1e-3, atol=1e-4, msg=key)
+        for key, buffer in network.named_buffers():
+            torch.testing.assert_close(buffers[key][index], buffer, msg=key)
+    assert norm != "batch" or not options or any((value != value[0, 0]).any() for value in buffers.values())
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_vmap_over_channels_last_images_and_evaluation_mode(norm):
+    networks = [small("convnet", seed, norm=norm).eval() for seed in range(2)]
+    parameters, buffers = stacked(networks)
+    x = images(networks[0]).to(memory_format=torch.channels_last)
+    for kind in (torch.float32, torch.bfloat16):
+        call = torch.vmap(lambda p, b, x: functional_call(networks[0], (p, b), (x,)), in_dims=(0, 0, None))
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+            ours = call(parameters, buffers, x)
+            plain = torch.stack([network(x) for network in networks])
+        tolerance = 1e-4 if kind == torch.float32 else 0.02
+        assert (ours - plain).float().norm() < tolerance * plain.float().norm()
+
+
+# Initialisation.
+
+
+def global_states():
+    return torch.random.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_generator_draws_what_the_constructors_draw(name):
+    before = global_states()
+    ours = small(name, 11)
+    again = small(name, 3)
+    models.reset(again, seeded(11))
+    assert global_states() == before
+    shape, options = SMALL[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        theirs = models.build(name, shape=shape, num_classes=5, **options)
+    for one, two, three in zip(ours.parameters(), again.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, three) and torch.equal(two, three)
+    assert ours.training and all(parameter.requires_grad for parameter in ours.parameters())
+
+
+def test_laws_are_uniform_within_one_over_root_fan_in():
+    model = models.build("convnet", shape=(3, 32, 32), num_classes=100, generator=seeded())
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            values = module.weight.detach().flatten() / bound
+            error = 5 / math.sqrt(len(values))  # five standard errors at least: |x| <= 1
+            assert 1 - 20 / len(values) < values.abs().max() <= 1 + 1e-6
+            assert abs(values.mean()) < error and abs(values.pow(2).mean() - 1 / 3) < error
+            assert abs(values.pow(4).mean() - 1 / 5) < error
+            assert module.bias.abs().max() <= bound * (1 + 1e-6) and module.bias.std() > bound / 3
+
+
+def test_vit_tokens_are_standard_normal():
+    model = models.build("vit", shape=(3, 32, 32), num_classes=10, depth=1, generator=seeded())
+    positions = model.positions.weight.flatten()
+    assert len(positions) == 65 * 512
+    assert abs(positions.mean()) < 0.03 and abs(positions.std() - 1) < 0.03
+    assert abs(model.class_token.weight.std() - 1) < 0.2
+
+
+def test_reset_works_in_place_and_resets_buffers():
+    model = small("convnet", norm="batch")
+    expected = copy.deepcopy(model)
+    pointers = [parameter.data_ptr() for parameter in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(images(model)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.blocks[0].norm.running_mean, expected.blocks[0].norm.running_mean)
+    models.reset(model, seeded(0))
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[key]), key
+    assert pointers == [parameter.data_ptr() for parameter in model.parameters()]
+
+
+def test_reset_does_not_depend_on_memory_format_and_advances_the_generator():
+    plain, other = small("convnet"), small("convnet").to(memory_format=torch.channels_last)
+    generator = seeded(5)
+    models.reset(other, generator)
+    second = copy.deepcopy(other)
+    models.reset(second, generator)
+    models.reset(plain, seeded(5))
+    for one, two, three in zip(plain.parameters(), other.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, two) and (one.ndim == 1 or not torch.equal(two, three))
+    assert other.blocks[1].conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_reset_knows_embeddings():
+    table = nn.Embedding(50, 20, padding_idx=3)
+    models.reset(table, seeded(2))
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        assert torch.equal(table.weight, nn.Embedding(50, 20, padding_idx=3).weight)
+
+
+def test_reset_refuses_what_it_does_not_know():
+    model = nn.Sequential(nn.Linear(2, 2), nn.PReLU())
+    before = model[0].weight.clone()
+    with pytest.raises(TypeError, match=r"no initialisation law for PReLU \(1\); known: .*Conv2d.*Linear"):
+        models.reset(model, seeded())
+    assert torch.equal(model[0].weight, before)
+
+    class Scaled(nn.Linear):
+        pass
+
+    with pytest.raises(TypeError, match=r"Scaled \(the model itself\)"):
+        models.reset(Scaled(2, 2), seeded())
+    linear = nn.Linear(2, 2)
+    linear.register_buffer("mask", torch.ones(2))
+    with pytest.raises(TypeError, match=r"mask of Linear \(the model itself\); known: weight, bias"):
+        models.reset(linear, seeded())
+
+
+def test_every_layer_of_the_zoo_has_a_law():
+    for name in models.names():
+        for module in small(name).modules():
+            if list(module.parameters(recurse=False)) or list(module.buffers(recurse=False)):
+                assert type(module) in initialisation.LAWS
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "message"),
+    [
+        ("convnext", (3, 32, 32), {}, "unknown network 'convnext'; known: convnet, alexnet"),
+        ("convnet", (3, 32, 32), {"widht": 3}, "unknown option 'widht' of network 'convnet'; known: width, depth"),
+        ("resnet18", (3, 32, 32), {"average": True}, "unknown option 'average' of network 'resnet18'; known: width"),
+        ("convnet", (3, 32, 32), {"norm": "weight"}, "unknown norm 'weight'; known: instance, batch, layer"),
+        ("convnet", (3, 32, 32), {"activation": "tanh"}, "unknown activation 'tanh'; known: relu, sigmoid"),
+        ("convnet", (3, 32, 32), {"pooling": "sum"}, "unknown pooling 'sum'; known: avg, max, none"),
+        ("convnet", (3, 32, 32), {"norm": "group", "width": 6}, "multiple of 4, not 6"),
+        ("convnet", (3, 32, 32), {"width": 0}, "width 0: at least 1"),
+        ("convnet", (3, 32, 32), {"depth": 0}, "depth 0: at least 1"),
+        ("convnet", (3, 8, 8), {"depth": 4, "pooling": "avg"}, "too small for ConvNet"),
+        ("convnet", (3, 8, 8), {"depth": 4, "norm": "none"}, r"shape \(3, 8, 8\) is too small for ConvNet"),
+        ("alexnet", (3, 4, 4), {}, "too small for AlexNet: nothing is left of its maps after block 5"),
+        ("vgg11", (3, 16, 16), {}, "more than one pixel"),
+        ("vgg11", (3, 16, 16), {"norm": "batch"}, "too small for VGG11: nothing is left of its maps after block 8"),
+        ("lenet", (1, 15, 15), {}, "too small for LeNet"),
+        ("resnet18", (3, 8, 8), {}, "more than one pixel"),
+        ("resnet18_ap", (3, 7, 7), {"norm": "none"}, "too small: nothing is left of the maps in stage 4"),
+        ("resnet18", (3, 32, 32), {"width": 0}, "width 0: at least 1"),
+        ("vit", (3, 30, 30), {}, "multiples of patch 4"),
+        ("mlp", (28, 28), {}, r"shape \(28, 28\): three positive integers"),
+        ("mlp", (0, 28, 28), {}, r"shape \(0, 28, 28\): three positive integers"),
+    ],
+)
+def test_refusals(name, shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        models.build(name, shape=shape, num_classes=10, **options)
+
+
+def test_refuses_no_classes_and_foreign_images():
+    with pytest.raises(ValueError, match="num_classes 0: at least 1"):
+        models.build("mlp", shape=(1, 8, 8), num_classes=0)
+    model = small("resnet18")
+    for wrong in (torch.zeros(2, 3, 32, 32), torch.zeros(3, 16, 16)):
+        for call in (model, model.features):
+            with pytest.raises(ValueError, match=r"this network was built for \(B, 3, 16, 16\)"):
+                call(wrong)

@@ -1,0 +1,97 @@
+"""Every notebook has the form of the design, found by discovery; nbval runs them, this reads them."""
+
+import nbformat
+import notebook_form as form
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from ddlib import ROOT
+
+NOTEBOOKS = form.discover(ROOT)
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS, "no notebook in notebooks/<paper>/"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_form(path):
+    assert form.faults(path) == []
+
+
+def sound():
+    """A notebook that breaks nothing."""
+    printed = new_output("stream", name="stdout", text="0.93\n")
+    checked = new_code_cell("print(settings.lr)", outputs=[printed], execution_count=4)
+    checked.metadata["tags"] = [form.CHECKED]
+    parameters = new_code_cell('dataset = "digits"  # name\nlr = 0.1  # learning rate, > 0')
+    parameters.metadata["tags"] = ["parameters"]
+    cells = [
+        new_markdown_cell("# A claim\n\n" + "Why it is believed, and what it would take to doubt it. " * 5),
+        parameters,
+        new_code_cell("from ddlib import study\n\nsettings = study.settings(globals())"),
+        checked,
+        new_markdown_cell("## Deviations from the paper\n\nNone."),
+        new_markdown_cell("## Provenance"),
+    ]
+    return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+
+
+def faults_of(notebook, folder):
+    path = folder / "experiment.ipynb"
+    nbformat.write(notebook, path)
+    return form.faults(path)
+
+
+def test_a_sound_notebook_passes(tmp_path):
+    assert faults_of(sound(), tmp_path) == []
+    assert form.parameters(sound()) == {"dataset": "digits", "lr": 0.1}
+
+
+def set_source(index, source):
+    """A change: the cell's source."""
+    return lambda notebook: notebook.cells[index].__setitem__("source", source)
+
+
+def set_tags(index, *tags):
+    """A change: the cell's tags."""
+    return lambda notebook: notebook.cells[index].metadata.__setitem__("tags", list(tags))
+
+
+PICTURE = {"image/png": "iVBORw0KGgo="}
+CHANGES = {
+    "begins with a title": set_source(0, "A claim without a title. " * 20),
+    "the kernel is 'julia'": lambda n: n.metadata.kernelspec.__setitem__("name", "julia"),
+    "are tagged 'parameters'": set_tags(2, "parameters"),
+    "cells [] are tagged": set_tags(1),
+    "parameter lr is no literal": set_source(1, 'dataset = "digits"  # name\nlr = 1 / 10  # rate'),
+    "parameter lr has no comment": set_source(1, 'dataset = "digits"  # name\nlr = 0.1'),
+    "assigns no single name": set_source(1, "a = b = 1  # two"),
+    "does not call study.settings": set_source(2, "settings = None"),
+    "cell 4 has 21 lines": set_source(3, "\n" * 20 + "print(1)"),
+    "cell 4 is no plain Python": set_source(3, "!ls"),
+    "cell 4 is no plain Python (": set_source(3, "%matplotlib inline"),
+    "cell 4 defines f": set_source(3, "def f():\n    pass"),
+    "cell 4 defines C": set_source(3, "class C:\n    pass"),
+    "cell 4 uses plt": set_source(3, "plt.show()"),
+    "imports matplotlib": set_source(3, "import matplotlib"),
+    "runs a shell command": set_source(3, "os.system(dataset)"),
+    "the absolute path": set_source(3, "print('/opt/data')"),
+    "of code": set_source(3, "print(dataset, lr, dataset, lr, dataset, lr, dataset, lr)\n" * 10),
+    "nothing is left unchecked": set_tags(3, form.CHECKED, "nbval-skip"),
+    "cell 4 holds outputs": lambda n: (set_tags(3)(n), set_tags(2, form.CHECKED)(n)),
+    "nbval would compare nothing": lambda n: n.cells[3].__setitem__("execution_count", None),
+    "keeps a picture": lambda n: n.cells[3].outputs.append(new_output("display_data", data=PICTURE)),
+    "keeps a picture, stderr": lambda n: n.cells[3].outputs[0].__setitem__("name", "stderr"),
+    "nothing of what the notebook shows": lambda n: n.cells.pop(3),
+    "not 'Provenance'": lambda n: n.cells.append(new_markdown_cell("## And then")),
+    "titled 'Deviations'": lambda n: n.cells.pop(4),
+    "has no cell ids": lambda n: (n.__setitem__("nbformat_minor", 4), [c.pop("id") for c in n.cells]),
+}
+
+
+@pytest.mark.parametrize("message", CHANGES)
+def test_a_fault_is_seen(message, tmp_path):
+    notebook = sound()
+    CHANGES[message](notebook)
+    assert any(message in fault for fault in faults_of(notebook, tmp_path))

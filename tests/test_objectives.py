@@ -1,0 +1,94 @@
+"""The distances against cases worked out by hand and against their definitions written as loops."""
+
+import pytest
+import torch
+
+from ddlib import objectives
+
+
+def test_spatial_attention_of_a_worked_case():
+    # Two channels on a 1x2 map: |1|^2 + |2|^2 = 5 and |-2|^2 + |0|^2 = 4, so z = (5, 4) / sqrt(41).
+    maps = torch.tensor([[[[1.0, -2.0]], [[2.0, 0.0]]]])
+    expected = torch.tensor([[5.0, 4.0]]) / 41**0.5
+    torch.testing.assert_close(objectives.spatial_attention(maps, 2), expected)
+
+
+def test_channel_attention_of_a_worked_case():
+    # Per channel: |1|^2 + |-2|^2 = 5 and |2|^2 + 0 = 4.
+    maps = torch.tensor([[[[1.0, -2.0]], [[2.0, 0.0]]]])
+    expected = torch.tensor([[5.0, 4.0]]) / 41**0.5
+    torch.testing.assert_close(objectives.channel_attention(maps, 2), expected)
+    swapped = torch.tensor([[[[1.0, 0.0]], [[2.0, -2.0]]]])  # now 1 and 8: the channel decides, not the place
+    torch.testing.assert_close(objectives.channel_attention(swapped, 2), torch.tensor([[1.0, 8.0]]) / 65**0.5)
+
+
+def test_mixed_attention_normalises_once():
+    maps = torch.rand(3, 4, 5, 5)
+    both = objectives.mixed_attention(maps, p_spatial=2, p_channel=4)
+    assert both.shape == (3, 25 + 4)
+    torch.testing.assert_close(both.norm(dim=1), torch.ones(3))
+    spatial = maps.square().sum(1).flatten(1)
+    channel = maps.pow(4).sum((2, 3))
+    ratio = both[:, :25].norm(dim=1) / both[:, 25:].norm(dim=1)
+    torch.testing.assert_close(ratio, spatial.norm(dim=1) / channel.norm(dim=1))
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, 4, 8, 0.5])
+def test_power_is_the_power_of_the_magnitude(p):
+    x = torch.linspace(-2, 2, 41, dtype=torch.float64)
+    torch.testing.assert_close(objectives.power(x, p), x.abs() ** p)
+
+
+def test_attention_of_a_dead_layer_is_zero_and_has_finite_gradients():
+    maps = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    z = objectives.spatial_attention(maps) + objectives.channel_attention(maps).sum(1, keepdim=True)
+    z.sum().backward()
+    assert torch.equal(z, torch.zeros_like(z)) and torch.isfinite(maps.grad).all()
+
+
+def test_class_means_are_taken_class_by_class_of_normalised_images():
+    # One image twice as bright as the other: after normalising each, both count the same.
+    maps = torch.rand(1, 2, 3, 3)
+    pair = torch.cat([maps, 2 * maps])
+    mean = objectives.class_means(objectives.spatial_attention(pair), 1)
+    torch.testing.assert_close(mean, objectives.spatial_attention(maps))
+    x = torch.arange(12.0).reshape(6, 2)
+    torch.testing.assert_close(objectives.class_means(x, 3), torch.tensor([[1.0, 2.0], [5.0, 6.0], [9.0, 10.0]]))
+
+
+def test_weighted_distance_sums_entries_classes_and_layers():
+    real = [torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[3.0], [1.0]])]
+    syn = [torch.tensor([[0.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0], [1.0]])]
+    # (1 + 4 + 0 + 4) * 1 + (4 + 0) * 10
+    assert objectives.weighted_distance([1.0, 10.0], real, syn) == 49.0
+
+
+def test_gradient_distance_of_a_worked_case():
+    # A linear weight of two rows: the first rows are orthogonal, the second parallel; the bias must not count.
+    real = [torch.tensor([[[1.0, 0.0], [0.0, 2.0]]]), torch.tensor([[5.0, 5.0]])]
+    syn = [torch.tensor([[[0.0, 3.0], [0.0, 1.0]]]), torch.tensor([[-1.0, 7.0]])]
+    torch.testing.assert_close(objectives.gradient_distance(real, syn), torch.tensor([1.0]), atol=1e-5, rtol=0)
+
+
+def test_gradient_distance_equals_its_definition_row_by_row():
+    torch.manual_seed(0)
+    real = [torch.randn(3, 4, 2, 3, 3, dtype=torch.float64), torch.randn(3, 5, 7, dtype=torch.float64)]
+    syn = [torch.randn_like(r) for r in real]
+    expected = torch.zeros(3, dtype=torch.float64)
+    for k in range(3):
+        for r, s in zip(real, syn, strict=True):
+            for a, b in zip(r[k].flatten(1), s[k].flatten(1), strict=True):
+                expected[k] += 1 - a @ b / (a.norm() * b.norm() + 1e-6)
+    torch.testing.assert_close(objectives.gradient_distance(real, syn), expected)
+
+
+@pytest.mark.parametrize("distance", ["spatial", "channel", "mixed"])
+def test_attention_gradients_reach_the_maps(distance):
+    torch.manual_seed(0)
+    maps = (torch.rand(2, 2, 3, 3, dtype=torch.float64) + 0.1).requires_grad_()
+    function = {
+        "spatial": objectives.spatial_attention,
+        "channel": objectives.channel_attention,
+        "mixed": objectives.mixed_attention,
+    }[distance]
+    assert torch.autograd.gradcheck(function, (maps,))

@@ -1,0 +1,215 @@
+"""What the papers report: every file, by discovery, and what a file may not say."""
+
+import dataclasses
+from collections import Counter
+
+import pytest
+
+from ddlib import results
+from ddlib.results import METRICS
+
+PAPERS = results.papers()
+
+
+def test_there_are_papers():
+    assert "atom" in PAPERS
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_references_are_plausible(paper):
+    assert results.title(paper)
+    for reference in results.references(paper):
+        _, low, high = METRICS[reference.metric]
+        assert reference.paper == paper and reference.source and reference.source_key
+        assert reference.comparable or reference.note, f"not comparable, but why? {reference}"
+        assert (reference.value is None) == (reference.state != "reported")
+        if reference.value is not None:
+            assert low <= reference.value <= high
+            assert reference.std is None or 0 <= reference.std <= max(5.0, 0.6 * reference.value)
+        if reference.metric == "accuracy" and reference.ipc is not None and reference.value is not None:
+            assert reference.value < 99.5
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_cell_has_one_primary_and_no_source_says_it_twice(paper):
+    known = results.references(paper)
+    assert set(Counter(r.cell for r in known if r.primary).values()) == {1}
+    assert {r.cell for r in known} == {r.cell for r in known if r.primary}
+    assert max(Counter((r.cell, r.source_key) for r in known).values()) == 1
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_accuracy_rises_with_images_per_class_or_the_value_is_marked(paper):
+    """Where a primary value falls as images are added, a misprint is likely: it must be known as such."""
+    falls = {("dc", "tiny_imagenet", 50)}  # two sources agree on this one
+    rows: dict = {}
+    for r in results.references(paper):
+        if r.primary and r.metric == "accuracy" and r.value is not None and r.ipc is not None:
+            rows.setdefault(dataclasses.replace(r, ipc=None).cell, []).append(r)
+    for row in rows.values():
+        row.sort(key=lambda r: r.ipc)
+        for fewer, more in zip(row, row[1:], strict=False):
+            assert more.value > fewer.value or (more.method, more.dataset, more.ipc) in falls, more
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_verified_claims_follow_from_the_reported_numbers(paper):
+    value = {(r.method, r.dataset, r.ipc, r.network): r.value for r in results.references(paper) if _main(r)}
+    for claim in results.claims(paper):
+        places = [(d, i, n) for d in claim.datasets for i in claim.ipc for n in claim.networks]
+        if claim.unverified:
+            continue
+        if claim.rises:
+            for (d, i, n), (e, j, _) in zip(places, places[1:], strict=False):
+                assert d != e or value[claim.rises, d, i, n] < value[claim.rises, e, j, n]
+        else:
+            assert all(value[claim.higher, *place] > value[claim.lower, *place] for place in places), claim.id
+
+
+def _main(reference):
+    plain = reference.metric == "accuracy" and not reference.condition
+    return plain and reference.primary and reference.table in ("main", "cross_architecture")
+
+
+def test_atoms_own_cells_were_not_found():
+    own = [r for r in results.references("atom") if r.method.startswith("atom")]
+    assert {r.table for r in own} == {"main", "cross_architecture", "nas", "cost", "components", "powers"}
+    assert sum(r.table == "main" for r in own) == 9
+    assert all((r.value, r.state, r.unverified) == (None, "not found", True) for r in own)
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "ipc", "value", "std", "delta", "marks"),
+    [
+        ("datadam", "cifar10", 50, 67.0, 0.4, 2.0, (False, True)),
+        ("datadam", "tiny_imagenet", 10, 18.7, 0.3, 2.0, (False, True)),
+        ("dm", "cifar10", 10, 48.9, 0.6, 1.5, (True, True)),
+        ("dm", "tiny_imagenet", 50, 24.1, 0.3, 1.5, (True, True)),
+        ("random", "cifar10", 1, 15.4, None, 1.5, (False, True)),
+        ("random", "cifar10", 50, 50.6, None, 1.5, (False, True)),
+        ("dsa", "tiny_imagenet", 50, 25.3, None, 1.5, (False, True)),
+        ("dc", "cifar10", 10, 44.9, 0.5, 1.5, (True, False)),
+        ("herding", "cifar100", 50, 33.7, 0.5, None, (True, False)),
+        ("mtt", "cifar10", 50, 71.6, 0.2, None, (True, True)),
+        ("whole", "cifar10", None, 84.8, 0.1, None, (True, True)),
+    ],
+)
+def test_primary_cells_of_atoms_main_table(method, dataset, ipc, value, std, delta, marks):
+    found = results.find("atom", table="main", method=method, dataset=dataset, ipc=ipc)
+    assert (found.value, found.std, found.delta) == (value, std, delta)
+    assert (found.unverified, found.comparable) == marks
+
+
+def test_find_by_network_condition_and_metric():
+    common = {"method": "datadam", "dataset": "cifar10", "ipc": 50}
+    assert results.find("atom", table="cross_architecture", network="vgg11", **common).value == 64.8
+    found = results.find("atom", table="nas", condition="top 20 %", metric="correlation", **common)
+    assert found.value == 0.69
+    assert results.find("atom", table="main", method="nobody", dataset="cifar10", ipc=1) is None
+
+
+def test_unknown_papers_and_tables():
+    with pytest.raises(ValueError, match="unknown paper 'mota'; known: atom"):
+        results.references("mota")
+    with pytest.raises(ValueError, match="unknown table 'mian' of atom; known: main, "):
+        results.find("atom", table="mian", method="dm", dataset="cifar10", ipc=1)
+
+
+WHOLE = """
+paper: x
+title: X
+sources: {a: A poster, b: A reader}
+references:
+  - table: main
+    shared: {dataset: cifar10}
+    rows:
+      - {method: dm, source: a, cells: {1: [26.0, 0.8], all: null}, state: not found}
+claims:
+  - {id: c, statement: S, where: here, source: a, test: {higher: dm, lower: random, datasets: [d], ipc: [1]}}
+"""
+ROW = "{method: dm, source: a, cells: {1: [26.0, 0.8], all: null}, state: not found}"
+PLAIN = "{method: dm, source: a, cells: {1: 2}}"
+TEST = "{higher: dm, lower: random, datasets: [d], ipc: [1]}"
+
+
+def write(tmp_path, row, test=TEST):
+    path = tmp_path / "x.yaml"
+    path.write_text(WHOLE.replace(ROW, row).replace(TEST, test))
+    return path
+
+
+def test_a_file_is_read(tmp_path):
+    row = "{method: dm, source: a, n: 5, delta: 2, note: N, cells: {1: [26, 0.8], all: 80.5}}"
+    paper = results.load(write(tmp_path, row))
+    first, whole = paper.references
+    assert (first.value, first.std, first.n, first.delta, first.ipc, first.note) == (26.0, 0.8, 5, 2, 1, "N")
+    assert (whole.value, whole.std, whole.ipc, whole.primary) == (80.5, None, None, True)
+    assert (first.source, first.source_key, first.dataset) == ("A poster", "a", "cifar10")
+    assert (paper.claims[0].higher, paper.claims[0].ipc, paper.claims[0].networks) == ("dm", (1,), ("convnet",))
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        ("{method: dm, source: a, cell: {1: 2}}", "main, dm, cifar10: unknown key 'cell'"),
+        ("{source: a, cells: {1: 2}}", "without method"),
+        ("{method: 3, source: a, cells: {1: 2}}", "method is 3, of the wrong type"),
+        ("{method: dm, source: a, n: true, cells: {1: 2}}", "n is True, of the wrong type"),
+        ("{method: dm, source: a, unverified: 1, cells: {1: 2}}", "unverified is 1, of the wrong type"),
+        ("{method: dm, source: z, cells: {1: 2}}", "unknown source 'z'; known: a, b"),
+        ("{method: dm, source: a, metric: size, cells: {1: 2}}", "unknown metric 'size'; known: accuracy"),
+        ("{method: dm, source: a, by: seed, cells: {1: 2}}", "unknown by 'seed'; known: ipc, network, condition"),
+        ("{method: dm, source: a, by: network, cells: {vgg11: 2}}", "ipc stands in the row or in its cells"),
+        ("{method: dm, source: a, ipc: 1, cells: {1: 2}}", "ipc stands in the row or in its cells"),
+        ("{method: dm, source: a, ipc: 1, by: network, cells: {11: 2}}", "network 11: 11 is of the wrong type"),
+        ("{method: dm, source: a, cells: {0: 2}}", "ipc is 0; allowed: an integer from 1, or all"),
+        ("{method: dm, source: a, cells: {every: 2}}", "ipc is 'every'"),
+        ("{method: dm, source: a, cells: {1: 101}}", r"101 is not a number in \[0.0, 100.0\]"),
+        ("{method: dm, source: a, cells: {1: .nan}}", "nan is not a number"),
+        ("{method: dm, source: a, cells: {1: '2'}}", "'2' is not a number"),
+        ("{method: dm, source: a, cells: {1: [1, 2, 3]}}", "not a number"),
+        ("{method: dm, source: a, cells: {1: [1, -2]}}", "the std -2 is not a number from 0"),
+        ("{method: dm, source: a, n: 1, cells: {1: [1, 2]}}", "n is from 2"),
+        ("{method: dm, source: a, delta: 0, cells: {1: [1, 2]}}", "delta positive"),
+        ("{method: dm, source: a, cells: {1: null}}", "the value is None, but its state is 'reported'"),
+        ("{method: dm, source: a, state: lost, cells: {1: 3}}", "the value is 3, but its state is 'lost'"),
+        ("{method: dm, source: a, cells: {1: 3, 1: 4}}", "the key 1 stands twice, line"),
+        ("{method: dm, source: a, cells: {1: 3}", "x.yaml: while parsing"),
+        ("three", "'three' is not a mapping"),
+        (f"{PLAIN}\n      - {PLAIN}", "has 2 references, of which 0 are primary; mark one"),
+    ],
+)
+def test_a_row_is_refused(tmp_path, row, match):
+    with pytest.raises(ValueError, match=match) as caught:
+        results.load(write(tmp_path, row))
+    assert "x.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("test", "match"),
+    [
+        ("{higher: dm, datasets: [d], ipc: [1]}", "a test names higher and lower, or rises alone"),
+        ("{higher: dm, lower: r, rises: dm, datasets: [d], ipc: [1]}", "a test names higher and lower"),
+        ("{rises: dm, ipc: [1]}", "claim 'c', test: without datasets"),
+        ("{rises: dm, datasets: d, ipc: [1]}", "datasets is 'd', of the wrong type"),
+        ("{rises: dm, datasets: [d], ipc: [0]}", r"ipc is \[0\]; allowed: integers from 1"),
+        ("{rises: dm, datasets: [d], ipc: [1], network: [vgg11]}", "unknown key 'network'"),
+    ],
+)
+def test_a_claim_is_refused(tmp_path, test, match):
+    row = "{method: dm, source: a, cells: {1: 2}}"
+    with pytest.raises(ValueError, match=match):
+        results.load(write(tmp_path, row, test))
+
+
+def test_a_file_is_named_as_its_paper(tmp_path):
+    text = WHOLE.replace(ROW, "{method: dm, source: a, cells: {1: 2}}")
+    (tmp_path / "y.yaml").write_text(text)
+    with pytest.raises(ValueError, match="paper is 'x'; the file's name says 'y'"):
+        results.load(tmp_path / "y.yaml")
+    (tmp_path / "x.yaml").write_text(text + text[text.index("  - {id") :])
+    with pytest.raises(ValueError, match="two claims have one id: c, c"):
+        results.load(tmp_path / "x.yaml")
+    (tmp_path / "x.yaml").write_text(text.replace("A reader", "3"))
+    with pytest.raises(ValueError, match="sources: b is 3, of the wrong type"):
+        results.load(tmp_path / "x.yaml")

@@ -1,0 +1,298 @@
+"""Tables, figures and their files, from hand-made records and images."""
+
+import io
+import json
+import sys
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from IPython.core.formatters import DisplayFormatter
+from PIL import Image
+
+from ddlib import report
+from ddlib.report import saving
+from ddlib.report.images import mosaic
+from ddlib.results import Claim, Record, Reference, check_claim
+
+PROVENANCE = {
+    "commit": "0123456789abcdef",
+    "dirty": True,
+    "date": "2026-01-02",
+    "versions": {"ddlib": "0.1.0", "torch": "2.15.0"},
+    "device": "CPU",
+}
+
+
+def reference(method="dm", value=26.0, **fields):
+    common = {"paper": "p", "table": "main", "dataset": "cifar10", "ipc": 1, "source": "a poster"}
+    return Reference(method=method, value=value, **(common | fields))
+
+
+def record(accuracies=(25.0, 26.0, 27.0), label="DM", **fields):
+    common = {"method": label.lower(), "dataset": "cifar10", "ipc": 1, "cell": {}}
+    return Record.of(accuracies, label=label, **(common | fields))
+
+
+RECORDS = [
+    record((49.4, 50.6), "Random", ipc=10, reference=reference(value=50.0)),
+    record((15.4, 15.5, 15.3), "Random", reference=reference(value=15.4, source="a leaderboard")),
+    record(reference=reference(std=0.8, unverified=True)),
+    record((40.0, 41.0), "Herding", reference=reference(value=21.5, comparable=False, note="without augmentation")),
+    record((33.0, 34.0), "ATOM", reference=reference(value=None, state="not found", source="not read")),
+    record((), "DM", ipc=50, reference=reference(value=63.0, std=0.4), cost={"estimated_hours": 3.41}),
+    record((60.0, 62.0), "DM", dataset="digits", deviations=["digits instead of cifar10"], reference=reference()),
+]
+
+TEXT = """\
+7 cells: 1 REPRODUCED, 1 CLOSE, 1 INCONCLUSIVE, 2 PROXY, 1 NOT RUN, 1 NO REFERENCE
+
+cifar10, test accuracy in %
+method   IPC  paper         ours                  verdict
+-------  ---  ------------  --------------------  ------------
+Random     1  15.4          15.4 ± 0.1 (3)        REPRODUCED
+Random    10  50.0          50.0 ± 0.8 (2)        INCONCLUSIVE
+DM         1  26.0 ± 0.8 †  26.0 ± 1.0 (3)        CLOSE
+DM        50  63.0 ± 0.4    not run: about 3.4 h  NOT RUN
+Herding    1  21.5       ‡  40.5 ± 0.7 (2)        PROXY
+ATOM       1  not found     33.5 ± 0.7 (2)        NO REFERENCE
+
+digits (paper: cifar10), test accuracy in %
+method   IPC  paper         ours                  verdict
+-------  ---  ------------  --------------------  ------------
+DM         1  26.0          61.0 ± 1.4 (2)        PROXY
+
+paper: as published, mean ± deviation. ours: mean ± sample deviation (number of
+  networks).
+† unverified, not read in a publication of those who measured it: a poster.
+‡ not comparable (dm): without augmentation.
+Sources: a poster; a leaderboard.
+not found: not read.
+PROXY, not the paper's setting: digits instead of cifar10."""
+
+
+def test_table_as_text():
+    assert str(report.table(RECORDS)) == TEXT
+    assert repr(report.table(RECORDS)) == TEXT
+
+
+def test_table_names_the_paper():
+    assert str(report.table([record()], paper="atom")).startswith("ATOM: Attention Mixer")
+    assert "1 cell: 1 NO REFERENCE" in str(report.table([record()]))
+    assert str(report.table([])).startswith("0 cells")
+
+
+def test_table_separates_networks():
+    on_vgg = record(cell={"protocol": {"network": "vgg11"}})
+    text = str(report.table([record(), on_vgg]))
+    assert "cifar10, tested on convnet, test" in text and "cifar10, tested on vgg11, test" in text
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0.001, "1 min"), (0.5, "30 min"), (1.0, "1 h"), (30.0, "30 h"), (120, "5 days"), (None, "not run  ")],
+)
+def test_table_states_what_a_cell_would_cost(hours, text):
+    cost = {} if hours is None else {"estimated_hours": hours}
+    assert text in str(report.table([record((), cost=cost)]))
+
+
+def test_table_as_html():
+    page = report.table([*RECORDS, record(label="<b>&")])._repr_html_()
+    assert page.count("<tr>") == 1 + 2 + 8
+    assert "&lt;b&gt;&amp;" in page and "<b>" not in page
+    assert "15.4 ± 0.1 (3)" in page and "26.0 ± 0.8 †" in page
+    assert DisplayFormatter().format(report.table(RECORDS))[0].keys() == {"text/plain", "text/html"}
+
+
+def test_claims_table():
+    claim = Claim(
+        paper="p", id="c", statement="ATOM is above DM.", where="table", source="abstract", unverified=True,
+        higher="atom", lower="dm", datasets=("cifar10",), ipc=(1, 10, 50),
+    )  # fmt: skip
+    records = [record((35.0, 36.0, 37.0), "ATOM"), record(), record((9.0,), "ATOM", ipc=10), record((8.0,), ipc=10)]
+    text = str(report.claims_table([check_claim(claim, records), check_claim(claim, [])]))
+    assert text.startswith("2 claims: 2 undecided")
+    assert text.count("ATOM is above DM. † Undecided.") == 2
+    assert "cifar10, IPC 1            +10.0       [ +7.7, +12.3]  holds" in text  # +- 2.776 * sqrt(2 / 3)
+    assert "cifar10, IPC 10            +1.0       unknown         undecided" in text
+    assert "no records of both sides" in text and "† unverified, the numbers behind it were not read: abstract." in text
+
+
+def lines(axes, marker):
+    return [line for line in axes.lines if line.get_marker() == marker]
+
+
+def test_bars_show_means_intervals_and_references():
+    figure = report.accuracy_bars(RECORDS)
+    cifar10, digits = figure.axes
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["cifar10", "digits"]
+    assert sorted(bar.get_height() for bar in cifar10.patches) == pytest.approx([15.4, 26.0, 33.5, 40.5, 50.0])
+    assert [line.get_ydata()[0] for line in lines(cifar10, "D")] == [50.0, 15.4]  # verified
+    assert [line.get_ydata()[0] for line in lines(cifar10, "o")] == [26.0]  # unverified
+    assert not lines(digits, "D") and not lines(digits, "o")  # a proxy stands beside no reference
+    assert (cifar10.get_ylabel(), digits.get_xlabel()) == ("test accuracy (%)", "images per class")
+    assert [text.get_text() for text in cifar10.get_xticklabels()] == ["1", "10"]
+    segments = [np.ptp(c.get_segments()[0][:, 1]) / 2 for c in cifar10.collections]
+    assert max(segments) == pytest.approx(12.706 * 0.6, rel=1e-3)  # t(1) = 12.706, standard error 0.6
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["Random", "DM", "Herding", "ATOM", "paper", "paper, unverified", "95 % interval"]
+
+
+def test_bars_over_networks():
+    nets = [record(cell={"protocol": {"network": name}}) for name in ("alexnet", "vgg11")]
+    (axes,) = report.accuracy_bars(nets).axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["alexnet", "vgg11"]
+    assert axes.get_xlabel() == "network tested on"
+
+
+def test_colours_differ_and_random_is_grey():
+    bars = report.accuracy_bars([record(label=label) for label in ("Random", "a", "b", "c", "d", "e", "f")]).axes[0]
+    shades = [matplotlib.colors.to_hex(bar.get_facecolor()) for bar in bars.patches]
+    assert len(set(shades)) == 7 and shades[0] == "#999999"
+
+
+def test_bars_refuse_records_that_were_not_run():
+    with pytest.raises(ValueError, match="records holds none that was run"):
+        report.accuracy_bars([record(())])
+
+
+@dataclass
+class Images:
+    """A stand-in for a synthetic set."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    class_names: tuple[str, ...] = ("cat", "dog", "sea_lion")
+
+    def pixels(self):
+        return self.images
+
+
+def images(channels=3, ipc=2):
+    """Image i is uniformly i / 255."""
+    n = 3 * ipc
+    values = torch.arange(n).view(n, 1, 1, 1) / 255
+    return Images(values.expand(n, channels, 4, 5), torch.arange(n) % 3)
+
+
+def test_mosaic_puts_every_image_in_its_class():
+    canvas = mosaic(images(), [2, 0], 3)
+    assert canvas.shape == (3 * 4 + 2, 2 * 5 + 1, 3) and canvas.dtype == np.uint8
+    assert [canvas[y, x, 0] for y, x in ((0, 0), (5, 0), (0, 6), (5, 6))] == [2, 5, 0, 3]
+    assert (canvas[:, 5] == 255).all() and (canvas[10:] == 255).all()  # gaps, and a third row without images
+    assert (canvas[:4, :5] == 2).all()
+
+
+def test_mosaic_takes_soft_labels_and_one_channel():
+    hard, soft = images(1), images(1)
+    soft.labels = torch.nn.functional.one_hot(soft.labels, 3) * 2.5
+    assert (mosaic(hard, [0, 1, 2], 2) == mosaic(soft, [0, 1, 2], 2)).all()
+    with pytest.raises(ValueError, match="2 channels; allowed: 1 or 3"):
+        mosaic(images(2), [0], 1)
+
+
+def test_image_grid_names_sets_and_classes():
+    figure = report.image_grid({"Random": images(), "DM": images()}, classes=["sea_lion", 0])
+    assert [text.get_text() for text in figure.texts] == ["sea lion", "cat"]
+    assert [ax.texts[0].get_text() for ax in figure.axes] == ["Random", "DM"]
+    shown = figure.axes[0].images[0]
+    assert shown.get_interpolation() == "none" and (shown.get_array()[:, :5] == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("sets", "fields", "match"),
+    [
+        ({}, {}, r"sets=\[\]; allowed: at least one"),
+        ({"a": images(), "b": Images(images().images, images().labels, ("x", "y", "z"))}, {}, "the same class_names"),
+        ({"a": images()}, {"classes": ["bird"]}, r"classes=\['bird'\]; known: cat, dog, sea_lion"),
+        ({"a": images()}, {"classes": [3]}, r"classes=\[3\]; known"),
+        ({"a": images()}, {"classes": []}, "known: cat"),
+        ({"a": images()}, {"per_class": 0}, "per_class=0; allowed: from 1"),
+    ],
+)
+def test_image_grid_refuses(sets, fields, match):
+    with pytest.raises(ValueError, match=match):
+        report.image_grid(sets, **fields)
+
+
+def draw(kind):
+    return report.accuracy_bars(RECORDS) if kind == "bars" else report.image_grid({"DM": images()}, per_class=2)
+
+
+@pytest.mark.parametrize("kind", ["bars", "images"])
+def test_the_same_data_give_the_same_files(tmp_path, kind):
+    first, second = (
+        report.save(draw(kind), "atom/accuracy.quick.bars", provenance=PROVENANCE, folder=tmp_path / name)
+        for name in ("a", "b")
+    )
+    names = ["accuracy.quick.bars.png", "accuracy.quick.bars.svg"]
+    assert [path.name for path in first] == names and first[0].parent == tmp_path / "a" / "atom"
+    assert [a.read_bytes() for a in first] == [b.read_bytes() for b in second]
+    assert sorted(path.name for path in first[0].parent.iterdir()) == names
+    assert all(path.stat().st_size <= report.LIMIT for path in first)
+
+
+def test_saving_twice_changes_nothing(tmp_path):
+    figure = draw("bars")
+    before = len(figure.texts)
+    first = [path.read_bytes() for path in report.save(figure, "x", provenance=PROVENANCE, folder=tmp_path)]
+    again = [path.read_bytes() for path in report.save(figure, "x", provenance=PROVENANCE, folder=tmp_path)]
+    assert first == again and len(figure.texts) == before
+
+
+def test_files_carry_their_provenance_and_no_date(tmp_path):
+    png, svg = report.save(draw("bars"), "x", provenance=PROVENANCE, folder=tmp_path)
+    with Image.open(png) as image:
+        assert image.info.keys() <= {"provenance", "dpi"}
+        assert json.loads(image.info["provenance"]) == PROVENANCE
+    text = svg.read_text()
+    assert "0123456789abcdef" in text and "<dc:date>" not in text and "matplotlib.org" not in text
+    with pytest.raises(ValueError, match="JSON compliant"):
+        report.save(draw("bars"), "x", provenance={"loss": float("nan")}, folder=tmp_path)
+
+
+def test_large_pictures_are_kept_small(tmp_path, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    noise = Images(torch.rand(3, 3, 32, 32, generator=generator), torch.arange(3))
+    figure = report.image_grid({"DM": noise})
+    fine, _ = (path.stat().st_size for path in report.save(figure, "x", folder=tmp_path))
+    monkeypatch.setattr(saving, "LIMIT", fine - 1)
+    paths = report.save(figure, "x", folder=tmp_path)
+    assert [path.name for path in paths] == ["x.png"] and paths[0].stat().st_size < fine
+    assert not (tmp_path / "x.svg").exists()
+    monkeypatch.setattr(saving, "LIMIT", 1000)
+    with pytest.raises(ValueError, match="y: [0-9]+ bytes at 80 dpi, more than 1000; show fewer images"):
+        report.save(figure, "y", folder=tmp_path)
+    assert not (tmp_path / "y.png").exists()
+
+
+@pytest.mark.parametrize("name", ["", "/x", "../x", "a/../../x", "x.png"])
+def test_save_stays_in_its_folder(tmp_path, name):
+    with pytest.raises(ValueError, match="allowed: a path within the folder, without an ending"):
+        report.save(draw("bars"), name, folder=tmp_path)
+
+
+def test_figures_show_themselves_and_change_nothing_global():
+    before = dict(matplotlib.rcParams)
+    figure = draw("bars")
+    png = DisplayFormatter().format(figure)[0]["image/png"]
+    assert Image.open(io.BytesIO(png)).format == "PNG"
+    assert dict(matplotlib.rcParams) == before
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("provenance", "text"),
+    [
+        (PROVENANCE, "ddlib 0.1.0 · commit 0123456 (modified) · 2026-01-02 · torch 2.15.0 · CPU"),
+        ({"commit": None, "dirty": None, "date": "2026-01-02"}, "ddlib · 2026-01-02"),
+        ({"commit": "abcdefabcdef", "dirty": False}, "ddlib · commit abcdefa"),
+        ({}, "ddlib"),
+    ],
+)
+def test_footer(provenance, text):
+    assert report.footer(provenance) == text

@@ -1,0 +1,144 @@
+"""Notebooks run in bulk: found, run on the kernel of this environment, and told of truthfully."""
+
+import json
+import os
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from ddlib import cli, reproduce, results
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """An empty repository in a temporary folder, taken for the real one; also the working directory."""
+    for folder in ("notebooks/atom", "params/atom", "results/atom", "figures/atom"):
+        (tmp_path / folder).mkdir(parents=True)
+    for module in (reproduce, cli):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(reproduce, "OUTPUT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def notebook(repository, name, *sources, parameters="lr = 0.1  # learning rate"):
+    """Write a notebook of these code cells after its parameters."""
+    cells = [new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(new_code_cell, sources)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), repository / "notebooks" / f"{name}.ipynb")
+
+
+def printed(path):
+    """What the cells of an executed notebook wrote to stdout."""
+    cells = nbformat.read(path, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs if output.get("name") == "stdout")
+
+
+def record(verdict_of):
+    """A record as JSON text whose verdict is NO REFERENCE or NOT RUN."""
+    accuracies = () if verdict_of == "NOT RUN" else (50.0, 51.0)
+    return results.Record.of(accuracies, label="Random", method="random", dataset="digits", ipc=1, cell={})
+
+
+def test_a_run_uses_this_kernel_its_folder_and_its_parameters(repository, monkeypatch):
+    # A kernel of the same name registered elsewhere, as an older project may have left one, is not taken.
+    stray = repository / "stray" / "kernels" / "python3"
+    stray.mkdir(parents=True)
+    spec = {"argv": ["false"], "display_name": "stray", "language": "python"}
+    (stray / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(repository / "stray"))
+    notebook(repository, "atom/accuracy", "import os, sys\nprint(sys.executable, os.getcwd(), lr, sep='|')")
+    (repository / "params/atom/accuracy.hour.yaml").write_text("lr: 0.5\n")
+
+    (run,) = reproduce.plan([], "hour", output=repository / "runs")
+    outcome = reproduce.execute(run)
+
+    assert outcome.error == "" and outcome.verdicts is None and outcome.seconds > 0
+    assert run.executed == repository / "runs/atom/accuracy.hour.ipynb"
+    executable, folder, lr = printed(run.executed).strip().split("|")
+    assert os.path.samefile(executable, sys.executable) and lr == "0.5"
+    assert folder == str((repository / "notebooks/atom").resolve())
+
+
+def test_a_failure_is_told_and_the_others_still_run(repository, capsys):
+    results.write([record("NOT RUN")], repository / "results/atom/broken.quick.json")  # an earlier run's
+    results.write([record("NO REFERENCE")] * 2, repository / "made.json")
+    notebook(repository, "atom/broken", "raise ValueError('no such thing\\nand more')")
+    made, wanted = repository / "made.json", repository / "results/atom/sound.quick.json"
+    figure = repository / "figures/atom/sound.quick.bars.png"
+    moved = f"import os\nos.replace({str(made)!r}, {str(wanted)!r})"
+    notebook(repository, "atom/sound", moved, f"open({str(figure)!r}, 'w').close()")
+
+    assert cli.main(["reproduce", "--output", "runs"]) == 1
+
+    out, err = capsys.readouterr()
+    assert "ddlib: atom/broken failed: ValueError: no such thing" in err.splitlines()
+    rows = {line.split()[0]: line for line in out.splitlines() if line.startswith("atom/")}
+    assert "FAILED" in rows["atom/broken"] and "NOT RUN" not in out
+    assert "2 NO REFERENCE" in rows["atom/sound"] and "runs/atom/sound.quick.ipynb" in rows["atom/sound"]
+    assert "results/atom/sound.quick.json" in out and "figures/atom/sound.quick.* (1 file)" in out
+
+
+def test_a_killed_kernel_is_told(repository):
+    notebook(repository, "atom/greedy", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    (run,) = reproduce.plan([], "quick", output=repository / "runs")
+    assert "kernel died" in reproduce.execute(run).error
+
+
+def test_broken_parameters_are_told_from_the_log(repository):
+    notebook(repository, "atom/accuracy")
+    (repository / "params/atom/accuracy.hour.yaml").write_text("lr: [0.1\n")
+    (run,) = reproduce.plan([], "hour", output=repository / "runs")
+    assert reproduce.execute(run).error and not run.executed.exists()
+
+
+def test_broken_results_are_a_failure(repository):
+    target = repository / "results/atom/accuracy.quick.json"
+    notebook(repository, "atom/accuracy", f"open({str(target)!r}, 'w').write('[{{')")
+    (run,) = reproduce.plan([], "quick", output=repository / "runs")
+    assert "is not whole" in reproduce.execute(run).error
+
+
+def test_what_is_asked_for_is_found(repository):
+    for name in ("atom/accuracy", "atom/cost"):
+        notebook(repository, name)
+    (repository / "notebooks/atom/.ipynb_checkpoints").mkdir()
+    (repository / "notebooks/atom/.ipynb_checkpoints/cost.ipynb").write_text("{}")
+    (repository / "params/atom/cost.hour.yaml").write_text("lr: 1.0\n")
+
+    def asked(*wanted, profile="quick"):
+        return [run.name for run in reproduce.plan(wanted, profile, output=repository / "runs")]
+
+    assert asked() == asked("atom") == asked("atom/cost", "atom/accuracy") == ["atom/accuracy", "atom/cost"]
+    assert asked("notebooks/atom/cost.ipynb") == asked("atom/cost") == ["atom/cost"]
+    assert asked("atom/cost", profile="hour") == ["atom/cost"]
+    left_out = reproduce.execute(reproduce.plan([], "hour", output=repository / "runs")[0])
+    assert "not run: no hour parameters" in reproduce.table([left_out])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["atom/acuracy"], "ddlib: unknown notebook 'atom/acuracy'; known: atom/accuracy"),
+        (["atom/accuracy", "--profile", "paper"], "ddlib: atom/accuracy has no parameters for profile"),
+    ],
+)
+def test_a_wrong_wish_is_refused_in_one_line(repository, capsys, words, message):
+    notebook(repository, "atom/accuracy")
+    assert cli.main(["reproduce", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(message) and err.count("\n") == 1
+
+
+def test_an_unknown_profile_is_refused(repository):
+    notebook(repository, "atom/accuracy")
+    with pytest.raises(ValueError, match="unknown profile 'week'; known: quick, hour, paper"):
+        reproduce.plan([], "week", output=repository)
+
+
+def test_a_repository_without_notebooks_is_refused(repository):
+    with pytest.raises(FileNotFoundError, match="no notebooks in"):
+        reproduce.plan([], "quick", output=repository)

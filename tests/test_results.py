@@ -1,0 +1,290 @@
+"""Records, verdicts and claims, against hand-worked numbers and scipy's own tests."""
+
+import dataclasses
+import json
+import math
+import os
+import random
+
+import pytest
+from scipy import stats
+
+from ddlib import results
+from ddlib.results import ASSUMED_N, DELTA, VERDICTS, Claim, Record, Reference, verdict
+
+
+def reference(value=50.0, **fields):
+    common = {"paper": "p", "table": "main", "method": "dm", "dataset": "cifar10", "ipc": 1, "source": "a poster"}
+    return Reference(value=value, **(common | fields))
+
+
+def record(accuracies=(49.0, 50.0, 51.0), **fields):
+    common = {"label": "DM", "method": "dm", "dataset": "cifar10", "ipc": 1, "cell": {"width": 8}}
+    return Record.of(accuracies, **(common | fields))
+
+
+# Four values with mean 50, deviation 0.8165, standard error 0.40825 and 3 degrees of freedom, where t is 2.35336 (95 %
+# one-sided) and 3.18245 (95 % two-sided): the equivalence test leaves a margin of 0.96076, the interval is +-1.29923.
+FOUR = (49.0, 50.0, 51.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "given", "expected"),
+    [
+        (FOUR, {"value": 50.0}, "REPRODUCED"),
+        (FOUR, {"value": 49.961}, "REPRODUCED"),  # 1 - 0.039 = 0.961, just beyond the margin
+        (FOUR, {"value": 49.960}, "CLOSE"),  # 0.960, just short of it
+        (FOUR, {"value": 48.702}, "CLOSE"),  # a difference of 1.298, inside the interval
+        (FOUR, {"value": 48.700}, "ABOVE"),  # 1.300, outside
+        (FOUR, {"value": 51.298}, "CLOSE"),
+        (FOUR, {"value": 51.300}, "BELOW"),
+        (FOUR, {"value": 50.0, "delta": 0.65}, "CLOSE"),  # 2 delta = 1.30
+        (FOUR, {"value": 50.0, "delta": 0.649}, "INCONCLUSIVE"),  # 2 delta = 1.298, and the interval is wider
+        (FOUR, {"value": 48.7, "delta": 2.3}, "REPRODUCED"),  # significant, yet equivalent: 2.3 - 1.3 = 1.0
+        ((50.6, 50.9, 51.2), {"value": 50.0}, "ABOVE"),  # 0.9 +- 0.745: within delta, but not shown to be
+        ((50.0,), {"value": 50.0}, "INCONCLUSIVE"),
+        ((50.0,), {"value": 10.0}, "INCONCLUSIVE"),
+        ((50.0, 50.0), {"value": 50.0}, "REPRODUCED"),  # no spread anywhere: the difference is exact
+        ((50.0, 50.0), {"value": 51.0}, "BELOW"),  # at delta itself, not within
+        ((50.0, 50.0), {"value": 50.5}, "REPRODUCED"),
+        (FOUR, {"value": 50.0, "comparable": False}, "PROXY"),
+        (FOUR, {"value": None, "state": "not found"}, "NO REFERENCE"),
+        ((), {"value": 50.0}, "NOT RUN"),
+    ],
+)
+def test_verdict_by_hand(accuracies, given, expected):
+    assert verdict(accuracies, reference(**given)) == expected
+
+
+def test_order_of_the_verdicts_that_need_no_statistics():
+    missing = reference(None, state="not found", comparable=False)
+    assert verdict((), missing, deviations=["narrow"]) == "NOT RUN"
+    assert verdict(FOUR, reference(), run=False) == "NOT RUN"
+    assert verdict(FOUR, missing, deviations=["narrow"]) == "PROXY"
+    assert verdict(FOUR, None, deviations=["narrow"]) == "PROXY"
+    assert verdict(FOUR, missing) == "NO REFERENCE"
+    assert verdict(FOUR, None) == "NO REFERENCE"
+
+
+def plain_verdict(accuracies, mean, std, n, delta):
+    """The rule as the docstring states it, from scipy's test on summaries."""
+    ours = (stats.tmean(accuracies), stats.tstd(accuracies), len(accuracies))
+
+    def p(shift, side):
+        return stats.ttest_ind_from_stats(*ours, mean + shift, std, n, equal_var=False, alternative=side).pvalue
+
+    if p(-delta, "greater") < 0.05 and p(delta, "less") < 0.05:
+        return "REPRODUCED"
+    if p(0, "two-sided") < 0.05:
+        return "ABOVE" if ours[0] > mean else "BELOW"
+    error = math.sqrt(ours[1] ** 2 / ours[2] + std**2 / n)
+    t = stats.ttest_ind_from_stats(*ours, mean, std, n, equal_var=False)
+    df = error**4 / (ours[1] ** 4 / ours[2] ** 2 / (ours[2] - 1) + std**4 / n**2 / (n - 1))
+    assert math.isclose(2 * stats.t.sf(abs(t.statistic), df), t.pvalue)
+    return "INCONCLUSIVE" if error * stats.t.ppf(0.975, df) > 2 * delta else "CLOSE"
+
+
+def test_verdict_agrees_with_scipy_on_many_draws():
+    rng, seen = random.Random(0), set()
+    for _ in range(600):
+        spread, n = rng.choice([0.2, 0.6, 1.5, 4.0]), rng.choice([2, 3, 5, 15])
+        accuracies = [rng.gauss(50 + rng.uniform(-3, 3), spread) for _ in range(n)]
+        std, count, delta = rng.choice([0.1, 0.5, 2.0]), rng.choice([2, 5, 100]), rng.choice([1.0, 1.5, 2.0])
+        given = reference(std=std, n=count, delta=delta)
+        expected = plain_verdict(accuracies, 50.0, std, count, delta)
+        assert verdict(accuracies, given) == expected
+        seen.add(expected)
+    assert seen == {"REPRODUCED", "CLOSE", "ABOVE", "BELOW", "INCONCLUSIVE"} <= set(VERDICTS)
+
+
+def test_a_reference_without_n_rests_on_the_assumed_number():
+    sharp = (50.9, 51.0, 51.1)
+    assert plain_verdict(sharp, 50.0, 1.0, ASSUMED_N, DELTA) != plain_verdict(sharp, 50.0, 1.0, 100, DELTA)
+    assert verdict(sharp, reference(std=1.0)) == plain_verdict(sharp, 50.0, 1.0, ASSUMED_N, DELTA)
+
+
+def test_compare_is_welch():
+    rng = random.Random(1)
+    a, b = [rng.gauss(60, 2) for _ in range(7)], [rng.gauss(57, 0.5) for _ in range(4)]
+    found, oracle = results.compare(record(a), record(b), 0.9), stats.ttest_ind(a, b, equal_var=False)
+    low, high = oracle.confidence_interval(0.9)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
+    assert (found.p, found.df) == pytest.approx((oracle.pvalue, oracle.df), rel=1e-9)
+
+
+def test_interval_is_the_t_interval():
+    assert results.interval(FOUR) == pytest.approx(stats.ttest_1samp(FOUR, 0).confidence_interval(0.95), rel=1e-9)
+    assert results.interval([50.0]) == (-math.inf, math.inf)
+    with pytest.raises(ValueError, match="values is empty"):
+        results.interval([])
+
+
+def test_compare_with_a_single_value_knows_nothing():
+    found = results.compare(record([60.0]), record())
+    assert (found.difference, found.low, found.high, found.significant) == (10.0, -math.inf, math.inf, False)
+
+
+def test_compare_refuses():
+    with pytest.raises(ValueError, match="b='DM' was not run"):
+        results.compare(record(), record([]))
+    with pytest.raises(ValueError, match="confidence=95; allowed: between 0 and 1"):
+        results.compare(record(), record(), 95)
+
+
+def test_record_has_sample_statistics():
+    found = record((49.0, 50.0, 51.0, 50.0))
+    assert (found.n, found.accuracy_mean) == (4, 50.0)
+    assert found.accuracy_std == pytest.approx(math.sqrt(2 / 3))
+    assert (record([]).accuracy_mean, record([50.0]).accuracy_std) == (None, None)
+    assert record(cell={"protocol": {"network": "vgg11"}}).network == "vgg11"
+    assert record().network == "convnet"
+
+
+def test_record_becomes_plain_json():
+    assert record(cell={"seeds": (0, 1)}).cell == {"seeds": [0, 1]}
+    keys = "label method dataset ipc cell accuracies accuracy_mean accuracy_std n reference verdict deviations cost"
+    assert list(record().to_json()) == [*keys.split(), "provenance"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"accuracies": [50.0, math.nan]}, "accuracies contain nan; allowed: percent"),
+        ({"accuracies": [101.0]}, "accuracies contain 101.0"),
+        ({"cost": {"seconds": math.nan}}, "cost is not plain JSON"),
+        ({"cell": {"method": object()}}, "cell is not plain JSON"),
+        ({"provenance": []}, r"provenance=\[\]; allowed: a mapping"),
+        ({"label": ""}, "label=''; allowed"),
+        ({"ipc": 0}, "ipc=0; allowed: an integer from 1"),
+        ({"ipc": True}, "ipc=True; allowed"),
+        ({"deviations": "narrow"}, "deviations='narrow'; allowed"),
+    ],
+)
+def test_record_refuses(fields, match):
+    with pytest.raises(ValueError, match=match):
+        record(**({"accuracies": FOUR} | fields))
+
+
+def test_write_and_read_return_the_same(tmp_path):
+    records = [
+        record((1 / 3, 0.1 + 0.2, 99.99999999999999), reference=reference(std=0.7), cost={"seconds": 1e-9}),
+        record([], cost={"estimated_hours": 3.5}, deviations=["künstlich klein"], ipc=None),
+    ]
+    path = results.write(records, tmp_path / "paper" / "accuracy.quick.json")
+    assert results.read(path) == records
+    before = path.read_bytes()
+    results.write(results.read(path), path)
+    assert path.read_bytes() == before
+    assert "künstlich klein" in path.read_text(encoding="utf-8")
+    assert json.loads(path.read_text())[0]["verdict"] == records[0].verdict
+    assert results.read(results.write([], path)) == []
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+    path = results.write([record()], tmp_path / "a.json")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(PermissionError, match=r"cannot write .*a\.json: Permission denied") as caught:
+        results.write([], path)
+    assert "\n" not in str(caught.value)
+    assert results.read(path) == [record()]
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_write_names_a_path_that_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write .*file/a\.json"):
+        results.write([record()], tmp_path / "file" / "a.json")
+
+
+def edited(**changes):
+    return record(reference=reference()).to_json() | changes
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("[{", "is not whole"),
+        ("[NaN", "is not whole"),
+        ("{}", "holds no list of records"),
+        ("[3]", "record 0: 3 is not a mapping"),
+        (json.dumps([edited(colour="red")]), r"record 0: unknown keys \['colour'\]"),
+        (json.dumps([edited(), {}]), r"record 1: unknown keys \[\], missing keys \['accuracies'"),
+        (json.dumps([edited(accuracy_mean=51.0)]), "accuracy_mean is 51.0; from the rest follows 50.0"),
+        (json.dumps([edited(n=4)]), "n is 4; from the rest follows 3"),
+        (json.dumps([edited(verdict="REPRODUCED")]), "verdict is 'REPRODUCED'; from the rest follows 'INCONCLUSIVE'"),
+        (json.dumps([edited(accuracies=["high"])]), "could not convert"),
+        (json.dumps([edited(accuracies=None)]), "of the wrong type"),
+        (json.dumps([edited(reference={"value": 1})]), "missing keys"),
+        (json.dumps([edited(reference=dataclasses.asdict(reference(value="x")))]), "of the wrong type"),
+    ],
+)
+def test_read_refuses(tmp_path, content, match):
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=match) as caught:
+        results.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_read_of_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        results.read(tmp_path / "none.json")
+
+
+def claim(**fields):
+    common = {"paper": "p", "id": "c", "statement": "S.", "where": "table", "source": "abstract"}
+    return Claim(**(common | {"datasets": ("cifar10",), "ipc": (1, 10)} | fields))
+
+
+def row(name, ipc, mean, **fields):
+    return record([mean - 1, mean, mean + 1], label=name.upper(), method=name, ipc=ipc, **fields)
+
+
+@pytest.mark.parametrize(
+    ("higher", "lower", "outcomes", "outcome"),
+    [
+        ((60, 70), (50, 55), ["holds", "holds"], "holds"),  # three values each: the interval is +-2.27
+        ((60, 50), (50, 55), ["holds", "fails"], "fails"),
+        ((60, 56), (50, 55), ["holds", "undecided"], "undecided"),
+        ((60,), (50,), ["holds"], "holds"),
+        ((), (50, 55), [], "undecided"),
+    ],
+)
+def test_claim_of_a_direction(higher, lower, outcomes, outcome):
+    sides = {"atom": higher, "dm": lower}
+    records = [row(name, ipc, m) for name, means in sides.items() for ipc, m in zip((1, 10), means, strict=False)]
+    found = results.check_claim(claim(higher="atom", lower="dm"), records)
+    assert [test.outcome for test in found.tests] == outcomes
+    assert found.outcome == outcome
+    assert [test.where for test in found.tests] == ["cifar10, IPC 1", "cifar10, IPC 10"][: len(outcomes)]
+
+
+def test_claim_of_a_rise():
+    rising = claim(rises="dm", ipc=(1, 10, 50))
+    found = results.check_claim(rising, [row("dm", ipc, m) for ipc, m in ((50, 40), (1, 30), (10, 45))])
+    assert [(t.where, t.outcome) for t in found.tests] == [
+        ("cifar10, IPC 1 to 10", "holds"),
+        ("cifar10, IPC 10 to 50", "fails"),
+    ]
+    sets = [row("dm", 1, 30), row("dm", 10, 45, dataset="digits")]
+    assert results.check_claim(rising, sets).tests == ()
+
+
+def test_claim_keeps_to_its_networks_and_images_per_class():
+    on_vgg = {"cell": {"protocol": {"network": "vgg11"}}}
+    records = [row("atom", 1, 60), row("dm", 1, 50), row("atom", 50, 60), row("dm", 50, 50)]
+    records += [row("atom", 1, 50, **on_vgg), row("dm", 1, 60, **on_vgg)]
+    assert [t.where for t in results.check_claim(claim(higher="atom", lower="dm"), records).tests] == ["cifar10, IPC 1"]
+    across = results.check_claim(claim(higher="atom", lower="dm", networks=("vgg11",)), records)
+    assert [(t.where, t.outcome) for t in across.tests] == [("cifar10, vgg11, IPC 1", "fails")]
+
+
+def test_claim_prefers_labels_and_refuses_two_records_of_one_place():
+    records = [row("atom", 1, 60), record([10.0, 11.0], label="channel", method="atom"), row("dm", 1, 50)]
+    assert results.check_claim(claim(higher="channel", lower="dm"), records).outcome == "fails"
+    with pytest.raises(ValueError, match="several records of 'atom' at .'cifar10', 'convnet', 1."):
+        results.check_claim(claim(higher="atom", lower="dm"), records)

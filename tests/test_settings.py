@@ -1,0 +1,108 @@
+"""What `settings` lets through and what it refuses, with the words a user reads."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from ddlib.settings import fill, settings
+
+GOOD = {"profile": "quick", "dataset": "digits", "ipcs": [1, 10], "seeds": [0, 1], "budget_hours": None}
+CELL = "profile = 'quick'\nipcs = [1, 10]  # images per class"
+CALL = "from ddlib import study\nsettings = study.settings(globals())"
+
+
+def notebook(*sources, **values):
+    """A namespace as IPython leaves it after the cells `sources`."""
+    return {"In": ["", *sources], "profile": "quick", "ipcs": [1, 10], **values}
+
+
+def test_good_parameters_pass_and_lists_become_tuples():
+    found = settings(GOOD)
+    assert found.ipcs == (1, 10) and found.budget_hours is None and found.dataset == "digits"
+
+
+def test_an_integer_serves_where_a_float_is_asked_for():
+    assert settings(GOOD | {"budget_hours": 2}).budget_hours == 2.0
+    assert isinstance(settings(GOOD | {"budget_hours": 2}).budget_hours, float)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"ipc_list": [1]}, r"unknown parameter 'ipc_list'.*known: profile"),
+        ({"seed": [1]}, r"unknown parameter 'seed' \(did you mean 'seeds'\?\)"),
+        ({"ipcs": [0]}, r"ipcs=0; it must be >= 1"),
+        ({"ipcs": ["1"]}, r"ipcs='1' is text, not a number"),
+        ({"ipcs": []}, r"ipcs=\[\]; it must be a non-empty list of int"),
+        ({"ipcs": 10}, r"ipcs=10; it must be a non-empty list of int"),
+        ({"ipcs": [1, 1]}, r"every entry may stand in it once"),
+        ({"ipcs": [1.5]}, r"ipcs=1.5; it must be an integer"),
+        ({"budget_hours": "1e-3"}, r"budget_hours='1e-3' is text, not a number; in YAML write 1.0e-3"),
+        ({"budget_hours": -1.0}, r"budget_hours=-1.0; it must be >= 0"),
+        ({"budget_hours": True}, r"budget_hours=True is bool"),
+        ({"profile": "fast"}, r"profile='fast'; it must be one of quick, hour, paper"),
+        ({"dataset": False}, r"dataset=False is bool; it must be str"),
+    ],
+)
+def test_bad_parameters_are_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        settings(GOOD | changed)
+
+
+def test_a_notebook_declares_its_parameters_in_the_cell_of_literals():
+    found = settings(notebook(CELL, CALL, later="not a parameter"))
+    assert vars(found) == {"profile": "quick", "ipcs": (1, 10)}
+
+
+def test_an_injected_parameter_must_be_declared_by_the_notebook():
+    injected = "# Parameters\nipcs = [1]\n"
+    assert settings(notebook(CELL, injected, CALL, ipcs=[1])).ipcs == (1,)
+    with pytest.raises(ValueError, match=r"unknown parameter 'ipc' \(did you mean 'ipcs'\?\); known: ipcs, profile"):
+        settings(notebook(CELL, "# Parameters\nipc = [1]\n", CALL, ipc=[1]))
+    with pytest.raises(ValueError, match=r"unknown parameter 'seeds'"):
+        settings(notebook(CELL, "# Parameters\nseeds = [1]\n", CALL, seeds=[1]))
+
+
+def test_a_misspelt_name_in_the_notebook_is_refused_and_forgotten_once_mended():
+    bad = CELL + "\nsedes = [0]"
+    with pytest.raises(ValueError, match=r"unknown parameter 'sedes' \(did you mean 'seeds'\?\)"):
+        settings(notebook(bad, CALL, sedes=[0]))
+    mended = CELL + "\nseeds = [0]"
+    assert settings(notebook(bad, CALL, mended, CALL, sedes=[0], seeds=[0])).seeds == (0,)
+
+
+def test_running_the_third_cell_again_alone_checks_the_same_parameters():
+    assert settings(notebook(CELL, CALL, "records = compute()", CALL, records=[])).ipcs == (1, 10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    lr: float = 0.1
+    epochs: int | None = None
+    name: str = "x"
+    deep: bool = False
+
+
+def test_fill_checks_names_and_types_against_the_dataclass():
+    assert fill(Recipe, "the recipe", {"lr": 1, "epochs": 3}) == Recipe(lr=1.0, epochs=3)
+    assert fill(Recipe, "the recipe", {"epochs": None}) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lrr": 1.0}, r"unknown setting 'lrr' of the recipe \(did you mean 'lr'\?\); known: lr, epochs, name, deep"),
+        ({"lr": "1e-3"}, r"lr of the recipe='1e-3' is text, not a number"),
+        ({"epochs": 2.5}, r"epochs of the recipe=2.5; it must be an integer"),
+        ({"name": 3}, r"name of the recipe=3 is int; it must be str"),
+        ({"deep": "no"}, r"deep of the recipe='no' is str; it must be bool"),
+        ({"deep": 1}, r"deep of the recipe=1 is int; it must be bool"),
+    ],
+)
+def test_fill_refuses(values, message):
+    with pytest.raises(ValueError, match=message):
+        fill(Recipe, "the recipe", values)
+
+
+def test_a_kernel_without_a_history_takes_the_known_names():
+    assert vars(settings({"In": [""], "profile": "quick", "records": []})) == {"profile": "quick"}

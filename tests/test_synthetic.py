@@ -1,0 +1,186 @@
+"""Synthetic sets: what is refused at birth, and the file that holds them."""
+
+import json
+import os
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+
+from ddlib.synthetic import SyntheticSet, load, save
+from ddlib.zca import ZCA, ValueSpace
+
+NAMES = ("cat", "dog", "eel")
+STRATEGY = "color_crop_cutout_scale_rotate"
+
+
+def make_zca(values):
+    random = torch.randn(2, values, values, generator=torch.Generator().manual_seed(1))
+    return ZCA(mean=random[0, 0], whitening=random[0], unwhitening=random[1], eps=0.1)
+
+
+def make(soft=False, zca=False, **changes):
+    stream = torch.Generator().manual_seed(0)
+    fields = {
+        "images": torch.randn(6, 2, 4, 4, generator=stream),
+        "labels": torch.randn(6, 3, generator=stream) if soft else torch.tensor([0, 0, 1, 1, 2, 2]),
+        "class_names": NAMES,
+        "space": ValueSpace((0.1, 1 / 3), (0.2, 0.7), make_zca(32) if zca else None),
+        "strategy": STRATEGY,
+    }
+    return SyntheticSet(**fields | changes)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("zca", [False, True])
+def test_the_file_gives_back_every_bit(tmp_path, soft, zca):
+    synthetic = make(soft, zca, learning_rate=0.1 + 0.2, provenance={"method": "dm", "rows": [3, 1]})
+    save(synthetic, tmp_path / "deep" / "set.safetensors")
+    found = load(tmp_path / "deep" / "set.safetensors")
+    assert torch.equal(found.images, synthetic.images) and torch.equal(found.labels, synthetic.labels)
+    assert found.labels.dtype == synthetic.labels.dtype
+    for name in ("class_names", "strategy", "learning_rate", "provenance"):
+        assert getattr(found, name) == getattr(synthetic, name)
+    ours, theirs = found.space, synthetic.space
+    assert (ours.name, ours.mean, ours.std) == (theirs.name, theirs.mean, theirs.std)
+    if zca:
+        assert ours.zca.eps == theirs.zca.eps
+        for name in ("mean", "whitening", "unwhitening"):
+            assert torch.equal(getattr(ours.zca, name), getattr(theirs.zca, name))
+
+
+def test_any_reader_of_safetensors_sees_the_images(tmp_path):
+    images = torch.arange(6 * 2 * 4 * 8.0).view(6, 2, 4, 8).transpose(2, 3)[..., ::2]  # not contiguous
+    synthetic = make(images=images, provenance={"seed": 3})
+    save(synthetic, tmp_path / "set.safetensors")
+    assert torch.equal(safetensors.torch.load_file(tmp_path / "set.safetensors")["images"], images)
+    with safe_open(tmp_path / "set.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()["ddlib"])
+    assert header["class_names"] == list(NAMES) and header["provenance"] == {"seed": 3}
+
+
+def test_saving_replaces_and_leaves_nothing_beside(tmp_path):
+    path = tmp_path / "set.safetensors"
+    save(make(), path)
+    save(make(learning_rate=0.5), path)
+    assert load(path).learning_rate == 0.5 and os.listdir(tmp_path) == [path.name]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "set.safetensors"
+    save(make(), path)
+
+    def full(descriptor):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        save(make(learning_rate=0.5), path)
+    assert load(path).learning_rate is None and os.listdir(tmp_path) == [path.name]
+
+
+def test_what_it_says_of_itself():
+    hard, soft = make(), make(soft=True)
+    assert len(hard) == 6 and hard.num_classes == 3 and not hard.is_soft and soft.is_soft
+    assert hard.bytes_stored == 6 * 32 * 4 + 6 * 8 and soft.bytes_stored == 6 * 32 * 4 + 6 * 3 * 4
+    moved = hard.to("cpu")
+    assert torch.equal(moved.images, hard.images) and moved.strategy == hard.strategy
+
+
+def test_pixels_are_decoded_and_clipped():
+    space = ValueSpace((0.5,), (0.25,))
+    images = torch.tensor([-4.0, -1.0, 1.0, 4.0]).view(1, 1, 2, 2)
+    synthetic = make(images=images, labels=torch.zeros(1, dtype=torch.int64), space=space)
+    assert synthetic.pixels().flatten().tolist() == [0, 0.25, 0.75, 1]
+
+
+NAN = torch.full((6, 2, 4, 4), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"images": torch.zeros(6, 2, 4)}, r"images must be \(N, C, H, W\) float32, N >= 1, got \(6, 2, 4\)"),
+        ({"images": torch.zeros(0, 2, 4, 4)}, r"N >= 1, got \(0, 2, 4, 4\)"),
+        ({"images": torch.zeros(6, 2, 4, 4, dtype=torch.float64)}, "float32, N >= 1, got .* torch.float64"),
+        ({"images": NAN}, "images hold values that are not finite"),
+        ({"images": torch.zeros(6, 3, 4, 4)}, "space is for 2 channels, images have 3"),
+        ({"space": ValueSpace((0.5, 0.5), (1, 1), make_zca(8))}, "space whitens images of 8 values, images have 32"),
+        ({"labels": torch.zeros(5, dtype=torch.int64)}, r"labels must be \(6,\) int64 or \(6, 3\) float32 .*\(5,\)"),
+        ({"labels": torch.zeros(6)}, "labels must be .* got .*float32"),
+        ({"labels": torch.zeros(6, 2)}, r"labels must be .* got \(6, 2\)"),
+        ({"labels": torch.zeros(6, 3) / 0}, "labels hold logits that are not finite"),
+        ({"labels": torch.tensor([0, 1, 2, 3, 0, 0])}, r"labels must lie in \[0, 3\), got 0 to 3"),
+        ({"labels": torch.tensor([0, 1, 2, -1, 0, 0])}, r"labels must lie in \[0, 3\), got -1 to 2"),
+        ({"strategy": "color_twirl"}, "unknown strategy 'color_twirl'.*known: color, crop"),
+        ({"learning_rate": 0.0}, "learning_rate must be None or a finite number > 0, got 0.0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be .* got inf"),
+        ({"provenance": {"rows": torch.zeros(2)}}, "provenance must be plain JSON: .*Tensor"),
+        ({"provenance": {"loss": float("nan")}}, "provenance must be plain JSON"),
+    ],
+)
+def test_what_is_not_a_synthetic_set_is_refused(changes, match):
+    with pytest.raises(ValueError, match=match):
+        make(**changes)
+
+
+def with_header(path, **changes):
+    """The file at `path` again, with another header."""
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["ddlib"]) | changes
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path, {"ddlib": json.dumps(header)})
+
+
+@pytest.fixture
+def path(tmp_path):
+    save(make(zca=True), tmp_path / "set.safetensors")
+    return tmp_path / "set.safetensors"
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, 0.5, 0.999])
+def test_a_truncated_file_is_refused(path, kept):
+    content = path.read_bytes()
+    path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+    with pytest.raises(ValueError, match="set.safetensors is truncated or not a safetensors file"):
+        load(path)
+
+
+def test_a_changed_value_is_seen(path):
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="set.safetensors is corrupt: its tensors are not those that were saved"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"version": 2}, "set.safetensors has format version 2; this ddlib reads up to 1"),
+        ({"version": "x"}, "set.safetensors is corrupt: format version 'x'"),
+        ({"format": "other"}, "set.safetensors holds no synthetic set: its header does not say 'ddlib.synthetic'"),
+        ({"class_names": ["cat"]}, "set.safetensors is corrupt: labels must"),
+        ({"mean": [0.5]}, "set.safetensors is corrupt: mean and std"),
+        ({"strategy": None}, "set.safetensors is corrupt: unknown strategy 'None'"),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused(path, changes, match):
+    with_header(path, **changes)
+    with pytest.raises(ValueError, match=match):
+        load(path)
+
+
+def test_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "set.safetensors"
+    safetensors.torch.save_file({"images": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="set.safetensors holds no synthetic set"):
+        load(path)
+    safetensors.torch.save_file({"images": torch.zeros(3)}, path, {"ddlib": "not json"})
+    with pytest.raises(ValueError, match="set.safetensors is corrupt: its header is not JSON"):
+        load(path)
+    torch.save({"images": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="set.safetensors is truncated or not a safetensors file"):
+        load(path)
+    with pytest.raises(FileNotFoundError, match="no synthetic set at .*nowhere"):
+        load(tmp_path / "nowhere")
