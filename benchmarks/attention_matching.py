@@ -238,7 +238,7 @@ def main() -> None:
             print(f"norm {norm}, IPC {ipc}, {BATCH} real images a class, ConvNet-3 width {chosen.width}", flush=True)
             compare(norm, ipc, chosen.width, chosen.only)
             median = times(norm, ipc, chosen.width, chosen.only, chosen.repeats)
-            memory = {name: 1.0 for name in median}
+            memory = {name: peak_megabytes(norm, ipc, chosen.width, name) for name in median}
             for name, seconds in median.items():
                 ratios = f"time x{seconds / median['reference']:.2f}, memory x{memory[name] / memory['reference']:.2f}"
                 print(

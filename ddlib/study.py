@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -96,6 +97,17 @@ def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
     return outcome.product
 
 
+def loss_course(cell: Cell, seed: int, workplace: Workplace) -> list[tuple[int, float]]:
+    """(step, loss) while the cell's set was distilled at `seed`; empty for a method without a loss."""
+    synthetic_set(cell, seed, workplace)
+    return [tuple(point) for point in _made(cell, seed, workplace)["history"].get("loss", [])]
+
+
+def fingerprint(chosen: SimpleNamespace) -> str:
+    """A stable name for a notebook's parameters."""
+    return store.key(vars(chosen))
+
+
 def evaluation(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
     """Accuracies (percent) of fresh networks trained on the cell's synthetic set, and what that took."""
     path = evaluation_path(cell, seed, workplace)
@@ -106,6 +118,11 @@ def evaluation(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
         kept = asdict(found) | {"protocol": asdict(cell.protocol), "provenance": provenance(workplace.device)}
         store.write_json(path, kept)
     return kept
+
+
+def _made(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
+    """What is known of a distillation in the store."""
+    return store.read_json(_folder(cell, seed, workplace) / "run.json")
 
 
 def train_set(cell: Cell, workplace: Workplace) -> ImageSet:
@@ -162,7 +179,7 @@ def finished(cell: Cell, workplace: Workplace) -> bool:
 
 def _compute(cell: Cell, workplace: Workplace) -> Record:
     evaluations = [evaluation(cell, seed, workplace) for seed in cell.seeds]
-    runs = [store.read_json(_folder(cell, seed, workplace) / "run.json") for seed in cell.seeds]
+    runs = [_made(cell, seed, workplace) for seed in cell.seeds]
     seconds = sum(made["seconds"] for made in runs)
     cost = {
         "distil_seconds": round(seconds, 2),
