@@ -1,8 +1,7 @@
 """What a study computes: the cells of a paper's table, each a method, a data set and an evaluation."""
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +12,9 @@ from ddlib.settings import fill
 
 SPEED = ("precision", "compiled", "at_once", "num_networks")
 """Settings that change how fast or how often, not what: a cell that differs in them alone is the paper's cell."""
+
+NETWORK = ("width", "depth")
+"""What a notebook's `network` may say; a method's norm is its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +51,11 @@ class Cell:
         return {
             "method": self.method.name,
             "version": self.method.version,
-            "hyperparameters": dataclasses.asdict(self.method),
+            "hyperparameters": asdict(self.method),
             "dataset": self.dataset,
             "whitened": self.whitened,
             "seeds": list(self.seeds),
-            "protocol": dataclasses.asdict(self.protocol),
+            "protocol": asdict(self.protocol),
         }
 
 
@@ -68,6 +70,13 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
         ValueError: an unknown method, data set or setting, or a value out of its range.
     """
     datasets.describe(chosen.dataset)
+    datasets.describe(chosen.reference_dataset)
+    for label, row in chosen.methods.items():
+        if not isinstance(row, Mapping):
+            raise ValueError(f"methods[{label!r}]={row!r}; it must be a mapping, such as {{'method': 'dm'}}")
+    for name in chosen.network:
+        if name not in NETWORK:
+            raise ValueError(f"unknown setting {name!r} of network; known: {', '.join(NETWORK)}")
     where = {"paper": paper, "table": table}
     return [_cell(chosen, label, row, ipc, where) for ipc in chosen.ipcs for label, row in chosen.methods.items()]
 
@@ -98,15 +107,18 @@ def deviations(cell: Cell) -> list[str]:
         found.append(f"{cell.dataset} instead of {cell.reference_dataset}")
     if cell.whitened != (cell.reference_dataset in cell.method.whitened):
         found.append("whitened" if cell.whitened else "not whitened")
-    found += _differences(cell.method, type(cell.method)(ipc=cell.ipc))
+    found += _differences("", asdict(cell.method), asdict(type(cell.method)(ipc=cell.ipc)))
     options = {"norm": getattr(cell.method, "norm", "instance")}
-    return found + _differences(cell.protocol, Protocol(options=options))
+    ours, paper = asdict(cell.protocol), asdict(Protocol())
+    own = {key: value for key, value in ours.pop("options").items() if key not in asdict(cell.method)}
+    paper.pop("options")
+    return found + _differences("evaluation ", own | ours, options | paper)
 
 
-def _differences(ours: Any, paper: Any) -> list[str]:
-    theirs = dataclasses.asdict(paper)
+def _differences(where: str, ours: Mapping[str, Any], paper: Mapping[str, Any]) -> list[str]:
+    """A phrase for each setting of ours that is not the paper's; what changes speed alone does not count."""
     return [
-        f"{name} {value} instead of {theirs[name]}"
-        for name, value in dataclasses.asdict(ours).items()
-        if value != theirs[name] and name not in SPEED
+        f"{where}{name} {value} (paper: {'default' if paper.get(name) is None else paper[name]})"
+        for name, value in ours.items()
+        if value != paper.get(name) and name not in SPEED
     ]

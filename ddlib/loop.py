@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 
 class Job(Protocol):
@@ -53,7 +53,7 @@ def run(
         every: metrics are read, and checked to be finite, every so many steps (None: about 100 times in all),
             so that an accelerator is not made to wait at each step.
         snapshot: called with the state after each step named in `snapshot_steps`; step 0 is the start.
-        progress: show a bar, refreshed every ten seconds at most.
+        progress: show a bar once the job takes longer than ten seconds, refreshed every ten at most.
 
     Raises:
         FloatingPointError: a metric is not finite; the message names the job, the step and the metric.
@@ -62,7 +62,7 @@ def run(
     history: dict[str, list[tuple[int, float]]] = {}
     snapshots: dict[int, Any] = {}
     begin = time.perf_counter()
-    with tqdm(total=job.iterations, desc=name, disable=not progress, mininterval=10) as bar:
+    with tqdm(total=job.iterations, desc=name, disable=not progress, delay=10, mininterval=10) as bar:
         while True:
             if snapshot is not None and state.step in snapshot_steps:
                 snapshots[state.step] = snapshot(state)

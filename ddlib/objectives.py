@@ -58,6 +58,13 @@ def channel_attention(maps: Tensor, p: float = 4) -> Tensor:
     return F.normalize(power(at_least_float32(maps), p).sum((2, 3)), dim=1)
 
 
+def both_attentions(maps: Tensor, *, p_spatial: float = 4, p_channel: float = 4) -> tuple[Tensor, Tensor]:
+    """`spatial_attention` and `channel_attention` of a layer; the power is taken once where p_s = p_c."""
+    spatial = power(at_least_float32(maps), p_spatial)
+    channel = spatial if p_channel == p_spatial else power(at_least_float32(maps), p_channel)
+    return F.normalize(spatial.sum(1).flatten(1), dim=1), F.normalize(channel.sum((2, 3)), dim=1)
+
+
 def mixed_attention(maps: Tensor, *, p_spatial: float = 4, p_channel: float = 4) -> Tensor:
     """Both attentions of a layer concatenated first and normalised once (`mix="concat_then_norm"`).
 

@@ -196,7 +196,7 @@ def _compute(cell: Cell, workplace: Workplace) -> Record:
 
 
 def _not_run(cell: Cell, workplace: Workplace) -> Record:
-    cost = {"estimated_hours": round(_estimate(cell, workplace), 3)}
+    cost = {"estimated_hours": float(f"{_estimate(cell, workplace):.2g}")}
     return _record(cell, [], cost, provenance(workplace.device))
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.func import functional_call, grad, stack_module_state
 
 from ddlib import models
-from ddlib.models import initialisation
+from ddlib.models import initialisation, layers
 from ddlib.models.layers import BatchNorm2d, InstanceNorm2d
 
 SMALL = {  # of each network, a small one
@@ -534,3 +534,14 @@ def test_refuses_no_classes_and_foreign_images():
         for call in (model, model.features):
             with pytest.raises(ValueError, match=r"this network was built for \(B, 3, 16, 16\)"):
                 call(wrong)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (2, 3)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_average_pooling_equals_the_kernel(size, memory_format):
+    x = torch.randn(2, 3, *size, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+    ours, theirs = layers.pooling("avg")(x), torch.nn.functional.avg_pool2d(x, 2)
+    torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-14)
+    direction = torch.randn_like(theirs)
+    gradients = [torch.autograd.grad(y, x, direction)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-14, atol=1e-14)

@@ -296,3 +296,28 @@ def test_figures_show_themselves_and_change_nothing_global():
 )
 def test_footer(provenance, text):
     assert report.footer(provenance) == text
+
+
+def test_attention_maps_show_a_row_an_image_and_two_columns_a_layer():
+    pixels = torch.rand(2, 1, 8, 8)
+    spatial, channel = [torch.rand(2, 64), torch.rand(2, 16)], [torch.rand(2, 5), torch.rand(2, 7)]
+    figure = report.attention_maps(["a", "b"], pixels, spatial, channel)
+    assert len(figure.axes) == 2 * (1 + 2 * 2)
+    heights = [patch.get_height() for patch in figure.axes[2].patches]
+    assert heights == sorted(channel[0][0].tolist(), reverse=True)
+
+
+def test_attention_maps_of_unequal_rows_are_refused():
+    with pytest.raises(ValueError, match="must agree in rows and layers"):
+        report.attention_maps(["a"], torch.rand(2, 1, 8, 8), [torch.rand(2, 64)], [torch.rand(2, 5)])
+
+
+def test_courses_have_a_panel_each_and_leave_out_what_has_no_course():
+    figure = report.courses({"Random": [], "DM": [(1, 2.0), (5, 1.0)], "ATOM": [(1, 30.0), (5, 20.0)]})
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["DM", "ATOM"]
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[1, 2.0], [5, 1.0]]
+
+
+def test_no_course_at_all_is_refused():
+    with pytest.raises(ValueError, match="holds no course"):
+        report.courses({"Random": []})

@@ -24,9 +24,12 @@ class FeatureMatching(pixels.PixelMatching):
     class-balanced batches; for other norms this equals class by class exactly.
 
     iterations: pixel steps, >= 0.
+    compiled: compile the passes through the network; the first steps then take a minute, and a CPU needs a C++
+        compiler (without one, torch's error is raised).
     """
 
     iterations: int = 20_000
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

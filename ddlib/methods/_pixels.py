@@ -34,7 +34,6 @@ class PixelMatching:
     strategy: DSA families joined by "_", "none", or None for the data set's own.
     network, norm, width, depth: the network matched in; None keeps the network's default.
     precision: of convolutions and products; statistics, losses and pixels are float32 always.
-    compiled: compile the network's forward and backward pass (needs a C++ compiler on a CPU).
     """
 
     whitened: ClassVar[tuple[str, ...]] = ()
@@ -49,7 +48,6 @@ class PixelMatching:
     width: int | None = None
     depth: int | None = None
     precision: str = "float32"
-    compiled: bool = False
 
     def __post_init__(self) -> None:
         require("ipc", self.ipc, self.ipc >= 1, ">= 1")

@@ -77,6 +77,8 @@ class ATOM(features.FeatureMatching):
         """The attention vectors of one layer's maps (B, C, H, W): spatial, channel, or both mixed."""
         if self.mix == "concat_then_norm":
             return [objectives.mixed_attention(maps, p_spatial=self.p_spatial, p_channel=self.p_channel)]
-        spatial = [objectives.spatial_attention(maps, self.p_spatial)] if self.w_spatial > 0 else []
-        channel = [objectives.channel_attention(maps, self.p_channel)] if self.w_channel > 0 else []
-        return spatial + channel
+        if self.w_spatial > 0 and self.w_channel > 0:
+            return [*objectives.both_attentions(maps, p_spatial=self.p_spatial, p_channel=self.p_channel)]
+        if self.w_spatial > 0:
+            return [objectives.spatial_attention(maps, self.p_spatial)]
+        return [objectives.channel_attention(maps, self.p_channel)]

@@ -1,0 +1,228 @@
+"""From parameters to cells to records, on a small real set, with the store in a temporary folder."""
+
+import dataclasses
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ddlib import datasets, results, store, study, synthetic
+from ddlib.settings import settings
+
+CHOSEN = {
+    "profile": "quick",
+    "dataset": "digits",
+    "reference_dataset": "cifar10",
+    "ipcs": [1],
+    "seeds": [0, 1],
+    "methods": {
+        "Random": {"method": "random"},
+        "Herding": {"method": "herding", "epochs": 1},
+        "ATOM": {"method": "atom", "iterations": 2, "batch_real": 4, "norm": "instance"},
+    },
+    "network": {"width": 8, "depth": 2},
+    "evaluation": {"num_networks": 2, "epochs": 2},
+    "device": "cpu",
+    "precision": "float32",
+    "compiled": False,
+    "budget_hours": None,
+}
+
+
+def cells(**changed):
+    """The cells of the parameters above, changed."""
+    return study.cells(settings(CHOSEN | changed), paper="atom", table="main")
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A store of its own."""
+    return study.Workplace("cpu", folder=tmp_path / "runs", progress=False)
+
+
+def test_cells_are_the_rows_at_each_number_of_images():
+    found = cells(ipcs=[1, 10])
+    assert [(cell.label, cell.ipc) for cell in found] == [
+        ("Random", 1), ("Herding", 1), ("ATOM", 1), ("Random", 10), ("Herding", 10), ("ATOM", 10),
+    ]  # fmt: skip
+    atom = found[2]
+    assert (atom.method.width, atom.method.depth, atom.method.iterations) == (8, 2, 2)
+    assert atom.protocol.options == {"norm": "instance", "width": 8, "depth": 2}
+    assert atom.protocol.epochs == 2
+
+
+def test_a_method_is_evaluated_with_the_norm_it_was_distilled_with():
+    rows = {"ATOM": {"method": "atom"}, "DM": {"method": "dm"}, "Random": {"method": "random"}}
+    assert [cell.protocol.options["norm"] for cell in cells(methods=rows)] == ["batch", "instance", "instance"]
+
+
+def test_a_cell_is_whitened_where_its_paper_does_it_unless_told():
+    rows = {"ATOM": {"method": "atom"}, "DM": {"method": "dm"}, "raw": {"method": "atom", "whitened": False}}
+    assert [cell.whitened for cell in cells(dataset="cifar10", methods=rows)] == [True, False, False]
+    assert [cell.whitened for cell in cells(dataset="tiny_imagenet", methods=rows)] == [False, False, False]
+
+
+def test_the_papers_own_cell_has_no_deviations_and_every_other_names_its_own():
+    rows = {"Random": {"method": "random"}, "DM": {"method": "dm"}, "ATOM": {"method": "atom"}}
+    paper = {"dataset": "cifar10", "network": {}, "evaluation": {"num_networks": 3}, "methods": rows}
+    assert [study.deviations(cell) for cell in cells(**paper)] == [[], [], []]
+    faster = cells(**paper | {"precision": "bfloat16", "compiled": True})
+    assert [study.deviations(cell) for cell in faster] == [[], [], []]
+    changed = cells(**paper | {"methods": {"DM": {"method": "dm", "iterations": 5, "whitened": True}}})[0]
+    assert study.deviations(changed) == ["whitened", "iterations 5 (paper: 20000)"]
+    shorter = cells(**paper | {"evaluation": {"epochs": 300}})[0]
+    assert study.deviations(shorter) == ["evaluation epochs 300 (paper: 1000)"]
+    narrow = cells(**paper | {"network": {"width": 32}})[1]
+    assert study.deviations(narrow) == ["width 32 (paper: default)"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"dataset": "cifar11"}, r"unknown dataset 'cifar11'; known: .*cifar10"),
+        ({"methods": {"X": {"method": "atomm"}}}, r"unknown method 'atomm'; known: atom"),
+        ({"methods": {"DM": {"method": "dm", "lr_imgs": 1.0}}}, r"unknown setting 'lr_imgs' of method 'dm'"),
+        ({"methods": {"DM": {"method": "dm", "lr_images": "1e-3"}}}, r"lr_images of method 'dm'='1e-3' is text"),
+        ({"methods": {"DM": {"method": "dm", "lr_images": -1.0}}}, r"lr_images=-1.0; it must be > 0"),
+        ({"evaluation": {"lr": -0.1}}, r"lr must be a finite number > 0, got -0.1"),
+        ({"evaluation": {"network": "convnett"}}, r"unknown network 'convnett'; known: "),
+        ({"evaluation": {"epoch": 3}}, r"unknown setting 'epoch' of the evaluation \(did you mean 'epochs'\?\)"),
+        ({"network": {"widht": 8}}, r"unknown setting 'widht' of network"),
+        ({"methods": {"DM": "dm"}}, r"methods\['DM'\]='dm'; it must be a mapping"),
+    ],
+)
+def test_bad_cells_are_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        cells(**changed)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"device='warp' cannot be used here"):
+        study.Workplace("warp")
+
+
+def test_ipc_above_the_class_size_is_refused(workplace):
+    with pytest.raises(ValueError, match=r"ipc=10000 is not in 1..\d+, the size of the smallest class"):
+        study.run(cells(ipcs=[10000], methods={"Random": {"method": "random"}}), workplace)
+
+
+def test_a_run_records_every_network_and_a_second_one_computes_nothing(workplace, monkeypatch):
+    records = study.run(cells(), workplace)
+    assert [(record.label, record.n) for record in records] == [("Random", 4), ("Herding", 4), ("ATOM", 4)]
+    for record in records:
+        assert all(0 <= accuracy <= 100 for accuracy in record.accuracies) and record.verdict == "PROXY"
+        assert record.deviations[0] == "digits instead of cifar10"
+        assert {"commit", "dirty", "versions", "device", "data"} <= record.provenance.keys()
+        assert record.cost["images_shown"] == 10 and record.cost["bytes_stored"] > 0
+    monkeypatch.setattr(study.evaluate, "evaluate", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(study.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
+    again = study.run(cells(), workplace)
+    assert [record.accuracies for record in again] == [record.accuracies for record in records]
+
+
+def test_records_round_trip_through_their_file(workplace, tmp_path):
+    records = study.run(cells(), workplace)
+    results.write(records, tmp_path / "out.json")
+    assert results.read(tmp_path / "out.json") == records
+
+
+def test_a_longer_evaluation_uses_the_same_distilled_set(workplace, monkeypatch):
+    study.run(cells(), workplace)
+    monkeypatch.setattr(study.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
+    study.run(cells(evaluation={"num_networks": 2, "epochs": 3}), workplace)
+
+
+def test_another_setting_is_another_piece_of_work(workplace):
+    first = study.synthetic_set(cells()[2], 0, workplace)
+    rows = {"ATOM": CHOSEN["methods"]["ATOM"] | {"p_channel": 2}}
+    second = study.synthetic_set(cells(methods=rows)[0], 0, workplace)
+    assert not torch.equal(first.images, second.images)
+
+
+def test_without_budget_nothing_is_begun_and_the_cost_is_estimated(workplace):
+    records = study.run(cells(), workplace, budget_hours=0.0)
+    assert [record.verdict for record in records] == ["NOT RUN"] * 3
+    assert all(record.cost["estimated_hours"] > 0 and record.n == 0 for record in records)
+    assert not list(workplace.folder.rglob("*.safetensors"))
+
+
+def test_finished_cells_are_shown_whatever_the_budget(workplace):
+    study.run(cells()[:1], workplace)
+    assert [r.verdict for r in study.run(cells()[:1], workplace, budget_hours=0.0)] == ["PROXY"]
+
+
+def test_the_outlook_counts_what_is_to_be_done(workplace):
+    assert study.outlook(cells(), workplace).startswith(
+        "3 cells, 0 of them in the store; to do: 6 distillations and 12 trainings, about "
+    )
+    study.run(cells()[:1], workplace)
+    assert "1 of them in the store; to do: 4 distillations and 8 trainings" in study.outlook(cells(), workplace)
+
+
+def test_the_course_of_the_loss_is_kept(workplace):
+    random, _, atom = cells()
+    assert [step for step, _ in study.loss_course(atom, 0, workplace)] == [1, 2]
+    assert study.loss_course(random, 0, workplace) == []
+
+
+def test_records_are_kept_where_reports_look_for_them(workplace, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "OUTPUT", tmp_path)
+    path = study.keep(study.run(cells()[:1], workplace), "atom/accuracy", "quick")
+    assert path == tmp_path / "results" / "atom" / "accuracy.quick.json" and len(results.read(path)) == 1
+
+
+def test_a_results_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "results").write_text("a file where a folder should be")
+    monkeypatch.setattr(study, "OUTPUT", tmp_path)
+    with pytest.raises(OSError, match=r"results"):
+        study.keep([], "atom/accuracy", "quick")
+
+
+def test_a_damaged_evaluation_is_named_not_read(workplace):
+    study.run(cells()[:1], workplace)
+    path = next(workplace.folder.rglob("evaluation-*.json"))
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(ValueError, match=rf"{path.name} is not whole"):
+        study.run(cells()[:1], workplace)
+
+
+def test_a_damaged_synthetic_set_is_named_not_read(workplace):
+    study.run(cells()[:1], workplace)
+    for path in workplace.folder.rglob("synthetic.safetensors"):
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"synthetic.safetensors"):
+        study.synthetic_set(cells()[0], 0, workplace)
+
+
+def test_the_key_of_content_is_stable_and_sees_every_change():
+    assert store.key({"a": 1, "b": [2]}) == store.key({"b": [2], "a": 1})
+    assert store.key({"a": 1}) != store.key({"a": 2})
+    assert len(store.key({})) == 16
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "file.json"
+    store.write_json(path, {"x": 1})
+    with pytest.raises(KeyError), store.whole(path) as part:
+        part.write_text("half")
+        raise KeyError
+    assert store.read_json(path) == {"x": 1} and os.listdir(path.parent) == ["file.json"]
+
+
+def test_fingerprints_of_parameters_follow_the_parameters():
+    first, second = settings(CHOSEN), settings(CHOSEN | {"seeds": [0]})
+    assert study.fingerprint(first) == study.fingerprint(settings(CHOSEN)) != study.fingerprint(second)
+    assert isinstance(first, SimpleNamespace)
+
+
+def test_a_subset_is_another_data_set():
+    full = datasets.load("digits", "train")
+    half = dataclasses.replace(full, images=full.images[::2], labels=full.labels[::2])
+    assert half.fingerprint != full.fingerprint
+
+
+def test_what_was_made_says_where_it_comes_from(workplace):
+    made = study.synthetic_set(cells()[2], 1, workplace)
+    assert {"method": "atom", "seed": 1, "dataset": "digits", "iterations": 2} == dict(made.provenance)
+    assert isinstance(made, synthetic.SyntheticSet)
