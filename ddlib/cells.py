@@ -8,10 +8,13 @@ from typing import Any
 from ddlib import datasets, methods
 from ddlib.evaluate import Protocol
 from ddlib.methods import Method
-from ddlib.settings import fill
+from ddlib.settings import PARAMETERS, checked, fill
 
 SPEED = ("precision", "compiled", "at_once", "num_networks")
 """Settings that change how fast or how often, not what: a cell that differs in them alone is the paper's cell."""
+
+ROW = ("method", "whitened", "seeds")
+"""What a row may say besides its method's hyper-parameters."""
 
 NETWORK = ("width", "depth")
 """What a notebook's `network` may say; a method's norm is its own."""
@@ -63,8 +66,8 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     """The cells that a notebook's parameters describe, IPC by IPC.
 
     Each entry of `chosen.methods` is a row: its label -> {"method": name, hyper-parameters ...}, and, where wanted,
-    "whitened" (default: as the method's paper does on that data set).  `chosen.network` holds width and depth of the
-    network for matching and evaluation alike.
+    "whitened" (default: as the method's paper does on that data set) and "seeds" (default: those of all rows).
+    `chosen.network` holds width and depth of the network for matching and evaluation alike.
 
     Raises:
         ValueError: an unknown method, data set or setting, or a value out of its range.
@@ -82,7 +85,7 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
 
 
 def _cell(chosen: SimpleNamespace, label: str, row: Mapping[str, Any], ipc: int, where: Mapping[str, str]) -> Cell:
-    own = {key: value for key, value in row.items() if key not in ("method", "whitened")}
+    own = {key: value for key, value in row.items() if key not in ROW}
     kind = methods.find(row.get("method", label))
     speed = {"precision": chosen.precision, "compiled": chosen.compiled}
     common = {k: v for k, v in (chosen.network | speed).items() if k in methods.hyperparameters(kind)}
@@ -94,7 +97,7 @@ def _cell(chosen: SimpleNamespace, label: str, row: Mapping[str, Any], ipc: int,
         method=method,
         dataset=chosen.dataset,
         whitened=row.get("whitened", chosen.dataset in kind.whitened),
-        seeds=chosen.seeds,
+        seeds=checked(f"seeds of {label!r}", row.get("seeds", chosen.seeds), PARAMETERS["seeds"]),
         protocol=fill(Protocol, "the evaluation", {"options": options, **speed, **chosen.evaluation}),
         reference_dataset=chosen.reference_dataset,
     )

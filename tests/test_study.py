@@ -77,9 +77,15 @@ def test_the_papers_own_cell_has_no_deviations_and_every_other_names_its_own():
     assert study.deviations(narrow) == ["width 32 (paper: default)"]
 
 
+def test_a_row_may_have_seeds_of_its_own():
+    rows = {"Random": {"method": "random", "seeds": [0, 5, 9]}, "DM": {"method": "dm"}}
+    assert [cell.seeds for cell in cells(methods=rows)] == [(0, 5, 9), (0, 1)]
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"methods": {"DM": {"method": "dm", "seeds": [-1]}}}, r"seeds of 'DM'=-1; it must be >= 0"),
         ({"dataset": "cifar11"}, r"unknown dataset 'cifar11'; known: .*cifar10"),
         ({"methods": {"X": {"method": "atomm"}}}, r"unknown method 'atomm'; known: atom"),
         ({"methods": {"DM": {"method": "dm", "lr_imgs": 1.0}}}, r"unknown setting 'lr_imgs' of method 'dm'"),
@@ -224,5 +230,5 @@ def test_a_subset_is_another_data_set():
 
 def test_what_was_made_says_where_it_comes_from(workplace):
     made = study.synthetic_set(cells()[2], 1, workplace)
-    assert {"method": "atom", "seed": 1, "dataset": "digits", "iterations": 2} == dict(made.provenance)
+    assert dict(made.provenance) == {"method": "atom", "seed": 1, "dataset": "digits", "iterations": 2}
     assert isinstance(made, synthetic.SyntheticSet)

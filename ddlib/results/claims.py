@@ -47,7 +47,7 @@ class ClaimCheck:
 def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 0.95) -> ClaimCheck:
     """Test a claim's direction wherever the records have both of its sides.
 
-    A method of the claim is a record's label, or, where no label is so called, its method.  Images per class and
+    A method of the claim is a record's label (in either case), or, where no label is so called, its method.  Images per class and
     networks are the claim's own.  The data set need not be: a reduced setting tests the direction on another one.
 
     Raises:
@@ -60,7 +60,7 @@ def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 
 
 def _side(name: str, records: Sequence[Record]) -> dict[tuple, Record]:
     """The records of one side of a claim by place, in order of images per class within a data set."""
-    side = [r for r in records if r.label == name] or [r for r in records if r.method == name]
+    side = [r for r in records if r.label.casefold() == name.casefold()] or [r for r in records if r.method == name]
     places = Counter((r.dataset, r.network, r.ipc) for r in side)
     twice = [place for place, count in places.items() if count > 1]
     if twice:
