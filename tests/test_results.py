@@ -284,7 +284,8 @@ def test_claim_keeps_to_its_networks_and_images_per_class():
 
 
 def test_claim_prefers_labels_and_refuses_two_records_of_one_place():
-    records = [row("atom", 1, 60), record([10.0, 11.0], label="channel", method="atom"), row("dm", 1, 50)]
+    both = record([60.0, 61.0], label="both", method="atom")
+    records = [both, record([10.0, 11.0], label="Channel", method="atom"), row("dm", 1, 50)]
     assert results.check_claim(claim(higher="channel", lower="dm"), records).outcome == "fails"
     with pytest.raises(ValueError, match="several records of 'atom' at .'cifar10', 'convnet', 1."):
         results.check_claim(claim(higher="atom", lower="dm"), records)
