@@ -8,7 +8,7 @@ from typing import Any
 from ddlib import datasets, methods
 from ddlib.evaluate import Protocol
 from ddlib.methods import Method
-from ddlib.settings import PARAMETERS, checked, fill
+from ddlib.settings import PARAMETERS, Parameter, checked, fill
 
 SPEED = ("precision", "compiled", "at_once", "num_networks")
 """Settings that change how fast or how often, not what: a cell that differs in them alone is the paper's cell."""
@@ -77,9 +77,10 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     for label, row in chosen.methods.items():
         if not isinstance(row, Mapping):
             raise ValueError(f"methods[{label!r}]={row!r}; it must be a mapping, such as {{'method': 'dm'}}")
-    for name in chosen.network:
+    for name, value in chosen.network.items():
         if name not in NETWORK:
             raise ValueError(f"unknown setting {name!r} of network; known: {', '.join(NETWORK)}")
+        checked(f"{name} of network", value, Parameter(int, low=1))
     where = {"paper": paper, "table": table}
     return [_cell(chosen, label, row, ipc, where) for ipc in chosen.ipcs for label, row in chosen.methods.items()]
 
@@ -90,15 +91,20 @@ def _cell(chosen: SimpleNamespace, label: str, row: Mapping[str, Any], ipc: int,
     speed = {"precision": chosen.precision, "compiled": chosen.compiled}
     common = {k: v for k, v in (chosen.network | speed).items() if k in methods.hyperparameters(kind)}
     method = methods.build(kind.name, **(common | own | {"ipc": ipc}))
-    options = {"norm": getattr(method, "norm", "instance"), **chosen.network}
+    told = dict(chosen.evaluation)
+    network = told.get("network", Protocol.network)
+    options = {"norm": getattr(method, "norm", "instance"), **chosen.network} if network == "convnet" else {}
+    options |= told.pop("options", {})
     return Cell(
         **where,
         label=label,
         method=method,
         dataset=chosen.dataset,
-        whitened=row.get("whitened", chosen.dataset in kind.whitened),
+        whitened=checked(
+            f"whitened of {label!r}", row.get("whitened", chosen.dataset in kind.whitened), Parameter(bool)
+        ),
         seeds=checked(f"seeds of {label!r}", row.get("seeds", chosen.seeds), PARAMETERS["seeds"]),
-        protocol=fill(Protocol, "the evaluation", {"options": options, **speed, **chosen.evaluation}),
+        protocol=fill(Protocol, "the evaluation", {**speed, **told, "options": options}),
         reference_dataset=chosen.reference_dataset,
     )
 
@@ -121,7 +127,7 @@ def deviations(cell: Cell) -> list[str]:
 def _differences(where: str, ours: Mapping[str, Any], paper: Mapping[str, Any]) -> list[str]:
     """A phrase for each setting of ours that is not the paper's; what changes speed alone does not count."""
     return [
-        f"{where}{name} {value} (paper: {'default' if paper.get(name) is None else paper[name]})"
+        f"{where}{name} {value} (default: {'by data' if paper.get(name) is None else paper[name]})"
         for name, value in ours.items()
         if value != paper.get(name) and name not in SPEED
     ]

@@ -15,13 +15,19 @@ SAMPLE = 512
 """Images of a data set that stand for the whole of it."""
 
 
+_MEASURED: dict[str, float] = {}
+
+
 def seconds(cell: Cell, train: ImageSet, test: ImageSet) -> float:
     """Seconds for one seed of `cell`: what it needs beforehand, its distillation, its evaluation.
 
-    An artefact that several cells share is counted with each of them.
+    Measured once a process for each cell and device.  An artefact that several cells share is counted with each.
     """
-    beforehand = sum(_training(builder, train) for builder in cell.method.needs.values())
-    return beforehand + _distillation(cell, train) + _evaluation(cell, train, test)
+    kind = f"{cell} on {train.device}"
+    if kind not in _MEASURED:
+        beforehand = sum(_training(builder, train) for builder in cell.method.needs.values())
+        _MEASURED[kind] = beforehand + _distillation(cell, train) + _evaluation(cell, train, test)
+    return _MEASURED[kind]
 
 
 def _training(builder: Any, train: ImageSet) -> float:
@@ -69,6 +75,7 @@ def _timed(work: Callable[[], Any], *, repeats: int = 1, warm: bool = True) -> f
     begin = time.perf_counter()
     for _ in range(repeats):
         work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if torch.cuda.is_initialized():
+            for device in range(torch.cuda.device_count()):
+                torch.cuda.synchronize(device)
     return (time.perf_counter() - begin) / repeats

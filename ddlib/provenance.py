@@ -27,8 +27,14 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
     }
 
 
+def reset_peak_memory(device: str) -> None:
+    """Begin to measure `peak_memory` anew, where the device can: on an accelerator."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory(device: str) -> int:
-    """Most bytes in use so far: of the accelerator's memory, or of this process on a CPU."""
+    """Most bytes in use: of the accelerator since `reset_peak_memory`, or of this process since its start on a CPU."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -39,7 +39,7 @@ def scoped(seed: int, *names: str | int) -> Iterator[None]:
     """
     value = derive(seed, *names)
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
         random.seed(value)
         np.random.seed(value % 2**32)
         torch.manual_seed(value)

@@ -6,6 +6,7 @@ papermill runs a misspelt parameter to the end with exit code 0, and YAML reads 
 import ast
 import dataclasses
 import difflib
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import NoneType, SimpleNamespace, UnionType
@@ -22,6 +23,7 @@ class Parameter:
     low: smallest value allowed (with `above`, the value must lie above it).
     choices: the values allowed, or () for any.
     optional: whether None is allowed.
+    filled: whether an empty mapping is refused.
     """
 
     kind: type
@@ -30,6 +32,7 @@ class Parameter:
     above: bool = False
     choices: tuple = ()
     optional: bool = False
+    filled: bool = False
 
 
 PARAMETERS = {
@@ -38,7 +41,7 @@ PARAMETERS = {
     "reference_dataset": Parameter(str),
     "ipcs": Parameter(int, many=True, low=1),
     "ipc": Parameter(int, low=1),
-    "methods": Parameter(dict),
+    "methods": Parameter(dict, filled=True),
     "seeds": Parameter(int, many=True, low=0),
     "network": Parameter(dict),
     "evaluation": Parameter(dict),
@@ -48,6 +51,12 @@ PARAMETERS = {
     "budget_hours": Parameter(float, low=0.0, optional=True),
 }
 """Every parameter that a notebook of this project may declare."""
+
+ANCHOR = "profile"
+"""The parameter that every notebook's own parameters cell assigns."""
+
+INJECTED = "# Parameters"
+"""How the cell begins that papermill injects."""
 
 IN_A_NOTEBOOK = "In"
 """IPython keeps the sources of the executed cells under this name."""
@@ -98,15 +107,18 @@ def checked(name: str, value: Any, parameter: Parameter) -> Any:
         return _checked_one(name, value, parameter)
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(f"{name}={value!r}; it must be a non-empty list of {parameter.kind.__name__}")
-    if len(set(value)) < len(value):
+    entries = tuple(_checked_one(name, entry, parameter) for entry in value)
+    if len(set(entries)) < len(entries):
         raise ValueError(f"{name}={value!r}; every entry may stand in it once")
-    return tuple(_checked_one(name, entry, parameter) for entry in value)
+    return entries
 
 
 def _checked_one(name: str, value: Any, parameter: Parameter) -> Any:
     value = number(name, value, parameter.kind) if parameter.kind in (int, float) else value
     if not isinstance(value, parameter.kind):
         raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {parameter.kind.__name__}")
+    if parameter.filled and not value:
+        raise ValueError(f"{name}={value!r}; it must not be empty")
     if parameter.choices and value not in parameter.choices:
         raise ValueError(f"{name}={value!r}; it must be one of {', '.join(map(str, parameter.choices))}")
     if parameter.low is not None and (value < parameter.low or (parameter.above and value == parameter.low)):
@@ -124,6 +136,8 @@ def number(name: str, value: Any, kind: type) -> Any:
         raise ValueError(f"{name}={value!r} is text, not a number; in YAML write 1.0e-3 with the dot, without quotes")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {kind.__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}={value!r}; it must be finite")
     if kind is int and not isinstance(value, int):
         raise ValueError(f"{name}={value!r}; it must be an integer")
     return kind(value)
@@ -166,17 +180,19 @@ def _of_type(name: str, value: Any, hint: Any) -> Any:
 def _parameter_cells(sources: list[str]) -> list[tuple[bool, set[str]]]:
     """(injected by papermill?, names assigned) of the parameters cells that were executed last.
 
-    The history is cut at the calls of `settings`, so that a reader who mends a misspelt name and runs the cell again
-    is not held to the earlier one.
+    They begin with the notebook's own parameters cell, which assigns `profile`, in its last run: a reader who mends a
+    misspelt name and runs it again is not held to the earlier one.  A later cell that assigns no parameter at all is
+    none of them.
     """
-    runs: list[list[tuple[bool, set[str]]]] = [[]]
+    found: list[tuple[bool, set[str]]] = []
     for source in sources:
         names = _literal_assignments(source)
-        if names:
-            runs[-1].append((source.lstrip().startswith("# Parameters"), names))
-        elif "settings(globals()" in source:
-            runs.append([])
-    return next((run for run in reversed(runs) if run), [])
+        injected = source.lstrip().startswith(INJECTED)
+        if ANCHOR in names and not injected:
+            found = [(False, names)]
+        elif injected or names & PARAMETERS.keys():
+            found.append((injected, names))
+    return found
 
 
 def _literal_assignments(source: str) -> set[str]:

@@ -12,18 +12,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ddlib import OUTPUT, ROOT, datasets, estimate, evaluate, loop, results, store, synthetic
+from ddlib import OUTPUT, datasets, estimate, evaluate, loop, results, store, synthetic
 from ddlib.cells import Cell, cells, deviations
 from ddlib.datasets import ImageSet
-from ddlib.provenance import peak_memory, provenance
+from ddlib.provenance import peak_memory, provenance, reset_peak_memory
 from ddlib.results import Record
 from ddlib.settings import settings
 from ddlib.synthetic import SyntheticSet
 
 __all__ = ["Cell", "Workplace", "cells", "deviations", "keep", "outlook", "run", "settings", "synthetic_set"]
+
+VERSION = 1
+"""Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Workplace:
     """
 
     device: str = "cpu"
-    folder: Path = field(default_factory=lambda: ROOT / "runs")
+    folder: Path = field(default_factory=lambda: OUTPUT / "runs")
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -44,6 +46,8 @@ class Workplace:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"device={self.device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        for folder in (self.folder, OUTPUT / "results", OUTPUT / "figures"):
+            store.check_writable(folder)
 
 
 def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | None = None) -> list[Record]:
@@ -80,6 +84,8 @@ def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
         return synthetic.load(path).to(workplace.device)
     train = train_set(cell, workplace)
     prerequisites = {name: _prerequisite(cell, builder, workplace) for name, builder in cell.method.needs.items()}
+    reset_peak_memory(workplace.device)
+    begin = time.perf_counter()
     state = cell.method.start(train, prerequisites, seed)
     name = f"{cell.label}, {cell.dataset}, IPC {cell.ipc}, seed {seed}"
     outcome = loop.run(cell.method, state, name=name, progress=workplace.progress)
@@ -88,7 +94,7 @@ def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
         "settings": cell.settings(),
         "seed": seed,
         "steps": cell.method.iterations,
-        "seconds": outcome.seconds,
+        "seconds": time.perf_counter() - begin,
         "history": outcome.history,
         "bytes_stored": outcome.product.bytes_stored,
         "peak_memory_bytes": peak_memory(workplace.device),
@@ -99,7 +105,6 @@ def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
 
 def loss_course(cell: Cell, seed: int, workplace: Workplace) -> list[tuple[int, float]]:
     """(step, loss) while the cell's set was distilled at `seed`; empty for a method without a loss."""
-    synthetic_set(cell, seed, workplace)
     return [tuple(point) for point in _made(cell, seed, workplace)["history"].get("loss", [])]
 
 
@@ -122,6 +127,7 @@ def evaluation(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
 
 def _made(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
     """What is known of a distillation in the store."""
+    synthetic_set(cell, seed, workplace)
     return store.read_json(_folder(cell, seed, workplace) / "run.json")
 
 
@@ -137,20 +143,27 @@ def _load(cell: Cell, split: str, workplace: Workplace) -> ImageSet:
 def _folder(cell: Cell, seed: int, workplace: Workplace) -> Path:
     """Named by the method's settings and version, the data's fingerprint and the seed; the evaluation counts not."""
     train = train_set(cell, workplace)
-    settings = {k: v for k, v in cell.settings().items() if k not in ("protocol", "seeds")}
-    return workplace.folder / "distilled" / store.key(settings | {"data": train.fingerprint, "seed": seed})
+    content = {k: v for k, v in cell.settings().items() if k not in ("protocol", "seeds")}
+    needs = {name: _identity(builder) for name, builder in cell.method.needs.items()}
+    content |= {"needs": needs, "data": train.fingerprint, "seed": seed, "code": VERSION}
+    return workplace.folder / "distilled" / store.key(content)
+
+
+def _identity(builder: Any) -> dict[str, Any]:
+    """What decides the artefact of a builder, besides the data."""
+    return {"name": builder.name, "version": builder.version, "settings": asdict(builder), "code": VERSION}
 
 
 def _prerequisite(cell: Cell, builder: Any, workplace: Workplace) -> dict[str, Tensor]:
     """The artefact of `builder`, shared by all cells that ask for the same settings on the same data."""
     train = train_set(cell, workplace)
-    content = {"name": builder.name, "version": builder.version, "settings": asdict(builder), "data": train.fingerprint}
-    path = workplace.folder / builder.name / f"{store.key(content | {'whitened': cell.whitened})}.safetensors"
+    content = _identity(builder) | {"data": train.fingerprint, "whitened": cell.whitened}
+    path = workplace.folder / builder.name / f"{store.key(content)}.safetensors"
     if not path.exists():
         state = builder.start(train, {}, builder.seed)
         outcome = loop.run(builder, state, name=f"{builder.name}, {cell.dataset}", progress=workplace.progress)
         store.write_tensors(path, outcome.product)
-    return load_file(path, device=workplace.device)
+    return store.read_tensors(path, workplace.device)
 
 
 def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
@@ -190,9 +203,8 @@ def _compute(cell: Cell, workplace: Workplace) -> Record:
         "images_shown": evaluations[0]["images_shown"],
     }
     accuracies = [accuracy for e in evaluations for accuracy in e["accuracies"]]
-    return _record(
-        cell, accuracies, cost, evaluations[-1]["provenance"] | {"data": train_set(cell, workplace).fingerprint}
-    )
+    made = {"data": train_set(cell, workplace).fingerprint, "distilled": runs[-1]["provenance"]}
+    return _record(cell, accuracies, cost, evaluations[-1]["provenance"] | made)
 
 
 def _not_run(cell: Cell, workplace: Workplace) -> Record:
@@ -217,6 +229,6 @@ def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: 
 
 
 def _estimate(cell: Cell, workplace: Workplace) -> float:
-    """Hours that the cell's open seeds would take, from a few steps of each kind of its work."""
+    """Hours that the cell's open seeds would take, from a few steps of each kind of its work, measured once."""
     per_seed = estimate.seconds(cell, train_set(cell, workplace), _load(cell, "test", workplace))
     return per_seed * sum(not evaluation_path(cell, seed, workplace).exists() for seed in cell.seeds) / 3600

@@ -1,5 +1,8 @@
 """Every notebook has the form of the design, found by discovery; nbval runs them, this reads them."""
 
+import subprocess
+import sys
+
 import nbformat
 import notebook_form as form
 import pytest
@@ -95,3 +98,14 @@ def test_a_fault_is_seen(message, tmp_path):
     notebook = sound()
     CHANGES[message](notebook)
     assert any(message in fault for fault in faults_of(notebook, tmp_path))
+
+
+def test_papermill_stops_at_the_third_cell_when_a_name_is_misspelt(tmp_path):
+    words = ["-m", "papermill", str(ROOT / "notebooks/atom/accuracy.ipynb"), str(tmp_path / "out.ipynb")]
+    words += ["-p", "ipcz", "1", "--cwd", str(ROOT / "notebooks" / "atom")]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "ValueError: unknown parameter 'ipcz' (did you mean 'ipcs'?)" in done.stderr
+    executed = nbformat.read(tmp_path / "out.ipynb", nbformat.NO_CONVERT)
+    ran = [cell.execution_count for cell in executed.cells if cell.cell_type == "code" and cell.execution_count]
+    assert len(ran) == 3  # the parameters, the injected ones, and the cell that refuses them

@@ -4,8 +4,9 @@ import dataclasses
 from collections import Counter
 
 import pytest
+import yaml
 
-from ddlib import results
+from ddlib import ROOT, datasets, results
 from ddlib.results import METRICS
 
 PAPERS = results.papers()
@@ -213,3 +214,23 @@ def test_a_file_is_named_as_its_paper(tmp_path):
     (tmp_path / "x.yaml").write_text(text.replace("A reader", "3"))
     with pytest.raises(ValueError, match="sources: b is 3, of the wrong type"):
         results.load(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_claims_can_be_checked_on_the_rows_of_every_parameter_file(path):
+    told = yaml.safe_load(path.read_text(encoding="utf-8"))
+    records = [
+        results.Record.of(
+            [50.0, 51.0, 52.0], label=label, method=row["method"], dataset=told["dataset"], ipc=ipc, cell={}
+        )
+        for ipc in told["ipcs"]
+        for label, row in told["methods"].items()
+    ]
+    for claim in results.claims(path.parent.name):
+        assert results.check_claim(claim, records).outcome in ("holds", "fails", "undecided")
+
+
+def test_every_reference_is_of_a_data_set_that_is_known():
+    known = set(datasets.names()) | {"imagenet64"}
+    for paper in results.papers():
+        assert {reference.dataset for reference in results.references(paper)} - known == set()

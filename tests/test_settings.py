@@ -40,6 +40,9 @@ def test_an_integer_serves_where_a_float_is_asked_for():
         ({"budget_hours": "1e-3"}, r"budget_hours='1e-3' is text, not a number; in YAML write 1.0e-3"),
         ({"budget_hours": -1.0}, r"budget_hours=-1.0; it must be >= 0"),
         ({"budget_hours": True}, r"budget_hours=True is bool"),
+        ({"budget_hours": float("nan")}, r"budget_hours=nan; it must be finite"),
+        ({"ipcs": [[1]]}, r"ipcs=\[1\] is list; it must be int"),
+        ({"methods": {}}, r"methods=\{\}; it must not be empty"),
         ({"profile": "fast"}, r"profile='fast'; it must be one of quick, hour, paper"),
         ({"dataset": False}, r"dataset=False is bool; it must be str"),
     ],
@@ -69,6 +72,15 @@ def test_a_misspelt_name_in_the_notebook_is_refused_and_forgotten_once_mended():
         settings(notebook(bad, CALL, sedes=[0]))
     mended = CELL + "\nseeds = [0]"
     assert settings(notebook(bad, CALL, mended, CALL, sedes=[0], seeds=[0])).seeds == (0,)
+
+
+def test_a_parameter_changed_in_a_cell_of_its_own_joins_the_others():
+    found = settings(notebook(CELL, CALL, "records = run()", "ipcs = [5]", CALL, ipcs=[5]))
+    assert vars(found) == {"profile": "quick", "ipcs": (5,)}
+
+
+def test_a_scratch_cell_is_no_parameters_cell():
+    assert settings(notebook(CELL, "x = 3", CALL, x=3)).ipcs == (1, 10)
 
 
 def test_running_the_third_cell_again_alone_checks_the_same_parameters():

@@ -57,6 +57,11 @@ def test_a_method_is_evaluated_with_the_norm_it_was_distilled_with():
     assert [cell.protocol.options["norm"] for cell in cells(methods=rows)] == ["batch", "instance", "instance"]
 
 
+def test_another_evaluation_network_keeps_its_own_options():
+    evaluation = {"network": "mlp", "options": {"width": 16}}
+    assert {str(cell.protocol.options) for cell in cells(evaluation=evaluation)} == {"{'width': 16}"}
+
+
 def test_a_cell_is_whitened_where_its_paper_does_it_unless_told():
     rows = {"ATOM": {"method": "atom"}, "DM": {"method": "dm"}, "raw": {"method": "atom", "whitened": False}}
     assert [cell.whitened for cell in cells(dataset="cifar10", methods=rows)] == [True, False, False]
@@ -70,11 +75,11 @@ def test_the_papers_own_cell_has_no_deviations_and_every_other_names_its_own():
     faster = cells(**paper | {"precision": "bfloat16", "compiled": True})
     assert [study.deviations(cell) for cell in faster] == [[], [], []]
     changed = cells(**paper | {"methods": {"DM": {"method": "dm", "iterations": 5, "whitened": True}}})[0]
-    assert study.deviations(changed) == ["whitened", "iterations 5 (paper: 20000)"]
+    assert study.deviations(changed) == ["whitened", "iterations 5 (default: 20000)"]
     shorter = cells(**paper | {"evaluation": {"epochs": 300}})[0]
-    assert study.deviations(shorter) == ["evaluation epochs 300 (paper: 1000)"]
+    assert study.deviations(shorter) == ["evaluation epochs 300 (default: 1000)"]
     narrow = cells(**paper | {"network": {"width": 32}})[1]
-    assert study.deviations(narrow) == ["width 32 (paper: default)"]
+    assert study.deviations(narrow) == ["width 32 (default: by data)"]
 
 
 def test_a_row_may_have_seeds_of_its_own():
@@ -94,6 +99,12 @@ def test_a_row_may_have_seeds_of_its_own():
         ({"evaluation": {"lr": -0.1}}, r"lr must be a finite number > 0, got -0.1"),
         ({"evaluation": {"network": "convnett"}}, r"unknown network 'convnett'; known: "),
         ({"evaluation": {"epoch": 3}}, r"unknown setting 'epoch' of the evaluation \(did you mean 'epochs'\?\)"),
+        ({"methods": {"DM": {"method": "dm", "whitened": "no"}}}, r"whitened of 'DM'='no' is str; it must be bool"),
+        (
+            {"methods": {"DM": {"method": "dm", "network": "convnett"}}},
+            r"network='convnett'; it must be one of convnet",
+        ),
+        ({"network": {"width": "8"}}, r"width of network='8' is text"),
         ({"network": {"widht": 8}}, r"unknown setting 'widht' of network"),
         ({"methods": {"DM": "dm"}}, r"methods\['DM'\]='dm'; it must be a mapping"),
     ],
@@ -178,11 +189,31 @@ def test_records_are_kept_where_reports_look_for_them(workplace, tmp_path, monke
     assert path == tmp_path / "results" / "atom" / "accuracy.quick.json" and len(results.read(path)) == 1
 
 
-def test_a_results_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-    (tmp_path / "results").write_text("a file where a folder should be")
+@pytest.mark.parametrize("which", ["runs", "results", "figures"])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(which, tmp_path, monkeypatch):
+    (tmp_path / which).write_text("a file where a folder should be")
     monkeypatch.setattr(study, "OUTPUT", tmp_path)
-    with pytest.raises(OSError, match=r"results"):
-        study.keep([], "atom/accuracy", "quick")
+    with pytest.raises(
+        OSError, match=rf"folder='.*{which}' cannot be written \(.*\); allowed: a folder that can; DDLIB_OUT"
+    ):
+        study.Workplace("cpu", folder=tmp_path / "runs")
+
+
+def test_a_read_only_folder_is_refused_by_name(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store.tempfile, "mkstemp", refuse)
+    with pytest.raises(OSError, match=r"folder='.*results' cannot be written \(Permission denied\)"):
+        store.check_writable(tmp_path / "results")
+
+
+def test_a_damaged_embedding_is_named_not_read(workplace):
+    study.synthetic_set(cells()[1], 0, workplace)
+    (path,) = (workplace.folder / "embedding").iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=rf"{path.name} is not whole"):
+        study.synthetic_set(cells()[1], 1, workplace)
 
 
 def test_a_damaged_evaluation_is_named_not_read(workplace):
@@ -230,5 +261,5 @@ def test_a_subset_is_another_data_set():
 
 def test_what_was_made_says_where_it_comes_from(workplace):
     made = study.synthetic_set(cells()[2], 1, workplace)
-    assert dict(made.provenance) == {"method": "atom", "seed": 1, "dataset": "digits", "iterations": 2}
+    assert dict(made.provenance) == {"method": "atom", "seed": 1, "dataset": "digits", "iterations": 2, "batch_real": 4}
     assert isinstance(made, synthetic.SyntheticSet)

@@ -19,6 +19,7 @@ from torch.func import functional_call
 from ddlib import models
 from ddlib.augment import Draws, augment, draw
 from ddlib.evaluate.protocol import Protocol
+from ddlib.models import compilation
 from ddlib.seeding import generator, scoped
 
 Tensors = dict[str, Tensor]
@@ -41,9 +42,6 @@ On a GPU small mini-batches are bound by the launching of kernels, which network
 elements are the 128 images at 128 x 32 x 32 that keep it busy (an estimate).  On a CPU a network alone is the faster
 at any size: a convolution under vmap is a grouped one, which takes 0.8 to 3.5 times as long.
 """
-
-_COMPILATION = {"fullgraph": True, "dynamic": False, "recompile_limit": 64, "isolate_recompiles": True}
-"""Whole graphs, and an error rather than uncompiled code; one graph for each size of a pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +97,7 @@ def _learner(network, options, shape, num_classes, precision, compiled):
         features = testing.features(image)
     draws = any(isinstance(module, nn.Dropout) and module.p > 0 for module in training.modules())
     loss, logits = _functions(training, testing, precision)
-    ready = functools.partial(torch.compile, **_COMPILATION) if compiled else lambda function: function
+    ready = compilation.compiled if compiled else lambda function: function
     return Learner(
         build=lambda stream: build(generator=stream),
         losses=ready(lambda p, b, images, targets: loss(p, b, images[0], targets[0])[None]),

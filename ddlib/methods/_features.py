@@ -11,6 +11,7 @@ from ddlib import models, objectives, seeding
 from ddlib.datasets import ImageSet
 from ddlib.methods import _pixels as pixels
 from ddlib.models import Features
+from ddlib.models.compilation import compiled
 from ddlib.synthetic import SyntheticSet
 
 
@@ -50,7 +51,8 @@ class FeatureMatching(pixels.PixelMatching):
         def forward(images: Tensor) -> list[Tensor]:
             return self.vectors(state.network.features(images))
 
-        state.forward = torch.compile(forward) if self.compiled else forward
+        state.network.requires_grad_(False)
+        state.forward = compiled(forward) if self.compiled else forward
         return state
 
     def step(self, state: pixels.PixelState) -> dict[str, Tensor]:

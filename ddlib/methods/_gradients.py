@@ -91,7 +91,7 @@ class GradientMatching(pixels.PixelMatching):
 
     def class_gradients(self, state: pixels.PixelState, images: Tensor) -> list[Tensor]:
         """Cross-entropy gradients of each class of a class-major batch: one (K, *shape) tensor a parameter."""
-        parameters = dict(state.network.named_parameters())
+        parameters = {name: p.detach() for name, p in state.network.named_parameters()}
         K = state.train.num_classes
 
         def loss(parameters: dict[str, Tensor], batch: Tensor, label: Tensor) -> Tensor:
@@ -100,7 +100,10 @@ class GradientMatching(pixels.PixelMatching):
             return F.cross_entropy(objectives.at_least_float32(logits), label.expand(len(batch)))
 
         labels = torch.arange(K, device=images.device)
-        found = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, images.unflatten(0, (K, -1)), labels)
+        together = max(1, state.piece * K // len(images)) if state.piece else None  # classes a pass
+        found = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=together)(
+            parameters, images.unflatten(0, (K, -1)), labels
+        )
         return list(found.values())
 
     def train_network(self, state: pixels.PixelState) -> None:
@@ -123,7 +126,10 @@ class GradientMatching(pixels.PixelMatching):
 
 @torch.no_grad()
 def freeze_statistics(state: pixels.PixelState) -> None:
-    """BatchNorm networks: set running statistics from real images, 16 a class, and use them while matching."""
+    """BatchNorm networks: update running statistics from real images, 16 a class, and match with them, frozen.
+
+    As published: one pass in training mode, which moves the statistics a tenth of the way (the layers' momentum).
+    """
     if pixels.has_batch_statistics(state.network):
         stream = seeding.generator(state.seed, "statistics", state.step)
         rows = [r[torch.randperm(len(r), generator=stream)[:STATISTICS_BATCH]] for r in state.rows_by_class]

@@ -54,6 +54,7 @@ class PixelMatching:
         require("batch_real", self.batch_real, self.batch_real >= 1, ">= 1")
         require("lr_images", self.lr_images, self.lr_images > 0, "> 0")
         require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        require("network", self.network, self.network in models.names(), f"one of {', '.join(models.names())}")
         require("init", self.init, self.init in INITS, f"one of {', '.join(INITS)}")
         require("precision", self.precision, self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
 
@@ -66,7 +67,8 @@ class PixelMatching:
     def network_options(self) -> dict[str, Any]:
         """Options of `ddlib.models.build` that this method sets."""
         options = {"norm": self.norm, "width": self.width, "depth": self.depth}
-        return {key: value for key, value in options.items() if value is not None}
+        known = models.options_of(self.network)
+        return {key: value for key, value in options.items() if value is not None and key in known}
 
 
 def require(name: str, value: Any, holds: bool, allowed: str) -> None:
@@ -132,6 +134,7 @@ def start(method: PixelMatching, train: ImageSet, prerequisites: Mapping[str, An
     if has_batch_statistics(network):  # pieces cannot stay in the cache; channels last is then the faster format
         network = network.to(memory_format=torch.channels_last)
     strategy = augment.strategy_for(train.name) if method.strategy is None else method.strategy
+    augment.draw(1, 1, size=train.shape[1:], strategy=strategy, generator=torch.Generator())  # refuses unknown families
     batch = min(method.batch_real, *(len(r) for r in rows))
     piece = piece_size(network, images[:1])
     return PixelState(train, seed, images, torch.zeros_like(images), network, strategy, rows, batch, piece)
@@ -219,11 +222,12 @@ def descend(method: PixelMatching, state: PixelState, gradient: Tensor) -> None:
 
 def finish(method: PixelMatching, state: PixelState) -> SyntheticSet:
     """The images as they stand, with labels, value space and where they came from."""
+    made = {"method": method.name, "seed": state.seed, "dataset": state.train.name, "iterations": state.step}
     return SyntheticSet(
         images=state.images.detach().clone(),
         labels=selection.class_major_labels(state.train, method.ipc),
         class_names=state.train.class_names,
         space=state.train.space,
         strategy=augment.strategy_for(state.train.name) if method.strategy is None else method.strategy,
-        provenance={"method": method.name, "seed": state.seed, "dataset": state.train.name, "iterations": state.step},
+        provenance=made | {"batch_real": state.batch_real},
     )

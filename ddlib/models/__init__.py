@@ -44,6 +44,17 @@ def names() -> tuple[str, ...]:
     return tuple(_BUILDERS)
 
 
+def options_of(name: str) -> tuple[str, ...]:
+    """The options that `build` takes for the network `name`.
+
+    Raises:
+        ValueError: unknown; the known ones are listed.
+    """
+    if name not in _BUILDERS:
+        raise ValueError(f"unknown network {name!r}; known: {', '.join(_BUILDERS)}")
+    return tuple(key for key in inspect.signature(_BUILDERS[name]).parameters if key not in ("shape", "num_classes"))
+
+
 def build(
     name: str,
     *,
@@ -69,10 +80,8 @@ def build(
     Raises:
         ValueError: unknown name, option or option value, or images too small for the network.
     """
-    if name not in _BUILDERS:
-        raise ValueError(f"unknown network {name!r}; known: {', '.join(_BUILDERS)}")
+    known = options_of(name)
     builder = _BUILDERS[name]
-    known = [option for option in inspect.signature(builder).parameters if option not in ("shape", "num_classes")]
     for option in options:
         if option not in known:
             raise ValueError(f"unknown option {option!r} of network {name!r}; known: {', '.join(known)}")

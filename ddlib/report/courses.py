@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-from ddlib.report.style import WIDTH, Picture, colors, picture, styled
+from ddlib.report.style import WIDTH, Picture, colors, note, picture, styled
 
 
 def courses(histories: Mapping[str, Sequence[tuple[int, float]]], *, quantity: str = "loss") -> Picture:
     """The course of `quantity` over the steps, one panel for each name, since their scales differ.
 
     Args:
-        histories: name -> (step, value) pairs in order, values > 0.
-
-    Raises:
-        ValueError: nothing to draw.
+        histories: name -> (step, value) pairs in order, values > 0; what has fewer than two is left out.
     """
     shown = {name: list(points) for name, points in histories.items() if len(points) > 1}
     if not shown:
-        raise ValueError("histories holds no course of two points or more")
+        return note("nothing with a course was run")
     shades = colors(list(shown))
     figure = picture(WIDTH, 1.9, layout="constrained")
     with styled():

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ddlib.report.style import WIDTH, Picture, colors, picture, styled
+from ddlib.report.style import WIDTH, Picture, colors, note, picture, styled
 from ddlib.results import Record, interval
 
 GROUP = 0.8  # share of the distance between two ticks that their bars take
@@ -20,13 +20,11 @@ def accuracy_bars(records: Sequence[Record]) -> Picture:
     Intervals are over all networks of all distillation seeds.  A hollow marker shows what the paper reports where the
     comparison is fair: in the paper's setting, with a comparable reference.  Each data set (and each network) has a
     panel; with one number of images per class and several networks, the networks stand along the axis instead.
-
-    Raises:
-        ValueError: no record was run.
+    Where no record was run, the figure says so.
     """
     records = [record for record in records if record.n]
     if not records:
-        raise ValueError("records holds none that was run; a figure needs at least one")
+        return note("no cell was run")
     by_network = len({r.ipc for r in records}) == 1 and len({r.network for r in records}) > 1
     panels: dict[str, list[Record]] = {}
     for record in records:

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from ddlib.report.style import WIDTH, Picture, picture, styled
+from ddlib.report.style import WIDTH, Picture, note, picture, styled
 
 TILE = 0.62  # inches, at most
 LEFT, TOP, BETWEEN = 0.7, 0.3, 0.1  # inches: for the sets' names, for the classes' names, between two sets
@@ -38,10 +38,12 @@ def image_grid(
         per_class: rows of a block, at least 1; a class with fewer images leaves its place empty.
 
     Raises:
-        ValueError: no sets, sets of different classes, an unknown class, or per_class below 1.
+        ValueError: sets of different classes, an unknown class, or per_class below 1.
     """
-    if not sets or len({tuple(s.class_names) for s in sets.values()}) > 1:
-        raise ValueError(f"sets={list(sets)}; allowed: at least one, all with the same class_names")
+    if not sets:
+        return note("no set was made")
+    if len({tuple(s.class_names) for s in sets.values()}) > 1:
+        raise ValueError(f"sets={list(sets)}; allowed: sets that all have the same class_names")
     if per_class < 1:
         raise ValueError(f"per_class={per_class!r}; allowed: from 1")
     names = tuple(next(iter(sets.values())).class_names)

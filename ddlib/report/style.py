@@ -67,6 +67,14 @@ def picture(width: float, height: float, **options: Any) -> Picture:
         return Picture(figsize=(width, height), **options)
 
 
+def note(text: str) -> Picture:
+    """A figure that says why there is nothing to draw."""
+    figure = picture(WIDTH, 0.6)
+    with styled():
+        figure.text(0.0, 0.5, text, va="center", color=GREY)
+    return figure
+
+
 def render(figure: Figure, kind: str, *, dpi: float, metadata: Mapping[str, str | None] | None = None) -> bytes:
     """The bytes of `figure` as "png" or "svg", cut to what is drawn; without date or version of a program."""
     blank = {"png": {"Software": None}, "svg": {"Date": None, "Creator": "ddlib"}}[kind]

@@ -48,7 +48,8 @@ def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 
     """Test a claim's direction wherever the records have both of its sides.
 
     A method of the claim is a record's label, in either case, or, where no label is so called, its method.  Images
-    per class and networks are the claim's own.  The data set need not be: a reduced setting tests the direction on another one.
+    per class and networks are the claim's own.  The data set need not be: a reduced setting tests the direction on
+    another one.
 
     Raises:
         ValueError: two records stand for one side at one place.
