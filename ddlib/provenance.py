@@ -16,11 +16,13 @@ PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
 
 
 def provenance(device: str = "cpu") -> dict[str, Any]:
-    """Commit and whether the tree was dirty, date, versions, and the name of the device that computed."""
+    """Commit and whether the tree was dirty (products aside), date, versions, and the name of the device."""
     commit = _git("rev-parse", "HEAD")
     return {
         "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")) if commit else None,
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!figures"))
+        if commit
+        else None,
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"ddlib": __version__, "python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "device": device_name(device),
