@@ -142,8 +142,9 @@ def test_record_has_sample_statistics():
 
 def test_record_becomes_plain_json():
     assert record(cell={"seeds": (0, 1)}).cell == {"seeds": [0, 1]}
-    keys = "label method dataset ipc cell accuracies accuracy_mean accuracy_std n reference verdict deviations cost"
-    assert list(record().to_json()) == [*keys.split(), "provenance"]
+    keys = "label method dataset ipc cell accuracies accuracy_mean accuracy_std accuracy_std_between_seeds n"
+    rest = "reference verdict deviations cost provenance"
+    assert list(record().to_json()) == [*keys.split(), *rest.split()]
 
 
 @pytest.mark.parametrize(
@@ -289,3 +290,14 @@ def test_claim_prefers_labels_and_refuses_two_records_of_one_place():
     assert results.check_claim(claim(higher="channel", lower="dm"), records).outcome == "fails"
     with pytest.raises(ValueError, match="several records of 'atom' at .'cifar10', 'convnet', 1."):
         results.check_claim(claim(higher="atom", lower="dm"), records)
+
+
+def test_the_deviation_between_seeds_is_that_of_their_means():
+    made = results.Record.of(
+        [1.0, 3.0, 5.0, 7.0, 9.0, 11.0], label="x", method="x", dataset="d", ipc=1, cell={"seeds": [0, 1, 2]}
+    )
+    assert made.accuracy_std_between_seeds == 4.0  # of the means 2, 6 and 10
+    assert (
+        results.Record.of([1.0, 3.0], label="x", method="x", dataset="d", ipc=1, cell={}).accuracy_std_between_seeds
+        is None
+    )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ddlib.results.files import write_whole
@@ -79,6 +80,18 @@ class Record:
         return Sample.of(self.accuracies).std if self.n > 1 else None
 
     @property
+    def accuracy_std_between_seeds(self) -> float | None:
+        """Sample deviation (ddof 1) of the means of the distillation seeds, or None with fewer than two seeds.
+
+        The accuracies are ordered seed by seed, with as many networks for each.
+        """
+        seeds = len(self.cell.get("seeds", ()))
+        if seeds < 2 or not self.n or self.n % seeds:
+            return None
+        each = self.n // seeds
+        return Sample.of([fmean(self.accuracies[i : i + each]) for i in range(0, self.n, each)]).std
+
+    @property
     def verdict(self) -> str:
         """Ours against the reference: one of `VERDICTS`."""
         return verdict(self.accuracies, self.reference, deviations=self.deviations)
@@ -91,7 +104,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON, the figures that follow from its fields included."""
-        names = ("label", "method", "dataset", "ipc", "cell", "accuracies", "accuracy_mean", "accuracy_std", "n")
+        names = ("label", "method", "dataset", "ipc", "cell", "accuracies", *FOLLOWS[:-1])
         rest = ("reference", "verdict", "deviations", "cost", "provenance")
         content = {name: getattr(self, name) for name in (*names, *rest)}
         content["accuracies"], content["deviations"] = list(self.accuracies), list(self.deviations)
@@ -126,7 +139,7 @@ class Record:
         return record
 
 
-FOLLOWS = ("accuracy_mean", "accuracy_std", "n", "verdict")
+FOLLOWS = ("accuracy_mean", "accuracy_std", "accuracy_std_between_seeds", "n", "verdict")
 
 
 def _same_keys(content: Any, keys: set[str]) -> None:
