@@ -1,5 +1,6 @@
 """What the networks share: their base class, norm layers, activations and poolings, made by name."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ class Features(NamedTuple):
     embedding: Tensor
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Base of the zoo: an embedding, a linear classifier on top, and the maps on the way on request.
 
     A subclass defines `classifier` and `embed`.  `shape` is the (C, H, W) of the images it was built for.
@@ -38,9 +39,9 @@ class Network(nn.Module):
             raise ValueError(f"num_classes {num_classes}: at least 1 expected")
         self.shape = tuple(shape)
 
+    @abstractmethod
     def embed(self, images: Tensor, maps: list[Tensor] | None = None) -> Tensor:
         """Embedding (B, F) of `images` (B, C, H, W); the map of each block is appended to `maps` if given."""
-        raise NotImplementedError
 
     def features(self, images: Tensor) -> Features:
         """Maps and embedding of `images` (B, C, H, W), differentiable; see `Features`.
