@@ -41,7 +41,7 @@ lint: $(READY)  ## ruff on code and notebooks
 	@$(PY) -m ruff check
 
 lock: $(READY)  ## write requirements.lock anew from pyproject.toml (UPGRADE=1: to the newest versions)
-	@$(UV) pip compile pyproject.toml --extra test $(LOCKING) -o requirements.lock
+	@$(UV) pip compile pyproject.toml --extra test --extra batch $(LOCKING) -o requirements.lock
 	@echo uv | $(UV) pip compile - $(LOCKING) -o requirements-uv.lock
 	@echo "locked; 'make setup' brings .venv to it"
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import nbformat
 
-from ddlib import OUTPUT, ROOT, results
-from ddlib.settings import PROFILES
+from ddlib import OUTPUT, notebooks, results
 
 KERNEL_DIED = 138
 """papermill's exit code when the kernel was killed, most often for memory."""
@@ -23,7 +22,7 @@ class Run:
     """One notebook at one profile, and where its products lie.
 
     name: `paper/experiment`, e.g. "atom/accuracy".
-    profile: one of `settings.PROFILES`.
+    profile: one of `ddlib.settings.PROFILES`.
     output: folder of the executed notebooks.
     """
 
@@ -34,12 +33,12 @@ class Run:
     @property
     def notebook(self) -> Path:
         """The notebook in the repository."""
-        return ROOT / "notebooks" / f"{self.name}.ipynb"
+        return notebooks.path_of(self.name)
 
     @property
     def params(self) -> Path | None:
         """The parameter file of the profile; None for `quick`, the notebook's own defaults."""
-        return None if self.profile == "quick" else ROOT / "params" / f"{self.name}.{self.profile}.yaml"
+        return notebooks.params_file(self.name, self.profile)
 
     @property
     def executed(self) -> Path:
@@ -77,46 +76,13 @@ class Outcome:
     error: str = ""
 
 
-def names() -> tuple[str, ...]:
-    """The notebooks of the repository as `paper/experiment`, sorted.
-
-    Raises:
-        FileNotFoundError: there is none, as when the package was not installed in place from a clone.
-    """
-    folder = ROOT / "notebooks"
-    found = sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("[!.]*/[!.]*.ipynb"))
-    if not found:
-        raise FileNotFoundError(f"no notebooks in {folder}; install in place from a clone: pip install -e .")
-    return tuple(found)
-
-
 def plan(wanted: Sequence[str], profile: str, *, output: Path) -> list[Run]:
-    """The runs that `wanted` asks for, in the repository's order; nothing wanted means all notebooks.
-
-    Args:
-        wanted: each `paper/experiment`, the notebook's path, or a paper alone for all of its notebooks.
-        profile: one of `settings.PROFILES`.
-        output: folder of the executed notebooks.
+    """The runs of `notebooks.chosen(wanted, profile)`, whose executed notebooks go to `output`.
 
     Raises:
-        ValueError: no such notebook or profile (the known ones are listed).
-        FileNotFoundError: a notebook named in full has no parameter file for the profile.
+        ValueError, FileNotFoundError: as `notebooks.chosen`.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
-    known, chosen, in_full = names(), set(), set()
-    for text in wanted:
-        name = _name(text)
-        matches = {n for n in known if n == name or n.startswith(f"{name}/")}
-        if not matches:
-            raise ValueError(f"unknown notebook {text!r}; known: {', '.join(known)}")
-        chosen |= matches
-        in_full |= {name} & matches
-    runs = [Run(name, profile, output) for name in known if not wanted or name in chosen]
-    for run in runs:
-        if run.name in in_full and not _has_params(run):
-            raise FileNotFoundError(f"{run.name} has no parameters for profile {profile!r}: no {run.params}")
-    return runs
+    return [Run(name, profile, output) for name in notebooks.chosen(wanted, profile)]
 
 
 def execute(run: Run) -> Outcome:
@@ -125,7 +91,7 @@ def execute(run: Run) -> Outcome:
     The working directory is the notebook's folder, as in JupyterLab.  A notebook without parameters for the
     profile is left out.  What an earlier run left is never taken for this one's.
     """
-    if not _has_params(run):
+    if not notebooks.has_profile(run.name, run.profile):
         return Outcome(run, None)
     run.executed.parent.mkdir(parents=True, exist_ok=True)
     run.executed.unlink(missing_ok=True)
@@ -153,17 +119,6 @@ def table(outcomes: Sequence[Outcome]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
-
-
-def _name(text: str) -> str:
-    """`paper/experiment` of a notebook named so, or by a path that ends so."""
-    if not text.endswith(".ipynb"):
-        return text.strip("/")
-    return "/".join(Path(text).resolve().parts[-2:]).removesuffix(".ipynb")
-
-
-def _has_params(run: Run) -> bool:
-    return run.params is None or run.params.is_file()
 
 
 def _command(run: Run) -> list[str]:

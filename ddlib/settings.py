@@ -81,18 +81,18 @@ def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
     sources = [source for source in namespace.get(IN_A_NOTEBOOK, []) if source.strip()]
     if sources:
         cells = _parameter_cells(sources)
-        declared = set().union(*(names for injected, names in cells if not injected))
+        own = set().union(*(names for injected, names in cells if not injected))
         injected = set().union(*(names for injected, names in cells if injected))
-        for name in sorted(injected - declared):
-            raise ValueError(_unknown(name, sorted(declared)))
+        for name in sorted(injected):
+            declared(name, own)
     elif IN_A_NOTEBOOK in namespace:  # a kernel that keeps no history, as nbval's, is given no parameters either
-        declared = PARAMETERS.keys() & namespace.keys()
+        own = PARAMETERS.keys() & namespace.keys()
     else:
-        declared = {name for name in namespace if not name.startswith("_")}
-    for name in sorted(declared):
+        own = {name for name in namespace if not name.startswith("_")}
+    for name in sorted(own):
         if name not in PARAMETERS:
             raise ValueError(_unknown(name, PARAMETERS))
-    return SimpleNamespace(**{name: checked(name, namespace[name], PARAMETERS[name]) for name in sorted(declared)})
+    return SimpleNamespace(**{name: checked(name, namespace[name], PARAMETERS[name]) for name in sorted(own)})
 
 
 def checked(name: str, value: Any, parameter: Parameter) -> Any:
@@ -202,6 +202,17 @@ def _literal_assignments(source: str) -> set[str]:
     except (SyntaxError, ValueError, AttributeError):
         return set()
     return {name for name, _ in names} if len(names) == len(body) else set()
+
+
+def declared(name: str, known: Collection[str]) -> str:
+    """`name`, if it is one of the parameters that a notebook declares.
+
+    Raises:
+        ValueError: it is not; the nearest one is offered.
+    """
+    if name not in known:
+        raise ValueError(_unknown(name, sorted(known)))
+    return name
 
 
 def _unknown(name: str, known: Collection[str]) -> str:

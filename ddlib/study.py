@@ -142,11 +142,15 @@ def _load(cell: Cell, split: str, workplace: Workplace) -> ImageSet:
 
 def _folder(cell: Cell, seed: int, workplace: Workplace) -> Path:
     """Named by the method's settings and version, the data's fingerprint and the seed; the evaluation counts not."""
-    train = train_set(cell, workplace)
     content = {k: v for k, v in cell.settings().items() if k not in ("protocol", "seeds")}
     needs = {name: _identity(builder) for name, builder in cell.method.needs.items()}
-    content |= {"needs": needs, "data": train.fingerprint, "seed": seed, "code": VERSION}
+    content |= {"needs": needs, "data": _fingerprint(cell, "train"), "seed": seed, "code": VERSION}
     return workplace.folder / "distilled" / store.key(content)
+
+
+def _fingerprint(cell: Cell, split: str) -> str:
+    """Of the pixels and labels; whitening, which takes minutes to fit, keeps it."""
+    return datasets.load(cell.dataset, split).fingerprint
 
 
 def _identity(builder: Any) -> dict[str, Any]:
@@ -168,8 +172,11 @@ def _prerequisite(cell: Cell, builder: Any, workplace: Workplace) -> dict[str, T
 
 def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
     """Where the evaluation of one seed of the cell is kept."""
-    test = _load(cell, "test", workplace)
-    content = {"protocol": asdict(cell.protocol), "test": test.fingerprint, "version": evaluate.VERSION}
+    content = {
+        "protocol": asdict(cell.protocol),
+        "test": _fingerprint(cell, "test"),
+        "version": evaluate.VERSION,
+    }
     return _folder(cell, seed, workplace) / f"evaluation-{store.key(content)}.json"
 
 

@@ -38,8 +38,9 @@ ALLOWED = {
     "estimate": DATA | {"methods", "evaluate", "loop", "cells"},
     "study": DATA | {"methods", "evaluate", "loop", "results", "settings", "provenance", "store", "cells", "estimate"},
     "report": {"results", "synthetic"},
-    "reproduce": {"results", "settings"},
-    "cli": {"datasets", "study", "results", "report", "reproduce", "settings"},
+    "notebooks": {"cells", "settings"},
+    "reproduce": {"results", "notebooks"},
+    "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ddlib import cli, reproduce, results
+from ddlib import cli, notebooks, reproduce, results
 
 
 @pytest.fixture
@@ -16,8 +16,7 @@ def repository(tmp_path, monkeypatch):
     """An empty repository in a temporary folder, taken for the real one; also the working directory."""
     for folder in ("notebooks/atom", "params/atom", "results/atom", "figures/atom"):
         (tmp_path / folder).mkdir(parents=True)
-    for module in (reproduce, cli):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     monkeypatch.setattr(reproduce, "OUTPUT", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path

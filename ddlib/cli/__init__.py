@@ -1,0 +1,44 @@
+"""The command `ddlib`: data sets, and notebooks run in bulk.
+
+    ddlib data list | get NAME | check [NAME]
+    ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [--output FOLDER]
+
+Exit codes: 0 all is well; 1 a notebook failed, or data are missing or differ; 2 the command was refused.
+A command imports what it needs when it is carried out, since torch takes seconds to import.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from ddlib.cli import data, reproduce
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command and return its exit code; an error is one line on stderr.
+
+    Args:
+        arguments: the words after `ddlib`; None: those of the process.
+    """
+    told = _parser().parse_args(arguments)
+    try:
+        return told.command(told)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"ddlib: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ddlib: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ddlib", description="Data sets, and notebooks run in bulk.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    for part in (data, reproduce):
+        part.add(commands)
+    return parser
