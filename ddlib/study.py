@@ -6,18 +6,20 @@ notebook whose cells were computed before.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ddlib import OUTPUT, datasets, estimate, evaluate, loop, results, store, synthetic
+from ddlib import OUTPUT, datasets, estimate, evaluate, files, pieces, results, store, synthetic
 from ddlib.cells import Cell, cells, deviations
 from ddlib.datasets import ImageSet
-from ddlib.provenance import peak_memory, provenance, reset_peak_memory
+from ddlib.files import Damaged
+from ddlib.locks import locked
+from ddlib.pieces import Piece, Workplace
+from ddlib.provenance import provenance
 from ddlib.results import Record
 from ddlib.settings import settings
 from ddlib.synthetic import SyntheticSet
@@ -26,28 +28,6 @@ __all__ = ["Cell", "Workplace", "cells", "deviations", "keep", "outlook", "run",
 
 VERSION = 1
 """Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where a study computes and keeps what it has computed.
-
-    device: "cpu", "cuda", "cuda:1", ...
-    folder: the store.
-    progress: whether loops show a bar.
-    """
-
-    device: str = "cpu"
-    folder: Path = field(default_factory=lambda: OUTPUT / "runs")
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device={self.device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-        for folder in (self.folder, OUTPUT / "results", OUTPUT / "figures"):
-            store.check_writable(folder)
 
 
 def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | None = None) -> list[Record]:
@@ -78,29 +58,25 @@ def keep(records: Sequence[Record], experiment: str, profile: str) -> Path:
 
 def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
     """What the cell's method distils at `seed`: from the store, or made now and kept there."""
-    folder = _folder(cell, seed, workplace)
-    path = folder / "synthetic.safetensors"
-    if path.exists() and (folder / "run.json").exists():
-        return synthetic.load(path).to(workplace.device)
-    train = train_set(cell, workplace)
-    prerequisites = {name: _prerequisite(cell, builder, workplace) for name, builder in cell.method.needs.items()}
-    reset_peak_memory(workplace.device)
-    begin = time.perf_counter()
-    state = cell.method.start(train, prerequisites, seed)
-    name = f"{cell.label}, {cell.dataset}, IPC {cell.ipc}, seed {seed}"
-    outcome = loop.run(cell.method, state, name=name, progress=workplace.progress)
-    synthetic.save(outcome.product, path)
-    made = {
-        "settings": cell.settings(),
-        "seed": seed,
-        "steps": cell.method.iterations,
-        "seconds": time.perf_counter() - begin,
-        "history": outcome.history,
-        "bytes_stored": outcome.product.bytes_stored,
-        "peak_memory_bytes": peak_memory(workplace.device),
-    }
-    store.write_json(folder / "run.json", made | {"provenance": provenance(workplace.device)})
-    return outcome.product
+    return pieces.product(_distillation(cell, seed, workplace), workplace).to(workplace.device)
+
+
+def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
+    def start() -> Any:
+        needs = {name: _prerequisite(cell, builder, workplace) for name, builder in cell.method.needs.items()}
+        return cell.method.start(train_set(cell, workplace), needs, seed)
+
+    return Piece(
+        folder=_folder(cell, seed, workplace),
+        name=f"{cell.label}, {cell.dataset}, IPC {cell.ipc}, seed {seed}",
+        product="synthetic.safetensors",
+        job=cell.method,
+        start=start,
+        save=synthetic.save,
+        load=synthetic.load,
+        about={"settings": cell.settings(), "seed": seed},
+        size=lambda made: made.bytes_stored,
+    )
 
 
 def loss_course(cell: Cell, seed: int, workplace: Workplace) -> list[tuple[int, float]]:
@@ -114,21 +90,64 @@ def fingerprint(chosen: SimpleNamespace) -> str:
 
 
 def evaluation(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
-    """Accuracies (percent) of fresh networks trained on the cell's synthetic set, and what that took."""
+    """Accuracies (percent) of fresh networks trained on the cell's synthetic set, and what that took.
+
+    Kept network by network: one that was killed goes on with the networks that are missing.
+    """
     path = evaluation_path(cell, seed, workplace)
-    kept = store.read_json(path)
-    if kept is None:
-        test = _load(cell, "test", workplace)
-        found = evaluate.evaluate(synthetic_set(cell, seed, workplace), test, cell.protocol, seed=seed)
-        kept = asdict(found) | {"protocol": asdict(cell.protocol), "provenance": provenance(workplace.device)}
-        store.write_json(path, kept)
+    try:
+        if _evaluated(path, cell):
+            return files.read_json(path)
+    except Damaged:
+        pass  # looked at again, and put aside, by whoever holds the lock
+    with locked(path.with_name(f".{path.stem}.lock"), f"evaluation of {cell.label}, IPC {cell.ipc}, seed {seed}"):
+        return _evaluate(cell, seed, workplace, _mended(path))
+
+
+def _mended(path: Path) -> dict[str, Any]:
+    """What is kept of an evaluation; nothing where it is missing or damaged."""
+    try:
+        return files.read_json(path) or {}
+    except Damaged as error:
+        store.put_aside(path, error)
+        return {}
+
+
+def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any]) -> dict[str, Any]:
+    """Train and test the networks that `kept` lacks, and keep each group of them as it is done."""
+    path = evaluation_path(cell, seed, workplace)
+    shown, test = synthetic_set(cell, seed, workplace), _load(cell, "test", workplace)
+    name = f"{cell.label}, {cell.dataset}, IPC {cell.ipc}, seed {seed}: evaluation"
+    for group in evaluate.groups(shown, test, cell.protocol):
+        if set(group) <= set(kept.get("networks", ())):
+            continue
+        epochs = len(group) * (cell.protocol.epochs + 1)
+        with pieces.progress(name, epochs, workplace, log=path.parent / "log.txt", unit="epoch") as report:
+            found = evaluate.evaluate(
+                shown, test, cell.protocol, seed=seed, networks=group, on_epoch=lambda done, _: report(done)
+            )
+        kept = _joined(kept, asdict(found))
+        kept |= {"protocol": asdict(cell.protocol), "provenance": provenance(workplace.device)}
+        files.write_json(path, kept)
     return kept
+
+
+def _joined(kept: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Two parts of one evaluation as one: networks beside networks, seconds added."""
+    lists = ("networks", "accuracies", "train_losses")
+    joined = {name: [*kept.get(name, ()), *found[name]] for name in lists}
+    return {**found, **joined, "seconds": kept.get("seconds", 0.0) + found["seconds"]}
+
+
+def _evaluated(path: Path, cell: Cell) -> bool:
+    kept = files.read_json(path)
+    return kept is not None and len(kept["networks"]) == cell.protocol.num_networks
 
 
 def _made(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
     """What is known of a distillation in the store."""
     synthetic_set(cell, seed, workplace)
-    return store.read_json(_folder(cell, seed, workplace) / "run.json")
+    return files.read_json(_folder(cell, seed, workplace) / "run.json")
 
 
 def train_set(cell: Cell, workplace: Workplace) -> ImageSet:
@@ -160,14 +179,19 @@ def _identity(builder: Any) -> dict[str, Any]:
 
 def _prerequisite(cell: Cell, builder: Any, workplace: Workplace) -> dict[str, Tensor]:
     """The artefact of `builder`, shared by all cells that ask for the same settings on the same data."""
-    train = train_set(cell, workplace)
-    content = _identity(builder) | {"data": train.fingerprint, "whitened": cell.whitened}
-    path = workplace.folder / builder.name / f"{store.key(content)}.safetensors"
-    if not path.exists():
-        state = builder.start(train, {}, builder.seed)
-        outcome = loop.run(builder, state, name=f"{builder.name}, {cell.dataset}", progress=workplace.progress)
-        store.write_tensors(path, outcome.product)
-    return store.read_tensors(path, workplace.device)
+    content = _identity(builder) | {"data": _fingerprint(cell, "train"), "whitened": cell.whitened}
+    piece = Piece(
+        folder=workplace.folder / builder.name / store.key(content),
+        name=f"{builder.name}, {cell.dataset}",
+        product=f"{builder.name}.safetensors",
+        job=builder,
+        start=lambda: builder.start(train_set(cell, workplace), {}, builder.seed),
+        save=lambda made, path: files.write_tensors(path, made),
+        load=lambda path: files.read_tensors(path, workplace.device)[0],
+        about={"settings": content, "seed": builder.seed},
+        size=lambda made: sum(tensor.nbytes for tensor in made.values()),
+    )
+    return pieces.product(piece, workplace)
 
 
 def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
@@ -193,8 +217,18 @@ def outlook(cells: Sequence[Cell], workplace: Workplace) -> str:
 
 
 def finished(cell: Cell, workplace: Workplace) -> bool:
-    """Whether every seed of the cell is distilled and evaluated."""
-    return all(evaluation_path(cell, seed, workplace).exists() for seed in cell.seeds)
+    """Whether every seed of the cell is distilled and evaluated; damaged files count as nothing."""
+    return all(seed_finished(cell, seed, workplace) for seed in cell.seeds)
+
+
+def seed_finished(cell: Cell, seed: int, workplace: Workplace) -> bool:
+    """Whether one seed of the cell is distilled and evaluated."""
+    path = evaluation_path(cell, seed, workplace)
+    names = ("run.json", "synthetic.safetensors")
+    try:
+        return all((path.parent / name).exists() for name in names) and _evaluated(path, cell)
+    except Damaged:
+        return False
 
 
 def _compute(cell: Cell, workplace: Workplace) -> Record:
@@ -238,4 +272,4 @@ def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: 
 def _estimate(cell: Cell, workplace: Workplace) -> float:
     """Hours that the cell's open seeds would take, from a few steps of each kind of its work, measured once."""
     per_seed = estimate.seconds(cell, train_set(cell, workplace), _load(cell, "test", workplace))
-    return per_seed * sum(not evaluation_path(cell, seed, workplace).exists() for seed in cell.seeds) / 3600
+    return per_seed * sum(not seed_finished(cell, seed, workplace) for seed in cell.seeds) / 3600
