@@ -133,6 +133,21 @@ def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
     return {name: tensor.to(device) for name, tensor in tensors.items()}, about
 
 
+def read_about(path: Path) -> dict[str, Any] | None:
+    """What is said about the tensors of a file, unchecked and without reading them; None where there is no file.
+
+    Raises:
+        Damaged: the header cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})[HEADER])["about"]
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+        raise Damaged(path, f"is truncated or not a safetensors file of ddlib's: {error}") from error
+
+
 def canonical(content: Mapping[str, Any]) -> str:
     """`content` as JSON with sorted keys, the same before it is written and after it is read.
 

@@ -48,6 +48,19 @@ def locked(path: Path, what: str, *, poll: float = 0.5) -> Iterator[None]:
         lock.release()
 
 
+def holder(path: Path) -> str | None:
+    """Who holds the lock at `path`, in words; None if nobody does."""
+    if not path.exists():
+        return None
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _said(path.with_name(path.name + ".owner")) or "another process"
+    lock.release()
+    return None
+
+
 def _acquire(lock: FileLock, owner: Path, what: str, poll: float) -> None:
     try:
         lock.acquire(timeout=0)

@@ -96,7 +96,8 @@ def run(
             if checkpoint is not None and (interrupt.pending or checkpoint.due()):
                 _finite(metrics, name=name, step=state.step)
                 outcome.seconds = time.perf_counter() - begin
-                checkpoint.write(*_saved(state, outcome))
+                tensors, about = _saved(state, outcome)
+                checkpoint.write(tensors, about | {"name": name, "iterations": job.iterations})
             if interrupt.pending:
                 _tell(report, f"signal {interrupt.pending} at step {state.step}: saved")
                 interrupt.deliver()

@@ -133,6 +133,8 @@ def _made(piece: Piece, workplace: Workplace) -> Any:
     path = piece.folder / piece.product
     piece.save(outcome.product, path)
     made = {
+        "name": piece.name,
+        "product": piece.product,
         **piece.about,
         "steps": piece.job.iterations,
         "seconds": before + outcome.seconds,

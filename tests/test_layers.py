@@ -46,9 +46,10 @@ ALLOWED = {
     | {"methods", "evaluate", "results", "settings", "provenance", "cells", "estimate"}
     | {"files", "store", "locks", "pieces"},
     "report": {"results", "synthetic"},
+    "inventory": {"files", "synthetic", "locks"},
     "notebooks": {"cells", "settings"},
     "reproduce": {"results", "notebooks"},
-    "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings"},
+    "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "inventory", "settings"},
     "__main__": {"cli"},
     "__init__": set(),
 }

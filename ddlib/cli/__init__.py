@@ -1,6 +1,7 @@
-"""The command `ddlib`: data sets, and notebooks run in bulk.
+"""The command `ddlib`: data sets, notebooks run in bulk, and the store of what they computed.
 
     ddlib data list | get NAME | check [NAME]
+    ddlib runs list | show KEY | clean [KEY ...]
     ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [--output FOLDER]
 
 Exit codes: 0 all is well; 1 a notebook failed, or data are missing or differ; 2 the command was refused.
@@ -12,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddlib.cli import data, reproduce
+from ddlib.cli import data, reproduce, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ddlib", description="Data sets, and notebooks run in bulk.")
+    parser = argparse.ArgumentParser(prog="ddlib", description="Data sets, notebooks run in bulk, and the store.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for part in (data, reproduce):
+    for part in (data, reproduce, runs):
         part.add(commands)
     return parser
