@@ -5,7 +5,7 @@ notebook whose cells were computed before.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from ddlib import OUTPUT, datasets, estimate, evaluate, files, pieces, results, 
 from ddlib.cells import Cell, cells, deviations
 from ddlib.datasets import ImageSet
 from ddlib.files import Damaged
-from ddlib.locks import locked
+from ddlib.locks import holder, locked
 from ddlib.pieces import Piece, Workplace
 from ddlib.provenance import provenance
 from ddlib.results import Record
@@ -33,20 +33,32 @@ VERSION = 1
 def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | None = None) -> list[Record]:
     """The record of every cell, in order: from the store where it is finished, else computed now.
 
+    A cell that another process works on comes last, so that several processes share one table.
+
     Args:
         budget_hours: cells that, by estimate, would not finish within what is left of this are not begun; their
             verdict is NOT RUN and their cost states the estimate.  None: no limit.
     """
     begin = time.perf_counter()
-    records = []
-    for cell in cells:
-        if budget_hours is not None and not finished(cell, workplace):
-            left = budget_hours - (time.perf_counter() - begin) / 3600
-            if _estimate(cell, workplace) > left:
-                records.append(_not_run(cell, workplace))
-                continue
-        records.append(_compute(cell, workplace))
-    return records
+    records: dict[int, Record] = {}
+    while len(records) < len(cells):
+        position = _next(cells, records, workplace)
+        cell = cells[position]
+        left = None if budget_hours is None else budget_hours - (time.perf_counter() - begin) / 3600
+        fits = left is None or finished(cell, workplace) or _estimate(cell, workplace) <= left
+        records[position] = (_compute if fits else _not_run)(cell, workplace)
+    return [records[position] for position in range(len(cells))]
+
+
+def _next(cells: Sequence[Cell], done: Container[int], workplace: Workplace) -> int:
+    """The position of the first cell to do that no other process works on, or else of the first to do."""
+    todo = [position for position in range(len(cells)) if position not in done]
+    return next((position for position in todo if not _under_way(cells[position], workplace)), todo[0])
+
+
+def _under_way(cell: Cell, workplace: Workplace) -> bool:
+    folders = [_folder(cell, seed, workplace) for seed in cell.seeds if not seed_finished(cell, seed, workplace)]
+    return any(holder(lock) is not None for folder in folders for lock in folder.glob(".*lock"))
 
 
 def keep(records: Sequence[Record], experiment: str, profile: str) -> Path:
