@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddlib import files, study
+from ddlib import files, study, work
 from ddlib.settings import settings
 
 CHOSEN = {
@@ -41,7 +41,7 @@ STARTED = {
 """Kind -> what there is once a first part of it is kept."""
 
 
-def work(kind, folder):
+def labour(kind, folder):
     """One piece of real work in a store of its own, on one thread, with a checkpoint after each step."""
     torch.set_num_threads(1)
     row, evaluation = KINDS[kind]
@@ -49,7 +49,7 @@ def work(kind, folder):
     (cell,) = study.cells(settings(told), paper="atom", table="main")
     workplace = study.Workplace("cpu", folder=Path(folder), progress="none", checkpoint_seconds=0)
     if kind == "evaluation":
-        study.evaluation(cell, 0, workplace)
+        work.evaluation(cell, 0, workplace)
     else:
         study.synthetic_set(cell, 0, workplace)
 
@@ -62,7 +62,7 @@ def start():
     begun = []
 
     def begin(kind, folder):
-        process = context.Process(target=work, args=(kind, str(folder)))
+        process = context.Process(target=labour, args=(kind, str(folder)))
         process.start()
         begun.append(process)
         return process

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ddlib import datasets, locks, pieces, results, store, study, synthetic
+from ddlib import datasets, locks, pieces, results, store, study, synthetic, work
 from ddlib.settings import settings
 
 CHOSEN = {
@@ -131,7 +131,7 @@ def test_a_run_records_every_network_and_a_second_one_computes_nothing(workplace
         assert record.deviations[0] == "digits instead of cifar10"
         assert {"commit", "dirty", "versions", "device", "data"} <= record.provenance.keys()
         assert record.cost["images_shown"] == 10 and record.cost["bytes_stored"] > 0
-    monkeypatch.setattr(study.evaluate, "evaluate", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(work.evaluate, "evaluate", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(pieces.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
     again = study.run(cells(), workplace)
     assert [record.accuracies for record in again] == [record.accuracies for record in records]
@@ -141,20 +141,20 @@ def test_a_cell_that_another_process_works_on_comes_last(workplace, monkeypatch)
     begun = []
     compute = study._compute
     monkeypatch.setattr(study, "_compute", lambda cell, place: (begun.append(cell.label), compute(cell, place))[1])
-    monkeypatch.setattr(study, "_under_way", lambda cell, _: cell.label == "Random" and len(begun) < 2)
+    monkeypatch.setattr(work, "under_way", lambda cell, _: cell.label == "Random" and len(begun) < 2)
     records = study.run(cells(), workplace)
     assert begun == ["Herding", "ATOM", "Random"] and [r.label for r in records] == ["Random", "Herding", "ATOM"]
 
 
 def test_work_under_way_is_seen_by_its_lock_and_finished_work_never_is(workplace):
     cell = cells()[0]
-    lock = study._folder(cell, 1, workplace) / ".lock"
+    lock = work._folder(cell, 1, workplace) / ".lock"
     with locks.locked(lock, "the work"):
-        assert study._under_way(cell, workplace)
-    assert not study._under_way(cell, workplace)
+        assert work.under_way(cell, workplace)
+    assert not work.under_way(cell, workplace)
     study.run([cell], workplace)
     with locks.locked(lock, "the work"):
-        assert not study._under_way(cell, workplace)
+        assert not work.under_way(cell, workplace)
 
 
 def test_records_round_trip_through_their_file(workplace, tmp_path):
