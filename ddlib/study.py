@@ -8,21 +8,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddlib import OUTPUT, datasets, estimate, evaluate, loop, results, store, synthetic
-from ddlib.cells import Cell, cells, deviations
+from ddlib import OUTPUT, codeprint, datasets, estimate, evaluate, loop, results, store, synthetic
+from ddlib.cells import Cell, cells, deviations, fingerprint
 from ddlib.datasets import ImageSet
-from ddlib.provenance import peak_memory, provenance, reset_peak_memory
+from ddlib.memory import peak_memory, reset_peak_memory
+from ddlib.provenance import checkout, provenance
 from ddlib.results import Record
 from ddlib.settings import settings
 from ddlib.synthetic import SyntheticSet
 
-__all__ = ["Cell", "Workplace", "cells", "deviations", "keep", "outlook", "run", "settings", "synthetic_set"]
+__all__ = [
+    "Cell", "Workplace", "cells", "deviations", "fingerprint", "keep", "outlook", "run", "settings", "synthetic_set",
+]  # fmt: skip
 
 VERSION = 1
 """Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""
@@ -48,6 +50,7 @@ class Workplace:
             raise ValueError(f"device={self.device!r} cannot be used here: {str(error).splitlines()[0]}") from error
         for folder in (self.folder, OUTPUT / "results", OUTPUT / "figures"):
             store.check_writable(folder)
+        checkout()  # asked before the work begins: what is edited while it runs made none of its numbers
 
 
 def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | None = None) -> list[Record]:
@@ -99,18 +102,14 @@ def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
         "bytes_stored": outcome.product.bytes_stored,
         "peak_memory_bytes": peak_memory(workplace.device),
     }
-    store.write_json(folder / "run.json", made | {"provenance": provenance(workplace.device)})
+    origin = provenance(workplace.device, codeprint.distillation(type(cell.method)))
+    store.write_json(folder / "run.json", made | {"provenance": origin})
     return outcome.product
 
 
 def loss_course(cell: Cell, seed: int, workplace: Workplace) -> list[tuple[int, float]]:
     """(step, loss) while the cell's set was distilled at `seed`; empty for a method without a loss."""
     return [tuple(point) for point in _made(cell, seed, workplace)["history"].get("loss", [])]
-
-
-def fingerprint(chosen: SimpleNamespace) -> str:
-    """A stable name for a notebook's parameters."""
-    return store.key(vars(chosen))
 
 
 def evaluation(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
@@ -120,7 +119,8 @@ def evaluation(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
     if kept is None:
         test = _load(cell, "test", workplace)
         found = evaluate.evaluate(synthetic_set(cell, seed, workplace), test, cell.protocol, seed=seed)
-        kept = asdict(found) | {"protocol": asdict(cell.protocol), "provenance": provenance(workplace.device)}
+        origin = provenance(workplace.device, codeprint.EVALUATION)
+        kept = asdict(found) | {"protocol": asdict(cell.protocol), "provenance": origin}
         store.write_json(path, kept)
     return kept
 
@@ -210,8 +210,9 @@ def _compute(cell: Cell, workplace: Workplace) -> Record:
         "images_shown": evaluations[0]["images_shown"],
     }
     accuracies = [accuracy for e in evaluations for accuracy in e["accuracies"]]
-    made = {"data": train_set(cell, workplace).fingerprint, "distilled": runs[-1]["provenance"]}
-    return _record(cell, accuracies, cost, evaluations[-1]["provenance"] | made)
+    made = results.joined(e["provenance"] for e in evaluations)
+    distilled = results.joined(made["provenance"] for made in runs)
+    return _record(cell, accuracies, cost, made | {"distilled": distilled})
 
 
 def _not_run(cell: Cell, workplace: Workplace) -> Record:
@@ -219,7 +220,8 @@ def _not_run(cell: Cell, workplace: Workplace) -> Record:
     return _record(cell, [], cost, provenance(workplace.device))
 
 
-def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: Mapping[str, Any]) -> Record:
+def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: dict[str, Any]) -> Record:
+    data = _fingerprint(cell, "train")
     where = {"table": cell.table, "method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
     return Record.of(
         accuracies,
@@ -231,7 +233,7 @@ def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: 
         reference=results.find(cell.paper, **where),
         deviations=deviations(cell),
         cost=cost,
-        provenance=made,
+        provenance=made | {"parameters": cell.parameters, "data": data, "seeds": list(cell.seeds)},
     )
 
 

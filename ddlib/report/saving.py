@@ -1,6 +1,7 @@
 """Figures as files: PNG and vector, with their provenance inside."""
 
 import json
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -8,6 +9,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image, UnidentifiedImageError
 
 from ddlib import OUTPUT
 from ddlib.report.style import footer, render, styled
@@ -58,6 +60,34 @@ def save(
     else:
         vector.unlink(missing_ok=True)
     return tuple(paths)
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """What `save` wrote into a figure's file on where its numbers come from; empty if it was told nothing.
+
+    Raises:
+        ValueError: the file is neither PNG nor SVG, is damaged, or carries none; the message names it.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    readers = {".png": _png_text, ".svg": _svg_text}
+    if path.suffix not in readers:
+        raise ValueError(f"path={str(path)!r}; allowed: a .png or .svg file")
+    try:
+        return json.loads(readers[path.suffix](path))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} carries no provenance") from error
+    except (ValueError, SyntaxError, UnidentifiedImageError) as error:  # in its JSON, its XML or its image data
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _png_text(path: Path) -> str:
+    with Image.open(path, formats=["PNG"]) as image:
+        return image.info["provenance"]
+
+
+def _svg_text(path: Path) -> str:
+    return ElementTree.parse(path).find(".//{http://purl.org/dc/elements/1.1/}description").text
 
 
 def _checked(name: str) -> PurePosixPath:
