@@ -44,7 +44,8 @@ ALLOWED = {
     "report": {"results", "synthetic"},
     "notebooks": {"cells", "settings"},
     "reproduce": {"results", "notebooks"},
-    "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings"},
+    "stale": {"results", "report", "methods", "notebooks", "cells", "settings", "codeprint"},
+    "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings", "stale"},
     "__main__": {"cli"},
     "__init__": set(),
 }
