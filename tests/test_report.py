@@ -283,6 +283,20 @@ def test_files_carry_their_provenance_and_no_date(tmp_path):
         report.save(draw("bars"), "x", provenance={"loss": float("nan")}, folder=tmp_path)
 
 
+def test_a_long_footer_does_not_widen_the_figure(tmp_path):
+    several = PROVENANCE | {
+        "commit": [f"{i}23456789" for i in range(9)],
+        "device": ["CPU x86_64, 16 threads", "H" * 40],
+    }
+    for kind in ("bars", "images"):
+        sizes = []
+        for name, told in (("short", {"commit": "a123456"}), ("long", several)):
+            with Image.open(report.save(draw(kind), name, provenance=told, folder=tmp_path)[0]) as image:
+                sizes.append(image.size)
+        assert sizes[1][1] > sizes[0][1]
+        assert sizes[1][0] == sizes[0][0] or kind == "images"  # three tiles are narrower than the narrowest line
+
+
 @pytest.mark.parametrize("kind", ["bars", "images"])
 def test_provenance_is_read_back_from_either_file(tmp_path, kind):
     told = PROVENANCE | {"device": '<CPU> & "GPU" ü', "commit": ["a", None], "distilled": {"seeds": [0, 1]}}

@@ -1,6 +1,7 @@
 """Figures as files: PNG and vector, with their provenance inside."""
 
 import json
+import textwrap
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ LIMIT = 200_000
 
 RESOLUTIONS = (220, 180, 150, 120, 100, 80)
 """Dots per inch, the first of which keeps a PNG within `LIMIT` is taken."""
+
+LETTERS, NARROW = 20, 60
+"""Of small print: how many go on an inch, and on the narrowest line."""
 
 
 def save(
@@ -107,13 +111,14 @@ def _png(fig: Figure, name: str, metadata: Mapping[str, str]) -> bytes:
 
 @contextmanager
 def _footed(fig: Figure, text: str) -> Iterator[None]:
-    """`fig` with a line of small print below everything else, inside the block."""
+    """`fig` with small print below everything else, no wider than it, inside the block."""
     if not text:
         yield
         return
     with styled():
         box = fig.get_tightbbox(FigureCanvasAgg(fig).get_renderer())
         width, height = fig.get_size_inches()
+        text = textwrap.fill(text, max(NARROW, int(LETTERS * box.width)))
         print_ = fig.text(
             box.x0 / width, (box.y0 - 0.08) / height, text, fontsize=6, color="#666666", va="top", parse_math=False
         )
