@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ddlib import store
-from ddlib.files import Damaged, read_tensors, write_tensors
+from ddlib.files import Damaged
+from ddlib.tensors import read_tensors, write_tensors
 
 SHARE = 50
 """A checkpoint that takes t seconds to write is not renewed before 50 t: at most 2 % of the time goes into it."""

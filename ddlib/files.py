@@ -10,14 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
-HEADER = "ddlib"
-"""The entry of a safetensors file's metadata that holds ours."""
-
 
 class Damaged(ValueError):
     """A file is not what was written to it.
@@ -74,7 +66,7 @@ def cannot_write(path: Path, error: OSError) -> OSError:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` as JSON with its checksum, whole or not at all."""
-    sealed = {**content, "sha256": _checksum(content, {})}
+    sealed = {**content, "sha256": _checksum(content)}
     write_whole(path, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False).encode())
 
 
@@ -90,62 +82,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise Damaged(path, f"is not whole: {error}") from error
-    if not isinstance(content, dict) or content.pop("sha256", None) != _checksum(content, {}):
+    if not isinstance(content, dict) or content.pop("sha256", None) != _checksum(content):
         raise Damaged(path, "is damaged: its content is not what was written")
     return content
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
-    """Write named tensors, and plain JSON about them, as one safetensors file with its checksum, whole or not at all.
-
-    Args:
-        tensors: on any device; views are written out.
-        about: kept in the file's header.
-    """
-    dense = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
-    header = {"about": dict(about or {}), "sha256": _checksum(about or {}, dense)}
-    with whole(path) as part:
-        safetensors.torch.save_file(dense, part, {HEADER: json.dumps(header, allow_nan=False)})
-
-
-def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` wrote: the tensors on `device`, and what was said about them.
-
-    Raises:
-        FileNotFoundError: there is no file.
-        Damaged: the file is not what was written; the message names it.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, ValueError, OSError) as error:
-        raise Damaged(path, f"is truncated or not a safetensors file of ddlib's: {error}") from error
-    if not isinstance(header, dict):
-        raise Damaged(path, f"is not a file of ddlib's: its header has no entry {HEADER!r}")
-    about = header.get("about")
-    if not isinstance(about, dict) or header.get("sha256") != _checksum(about, tensors):
-        raise Damaged(path, "is damaged: its content is not what was written")
-    return {name: tensor.to(device) for name, tensor in tensors.items()}, about
-
-
-def read_about(path: Path) -> dict[str, Any] | None:
-    """What is said about the tensors of a file, unchecked and without reading them; None where there is no file.
-
-    Raises:
-        Damaged: the header cannot be read.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})[HEADER])["about"]
-    except FileNotFoundError:
-        return None
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise Damaged(path, f"is truncated or not a safetensors file of ddlib's: {error}") from error
 
 
 def canonical(content: Mapping[str, Any]) -> str:
@@ -157,11 +96,5 @@ def canonical(content: Mapping[str, Any]) -> str:
     return json.dumps(json.loads(json.dumps(content, allow_nan=False)), sort_keys=True)
 
 
-def _checksum(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the JSON and over names, types, shapes and values of the tensors, which lie dense on the CPU."""
-    digest = hashlib.sha256(canonical(content).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(content).encode()).hexdigest()

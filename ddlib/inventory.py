@@ -10,6 +10,7 @@ from typing import Any
 from ddlib import files, synthetic
 from ddlib.files import Damaged
 from ddlib.locks import holder
+from ddlib.tensors import read_about, read_tensors
 
 RUN, CHECKPOINT, LOG, LOCKS = "run.json", "checkpoint.safetensors", "log.txt", ".*lock"
 
@@ -139,7 +140,7 @@ def _state(folder: Path) -> tuple[str, str, dict[str, Any]]:
     who = _worker(folder)
     try:
         made = files.read_json(folder / RUN)
-        about = made or files.read_about(folder / CHECKPOINT) or {}
+        about = made or read_about(folder / CHECKPOINT) or {}
     except Damaged as error:
         return "damaged", error.path.name, {}
     step = f"step {about['step']} of {about['iterations']}" if "step" in about else ""
@@ -153,4 +154,4 @@ def _state(folder: Path) -> tuple[str, str, dict[str, Any]]:
 def _reader(path: Path) -> Callable[[Path], Any] | None:
     if path.name == "synthetic.safetensors":
         return synthetic.load
-    return {".json": files.read_json, ".safetensors": files.read_tensors}.get(path.suffix)
+    return {".json": files.read_json, ".safetensors": read_tensors}.get(path.suffix)

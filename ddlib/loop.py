@@ -38,14 +38,14 @@ class Outcome:
     history: metric name -> list of (step, value), sampled every `every` steps, first and last included.
     snapshots: step -> what `snapshot` returned there.
     seconds: wall time of the steps, over all sittings.
-    begun_at: the step at which each sitting began; more than one where the job was killed and went on.
+    sittings: the step at which each began and what was said of it; more than one where the job was killed and went on.
     """
 
     product: Any = None
     history: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     snapshots: dict[int, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
-    begun_at: list[int] = field(default_factory=list)
+    sittings: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run(
@@ -58,6 +58,7 @@ def run(
     snapshot_steps: tuple[int, ...] = (),
     report: Report | None = None,
     checkpoint: Checkpoint | None = None,
+    sitting: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Take the remaining steps of `job` from `state`, or from its checkpoint, then finish it.
 
@@ -73,6 +74,7 @@ def run(
         snapshot: called with the state after each step named in `snapshot_steps`; step 0 is the start.
         report: called after each step with the steps taken and the last loss that was read.
         checkpoint: where the state is saved, now and then.  It is left there, for whoever keeps the product.
+        sitting: said of this sitting in the outcome, as plain JSON.
 
     Raises:
         FloatingPointError: a metric is not finite; the message names the job, the step and the metric.  Such a state
@@ -81,6 +83,7 @@ def run(
     """
     every = every or max(1, job.iterations // 100)
     outcome = _resumed(state, checkpoint)
+    outcome.sittings.append({"step": state.step, **(sitting or {})})
     begin = time.perf_counter() - outcome.seconds
     with Deferred() if checkpoint is not None else _Never() as interrupt:
         while True:
@@ -127,7 +130,7 @@ def _saved(state: Any, outcome: Outcome) -> tuple[dict[str, Tensor], dict[str, A
     """The state and the course so far, as tensors and plain JSON."""
     tensors = {f"state.{name}": tensor for name, tensor in state.state_dict().items()}
     tensors |= {f"snapshot.{step}": tensor for step, tensor in outcome.snapshots.items()}
-    about = {"history": outcome.history, "seconds": outcome.seconds, "begun_at": outcome.begun_at, "step": state.step}
+    about = {"history": outcome.history, "seconds": outcome.seconds, "sittings": outcome.sittings, "step": state.step}
     return tensors, about
 
 
@@ -135,12 +138,12 @@ def _resumed(state: Any, checkpoint: Checkpoint | None) -> Outcome:
     """The course so far, with `state` brought to where the checkpoint stands."""
     found = checkpoint.read() if checkpoint is not None else None
     if found is None:
-        return Outcome(begun_at=[state.step])
+        return Outcome()
     tensors, about = found
     state.load_state_dict({n.removeprefix("state."): t for n, t in tensors.items() if n.startswith("state.")})
     snapshots = {int(n.removeprefix("snapshot.")): t for n, t in tensors.items() if n.startswith("snapshot.")}
     history = {name: [tuple(point) for point in points] for name, points in about["history"].items()}
-    return Outcome(None, history, snapshots, about["seconds"], [*about["begun_at"], state.step])
+    return Outcome(None, history, snapshots, about["seconds"], about["sittings"])
 
 
 def _note(history: dict, metrics: Mapping[str, Any], *, name: str, step: int) -> None:

@@ -11,7 +11,7 @@ A piece has a folder:
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from ddlib import OUTPUT, files, loop, store
 from ddlib.checkpoint import Checkpoint
 from ddlib.files import Damaged
 from ddlib.locks import locked
+from ddlib.memory import peak_memory, reset_peak_memory
 from ddlib.progress import MODES, Progress
-from ddlib.provenance import device_name, peak_memory, provenance, reset_peak_memory
+from ddlib.provenance import checkout, device_name, provenance
 
 LOG = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Workplace:
             raise ValueError(f"device={self.device!r} cannot be used here: {str(error).splitlines()[0]}") from error
         for folder in (self.folder, OUTPUT / "results", OUTPUT / "figures"):
             store.check_writable(folder)
+        checkout()  # asked before the work begins: what is edited while it runs made none of its numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ class Piece:
     start: gives the state before the first step, with whatever that needs made beforehand.
     save, load: write the product to a path, and read it.
     about: settings, for `run.json`.
+    code: the modules whose code decides the product, for `provenance`.
     size: bytes of a product.
     """
 
@@ -78,6 +81,7 @@ class Piece:
     save: Callable[[Any, Path], None]
     load: Callable[[Path], Any]
     about: Mapping[str, Any]
+    code: Sequence[str]
     size: Callable[[Any], int]
 
 
@@ -128,8 +132,9 @@ def _made(piece: Piece, workplace: Workplace) -> Any:
     checkpoint = Checkpoint(piece.folder / "checkpoint.safetensors", workplace.checkpoint_seconds)
     with progress(piece.name, piece.job.iterations, workplace, log=piece.folder / "log.txt") as report:
         report.note(f"{piece.name}: {piece.job.iterations} steps on {device_name(workplace.device)}")
-        outcome = _driven(piece, state, report, checkpoint)
-        report.note(f"finished after {outcome.seconds:.1f} s of steps, begun at {outcome.begun_at}")
+        outcome = _driven(piece, state, report, checkpoint, provenance(workplace.device, piece.code))
+        sittings = f" in {len(outcome.sittings)} sittings" if len(outcome.sittings) > 1 else ""
+        report.note(f"finished after {outcome.seconds:.1f} s of steps{sittings}")
     path = piece.folder / piece.product
     piece.save(outcome.product, path)
     made = {
@@ -138,20 +143,23 @@ def _made(piece: Piece, workplace: Workplace) -> Any:
         **piece.about,
         "steps": piece.job.iterations,
         "seconds": before + outcome.seconds,
-        "begun_at": outcome.begun_at,
+        "sittings": outcome.sittings,
         "history": outcome.history,
         "bytes_stored": piece.size(outcome.product),
         "peak_memory_bytes": peak_memory(workplace.device),
     }
-    files.write_json(piece.folder / "run.json", made | {"provenance": provenance(workplace.device)})
+    files.write_json(piece.folder / "run.json", made)
     checkpoint.remove()
     return piece.load(path)
 
 
-def _driven(piece: Piece, state: Any, report: Progress, checkpoint: Checkpoint) -> loop.Outcome:
+def _driven(
+    piece: Piece, state: Any, report: Progress, checkpoint: Checkpoint, origin: Mapping[str, Any]
+) -> loop.Outcome:
     """The loop, with what stops it noted in the log."""
+    told = {"name": piece.name, "report": report, "checkpoint": checkpoint, "sitting": {"provenance": origin}}
     try:
-        return loop.run(piece.job, state, name=piece.name, report=report, checkpoint=checkpoint)
+        return loop.run(piece.job, state, **told)
     except BaseException as error:
         report.note(f"stopped at step {state.step}: {type(error).__name__} {error}".rstrip())
         raise

@@ -7,11 +7,10 @@ notebook whose cells were computed before.
 import time
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from ddlib import OUTPUT, estimate, results, store, work
-from ddlib.cells import Cell, cells, deviations
+from ddlib import OUTPUT, estimate, results, work
+from ddlib.cells import Cell, cells, deviations, fingerprint
 from ddlib.pieces import Workplace
 from ddlib.provenance import provenance
 from ddlib.results import Record
@@ -57,11 +56,6 @@ def keep(records: Sequence[Record], experiment: str, profile: str) -> Path:
     return path
 
 
-def fingerprint(chosen: SimpleNamespace) -> str:
-    """A stable name for a notebook's parameters."""
-    return store.key(vars(chosen))
-
-
 def outlook(cells: Sequence[Cell], workplace: Workplace) -> str:
     """What a run of `cells` would take from here: one line, for a notebook to show before it begins."""
     open_cells = [cell for cell in cells if not finished(cell, workplace)]
@@ -87,8 +81,9 @@ def _compute(cell: Cell, workplace: Workplace) -> Record:
         "images_shown": evaluations[0]["images_shown"],
     }
     accuracies = [accuracy for e in evaluations for accuracy in e["accuracies"]]
-    made = {"data": work.train_set(cell, workplace).fingerprint, "distilled": runs[-1]["provenance"]}
-    return _record(cell, accuracies, cost, evaluations[-1]["provenance"] | made)
+    judged = results.joined(e["provenance"] for e in evaluations)
+    distilled = results.joined(sitting["provenance"] for made in runs for sitting in made["sittings"])
+    return _record(cell, accuracies, cost, judged | {"distilled": distilled})
 
 
 def _not_run(cell: Cell, workplace: Workplace) -> Record:
@@ -96,7 +91,8 @@ def _not_run(cell: Cell, workplace: Workplace) -> Record:
     return _record(cell, [], cost, provenance(workplace.device))
 
 
-def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: Mapping[str, Any]) -> Record:
+def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: dict[str, Any]) -> Record:
+    data = work.fingerprint_of(cell, "train")
     where = {"table": cell.table, "method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
     return Record.of(
         accuracies,
@@ -108,7 +104,7 @@ def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: 
         reference=results.find(cell.paper, **where),
         deviations=deviations(cell),
         cost=cost,
-        provenance=made,
+        provenance=made | {"parameters": cell.parameters, "data": data, "seeds": list(cell.seeds)},
     )
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddlib import files
 from ddlib.augment import draw
+from ddlib.tensors import read_tensors, write_tensors
 from ddlib.zca import ZCA, ValueSpace
 
 FORMAT = "ddlib.synthetic"
@@ -126,7 +126,7 @@ def save(synthetic: SyntheticSet, path: str | Path) -> None:
         "learning_rate": synthetic.learning_rate,
         "provenance": dict(synthetic.provenance),
     }
-    files.write_tensors(Path(path), tensors, header)
+    write_tensors(Path(path), tensors, header)
 
 
 def load(path: str | Path) -> SyntheticSet:
@@ -144,7 +144,7 @@ def load(path: str | Path) -> SyntheticSet:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no synthetic set at {path}")
-    tensors, header = files.read_tensors(Path(path))
+    tensors, header = read_tensors(Path(path))
     if header.get("format") != FORMAT:
         raise ValueError(f"{path} holds no synthetic set: its header does not say {FORMAT!r}")
     try:

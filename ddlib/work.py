@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ddlib import datasets, evaluate, files, pieces, store, synthetic
+from ddlib import codeprint, datasets, evaluate, files, pieces, store, synthetic
 from ddlib.cells import Cell
 from ddlib.datasets import ImageSet
 from ddlib.files import Damaged
@@ -18,6 +18,7 @@ from ddlib.locks import holder, locked
 from ddlib.pieces import Piece, Workplace
 from ddlib.provenance import provenance
 from ddlib.synthetic import SyntheticSet
+from ddlib.tensors import read_tensors, write_tensors
 
 VERSION = 1
 """Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""
@@ -42,6 +43,7 @@ def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
         save=synthetic.save,
         load=synthetic.load,
         about={"settings": cell.settings(), "seed": seed},
+        code=codeprint.distillation(type(cell.method)),
         size=lambda made: made.bytes_stored,
     )
 
@@ -95,7 +97,7 @@ def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any])
                 shown, test, cell.protocol, seed=seed, networks=group, on_epoch=lambda done, _: report(done)
             )
         kept = _joined(kept, asdict(found))
-        kept |= {"protocol": asdict(cell.protocol), "provenance": provenance(workplace.device)}
+        kept |= {"protocol": asdict(cell.protocol), "provenance": provenance(workplace.device, codeprint.EVALUATION)}
         files.write_json(path, kept)
     return kept
 
@@ -184,9 +186,10 @@ def _prerequisite(cell: Cell, builder: Any, workplace: Workplace) -> dict[str, T
         product=f"{builder.name}.safetensors",
         job=builder,
         start=lambda: builder.start(train_set(cell, workplace), {}, builder.seed),
-        save=lambda made, path: files.write_tensors(path, made),
-        load=lambda path: files.read_tensors(path, workplace.device)[0],
+        save=lambda made, path: write_tensors(path, made),
+        load=lambda path: read_tensors(path, workplace.device)[0],
         about={"settings": content, "seed": builder.seed},
+        code=codeprint.distillation(type(builder)),
         size=lambda made: sum(tensor.nbytes for tensor in made.values()),
     )
     return pieces.product(piece, workplace)

@@ -11,6 +11,7 @@ import torch
 from ddlib import files, locks, study
 from ddlib.loop import run as drive
 from ddlib.settings import settings
+from ddlib.tensors import read_tensors
 
 CHOSEN = {
     "profile": "quick",
@@ -74,7 +75,7 @@ def interrupted(monkeypatch, workplace, steps=3):
     with contextlib.contextmanager(stop_after)(monkeypatch, steps), pytest.raises(RuntimeError, match="cut"):
         study.synthetic_set(cell(), 0, workplace)
     (path,) = workplace.folder.rglob("checkpoint.safetensors")
-    assert files.read_tensors(path)[1]["step"] == steps
+    assert read_tensors(path)[1]["step"] == steps
     return path
 
 
@@ -102,7 +103,7 @@ def test_an_undamaged_checkpoint_is_gone_on_from(workplace, expected, monkeypatc
     path = interrupted(monkeypatch, workplace)
     again = study.synthetic_set(cell(), 0, workplace)
     assert torch.equal(again.images, expected.images)
-    assert files.read_json(path.with_name("run.json"))["begun_at"] == [0, 3]
+    assert [s["step"] for s in files.read_json(path.with_name("run.json"))["sittings"]] == [0, 3]
     assert "stopped at step 4: RuntimeError cut" in path.with_name("log.txt").read_text()
     assert not caplog.records
 
@@ -172,10 +173,10 @@ def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(mounted, exp
         OSError, match=r"cannot write .*: No space left on device; what was there before is whole: free"
     ):
         study.synthetic_set(cell(), 0, workplace)
-    assert files.read_tensors(path)[1]["step"] == 3 and not list(folder.rglob("*.part"))
+    assert read_tensors(path)[1]["step"] == 3 and not list(folder.rglob("*.part"))
     filler.unlink()
     assert torch.equal(study.synthetic_set(cell(), 0, workplace).images, expected.images)
-    assert files.read_json(path.with_name("run.json"))["begun_at"] == [0, 3]
+    assert [s["step"] for s in files.read_json(path.with_name("run.json"))["sittings"]] == [0, 3]
 
 
 def test_a_read_only_store_is_refused_before_anything_is_computed(mounted):
@@ -204,7 +205,7 @@ def test_numbers_that_run_away_stop_the_work_by_name_and_are_not_saved(workplace
     (log,) = workplace.folder.rglob("log.txt")
     assert "stopped at step" in log.read_text() and "FloatingPointError" in log.read_text()
     for path in workplace.folder.rglob("checkpoint.safetensors"):
-        assert all(torch.isfinite(torch.tensor(v)).all() for _, v in files.read_tensors(path)[1]["history"]["loss"])
+        assert all(torch.isfinite(torch.tensor(v)).all() for _, v in read_tensors(path)[1]["history"]["loss"])
 
 
 def test_who_holds_a_lock_is_said_to_whoever_waits(tmp_path, caplog):

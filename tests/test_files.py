@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ddlib import files, store
+from ddlib.tensors import read_tensors, write_tensors
 
 
 def test_json_and_tensors_come_back_as_they_were(tmp_path):
@@ -20,8 +21,8 @@ def test_json_and_tensors_come_back_as_they_were(tmp_path):
         "flags": torch.tensor([True, False]),
         "view": torch.arange(24.0).view(2, 3, 4).transpose(0, 2),
     }
-    files.write_tensors(tmp_path / "f.safetensors", tensors, {"step": 3})
-    read, about = files.read_tensors(tmp_path / "f.safetensors")
+    write_tensors(tmp_path / "f.safetensors", tensors, {"step": 3})
+    read, about = read_tensors(tmp_path / "f.safetensors")
     assert about == {"step": 3} and read.keys() == tensors.keys()
     assert all(torch.equal(read[name], tensors[name]) and read[name].dtype == tensors[name].dtype for name in read)
 
@@ -29,14 +30,14 @@ def test_json_and_tensors_come_back_as_they_were(tmp_path):
 def test_what_is_not_there_is_none_or_not_found(tmp_path):
     assert files.read_json(tmp_path / "f.json") is None
     with pytest.raises(FileNotFoundError):
-        files.read_tensors(tmp_path / "f.safetensors")
+        read_tensors(tmp_path / "f.safetensors")
 
 
 def test_every_flipped_bit_is_seen(tmp_path):
     """Bit by bit through a small file of each kind; blanks alone may change where they mean nothing."""
     files.write_json(tmp_path / "f", {"loss": [[1, 0.5]], "n": 3})
-    files.write_tensors(tmp_path / "g", {"x": torch.arange(3)}, {"step": 1})
-    for name, read in (("f", files.read_json), ("g", files.read_tensors)):
+    write_tensors(tmp_path / "g", {"x": torch.arange(3)}, {"step": 1})
+    for name, read in (("f", files.read_json), ("g", read_tensors)):
         content = (tmp_path / name).read_bytes()
         expected = str(read(tmp_path / name))
         for i in range(len(content)):
@@ -52,8 +53,8 @@ def test_every_flipped_bit_is_seen(tmp_path):
 @pytest.mark.parametrize("kept", [0, 1, 8, 60, -1])
 def test_a_truncated_file_is_seen(kept, tmp_path):
     files.write_json(tmp_path / "f", {"loss": [[1, 0.5]], "n": 3})
-    files.write_tensors(tmp_path / "g", {"x": torch.arange(3)})
-    for name, read in (("f", files.read_json), ("g", files.read_tensors)):
+    write_tensors(tmp_path / "g", {"x": torch.arange(3)})
+    for name, read in (("f", files.read_json), ("g", read_tensors)):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:kept])
         with pytest.raises(files.Damaged, match=rf"{name} is (not whole|truncated)"):
             read(tmp_path / name)
@@ -62,7 +63,7 @@ def test_a_truncated_file_is_seen(kept, tmp_path):
 def test_a_pickle_is_not_read(tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "f.safetensors")
     with pytest.raises(files.Damaged, match="is truncated or not a safetensors file"):
-        files.read_tensors(tmp_path / "f.safetensors")
+        read_tensors(tmp_path / "f.safetensors")
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

@@ -101,7 +101,9 @@ def test_it_goes_on_from_its_checkpoint_with_course_snapshots_and_time(tmp_path)
     outcome = loop.run(Counting(), Count(), checkpoint=Checkpoint(path, 0), **options)
     assert (outcome.product, outcome.history) == (whole.product, whole.history)
     assert outcome.snapshots == whole.snapshots
-    assert outcome.begun_at == [0, 3, 4, 8] and outcome.seconds > Checkpoint(path, 0).read()[1]["seconds"] > 0
+    assert [sitting["step"] for sitting in outcome.sittings] == [0, 3, 4, 8] and outcome.seconds > Checkpoint(
+        path, 0
+    ).read()[1]["seconds"] > 0
 
 
 def test_the_report_is_told_each_step_and_the_last_loss_read():

@@ -71,7 +71,7 @@ def cut_and_resumed(job, train, made, folder):
             loop.run(job, job.start(train, made, 0), checkpoint=Checkpoint(path, 0), report=Cut(after))
         assert Checkpoint(path, 0).read()[1]["step"] == after
     outcome = loop.run(job, job.start(train, made, 0), checkpoint=Checkpoint(path, 0))
-    assert len(outcome.begun_at) == max(1, job.iterations)
+    assert len(outcome.sittings) == max(1, job.iterations)
     return outcome.product
 
 

@@ -13,6 +13,7 @@ import torch
 
 from ddlib import files, study, work
 from ddlib.settings import settings
+from ddlib.tensors import read_tensors
 
 CHOSEN = {
     "profile": "quick",
@@ -94,7 +95,7 @@ def made(folder):
     tensors = {
         (path.name, name): tensor
         for path in folder.rglob("*.safetensors")
-        for name, tensor in files.read_tensors(path)[0].items()
+        for name, tensor in read_tensors(path)[0].items()
     }
     for path in folder.rglob("evaluation-*.json"):
         found = files.read_json(path)
@@ -144,7 +145,7 @@ def survives(kind, kills, start, whole, target):
     assert same(made(target), expected)
     assert not list(target.rglob("*.damaged*")) and not list(target.rglob("checkpoint.safetensors"))
     for run in target.glob(STARTED[kind].replace("checkpoint.safetensors", "run.json")):
-        assert kind == "evaluation" or len(files.read_json(run)["begun_at"]) > 1, "it went on, and did not begin anew"
+        assert kind == "evaluation" or len(files.read_json(run)["sittings"]) > 1, "it went on, and did not begin anew"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -165,11 +166,11 @@ def test_a_signal_is_obeyed_once_the_step_is_saved(number, start, whole, tmp_pat
     assert killed or (number == signal.SIGINT and process.exitcode == 1)  # by KeyboardInterrupt
     (log,) = tmp_path.glob("distilled/*/log.txt")
     (checkpoint,) = tmp_path.glob("distilled/*/checkpoint.safetensors")
-    step = files.read_tensors(checkpoint)[1]["step"]
+    step = read_tensors(checkpoint)[1]["step"]
     assert f"signal {int(number)} at step {step}: saved" in log.read_text()
     finish(start("distillation", tmp_path))
     (run,) = tmp_path.glob("distilled/*/run.json")
-    assert files.read_json(run)["begun_at"] == [0, step]
+    assert [sitting["step"] for sitting in files.read_json(run)["sittings"]] == [0, step]
     assert same(made(tmp_path), whole("distillation")[0])
 
 

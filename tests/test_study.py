@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ddlib import datasets, locks, pieces, results, store, study, synthetic, work
+from ddlib import codeprint, datasets, locks, pieces, results, store, study, synthetic, work
 from ddlib.settings import settings
 
 CHOSEN = {
@@ -129,8 +129,13 @@ def test_a_run_records_every_network_and_a_second_one_computes_nothing(workplace
     for record in records:
         assert all(0 <= accuracy <= 100 for accuracy in record.accuracies) and record.verdict == "PROXY"
         assert record.deviations[0] == "digits instead of cifar10"
-        assert {"commit", "dirty", "versions", "device", "data"} <= record.provenance.keys()
+        assert {"commit", "dirty", "versions", "device", "date", "data", "seeds"} <= record.provenance.keys()
+        assert record.provenance["parameters"] == study.fingerprint(settings(CHOSEN))
+        assert record.provenance["code"] == codeprint.fingerprint(codeprint.EVALUATION)
+        assert record.provenance["seeds"] == [0, 1]
         assert record.cost["images_shown"] == 10 and record.cost["bytes_stored"] > 0
+    codes = [record.provenance["distilled"]["code"] for record in records]
+    assert codes == [codeprint.fingerprint(codeprint.distillation(type(cell.method))) for cell in cells()]
     monkeypatch.setattr(work.evaluate, "evaluate", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(pieces.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
     again = study.run(cells(), workplace)
@@ -228,6 +233,25 @@ def test_fingerprints_of_parameters_follow_the_parameters():
     first, second = settings(CHOSEN), settings(CHOSEN | {"seeds": [0]})
     assert study.fingerprint(first) == study.fingerprint(settings(CHOSEN)) != study.fingerprint(second)
     assert isinstance(first, SimpleNamespace)
+    elsewhere = CHOSEN | {"profile": "hour", "device": "cuda", "budget_hours": 1.0}
+    assert study.fingerprint(settings(elsewhere)) == study.fingerprint(first)
+
+
+def test_what_the_parameters_are_called_does_not_change_a_cells_key():
+    assert [cell.settings() for cell in cells(ipcs=[1, 10])[:3]] == [cell.settings() for cell in cells()]
+    assert cells(ipcs=[1, 10])[0].parameters != cells()[0].parameters == study.fingerprint(settings(CHOSEN))
+
+
+def test_seeds_of_different_days_and_commits_are_told_apart(workplace, monkeypatch):
+    (cell,) = cells(methods={"Random": {"method": "random"}})
+    for seed, commit in zip(cell.seeds, "ab", strict=True):
+        made = {"commit": commit, "dirty": commit == "a", "date": f"2026-11-2{seed}"}
+        monkeypatch.setattr(work, "provenance", lambda *_, made=made: made)
+        monkeypatch.setattr(pieces, "provenance", lambda *_, made=made: made)
+        work.evaluation(cell, seed, workplace)
+    (record,) = study.run([cell], workplace)
+    said = {"commit": ["a", "b"], "dirty": True, "date": ["2026-11-20", "2026-11-21"]}
+    assert said.items() <= record.provenance.items() and record.provenance["distilled"] == said
 
 
 def test_a_subset_is_another_data_set():

@@ -8,8 +8,8 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from ddlib import files
 from ddlib.synthetic import SyntheticSet, load, save
+from ddlib.tensors import read_tensors, write_tensors
 from ddlib.zca import ZCA, ValueSpace
 
 NAMES = ("cat", "dog", "eel")
@@ -128,8 +128,8 @@ def test_what_is_not_a_synthetic_set_is_refused(changes, match):
 
 def with_header(path, **changes):
     """The file at `path` again, with another header, sealed anew."""
-    tensors, header = files.read_tensors(path)
-    files.write_tensors(path, tensors, header | changes)
+    tensors, header = read_tensors(path)
+    write_tensors(path, tensors, header | changes)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_foreign_files_are_refused(tmp_path):
     safetensors.torch.save_file({"images": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match="set.safetensors is not a file of ddlib's: its header has no entry 'ddlib'"):
         load(path)
-    files.write_tensors(path, {"images": torch.zeros(3)}, {"kind": "checkpoint"})
+    write_tensors(path, {"images": torch.zeros(3)}, {"kind": "checkpoint"})
     with pytest.raises(ValueError, match="set.safetensors holds no synthetic set"):
         load(path)
     safetensors.torch.save_file({"images": torch.zeros(3)}, path, {"ddlib": "not json"})

@@ -3,8 +3,10 @@
     ddlib data list | get NAME | check [NAME]
     ddlib runs list | show KEY | clean [KEY ...]
     ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [--output FOLDER]
+    ddlib report stale
 
-Exit codes: 0 all is well; 1 a notebook failed, or data are missing or differ; 2 the command was refused.
+Exit codes: 0 all is well; 1 a notebook failed, data are missing or differ, or a product is stale; 2 the command was
+refused.
 A command imports what it needs when it is carried out, since torch takes seconds to import.
 """
 
@@ -13,7 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddlib.cli import data, reproduce, runs
+from ddlib.cli import data, report, reproduce, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +42,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ddlib", description="Data sets, notebooks run in bulk, and the store.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for part in (data, reproduce, runs):
+    for part in (data, runs, reproduce, report):
         part.add(commands)
     return parser
