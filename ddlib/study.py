@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddlib import OUTPUT, datasets, estimate, evaluate, loop, results, store, synthetic
+from ddlib import OUTPUT, datasets, evaluate, loop, planning, results, store, synthetic
 from ddlib.cells import Cell, cells, deviations
 from ddlib.datasets import ImageSet
+from ddlib.planning import Plan
 from ddlib.provenance import peak_memory, provenance, reset_peak_memory
 from ddlib.results import Record
 from ddlib.settings import settings
 from ddlib.synthetic import SyntheticSet
 
-__all__ = ["Cell", "Workplace", "cells", "deviations", "keep", "outlook", "run", "settings", "synthetic_set"]
+__all__ = ["Cell", "Workplace", "cells", "deviations", "keep", "outlook", "plan", "run", "settings", "synthetic_set"]
 
 VERSION = 1
 """Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""
@@ -80,7 +81,7 @@ def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
     """What the cell's method distils at `seed`: from the store, or made now and kept there."""
     folder = _folder(cell, seed, workplace)
     path = folder / "synthetic.safetensors"
-    if path.exists() and (folder / "run.json").exists():
+    if _distilled(cell, seed, workplace):
         return synthetic.load(path).to(workplace.device)
     train = train_set(cell, workplace)
     prerequisites = {name: _prerequisite(cell, builder, workplace) for name, builder in cell.method.needs.items()}
@@ -160,14 +161,17 @@ def _identity(builder: Any) -> dict[str, Any]:
 
 def _prerequisite(cell: Cell, builder: Any, workplace: Workplace) -> dict[str, Tensor]:
     """The artefact of `builder`, shared by all cells that ask for the same settings on the same data."""
-    train = train_set(cell, workplace)
-    content = _identity(builder) | {"data": train.fingerprint, "whitened": cell.whitened}
-    path = workplace.folder / builder.name / f"{store.key(content)}.safetensors"
+    path = _prerequisite_path(cell, builder, workplace)
     if not path.exists():
-        state = builder.start(train, {}, builder.seed)
+        state = builder.start(train_set(cell, workplace), {}, builder.seed)
         outcome = loop.run(builder, state, name=f"{builder.name}, {cell.dataset}", progress=workplace.progress)
         store.write_tensors(path, outcome.product)
     return store.read_tensors(path, workplace.device)
+
+
+def _prerequisite_path(cell: Cell, builder: Any, workplace: Workplace) -> Path:
+    content = _identity(builder) | {"data": _fingerprint(cell, "train"), "whitened": cell.whitened}
+    return workplace.folder / builder.name / f"{store.key(content)}.safetensors"
 
 
 def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
@@ -182,14 +186,35 @@ def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
 
 def outlook(cells: Sequence[Cell], workplace: Workplace) -> str:
     """What a run of `cells` would take from here: one line, for a notebook to show before it begins."""
-    open_cells = [cell for cell in cells if not finished(cell, workplace)]
-    hours = sum(_estimate(cell, workplace) for cell in open_cells)
-    networks = sum(len(cell.seeds) * cell.protocol.num_networks for cell in open_cells)
-    return (
-        f"{len(cells)} cells, {len(cells) - len(open_cells)} of them in the store; to do: "
-        f"{sum(len(cell.seeds) for cell in open_cells)} distillations and {networks} trainings, "
-        f"about {hours:.2g} h on this device"
+    return planning.line(plan(cells, workplace))
+
+
+def plan(cells: Sequence[Cell], workplace: Workplace) -> Plan:
+    """What a run of `cells` would take from here, cell by cell, from a few steps of each kind of its work.
+
+    Raises:
+        FileNotFoundError, ValueError: as `planning.plan`.
+    """
+    return planning.plan([_work(cell, workplace) for cell in cells], workplace.device)
+
+
+def _work(cell: Cell, workplace: Workplace) -> planning.Work:
+    """What the store does not have of the cell."""
+    planning.read(cell, workplace.device, whitened=False)  # the store names work by the data
+    missing = [seed for seed in cell.seeds if not evaluation_path(cell, seed, workplace).exists()]
+    distil = [seed for seed in missing if not _distilled(cell, seed, workplace)]
+    needs = {_prerequisite_path(cell, b, workplace): b for b in cell.method.needs.values()} if distil else {}
+    return planning.Work(
+        cell,
+        needs={str(path): builder for path, builder in needs.items() if not path.exists()},
+        distil=tuple(str(_folder(cell, seed, workplace)) for seed in distil),
+        evaluate=tuple(str(evaluation_path(cell, seed, workplace)) for seed in missing),
     )
+
+
+def _distilled(cell: Cell, seed: int, workplace: Workplace) -> bool:
+    folder = _folder(cell, seed, workplace)
+    return (folder / "synthetic.safetensors").exists() and (folder / "run.json").exists()
 
 
 def finished(cell: Cell, workplace: Workplace) -> bool:
@@ -236,6 +261,5 @@ def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: 
 
 
 def _estimate(cell: Cell, workplace: Workplace) -> float:
-    """Hours that the cell's open seeds would take, from a few steps of each kind of its work, measured once."""
-    per_seed = estimate.seconds(cell, train_set(cell, workplace), _load(cell, "test", workplace))
-    return per_seed * sum(not evaluation_path(cell, seed, workplace).exists() for seed in cell.seeds) / 3600
+    """Hours that what the store does not have of the cell would take, with the data at hand."""
+    return plan([cell], workplace).rows[0].totals.seconds / 3600

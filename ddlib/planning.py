@@ -1,0 +1,212 @@
+"""What a run would take from here, before it begins: cell by cell and in all, what is in the store left out.
+
+`study.plan` says what is missing, this module what that costs: every piece once, however many cells share it.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ddlib import datasets, estimate
+from ddlib.cells import Cell
+from ddlib.datasets import ImageSet
+from ddlib.estimate import Estimate
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a cell still needs, each piece under the path that it will have in the store.
+
+    cell: of a table.
+    needs: the artefacts that are to be made beforehand: path -> builder.
+    distil: the sets that are to be distilled, one a seed.
+    evaluate: the evaluations that are to be made, one a seed.
+    """
+
+    cell: Cell
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    distil: tuple[str, ...] = ()
+    evaluate: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What some pieces take, one after another.
+
+    seconds: of all of them.
+    memory: most bytes in use at a time.
+    disk: bytes in the store at the most: what they leave, and the largest checkpoint.
+    distillations, trainings: sets distilled, and networks trained to judge them.
+    """
+
+    seconds: float
+    memory: int
+    disk: int
+    distillations: int
+    trainings: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell, and what each of its missing pieces takes: path -> estimate."""
+
+    work: Work
+    pieces: Mapping[str, Estimate]
+
+    @property
+    def totals(self) -> Totals:
+        """What the cell takes on its own, with the data at hand."""
+        return _totals([self])
+
+    def __str__(self) -> str:
+        return f"{self.work.cell.label} at IPC {self.work.cell.ipc} on {self.work.cell.dataset}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells in order, and the seconds that are spent once in a process: what for -> seconds."""
+
+    rows: tuple[Row, ...]
+    once: Mapping[str, float]
+
+    @property
+    def totals(self) -> Totals:
+        """What all takes in one process; a piece that several cells share counts once."""
+        return _totals(self.rows, sum(self.once.values()))
+
+
+_READING: dict[str, float] = {}
+
+
+def read(cell: Cell, device: str, *, whitened: bool) -> tuple[ImageSet, ImageSet]:
+    """The cell's training and test images; how long that took, the first time, is part of every plan that needs them.
+
+    Raises:
+        FileNotFoundError: they are not there; the message names the command that gets them.
+    """
+    begin = time.perf_counter()
+    train, test = (datasets.load(cell.dataset, split, zca=whitened, device=device) for split in ("train", "test"))
+    _READING.setdefault(_reading(cell, device, whitened), time.perf_counter() - begin)
+    return train, test
+
+
+def plan(works: Iterable[Work], device: str) -> Plan:
+    """What the works take on `device`, from a few real steps of each kind of them.
+
+    Raises:
+        FileNotFoundError: data are missing; the message names the command that gets them.
+        ValueError: a step cannot be taken, as where it needs more memory than there is; the cell is named.
+    """
+    rows, once = [], {}
+    for work in works:
+        pieces = _pieces(work, device)
+        rows.append(Row(work, pieces))
+        once |= {piece.kind: piece.first for piece in pieces.values()}
+        for key in [_reading(work.cell, device, flag) for flag in (False, work.cell.whitened)] if pieces else []:
+            once |= {key: _READING.get(key, 0.0)}
+    return Plan(tuple(rows), once)
+
+
+def together(plans: Iterable[Plan]) -> Plan:
+    """Several plans as one, carried out one after another in one process; equal cells are one."""
+    plans = list(plans)
+    rows = {str(row.work.cell.settings()): row for plan in plans for row in plan.rows}
+    return Plan(tuple(rows.values()), {what: seconds for plan in plans for what, seconds in plan.once.items()})
+
+
+def line(plan: Plan) -> str:
+    """The plan in one line, for a notebook to show before it begins."""
+    found, done = plan.totals, sum(not row.work.evaluate for row in plan.rows)
+    text = (
+        f"{len(plan.rows)} cells, {done} of them in the store; to do: "
+        f"{found.distillations} distillations and {found.trainings} trainings, "
+        f"about {found.seconds / 3600:.2g} h on this device"
+    )
+    return text + (f", peak memory {size(found.memory)}, {size(found.disk)} on disk" if found.seconds else "")
+
+
+def table(plan: Plan) -> str:
+    """The plan as text, a line for each cell; what cells share stands in the line of each."""
+    lines = [("cell", "IPC", "in store", "trainings", "time", "memory", "disk")]
+    for row in plan.rows:
+        cell, found = row.work.cell, row.totals
+        cost = (str(found.trainings), duration(found.seconds), size(found.memory), size(found.disk))
+        lines.append((cell.label, str(cell.ipc), _in_store(row.work), *(cost if row.pieces else "----")))
+    if plan.once:
+        lines.append(("once: data, first steps", "", "", "", duration(sum(plan.once.values())), "", ""))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = ["  ".join([f"{a:<{widths[0]}}", *map(str.rjust, rest, widths[1:])]).rstrip() for a, *rest in lines]
+    return "\n".join([rows[0], "-" * max(map(len, rows)), *rows[1:]])
+
+
+def refusals(plan: Plan, *, budget_hours: float | None = None, memory: int | None = None) -> list[str]:
+    """Why cells do not fit, one sentence each, in order; empty where all do.
+
+    A cell does not fit if it takes more bytes than `memory`, or if it would not be done within what the cells before
+    it that fit leave of `budget_hours`.  None: no limit.
+    """
+    found, kept = [], []
+    for row in plan.rows:
+        cost = row.totals
+        end = _totals([*kept, row], sum(plan.once.values())).seconds
+        if memory is not None and cost.memory > memory:
+            found.append(f"{row} takes {size(cost.memory)} of memory; allowed: {size(memory)}")
+        elif row.pieces and budget_hours is not None and end > 3600 * budget_hours:
+            found.append(f"{row} takes {duration(cost.seconds)}, done after {duration(end)}; allowed: {budget_hours} h")
+        else:
+            kept.append(row)
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Seconds to read: in the unit that fits them."""
+    unit, length = next(((u, n) for u, n in (("h", 3600), ("min", 60)) if seconds >= n), ("s", 1))
+    return f"{seconds / length:.1f} {unit}"
+
+
+def size(count: float) -> str:
+    """Bytes to read: in the decimal unit that fits them."""
+    unit, length = next(((u, n) for u, n in (("GB", 1e9), ("MB", 1e6)) if count >= n), ("kB", 1e3))
+    return f"{count / length:.1f} {unit}"
+
+
+def _reading(cell: Cell, device: str, whitened: bool) -> str:
+    return f"{'whitening' if whitened else 'reading'} {cell.dataset} for {device}"
+
+
+def _pieces(work: Work, device: str) -> dict[str, Estimate]:
+    cell = work.cell
+    if not (work.needs or work.distil or work.evaluate):
+        return {}
+    train, test = read(cell, device, whitened=cell.whitened)
+    try:
+        made = {path: estimate.prerequisite(builder, train) for path, builder in work.needs.items()}
+        made |= _each(work.distil, lambda: estimate.distillation(cell, train))
+        return made | _each(work.evaluate, lambda: estimate.evaluation(cell, train, test))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{cell.label!r} at IPC {cell.ipc} cannot be estimated on {device}: {reason}") from error
+
+
+def _each(paths: Sequence[str], probe: Callable[[], Estimate]) -> dict[str, Estimate]:
+    return dict.fromkeys(paths, probe()) if paths else {}
+
+
+def _totals(rows: Sequence[Row], more: float = 0.0) -> Totals:
+    pieces = {path: piece for row in rows for path, piece in row.pieces.items()}
+    found = list(pieces.values())
+    return Totals(
+        seconds=sum(piece.seconds for piece in found) + more,
+        memory=max((piece.memory for piece in found), default=0),
+        disk=sum(piece.disk for piece in found) + max((piece.checkpoint for piece in found), default=0),
+        distillations=len({path for row in rows for path in row.work.distil}),
+        trainings=sum(piece.trainings for piece in found),
+    )
+
+
+def _in_store(work: Work) -> str:
+    """Seeds done of all, and those of the rest that are distilled already."""
+    seeds, missing = len(work.cell.seeds), len(work.evaluate)
+    half = missing - len(work.distil)
+    return f"{seeds - missing}/{seeds}" + (f" + {half} distilled" if half else "")
