@@ -1,15 +1,14 @@
 """What a piece of work takes on this device: time, memory and disk, from a few real steps of its kind.
 
 A piece is an artefact that is made beforehand, one distillation, or the evaluation of one seed.  Its steps are taken at
-their real size, and timed by their median.  What differs in its number of steps alone is of one kind, and a kind is
-probed once a process.
+their real size.  What differs in its number of steps alone is of one kind, and a kind is probed once a process.
 """
 
 import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from ddlib.provenance import peak_memory, reset_peak_memory
 SAMPLE = {"cpu": 512, "cuda": 16384}
 """Images that stand for the whole of a set where going over all of it would take too long."""
 
-LOOK, MOST = 0.4, 20
+LOOK, MOST = 0.6, 40
 """Seconds for which short steps are watched, and the most of them."""
 
 PATIENCE = 2.0
@@ -62,7 +61,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Pace:
-    """What a kind of job takes: seconds before its steps, of each, after them, and more the first time; and bytes."""
+    """What a kind of job takes: seconds before its steps, of each, after them, and more the first time; and bytes.
+
+    rows: bytes of the state that hold a row for each image of the data, in `memory` too.
+    """
 
     before: float
     step: float
@@ -71,10 +73,21 @@ class Pace:
     memory: int
     disk: int
     checkpoint: int = 0
+    rows: int = 0
 
     def times(self, steps: float) -> float:
         """Seconds of a job of so many steps."""
         return self.before + steps * self.step + self.after
+
+
+def typical(seconds: Sequence[float]) -> float:
+    """The mean without the longest and the shortest tenth.
+
+    Where other processes take turns with this one, some steps take twice as long as others.  A run pays their mean;
+    the median would be that of the undisturbed steps.
+    """
+    cut = len(seconds) // 10
+    return statistics.fmean(sorted(seconds)[cut : len(seconds) - cut])
 
 
 _PACES: dict[str, Pace] = {}
@@ -126,7 +139,7 @@ def _building(builder: Any, images: ImageSet) -> Pace:
     def keep(state: Any) -> int:
         return _bytes(builder.finish(state).values())
 
-    return _probe(builder, lambda: builder.start(images, {}, builder.seed), keep, images.device)
+    return _probe(builder, lambda: builder.start(images, {}, builder.seed), keep, images)
 
 
 def _distilling(method: methods.Method, train: ImageSet) -> Pace:
@@ -134,7 +147,7 @@ def _distilling(method: methods.Method, train: ImageSet) -> Pace:
 
     def on(images: ImageSet) -> Pace:
         needs = {name: b.finish(b.start(images, {}, b.seed)) for name, b in method.needs.items()}
-        return _probe(method, lambda: method.start(images, needs, 0), lambda s: _keep(method, s), images.device)
+        return _probe(method, lambda: method.start(images, needs, 0), lambda s: _keep(method, s), images)
 
     return _on_all(on, train, most=max(method.ipc, getattr(method, "batch_real", 0))) if method.needs else on(train)
 
@@ -150,7 +163,7 @@ def _evaluating(cell: Cell, train: ImageSet, test: ImageSet, together: int) -> P
         evaluate.evaluate(shown, sample, protocol, seed=0, **tick)
         testing = (_now(test.device) - ticks[-1]) * len(test) / len(sample)
         opening, *epochs_taken = (after - before for before, after in zip(ticks, ticks[1:], strict=False))
-        epoch = statistics.median(epochs_taken)
+        epoch = typical(epochs_taken)
         return Pace(max(0.0, opening - epoch), epoch, testing, 0.0, peak_memory(str(test.device)), 0)
 
     reset_peak_memory(str(test.device))
@@ -193,7 +206,8 @@ def _on_all(pace: Callable[[ImageSet], Pace], train: ImageSet, *, most: int = 0)
         for name, value in asdict(more).items()
         if name in ("before", "step")
     }
-    return replace(more, first=some.first, **grown)
+    memory = more.memory + more.rows * (len(train) - len(large)) // len(large)
+    return replace(more, first=some.first, memory=memory, **grown)
 
 
 def _sample(images: ImageSet, *, least: int = 0) -> ImageSet:
@@ -205,8 +219,9 @@ def _sample(images: ImageSet, *, least: int = 0) -> ImageSet:
     return replace(images, images=images.images[rows], labels=images.labels[rows])
 
 
-def _probe(job: Any, begin: Callable[[], Any], keep: Callable[[Any], int], device: torch.device) -> Pace:
-    """The pace of a job that `begin` begins and `keep` finishes, giving the bytes that it leaves."""
+def _probe(job: Any, begin: Callable[[], Any], keep: Callable[[Any], int], images: ImageSet) -> Pace:
+    """The pace of a job on `images` that `begin` begins and `keep` finishes, giving the bytes that it leaves."""
+    device = images.device
 
     def step(state: Any) -> tuple[Any, float]:
         state = begin() if state.step >= job.iterations else state
@@ -225,17 +240,18 @@ def _probe(job: Any, begin: Callable[[], Any], keep: Callable[[Any], int], devic
         before += max(0.0, opening - usual) if job.iterations > 1 else 0.0
         first = max(0.0, cold - before - usual)
     memory, checkpoint = peak_memory(str(device)), _bytes(state.state_dict().values())
+    rows = _bytes(t for t in vars(state).values() if isinstance(t, torch.Tensor) and t.shape[:1] == (len(images),))
     disk, after = _timed(lambda: keep(state), device)
-    return Pace(before, usual, after, first, memory, disk, checkpoint)
+    return Pace(before, usual, after, first, memory, disk, checkpoint, rows)
 
 
 def _usual(step: Callable[[Any], tuple[Any, float]], state: Any) -> float:
-    """Median seconds of the steps from `state` on: two at least."""
+    """Seconds of a step from `state` on, from two steps at least."""
     seconds, end = [], time.perf_counter() + LOOK
     while len(seconds) < 2 or (len(seconds) < MOST and time.perf_counter() < end):
         state, taken = step(state)
         seconds.append(taken)
-    return statistics.median(seconds)
+    return typical(seconds)
 
 
 def _keep(method: methods.Method, state: Any) -> int:

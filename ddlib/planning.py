@@ -12,11 +12,12 @@ from ddlib import datasets, estimate
 from ddlib.cells import Cell
 from ddlib.datasets import ImageSet
 from ddlib.estimate import Estimate
+from ddlib.provenance import peak_memory, reset_peak_memory
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a cell still needs, each piece under the path that it will have in the store.
+class Missing:
+    """What the store lacks of a cell, each piece under the path that it will have there.
 
     cell: of a table.
     needs: the artefacts that are to be made beforehand: path -> builder.
@@ -49,75 +50,82 @@ class Totals:
 
 @dataclass(frozen=True)
 class Row:
-    """A cell, and what each of its missing pieces takes: path -> estimate."""
+    """A cell with what it takes.
 
-    work: Work
+    missing: of the cell.
+    pieces: path -> what that piece takes.
+    once: what is done once in a process, whatever number of cells need it, what for -> what it takes: reading the data,
+        whitening them, the first step of a kind.
+    """
+
+    missing: Missing
     pieces: Mapping[str, Estimate]
+    once: Mapping[str, Estimate]
 
     @property
     def totals(self) -> Totals:
-        """What the cell takes on its own, with the data at hand."""
-        return _totals([self])
+        """What the cell takes on its own, in a process that has the data and has taken such steps before."""
+        return _totals([self], once=False)
 
     def __str__(self) -> str:
-        return f"{self.work.cell.label} at IPC {self.work.cell.ipc} on {self.work.cell.dataset}"
+        return f"{self.missing.cell.label} at IPC {self.missing.cell.ipc} on {self.missing.cell.dataset}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells in order, and the seconds that are spent once in a process: what for -> seconds."""
+    """The cells in order."""
 
     rows: tuple[Row, ...]
-    once: Mapping[str, float]
 
     @property
     def totals(self) -> Totals:
         """What all takes in one process; a piece that several cells share counts once."""
-        return _totals(self.rows, sum(self.once.values()))
+        return _totals(self.rows)
+
+    @property
+    def once(self) -> float:
+        """Seconds of `totals` for what is done once in a process."""
+        return self.totals.seconds - _totals(self.rows, once=False).seconds
 
 
-_READING: dict[str, float] = {}
+_READING: dict[str, Estimate] = {}
 
 
 def read(cell: Cell, device: str, *, whitened: bool) -> tuple[ImageSet, ImageSet]:
-    """The cell's training and test images; how long that took, the first time, is part of every plan that needs them.
+    """The cell's training and test images; what that took, the first time, is part of every plan that needs them.
 
     Raises:
         FileNotFoundError: they are not there; the message names the command that gets them.
     """
+    kind = _reading(cell, device, whitened)
+    if kind not in _READING:
+        reset_peak_memory(device)
     begin = time.perf_counter()
     train, test = (datasets.load(cell.dataset, split, zca=whitened, device=device) for split in ("train", "test"))
-    _READING.setdefault(_reading(cell, device, whitened), time.perf_counter() - begin)
+    if kind not in _READING:
+        _READING[kind] = Estimate(kind, time.perf_counter() - begin, memory=peak_memory(device))
     return train, test
 
 
-def plan(works: Iterable[Work], device: str) -> Plan:
-    """What the works take on `device`, from a few real steps of each kind of them.
+def plan(missing: Iterable[Missing], device: str) -> Plan:
+    """What the cells take on `device`, from a few real steps of each kind of their work.
 
     Raises:
         FileNotFoundError: data are missing; the message names the command that gets them.
         ValueError: a step cannot be taken, as where it needs more memory than there is; the cell is named.
     """
-    rows, once = [], {}
-    for work in works:
-        pieces = _pieces(work, device)
-        rows.append(Row(work, pieces))
-        once |= {piece.kind: piece.first for piece in pieces.values()}
-        for key in [_reading(work.cell, device, flag) for flag in (False, work.cell.whitened)] if pieces else []:
-            once |= {key: _READING.get(key, 0.0)}
-    return Plan(tuple(rows), once)
+    return Plan(tuple(_row(of, device) for of in missing))
 
 
 def together(plans: Iterable[Plan]) -> Plan:
     """Several plans as one, carried out one after another in one process; equal cells are one."""
-    plans = list(plans)
-    rows = {str(row.work.cell.settings()): row for plan in plans for row in plan.rows}
-    return Plan(tuple(rows.values()), {what: seconds for plan in plans for what, seconds in plan.once.items()})
+    rows = {str(row.missing.cell.settings()): row for plan in plans for row in plan.rows}
+    return Plan(tuple(rows.values()))
 
 
 def line(plan: Plan) -> str:
     """The plan in one line, for a notebook to show before it begins."""
-    found, done = plan.totals, sum(not row.work.evaluate for row in plan.rows)
+    found, done = plan.totals, sum(not row.missing.evaluate for row in plan.rows)
     text = (
         f"{len(plan.rows)} cells, {done} of them in the store; to do: "
         f"{found.distillations} distillations and {found.trainings} trainings, "
@@ -130,11 +138,11 @@ def table(plan: Plan) -> str:
     """The plan as text, a line for each cell; what cells share stands in the line of each."""
     lines = [("cell", "IPC", "in store", "trainings", "time", "memory", "disk")]
     for row in plan.rows:
-        cell, found = row.work.cell, row.totals
+        cell, found = row.missing.cell, row.totals
         cost = (str(found.trainings), duration(found.seconds), size(found.memory), size(found.disk))
-        lines.append((cell.label, str(cell.ipc), _in_store(row.work), *(cost if row.pieces else "----")))
-    if plan.once:
-        lines.append(("once: data, first steps", "", "", "", duration(sum(plan.once.values())), "", ""))
+        lines.append((cell.label, str(cell.ipc), _in_store(row.missing), *(cost if row.pieces else "----")))
+    if plan.totals.seconds:
+        lines.append(("once: data, first steps", "", "", "", duration(plan.once), "", ""))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ["  ".join([f"{a:<{widths[0]}}", *map(str.rjust, rest, widths[1:])]).rstrip() for a, *rest in lines]
     return "\n".join([rows[0], "-" * max(map(len, rows)), *rows[1:]])
@@ -149,7 +157,7 @@ def refusals(plan: Plan, *, budget_hours: float | None = None, memory: int | Non
     found, kept = [], []
     for row in plan.rows:
         cost = row.totals
-        end = _totals([*kept, row], sum(plan.once.values())).seconds
+        end = _totals([*kept, row]).seconds
         if memory is not None and cost.memory > memory:
             found.append(f"{row} takes {size(cost.memory)} of memory; allowed: {size(memory)}")
         elif row.pieces and budget_hours is not None and end > 3600 * budget_hours:
@@ -175,38 +183,42 @@ def _reading(cell: Cell, device: str, whitened: bool) -> str:
     return f"{'whitening' if whitened else 'reading'} {cell.dataset} for {device}"
 
 
-def _pieces(work: Work, device: str) -> dict[str, Estimate]:
-    cell = work.cell
-    if not (work.needs or work.distil or work.evaluate):
-        return {}
+def _row(missing: Missing, device: str) -> Row:
+    cell = missing.cell
+    if not (missing.needs or missing.distil or missing.evaluate):
+        return Row(missing, {}, {})
     train, test = read(cell, device, whitened=cell.whitened)
     try:
-        made = {path: estimate.prerequisite(builder, train) for path, builder in work.needs.items()}
-        made |= _each(work.distil, lambda: estimate.distillation(cell, train))
-        return made | _each(work.evaluate, lambda: estimate.evaluation(cell, train, test))
+        pieces = {path: estimate.prerequisite(builder, train) for path, builder in missing.needs.items()}
+        pieces |= _each(missing.distil, lambda: estimate.distillation(cell, train))
+        pieces |= _each(missing.evaluate, lambda: estimate.evaluation(cell, train, test))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{cell.label!r} at IPC {cell.ipc} cannot be estimated on {device}: {reason}") from error
+    once = {piece.kind: Estimate(piece.kind, piece.first) for piece in pieces.values()}
+    reading = {_reading(cell, device, whitened) for whitened in (False, cell.whitened)}
+    return Row(missing, pieces, once | {kind: _READING[kind] for kind in reading & _READING.keys()})
 
 
 def _each(paths: Sequence[str], probe: Callable[[], Estimate]) -> dict[str, Estimate]:
     return dict.fromkeys(paths, probe()) if paths else {}
 
 
-def _totals(rows: Sequence[Row], more: float = 0.0) -> Totals:
-    pieces = {path: piece for row in rows for path, piece in row.pieces.items()}
-    found = list(pieces.values())
+def _totals(rows: Sequence[Row], *, once: bool = True) -> Totals:
+    """Of the rows; `once`: whether the seconds of what is done once in a process count."""
+    pieces = [*{path: piece for row in rows for path, piece in row.pieces.items()}.values()]
+    before = [*{kind: piece for row in rows for kind, piece in row.once.items()}.values()]
     return Totals(
-        seconds=sum(piece.seconds for piece in found) + more,
-        memory=max((piece.memory for piece in found), default=0),
-        disk=sum(piece.disk for piece in found) + max((piece.checkpoint for piece in found), default=0),
-        distillations=len({path for row in rows for path in row.work.distil}),
-        trainings=sum(piece.trainings for piece in found),
+        seconds=sum(piece.seconds for piece in [*pieces, *(before if once else [])]),
+        memory=max((piece.memory for piece in [*pieces, *before]), default=0),
+        disk=sum(piece.disk for piece in pieces) + max((piece.checkpoint for piece in pieces), default=0),
+        distillations=len({path for row in rows for path in row.missing.distil}),
+        trainings=sum(piece.trainings for piece in pieces),
     )
 
 
-def _in_store(work: Work) -> str:
+def _in_store(missing: Missing) -> str:
     """Seeds done of all, and those of the rest that are distilled already."""
-    seeds, missing = len(work.cell.seeds), len(work.evaluate)
-    half = missing - len(work.distil)
-    return f"{seeds - missing}/{seeds}" + (f" + {half} distilled" if half else "")
+    seeds, left = len(missing.cell.seeds), len(missing.evaluate)
+    half = left - len(missing.distil)
+    return f"{seeds - left}/{seeds}" + (f" + {half} distilled" if half else "")

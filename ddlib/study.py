@@ -195,16 +195,16 @@ def plan(cells: Sequence[Cell], workplace: Workplace) -> Plan:
     Raises:
         FileNotFoundError, ValueError: as `planning.plan`.
     """
-    return planning.plan([_work(cell, workplace) for cell in cells], workplace.device)
+    return planning.plan([_missing(cell, workplace) for cell in cells], workplace.device)
 
 
-def _work(cell: Cell, workplace: Workplace) -> planning.Work:
-    """What the store does not have of the cell."""
+def _missing(cell: Cell, workplace: Workplace) -> planning.Missing:
+    """What the store lacks of the cell."""
     planning.read(cell, workplace.device, whitened=False)  # the store names work by the data
     missing = [seed for seed in cell.seeds if not evaluation_path(cell, seed, workplace).exists()]
     distil = [seed for seed in missing if not _distilled(cell, seed, workplace)]
     needs = {_prerequisite_path(cell, b, workplace): b for b in cell.method.needs.values()} if distil else {}
-    return planning.Work(
+    return planning.Missing(
         cell,
         needs={str(path): builder for path, builder in needs.items() if not path.exists()},
         distil=tuple(str(_folder(cell, seed, workplace)) for seed in distil),

@@ -36,7 +36,7 @@ ALLOWED = {
     "store": {"synthetic", "results", "settings"},
     "cells": DATA | {"methods", "evaluate", "settings"},
     "estimate": DATA | {"methods", "evaluate", "cells", "provenance"},
-    "planning": DATA | {"cells", "estimate"},
+    "planning": DATA | {"cells", "estimate", "provenance"},
     "study": DATA | {"methods", "evaluate", "loop", "results", "settings", "provenance", "store", "cells", "planning"},
     "report": {"results", "synthetic"},
     "notebooks": {"cells", "settings"},
