@@ -126,10 +126,12 @@ def together(plans: Iterable[Plan]) -> Plan:
 def line(plan: Plan) -> str:
     """The plan in one line, for a notebook to show before it begins."""
     found, done = plan.totals, sum(not row.missing.evaluate for row in plan.rows)
+    hours = found.seconds / 3600
+    about = f"{hours:.2g}" if hours < 100 else f"{hours:.0f}"
     text = (
         f"{len(plan.rows)} cells, {done} of them in the store; to do: "
         f"{found.distillations} distillations and {found.trainings} trainings, "
-        f"about {found.seconds / 3600:.2g} h on this device"
+        f"about {about} h on this device"
     )
     return text + (f", peak memory {size(found.memory)}, {size(found.disk)} on disk" if found.seconds else "")
 
@@ -160,7 +162,7 @@ def refusals(plan: Plan, *, budget_hours: float | None = None, memory: int | Non
         end = _totals([*kept, row]).seconds
         if memory is not None and cost.memory > memory:
             found.append(f"{row} takes {size(cost.memory)} of memory; allowed: {size(memory)}")
-        elif row.pieces and budget_hours is not None and end > 3600 * budget_hours:
+        elif budget_hours is not None and end > 3600 * budget_hours:
             found.append(f"{row} takes {duration(cost.seconds)}, done after {duration(end)}; allowed: {budget_hours} h")
         else:
             kept.append(row)

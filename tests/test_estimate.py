@@ -157,6 +157,7 @@ def test_an_evaluation_is_made_of_epochs_and_of_a_test(clock, train, monkeypatch
         clock.spend(len(test) / 1000)
 
     monkeypatch.setattr(estimate.evaluate, "evaluate", fake)
+    monkeypatch.setattr(estimate, "SAMPLE", {"cpu": 100})
     test = datasets.load("digits", "test")
     judged = cell(methods.build("random", ipc=2), batch_size=8, epochs=9, num_networks=3)
     found = estimate.evaluation(judged, train, test)

@@ -93,6 +93,8 @@ def test_the_line_and_the_table_say_it_all(probes):
     assert head.split() == ["cell", "IPC", "in", "store", "trainings", "time", "memory", "disk"] and set(rule) == {"-"}
     assert dm.split() == ["DM", "1", "0/3", "6", "2.2", "min", "3.0", "GB", "0.1", "kB"]
     assert random.split()[:3] == ["Random", "10", "2/3"] and once.split()[-2:] == ["3.6", "h"]
+    long = planning.Plan((planning.Row(missing(), {"x": Estimate("x", 360_000.0)}, {}),))
+    assert "about 100 h on this device" in planning.line(long)
     half = planning.plan([missing(distil="b", evaluate="bc")], "cpu")
     assert "1/3 + 1 distilled" in planning.table(half)
 
