@@ -4,7 +4,7 @@
 
 The job (CIFAR-10 shape, BatchNorm, 10 images per class, one real size) is cut into pairs of equal pieces, which run
 one after the other, first without, then with, and the next time the other way round.  A piece that runs with them
-writes at least one checkpoint a minute and its log lines, as `ddlib.pieces` does.  Printed: seconds of both sides, their
+writes a checkpoint a minute and its log lines, as `ddlib.pieces` does.  Printed: seconds of both sides, their
 ratio, the seconds that went into writing checkpoints, and their size.
 """
 

@@ -9,17 +9,18 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddlib import OUTPUT, estimate, results, work
+from ddlib import OUTPUT, planning, results, work
 from ddlib.cells import Cell, cells, deviations, fingerprint
 from ddlib.pieces import Workplace
+from ddlib.planning import Plan
 from ddlib.provenance import provenance
 from ddlib.results import Record
 from ddlib.settings import settings
 from ddlib.work import finished, loss_course, synthetic_set
 
 __all__ = [
-    "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "keep", "loss_course", "outlook", "run",
-    "settings", "synthetic_set",
+    "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "keep", "loss_course", "outlook", "plan",
+    "run", "settings", "synthetic_set",
 ]  # fmt: skip
 
 
@@ -58,14 +59,16 @@ def keep(records: Sequence[Record], experiment: str, profile: str) -> Path:
 
 def outlook(cells: Sequence[Cell], workplace: Workplace) -> str:
     """What a run of `cells` would take from here: one line, for a notebook to show before it begins."""
-    open_cells = [cell for cell in cells if not finished(cell, workplace)]
-    hours = sum(_estimate(cell, workplace) for cell in open_cells)
-    networks = sum(len(cell.seeds) * cell.protocol.num_networks for cell in open_cells)
-    return (
-        f"{len(cells)} cells, {len(cells) - len(open_cells)} of them in the store; to do: "
-        f"{sum(len(cell.seeds) for cell in open_cells)} distillations and {networks} trainings, "
-        f"about {hours:.2g} h on this device"
-    )
+    return planning.line(plan(cells, workplace))
+
+
+def plan(cells: Sequence[Cell], workplace: Workplace) -> Plan:
+    """What a run of `cells` would take from here, cell by cell, from a few steps of each kind of its work.
+
+    Raises:
+        FileNotFoundError, ValueError: as `planning.plan`.
+    """
+    return planning.plan([work.missing(cell, workplace) for cell in cells], workplace.device)
 
 
 def _compute(cell: Cell, workplace: Workplace) -> Record:
@@ -109,6 +112,5 @@ def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: 
 
 
 def _estimate(cell: Cell, workplace: Workplace) -> float:
-    """Hours that the cell's open seeds would take, from a few steps of each kind of its work, measured once."""
-    per_seed = estimate.seconds(cell, work.train_set(cell, workplace), work.test_set(cell, workplace))
-    return per_seed * sum(not work.seed_finished(cell, seed, workplace) for seed in cell.seeds) / 3600
+    """Hours that what the store does not have of the cell would take, with the data at hand."""
+    return plan([cell], workplace).rows[0].totals.seconds / 3600

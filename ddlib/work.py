@@ -10,12 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ddlib import codeprint, datasets, evaluate, files, pieces, store, synthetic
+from ddlib import codeprint, datasets, evaluate, files, pieces, planning, store, synthetic
 from ddlib.cells import Cell
 from ddlib.datasets import ImageSet
 from ddlib.files import Damaged
 from ddlib.locks import holder, locked
 from ddlib.pieces import Piece, Workplace
+from ddlib.planning import Missing
 from ddlib.provenance import provenance
 from ddlib.synthetic import SyntheticSet
 from ddlib.tensors import read_tensors, write_tensors
@@ -121,12 +122,29 @@ def finished(cell: Cell, workplace: Workplace) -> bool:
 
 def seed_finished(cell: Cell, seed: int, workplace: Workplace) -> bool:
     """Whether one seed of the cell is distilled and evaluated."""
-    path = evaluation_path(cell, seed, workplace)
-    names = ("run.json", "synthetic.safetensors")
     try:
-        return all((path.parent / name).exists() for name in names) and _evaluated(path, cell)
+        return _distilled(cell, seed, workplace) and _evaluated(evaluation_path(cell, seed, workplace), cell)
     except Damaged:
         return False
+
+
+def missing(cell: Cell, workplace: Workplace) -> Missing:
+    """What the store lacks of the cell."""
+    planning.read(cell, workplace.device, whitened=False)  # the store names work by the data
+    open_seeds = [seed for seed in cell.seeds if not seed_finished(cell, seed, workplace)]
+    distil = [seed for seed in open_seeds if not _distilled(cell, seed, workplace)]
+    needs = {_artefact_folder(cell, b, workplace): b for b in cell.method.needs.values()} if distil else {}
+    return Missing(
+        cell,
+        needs={str(folder): builder for folder, builder in needs.items() if not (folder / "run.json").exists()},
+        distil=tuple(str(_folder(cell, seed, workplace)) for seed in distil),
+        evaluate=tuple(str(evaluation_path(cell, seed, workplace)) for seed in open_seeds),
+    )
+
+
+def _distilled(cell: Cell, seed: int, workplace: Workplace) -> bool:
+    folder = _folder(cell, seed, workplace)
+    return (folder / "synthetic.safetensors").exists() and (folder / "run.json").exists()
 
 
 def under_way(cell: Cell, workplace: Workplace) -> bool:
@@ -177,11 +195,19 @@ def _identity(builder: Any) -> dict[str, Any]:
     return {"name": builder.name, "version": builder.version, "settings": asdict(builder), "code": VERSION}
 
 
+def _artefact(cell: Cell, builder: Any) -> dict[str, Any]:
+    return _identity(builder) | {"data": fingerprint_of(cell, "train"), "whitened": cell.whitened}
+
+
+def _artefact_folder(cell: Cell, builder: Any, workplace: Workplace) -> Path:
+    return workplace.folder / builder.name / store.key(_artefact(cell, builder))
+
+
 def _prerequisite(cell: Cell, builder: Any, workplace: Workplace) -> dict[str, Tensor]:
     """The artefact of `builder`, shared by all cells that ask for the same settings on the same data."""
-    content = _identity(builder) | {"data": fingerprint_of(cell, "train"), "whitened": cell.whitened}
+    content = _artefact(cell, builder)
     piece = Piece(
-        folder=workplace.folder / builder.name / store.key(content),
+        folder=_artefact_folder(cell, builder, workplace),
         name=f"{builder.name}, {cell.dataset}",
         product=f"{builder.name}.safetensors",
         job=builder,

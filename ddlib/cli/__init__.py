@@ -2,11 +2,12 @@
 
     ddlib data list | get NAME | check [NAME]
     ddlib runs list | show KEY | clean [KEY ...]
+    ddlib plan [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--device D] [--budget-hours H] [--memory 16GB]
     ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [--output FOLDER]
     ddlib report stale
 
-Exit codes: 0 all is well; 1 a notebook failed, data are missing or differ, or a product is stale; 2 the command was
-refused.
+Exit codes: 0 all is well; 1 a notebook failed, data are missing or differ, or a product is stale or damaged; 2 the
+command was refused, or a plan does not fit.
 A command imports what it needs when it is carried out, since torch takes seconds to import.
 """
 
@@ -15,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddlib.cli import data, report, reproduce, runs
+from ddlib.cli import data, plan, report, reproduce, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +43,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ddlib", description="Data sets, notebooks run in bulk, and the store.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for part in (data, runs, reproduce, report):
+    for part in (data, plan, runs, reproduce, report):
         part.add(commands)
     return parser
