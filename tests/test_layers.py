@@ -39,8 +39,10 @@ ALLOWED = {
     "study": DATA | {"methods", "evaluate", "loop", "results", "settings", "provenance", "store", "cells", "estimate"},
     "report": {"results", "synthetic"},
     "notebooks": {"cells", "settings"},
-    "reproduce": {"results", "notebooks"},
-    "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings"},
+    "reproduce": {"results", "notebooks", "store"},
+    "gpus": set(),
+    "workflow": {"results", "notebooks", "store", "cells", "study", "gpus", "reproduce"},
+    "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings", "gpus", "workflow"},
     "__main__": {"cli"},
     "__init__": set(),
 }

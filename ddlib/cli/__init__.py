@@ -1,7 +1,8 @@
 """The command `ddlib`: data sets, and notebooks run in bulk.
 
     ddlib data list | get NAME | check [NAME]
-    ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [--output FOLDER]
+    ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--cores N | --executor slurm] ...
+    ddlib cell NOTEBOOK [CELL] [--profile quick|hour|paper] [-f FILE]
 
 Exit codes: 0 all is well; 1 a notebook failed, or data are missing or differ; 2 the command was refused.
 A command imports what it needs when it is carried out, since torch takes seconds to import.
@@ -12,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddlib.cli import data, reproduce
+from ddlib.cli import cell, data, reproduce
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ddlib", description="Data sets, and notebooks run in bulk.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for part in (data, reproduce):
+    for part in (data, reproduce, cell):
         part.add(commands)
     return parser
