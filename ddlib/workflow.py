@@ -1,7 +1,7 @@
 """A batch of notebooks under Snakemake: one job a cell, then one a notebook, on one machine or on a cluster.
 
-Each batch has a fresh folder, `runs/workflow/<time>`, for Snakemake's own files, the jobs' marks and their logs, so that
-nothing an earlier batch left can pass for this one's.  What is done already is asked of the store alone.
+Each batch has a fresh folder, `runs/workflow/<time>`, for Snakemake's own files, the jobs' marks and their logs, so
+that nothing an earlier batch left can pass for this one's.  What is done already is asked of the store alone.
 """
 
 import importlib.util

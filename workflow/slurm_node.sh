@@ -4,6 +4,9 @@
 #   workflow/slurm_node.sh start FOLDER     start it, wait until the node is idle, print what to export
 #   workflow/slurm_node.sh stop FOLDER      kill its jobs and stop its daemons, by their process ids
 #
+# What it prints sets SLURM_CONF, and PATH: an srun in the folder puts SLURM_CONF back, which Snakemake's job step takes
+# away (on a cluster the configuration lies where SLURM looks for it by itself).
+#
 # Needs root and Debian's packages slurm-wlm and munge.  Ports are chosen free, so that several may run at once.
 set -euo pipefail
 
@@ -50,7 +53,7 @@ configure() {
     local host ctld_port d_port
     host=$(hostname -s)
     read -r ctld_port d_port < <(free_ports)
-    mkdir -p "$folder/state" "$folder/spool"
+    mkdir -p "$folder/state" "$folder/spool" "$folder/bin"
     (umask 077 && head -c 1024 /dev/urandom > "$folder/munge.key")
     # Memory is not counted and may be asked for beyond what is there: the jobs of a test are small.
     cat > "$conf" <<CONF
@@ -85,6 +88,8 @@ KillWait=5
 NodeName=localhost NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
+    printf '#!/bin/sh\nSLURM_CONF="%s" exec "%s" "$@"\n' "$conf" "$(command -v srun)" > "$folder/bin/srun"
+    chmod +x "$folder/bin/srun"
 }
 
 start() {
@@ -96,7 +101,7 @@ start() {
     configure
     export SLURM_CONF=$conf
     if daemons && idle; then
-        echo "export SLURM_CONF=$conf"
+        echo "export SLURM_CONF=$conf PATH=$folder/bin:\$PATH"
     else
         echo "the node did not come up; the ends of its logs:" >&2
         tail -n 5 "$folder"/*.log >&2

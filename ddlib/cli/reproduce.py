@@ -38,11 +38,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 def add_settings(command: argparse.ArgumentParser) -> None:
     """Add what decides a notebook's parameters, and the GPUs that it may use."""
     command.add_argument("--profile", choices=PROFILES, default="quick", help="the budget (default: %(default)s)")
-    command.add_argument(
-        "-f", "--parameters", type=Path, metavar="FILE", help="YAML laid over the profile's parameters"
-    )
+    command.add_argument("-f", "--parameters", type=Path, metavar="FILE", help="YAML laid over them")
     command.add_argument("--gpus", type=lambda text: tuple(text.split(",")), default=(), metavar="LIST",
-                         help="take a free one of these for each job, e.g. 0,1 (a batch: all that CUDA sees)")  # fmt: skip
+                         help="each job takes a free one of these, e.g. 0,1 (default: all, in a batch)")  # fmt: skip
 
 
 def _reproduce(told: argparse.Namespace) -> int:
