@@ -161,6 +161,8 @@ def prepare(runs: Sequence[Run], where: Where) -> Batch:
         needs[run.name] = tuple(unfinished)
         cells |= unfinished
     batch = _fresh(runs, cells, needs)
+    for log in [batch.log("cells", name) for name in cells] + [batch.log("notebooks", run.name) for run in runs]:
+        log.parent.mkdir(parents=True, exist_ok=True)
     store.write_json(batch.folder / "plan.json", _plan(batch, where))
     return batch
 
@@ -217,11 +219,10 @@ def _last_line(log: Path) -> str:
 
 def _plan(batch: Batch, where: Where) -> dict[str, Any]:
     """Snakemake's configuration: what the Snakefile needs to know, and no more."""
-    runs = {run.name: run for run in batch.runs}
-    owner = {name: runs[notebook] for notebook, names in reversed(batch.needs.items()) for name in names}
-    cells = {name: _job(run, where, ["cell", run.name, name]) for name, run in owner.items()}
-    told = {}
+    cells, told = {}, {}
     for run in batch.runs:
+        for name in batch.needs[run.name]:
+            cells.setdefault(name, _job(run, where, ["cell", run.name, name]))
         words = ["reproduce", run.name, "--output", str(run.output), "--outcomes", str(batch.outcome(run.name))]
         told[run.name] = _job(run, where, words) | {"cells": list(batch.needs[run.name])}
     return {"threads": where.threads, "backoff": BACKOFF, "cells": cells, "notebooks": told}
