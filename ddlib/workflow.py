@@ -203,16 +203,16 @@ def _outcome(run: Run, batch: Batch) -> Outcome:
         return found[0]
     failed = [name for name in batch.needs[run.name] if not batch.mark(name).exists()]
     if failed:
-        first, log = batch.cells[failed[0]], batch.log("cells", failed[0])
-        told = f"{len(failed)} of its cells not computed; {describe(first)}: {_last_line(log)}"
-        return Outcome(run, 0.0, error=told)
-    return Outcome(run, 0.0, error=f"the notebook's job: {_last_line(batch.log('notebooks', run.name))}")
+        what = f"{len(failed)} of its cells not computed; {describe(batch.cells[failed[0]])}"
+        return Outcome(run, 0.0, error=f"{what}: {_last_line(batch, 'cells', failed[0])}")
+    return Outcome(run, 0.0, error=f"the notebook's job: {_last_line(batch, 'notebooks', run.name)}")
 
 
-def _last_line(log: Path) -> str:
-    """Where a job's log lies, and how it ends."""
+def _last_line(batch: Batch, kind: str, name: str) -> str:
+    """How the log of a job ends, and where it lies."""
+    log = batch.log(kind, name)
     if not log.exists():
-        return "its job was not begun"
+        return f"its job was not begun (log: {batch.folder / '.snakemake' / 'log'})"
     lines = log.read_text(errors="replace").strip().splitlines()
     return f"{lines[-1] if lines else 'nothing printed, as when a job is killed'} (log: {log})"
 
