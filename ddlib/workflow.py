@@ -4,11 +4,12 @@ Each batch has a fresh folder, `runs/workflow/<time>`, for Snakemake's own files
 that nothing an earlier batch left can pass for this one's.  What is done already is asked of the store alone.
 """
 
+import contextlib
 import importlib.util
 import os
 import shlex
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ddlib import OUTPUT, ROOT, gpus, notebooks, reproduce, store, study
+import psutil
+
+from ddlib import OUTPUT, ROOT, gpus, jobs, notebooks, reproduce, store, study
 from ddlib.cells import Cell
 from ddlib.reproduce import Outcome, Run
-from ddlib.results import Record
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """The variables that fix a job's number of threads, which its sums depend on."""
@@ -98,49 +100,6 @@ class Batch:
         return self.folder / "outcomes" / f"{name}.json"
 
 
-def identity(cell: Cell) -> str:
-    """A short stable name of everything that decides the cell's numbers; notebooks that share a cell share it."""
-    return store.key(cell.settings())
-
-
-def describe(cell: Cell) -> str:
-    """Row, data and images per class, for people."""
-    return f"{cell.label}, {cell.dataset}, IPC {cell.ipc}"
-
-
-def cells_of(run: Run) -> dict[str, Cell]:
-    """The cells that a run computes, by identity, in the notebook's order."""
-    return {identity(cell): cell for cell in notebooks.cells(run.name, run.profile, reproduce.told(run))}
-
-
-def listing(run: Run) -> list[tuple[str, str, str]]:
-    """Of each cell of a run its identity, what it is, and "in the store" or "to do"."""
-    here = study.Workplace("cpu")
-    states = {True: "in the store", False: "to do"}
-    return [(name, describe(cell), states[study.finished(cell, here)]) for name, cell in cells_of(run).items()]
-
-
-def compute(run: Run, wanted: str, names: Sequence[str] = ()) -> Record:
-    """Compute one cell of a notebook into the store, within the notebook's `budget_hours`, and return its record.
-
-    Args:
-        wanted: the cell's `identity`.
-        names: GPUs, of which a free one is taken; empty: as CUDA chooses.
-
-    Raises:
-        ValueError: the notebook has no such cell; its cells are listed.
-    """
-    found = cells_of(run)
-    if wanted not in found:
-        known = "; ".join(f"{name} ({describe(cell)})" for name, cell in found.items())
-        raise ValueError(f"unknown cell {wanted!r} of {run.name} at {run.profile}; known: {known}")
-    parameters = notebooks.parameters(run.name, run.profile, reproduce.told(run))
-    with gpus.pinned(names):
-        workplace = study.Workplace(parameters["device"])
-        (record,) = study.run([found[wanted]], workplace, budget_hours=parameters.get("budget_hours"))
-    return record
-
-
 def prepare(runs: Sequence[Run], where: Where) -> Batch:
     """Make the folder of a batch and write its plan there: which cells are still to compute, and each job's command.
 
@@ -157,7 +116,7 @@ def prepare(runs: Sequence[Run], where: Where) -> Batch:
         _check_device(run, where)
     here, cells, needs = study.Workplace("cpu"), {}, {}
     for run in runs:
-        unfinished = {name: cell for name, cell in cells_of(run).items() if not study.finished(cell, here)}
+        unfinished = {name: cell for name, cell in jobs.cells_of(run).items() if not study.finished(cell, here)}
         needs[run.name] = tuple(unfinished)
         cells |= unfinished
     batch = _fresh(runs, cells, needs)
@@ -168,16 +127,31 @@ def prepare(runs: Sequence[Run], where: Where) -> Batch:
 
 
 def execute(batch: Batch, where: Where) -> None:
-    """Run a batch under Snakemake, whose own messages go to this process's stderr, and wait for its end."""
+    """Run a batch under Snakemake, whose own messages go to this process's stderr, and wait for its end.
+
+    Ctrl-C reaches Snakemake and its jobs by itself; a SIGTERM to this process is handed on to them in the same way.
+    Either way it waits until Snakemake has stopped them, those of a cluster too.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+    """
     for run in batch.runs:
         run.executed.unlink(missing_ok=True)
         run.log.unlink(missing_ok=True)
-    child = subprocess.Popen(command(batch, where), env=_environment(), stdout=sys.stderr)
+    child = psutil.Popen(command(batch, where), env=_environment(), stdout=sys.stderr)
+
+    def stop(*_: Any) -> None:
+        for process in (child, *child.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         child.wait()
-    except KeyboardInterrupt:  # which Snakemake was sent as well: it stops its jobs first, those of a cluster too
+    finally:
         child.wait()
-        raise
+        signal.signal(signal.SIGTERM, before)
 
 
 def command(batch: Batch, where: Where) -> list[str]:
@@ -203,7 +177,7 @@ def _outcome(run: Run, batch: Batch) -> Outcome:
         return found[0]
     failed = [name for name in batch.needs[run.name] if not batch.mark(name).exists()]
     if failed:
-        what = f"{len(failed)} of its cells not computed; {describe(batch.cells[failed[0]])}"
+        what = f"{len(failed)} of its cells not computed; {jobs.describe(batch.cells[failed[0]])}"
         return Outcome(run, 0.0, error=f"{what}: {_last_line(batch, 'cells', failed[0])}")
     return Outcome(run, 0.0, error=f"the notebook's job: {_last_line(batch, 'notebooks', run.name)}")
 

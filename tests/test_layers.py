@@ -41,8 +41,9 @@ ALLOWED = {
     "notebooks": {"cells", "settings"},
     "reproduce": {"results", "notebooks", "store"},
     "gpus": set(),
-    "workflow": {"results", "notebooks", "store", "cells", "study", "gpus", "reproduce"},
-    "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings", "gpus", "workflow"},
+    "jobs": {"results", "notebooks", "store", "cells", "study", "gpus", "reproduce"},
+    "workflow": {"notebooks", "store", "cells", "study", "gpus", "reproduce", "jobs"},
+    "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings", "gpus", "jobs", "workflow"},
     "__main__": {"cli"},
     "__init__": set(),
 }

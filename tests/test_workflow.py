@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from ddlib import ROOT, cli, notebooks, reproduce, results, study, synthetic, workflow
+from ddlib import ROOT, cli, jobs, notebooks, reproduce, results, study, synthetic, workflow
 from ddlib.reproduce import Outcome, Run
 from ddlib.workflow import Batch, Where
 
@@ -103,7 +104,7 @@ def kill_midway(output: Path):
         while not first.exists():
             assert process.poll() is None, "ended before the cell was begun"
             time.sleep(0.01)
-        wanted = ["-m", "ddlib", "cell", NAME, workflow.identity(dm)]
+        wanted = ["-m", "ddlib", "cell", NAME, jobs.identity(dm)]
         (job,) = [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[1:6] == wanted]
         job.kill()
         assert not study.finished(dm, workplace)
@@ -169,8 +170,8 @@ def test_finished_cells_are_left_out_whatever_marks_there_are(on_two_cores, monk
         batch = workflow.prepare([run], Where(cores=1))
     finally:
         away.rename(kept)
-    assert list(on_two_cores.output.rglob(f"{workflow.identity(random)}.done"))
-    assert batch.needs == {NAME: (workflow.identity(random),)} and not batch.mark(*batch.needs[NAME]).exists()
+    assert list(on_two_cores.output.rglob(f"{jobs.identity(random)}.done"))
+    assert batch.needs == {NAME: (jobs.identity(random),)} and not batch.mark(*batch.needs[NAME]).exists()
 
 
 # SLURM.
@@ -230,12 +231,12 @@ def plan_of(batch: Batch) -> dict:
 
 
 def test_a_cell_is_known_by_all_its_settings_and_by_nothing_else(tmp_path):
-    first, second = (workflow.cells_of(run_of(overrides(tmp_path, **c))) for c in ({}, {"device": "cuda"}))
+    first, second = (jobs.cells_of(run_of(overrides(tmp_path, **c))) for c in ({}, {"device": "cuda"}))
     assert first.keys() == second.keys() and len(first) == 2
     renamed = {"another row": SMALL["methods"]["DM"]}
-    assert set(workflow.cells_of(run_of(overrides(tmp_path, methods=renamed)))) == {list(first)[1]}
+    assert set(jobs.cells_of(run_of(overrides(tmp_path, methods=renamed)))) == {list(first)[1]}
     for changed in ({"seeds": [0]}, {"evaluation": {"num_networks": 2, "epochs": 6}}, {"network": {"width": 16}}):
-        assert not first.keys() & workflow.cells_of(run_of(overrides(tmp_path, **changed))).keys()
+        assert not first.keys() & jobs.cells_of(run_of(overrides(tmp_path, **changed))).keys()
 
 
 def test_a_cell_that_notebooks_share_is_one_job(tmp_path, store):
@@ -337,6 +338,26 @@ def test_a_wrong_wish_is_one_line(words, message, capsys):
     assert err.startswith(f"ddlib: {message}") and err.count("\n") == 1
 
 
+def test_a_sigterm_stops_the_whole_tree_of_a_batch(tmp_path, monkeypatch):
+    inner = f"import pathlib, time; pathlib.Path({str(tmp_path / 'begun')!r}).touch(); time.sleep(60)"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+    monkeypatch.setattr(workflow, "command", lambda batch, where: [sys.executable, "-c", outer])
+    here = psutil.Process()
+
+    def stop():
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        seen.extend(here.children(recursive=True))
+        here.terminate()
+
+    seen, before = [], signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        workflow.execute(Batch(tmp_path, (), {}, {}), Where(cores=1))
+    assert len(seen) == 2 and psutil.wait_procs(seen, timeout=10)[1] == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 # What came of a batch.
 
 
@@ -383,7 +404,7 @@ def test_cells_are_listed_and_one_is_computed_alone(tmp_path, store, capsys):
 
 def test_a_cell_keeps_to_the_budget(tmp_path, store, capsys):
     path = overrides(tmp_path, budget_hours=0.0)
-    name = next(iter(workflow.cells_of(run_of(path))))
+    name = next(iter(jobs.cells_of(run_of(path))))
     assert cli.main(["cell", NAME, name, "-f", str(path)]) == 0
     assert "not begun, since" in capsys.readouterr().out and not list(store.rglob("*.safetensors"))
 

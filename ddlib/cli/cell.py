@@ -19,17 +19,17 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _cell(told: argparse.Namespace) -> int:
-    from ddlib import OUTPUT, reproduce, workflow
+    from ddlib import OUTPUT, jobs, reproduce
 
     runs = reproduce.plan([told.notebook], told.profile, output=OUTPUT, overrides=told.parameters)
     if len(runs) != 1:
         names = ", ".join(run.name for run in runs)
         raise ValueError(f"{told.notebook!r} names {len(runs)} notebooks; name one of {names}")
     if told.cell is None:
-        for name, text, state in workflow.listing(runs[0]):
+        for name, text, state in jobs.listing(runs[0]):
             print(f"{name}  {state:<12}  {text}")
         return 0
-    record = workflow.compute(runs[0], told.cell, told.gpus)
+    record = jobs.compute(runs[0], told.cell, told.gpus)
     print(f"{record.label}, {record.dataset}, IPC {record.ipc}: {_reached(record)}")
     return 0
 
