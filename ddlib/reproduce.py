@@ -6,12 +6,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
-from ddlib import OUTPUT, notebooks, results
+from ddlib import OUTPUT, files, notebooks, results
 
 KERNEL_DIED = 138
 """papermill's exit code when the kernel was killed, most often for memory."""
@@ -24,11 +25,13 @@ class Run:
     name: `paper/experiment`, e.g. "atom/accuracy".
     profile: one of `ddlib.settings.PROFILES`.
     output: folder of the executed notebooks.
+    overrides: a YAML file laid over the profile's parameters, or None.
     """
 
     name: str
     profile: str
     output: Path
+    overrides: Path | None = None
 
     @property
     def notebook(self) -> Path:
@@ -76,13 +79,34 @@ class Outcome:
     error: str = ""
 
 
-def plan(wanted: Sequence[str], profile: str, *, output: Path) -> list[Run]:
+def plan(wanted: Sequence[str], profile: str, *, output: Path, overrides: Path | None = None) -> list[Run]:
     """The runs of `notebooks.chosen(wanted, profile)`, whose executed notebooks go to `output`.
 
+    Args:
+        overrides: a YAML file laid over the profile's parameters of each notebook.
+
     Raises:
-        ValueError, FileNotFoundError: as `notebooks.chosen`.
+        ValueError, FileNotFoundError: as `notebooks.chosen`; or the overrides are no parameters of a notebook.
     """
-    return [Run(name, profile, output) for name in notebooks.chosen(wanted, profile)]
+    runs = [Run(name, profile, output, overrides) for name in notebooks.chosen(wanted, profile)]
+    for run in runs if overrides else []:
+        if "profile" in told(run):
+            raise ValueError(f"{overrides} sets 'profile', which --profile does; leave it out")
+        if notebooks.has_profile(run.name, profile):
+            _check_overrides(run)
+    return runs
+
+
+def told(run: Run) -> dict[str, Any]:
+    """The overrides of a run; empty where it has none."""
+    return notebooks.read_params(run.overrides) if run.overrides else {}
+
+
+def _check_overrides(run: Run) -> None:
+    try:
+        notebooks.cells(run.name, run.profile, told(run))
+    except ValueError as error:
+        raise ValueError(f"{run.overrides} does not suit {run.name}: {error}") from error
 
 
 def execute(run: Run) -> Outcome:
@@ -109,6 +133,22 @@ def execute(run: Run) -> Outcome:
     return Outcome(run, seconds, verdicts, error)
 
 
+def write(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Write outcomes as JSON, for `read`."""
+    files.write_json(path, {"outcomes": [{**asdict(one), "run": one.run.name} for one in outcomes]})
+
+
+def read(path: Path, runs: Sequence[Run]) -> list[Outcome]:
+    """The outcomes of those of `runs` that stand in a file of `write`; none where there is no file.
+
+    Raises:
+        ValueError: the file is not whole.
+    """
+    kept = (files.read_json(path) or {"outcomes": []})["outcomes"]
+    by_name = {run.name: run for run in runs}
+    return [Outcome(**{**one, "run": by_name[one["run"]]}) for one in kept if one["run"] in by_name]
+
+
 def table(outcomes: Sequence[Outcome]) -> str:
     """The summary as text: notebook, seconds, cells by verdict, where to look."""
     rows = [("notebook", "seconds", "cells by verdict", "where to look")]
@@ -124,7 +164,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def _command(run: Run) -> list[str]:
     command = [sys.executable, "-m", "papermill", str(run.notebook), str(run.executed)]
     command += ["--kernel", "python3", "--cwd", str(run.notebook.parent), "--log-output", "--no-progress-bar"]
-    return command + (["-f", str(run.params)] if run.params else [])
+    return command + [word for file in (run.params, run.overrides) if file for word in ("-f", str(file))]
 
 
 def _environment() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import nbformat
@@ -141,3 +142,52 @@ def test_an_unknown_profile_is_refused(repository):
 def test_a_repository_without_notebooks_is_refused(repository):
     with pytest.raises(FileNotFoundError, match="no notebooks in"):
         reproduce.plan([], "quick", output=repository)
+
+
+OVERRIDABLE = 'profile = "quick"  # the budget\nseeds = [0]  # of each cell'
+
+
+def test_overrides_are_laid_over_the_profile(repository):
+    notebook(repository, "atom/accuracy", "print(seeds)", parameters=OVERRIDABLE)
+    (repository / "params/atom/accuracy.hour.yaml").write_text("profile: hour\nseeds: [1, 2]\n")
+    (repository / "mine.yaml").write_text("seeds: [3]\n")
+    told = {"output": repository / "runs", "overrides": repository / "mine.yaml"}
+    (run,) = reproduce.plan([], "hour", **told)
+    assert reproduce.execute(run).error == "" and printed(run.executed) == "[3]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sedes: [3]\n", r"ddlib: mine.yaml does not suit atom/accuracy: .*'sedes'"),
+        ("seeds: [-3]\n", r"ddlib: mine.yaml does not suit atom/accuracy: seeds=-3; it must be >= 0"),
+        ("profile: hour\n", r"ddlib: mine.yaml sets 'profile', which --profile does"),
+        ("[1]\n", r"ddlib: mine.yaml holds list; it must be a mapping"),
+    ],
+)
+def test_overrides_that_no_notebook_knows_are_refused_before_anything_runs(repository, capsys, text, message):
+    notebook(repository, "atom/accuracy", parameters=OVERRIDABLE)
+    (repository / "mine.yaml").write_text(text)
+    assert cli.main(["reproduce", "-f", "mine.yaml"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and re.match(message, err.replace(f"{repository}/", "")) and err.count("\n") == 1
+    assert not (repository / "runs").exists()
+
+
+def test_overrides_that_are_not_there_are_refused(repository, capsys):
+    notebook(repository, "atom/accuracy", parameters=OVERRIDABLE)
+    assert cli.main(["reproduce", "-f", "mine.yaml"]) == 2
+    assert "mine.yaml" in capsys.readouterr().err
+
+
+def test_outcomes_are_written_and_read(repository):
+    notebook(repository, "atom/accuracy", "raise ValueError('x')")
+    assert cli.main(["reproduce", "--output", "runs", "--outcomes", "told/outcomes.json"]) == 1
+    runs = reproduce.plan([], "quick", output=repository / "runs")
+    (outcome,) = reproduce.read(repository / "told/outcomes.json", runs)
+    assert outcome.run == runs[0] and outcome.error == "ValueError: x" and outcome.seconds > 0
+    assert reproduce.read(repository / "told/outcomes.json", []) == []
+    assert reproduce.read(repository / "nothing.json", runs) == []
+    (repository / "half.json").write_text('{"outcomes": [')
+    with pytest.raises(ValueError, match="half.json is not whole"):
+        reproduce.read(repository / "half.json", runs)

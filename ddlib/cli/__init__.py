@@ -1,9 +1,10 @@
 """The command `ddlib`: data sets, notebooks run in bulk, and the store of what they computed.
 
     ddlib data list | get NAME | check [NAME]
-    ddlib runs list | show KEY | clean [KEY ...]
     ddlib plan [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--device D] [--budget-hours H] [--memory 16GB]
-    ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [--output FOLDER]
+    ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--cores N | --executor slurm] ...
+    ddlib cell NOTEBOOK [CELL] [--profile quick|hour|paper] [-f FILE]
+    ddlib runs list | show KEY | clean [KEY ...]
     ddlib report stale
 
 Exit codes: 0 all is well; 1 a notebook failed, data are missing or differ, or a product is stale or damaged; 2 the
@@ -16,7 +17,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddlib.cli import data, plan, report, reproduce, runs
+from ddlib.cli import cell, data, plan, report, reproduce, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +44,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ddlib", description="Data sets, notebooks run in bulk, and the store.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for part in (data, plan, runs, reproduce, report):
+    for part in (data, plan, reproduce, cell, runs, report):
         part.add(commands)
     return parser
