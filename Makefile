@@ -17,7 +17,7 @@ STALE := $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$$(pwd -P)" ] && $(PY) -c '
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lab lint lock
+.PHONY: help setup reproduce test slow lab lint lock
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -31,8 +31,11 @@ setup: $(READY)  ## make .venv from requirements.lock (Python >= 3.11; PYTHON=..
 reproduce: $(READY)  ## run every notebook (or NOTEBOOKS) at PROFILE (quick, hour, paper) and print what came of it
 	@$(PY) -m ddlib reproduce --profile $(PROFILE) $(NOTEBOOKS)
 
-test: lint  ## lint, then all tests, then every notebook at its quick defaults under nbval
-	@DDLIB_OUTPUT="$$(pwd -P)/runs/test" $(PY) -m pytest --nbval-lax --nbval-current-env tests notebooks
+test: lint  ## lint, then all tests but the slow ones, then every notebook at its quick defaults under nbval
+	@DDLIB_OUTPUT="$$(pwd -P)/runs/test" $(PY) -m pytest -m "not slow" --nbval-lax --nbval-current-env tests notebooks
+
+slow: $(READY)  ## the slow tests: real work killed 25 times at random moments
+	@DDLIB_OUTPUT="$$(pwd -P)/runs/test" $(PY) -m pytest -m slow tests
 
 lab: $(READY)  ## open JupyterLab on this folder
 	@$(PY) -m jupyterlab

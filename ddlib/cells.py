@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from ddlib import datasets, methods
+from ddlib import datasets, methods, store
 from ddlib.evaluate import Protocol
 from ddlib.methods import Method
 from ddlib.settings import PARAMETERS, Parameter, checked, fill
@@ -15,6 +15,9 @@ SPEED = ("precision", "compiled", "at_once", "num_networks")
 
 ROW = ("method", "whitened", "seeds")
 """What a row may say besides its method's hyper-parameters."""
+
+PLACE = ("profile", "device", "budget_hours")
+"""Parameters that say where and how far a notebook computes, not what."""
 
 NETWORK = ("width", "depth")
 """What a notebook's `network` may say; a method's norm is its own."""
@@ -32,6 +35,7 @@ class Cell:
     protocol: the evaluation.
     reference_dataset: the data set whose reported numbers stand beside ours.
     paper, table: where those numbers are reported.
+    parameters: `fingerprint` of the notebook's parameters that it comes from.
     """
 
     label: str
@@ -43,6 +47,7 @@ class Cell:
     reference_dataset: str
     paper: str
     table: str
+    parameters: str = ""
 
     @property
     def ipc(self) -> int:
@@ -60,6 +65,11 @@ class Cell:
             "seeds": list(self.seeds),
             "protocol": asdict(self.protocol),
         }
+
+
+def fingerprint(chosen: SimpleNamespace) -> str:
+    """A stable name for a notebook's parameters, as far as they decide its numbers."""
+    return store.key({name: value for name, value in vars(chosen).items() if name not in PLACE})
 
 
 def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
@@ -81,7 +91,7 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
         if name not in NETWORK:
             raise ValueError(f"unknown setting {name!r} of network; known: {', '.join(NETWORK)}")
         checked(f"{name} of network", value, Parameter(int, low=1))
-    where = {"paper": paper, "table": table}
+    where = {"paper": paper, "table": table, "parameters": fingerprint(chosen)}
     return [_cell(chosen, label, row, ipc, where) for ipc in chosen.ipcs for label, row in chosen.methods.items()]
 
 

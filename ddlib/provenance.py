@@ -1,46 +1,50 @@
-"""Where a number comes from: commit, versions, device."""
+"""Where a number comes from: commit, code, versions, device, date."""
 
 import platform
-import resource
 import subprocess
-import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from ddlib import ROOT, __version__
+from ddlib import ROOT, __version__, codeprint
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
 
 
-def provenance(device: str = "cpu") -> dict[str, Any]:
-    """Commit and whether the tree was dirty (products aside), date, versions, and the name of the device."""
-    commit = _git("rev-parse", "HEAD")
+def provenance(device: str = "cpu", modules: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Where a number comes from that is computed now, on `device`, by the code of `modules`.
+
+    Returns:
+        commit: None outside a git checkout.
+        dirty: whether the tree was modified, products aside.
+        code: `codeprint.fingerprint(modules)`; only where modules are given.
+        date: today's.
+        versions: of Python and the packages that compute.
+        device: its name.
+    """
+    commit, dirty = checkout()
     return {
         "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!figures"))
-        if commit
-        else None,
+        "dirty": dirty,
+        **({"code": codeprint.fingerprint(modules)} if modules else {}),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"ddlib": __version__, "python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "device": device_name(device),
     }
 
 
-def reset_peak_memory(device: str) -> None:
-    """Begin to measure `peak_memory` anew, where the device can: on an accelerator."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+@cache
+def checkout() -> tuple[str | None, bool | None]:
+    """The commit, and whether the tree was modified (products aside), when this process first asked; None without git.
 
-
-def peak_memory(device: str) -> int:
-    """Most bytes in use: of the accelerator since `reset_peak_memory`, or of this process since its start on a CPU."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    What is edited later, while the process runs, made none of its numbers.
+    """
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!figures")
+    return commit, bool(changes) if commit else None
 
 
 def device_name(device: str) -> str:

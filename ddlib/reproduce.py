@@ -12,7 +12,7 @@ from typing import Any
 
 import nbformat
 
-from ddlib import OUTPUT, notebooks, results, store
+from ddlib import OUTPUT, files, notebooks, results
 
 KERNEL_DIED = 138
 """papermill's exit code when the kernel was killed, most often for memory."""
@@ -135,7 +135,7 @@ def execute(run: Run) -> Outcome:
 
 def write(outcomes: Sequence[Outcome], path: Path) -> None:
     """Write outcomes as JSON, for `read`."""
-    store.write_json(path, {"outcomes": [{**asdict(one), "run": one.run.name} for one in outcomes]})
+    files.write_json(path, {"outcomes": [{**asdict(one), "run": one.run.name} for one in outcomes]})
 
 
 def read(path: Path, runs: Sequence[Run]) -> list[Outcome]:
@@ -144,7 +144,7 @@ def read(path: Path, runs: Sequence[Run]) -> list[Outcome]:
     Raises:
         ValueError: the file is not whole.
     """
-    kept = (store.read_json(path) or {"outcomes": []})["outcomes"]
+    kept = (files.read_json(path) or {"outcomes": []})["outcomes"]
     by_name = {run.name: run for run in runs}
     return [Outcome(**{**one, "run": by_name[one["run"]]}) for one in kept if one["run"] in by_name]
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from ddlib import OUTPUT, ROOT, gpus, jobs, notebooks, reproduce, store, study
+from ddlib import OUTPUT, ROOT, files, gpus, jobs, notebooks, reproduce, study
 from ddlib.cells import Cell
 from ddlib.reproduce import Outcome, Run
 
@@ -122,7 +122,7 @@ def prepare(runs: Sequence[Run], where: Where) -> Batch:
     batch = _fresh(runs, cells, needs)
     for log in [batch.log("cells", name) for name in cells] + [batch.log("notebooks", run.name) for run in runs]:
         log.parent.mkdir(parents=True, exist_ok=True)
-    store.write_json(batch.folder / "plan.json", _plan(batch, where))
+    files.write_json(batch.folder / "plan.json", _plan(batch, where))
     return batch
 
 

@@ -1,24 +1,37 @@
 """The loop drives anything with step and finish."""
 
+import signal
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 from ddlib import loop
+from ddlib.checkpoint import Checkpoint
+from ddlib.interrupts import Deferred
 
 
 @dataclass
 class Count:
     step: int = 0
 
+    def state_dict(self):
+        return {"step": torch.tensor(self.step)}
+
+    def load_state_dict(self, saved):
+        self.step = int(saved["step"])
+
 
 @dataclass(frozen=True)
 class Counting:
     iterations: int = 10
     bad_at: int | None = None
+    signal_at: int | None = None
 
     def step(self, state):
         state.step += 1
+        if state.step == self.signal_at:
+            signal.raise_signal(signal.SIGTERM)
         return {"loss": float("nan") if state.step == self.bad_at else 1.0 / state.step}
 
     def finish(self, state):
@@ -41,8 +54,8 @@ def test_metrics_are_read_at_the_first_the_last_and_every_few_steps():
 
 
 def test_snapshots_are_taken_at_the_start_and_where_asked():
-    outcome = loop.run(Counting(), Count(), snapshot=lambda state: state.step * 10, snapshot_steps=(0, 5, 10))
-    assert outcome.snapshots == {0: 0, 5: 50, 10: 100}
+    outcome = loop.run(Counting(), Count(), snapshot=lambda state: torch.tensor(state.step), snapshot_steps=(0, 5, 10))
+    assert outcome.snapshots == {0: 0, 5: 5, 10: 10}
 
 
 def test_no_steps_is_a_valid_job():
@@ -52,3 +65,108 @@ def test_no_steps_is_a_valid_job():
 def test_a_loss_that_is_not_finite_stops_it_by_name():
     with pytest.raises(FloatingPointError, match=r"atom on digits: loss is nan at step 3"):
         loop.run(Counting(bad_at=3), Count(), every=1, name="atom on digits")
+
+
+@pytest.fixture
+def signals():
+    """What a handler of SIGTERM, installed before the loop, has been given."""
+    arrived = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
+    yield arrived
+    signal.signal(signal.SIGTERM, before)
+
+
+class Told:
+    """A report that remembers, and stops the work after a step."""
+
+    def __init__(self, stop_at=None):
+        self.stop_at, self.steps, self.notes = stop_at, [], []
+
+    def __call__(self, step, loss):
+        self.steps.append((step, loss))
+        if step == self.stop_at:
+            raise RuntimeError("cut")
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_it_goes_on_from_its_checkpoint_with_course_snapshots_and_time(tmp_path):
+    options = {"every": 2, "snapshot": lambda state: torch.tensor(state.step), "snapshot_steps": (0, 3, 7)}
+    whole = loop.run(Counting(), Count(), **options)
+    path = tmp_path / "checkpoint.safetensors"
+    for stop_at in (4, 5, 9):
+        with pytest.raises(RuntimeError, match="cut"):
+            loop.run(Counting(), Count(), checkpoint=Checkpoint(path, 0), report=Told(stop_at), **options)
+    outcome = loop.run(Counting(), Count(), checkpoint=Checkpoint(path, 0), **options)
+    assert (outcome.product, outcome.history) == (whole.product, whole.history)
+    assert outcome.snapshots == whole.snapshots
+    assert [sitting["step"] for sitting in outcome.sittings] == [0, 3, 4, 8] and outcome.seconds > Checkpoint(
+        path, 0
+    ).read()[1]["seconds"] > 0
+
+
+def test_the_report_is_told_each_step_and_the_last_loss_read():
+    told = Told()
+    loop.run(Counting(iterations=4), Count(), every=3, report=told)
+    assert told.steps == [(1, 1.0), (2, 1.0), (3, 1 / 3), (4, 0.25)]
+
+
+def test_a_signal_waits_for_the_step_is_saved_and_then_has_its_usual_effect(tmp_path, signals):
+    path, told = tmp_path / "checkpoint.safetensors", Told()
+    outcome = loop.run(Counting(signal_at=4), Count(), checkpoint=Checkpoint(path, 1000), report=told)
+    assert signals == [signal.SIGTERM] and told.notes == ["signal 15 at step 4: saved"]
+    assert Checkpoint(path, 0).read()[1]["step"] == 4
+    assert outcome.product == "took 10", "a handler that returns lets the work go on"
+
+
+def test_without_a_checkpoint_signals_are_not_held_back(signals):
+    loop.run(Counting(signal_at=4), Count())
+    assert signals == [signal.SIGTERM]
+
+
+def test_a_second_signal_is_not_held_back(signals):
+    with Deferred() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.pending == signal.SIGTERM and not signals
+        signal.raise_signal(signal.SIGTERM)
+        assert signals == [signal.SIGTERM]
+    assert signals == [signal.SIGTERM]
+
+
+def test_a_signal_that_nobody_delivered_takes_effect_at_the_end(signals):
+    with pytest.raises(ZeroDivisionError), Deferred():
+        signal.raise_signal(signal.SIGTERM)
+        raise ZeroDivisionError
+    assert signals == [signal.SIGTERM]
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with Deferred() as interrupt:
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt.pending is None
+    assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN
+
+
+def test_numbers_that_are_not_finite_are_not_saved_even_between_readings(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(FloatingPointError, match="loss is nan at step 3"):
+        loop.run(Counting(bad_at=3), Count(), every=10, checkpoint=Checkpoint(path, 0))
+    assert Checkpoint(path, 0).read()[1]["step"] == 2
+
+
+def test_checkpoints_keep_their_distance_however_long_they_take(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("ddlib.checkpoint.time.monotonic", lambda: now[0])
+
+    def slow(*_):
+        now[0] += 3.0
+
+    monkeypatch.setattr("ddlib.checkpoint.write_tensors", slow)
+    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", 60)
+    due = [(now.__setitem__(0, t), checkpoint.due())[1] for t in (100.0, 159.0, 160.0)]
+    assert due == [False, False, True]
+    checkpoint.write({}, {})
+    due = [(now.__setitem__(0, t), checkpoint.due())[1] for t in (163.0 + 149.0, 163.0 + 150.0)]
+    assert due == [False, True], "3 s of writing are 2 % of 150 s"

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ddlib import datasets, loop, methods
+from ddlib.checkpoint import Checkpoint
 
 SMALL = {
     "width": 8,
@@ -48,6 +49,46 @@ def test_the_methods_of_the_first_paper_are_found():
     assert {"atom", "datadam", "dc", "dm", "dsa", "herding", "k_center", "random"} <= set(NAMES)
 
 
+class Cut:
+    """A report that ends the work after a step, before that step is saved."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def __call__(self, step, loss):
+        if step > self.after:
+            raise RuntimeError("cut")
+
+    def note(self, text):
+        """Nothing is kept."""
+
+
+def cut_and_resumed(job, train, made, folder):
+    """The product of a job that is cut after each of its steps, and continued from a new state and its checkpoint."""
+    path = folder / "checkpoint.safetensors"
+    for after in range(1, job.iterations):
+        with pytest.raises(RuntimeError, match="cut"):
+            loop.run(job, job.start(train, made, 0), checkpoint=Checkpoint(path, 0), report=Cut(after))
+        assert Checkpoint(path, 0).read()[1]["step"] == after
+    outcome = loop.run(job, job.start(train, made, 0), checkpoint=Checkpoint(path, 0))
+    assert len(outcome.sittings) == max(1, job.iterations)
+    return outcome.product
+
+
+BUILDERS = {key: builder for name in NAMES for key, builder in small(name).needs.items()}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_what_methods_need_goes_on_bit_by_bit_from_its_checkpoint(name, train, tmp_path):
+    builder = BUILDERS[name]
+    if "epochs" in methods.hyperparameters(type(builder)):
+        builder = dataclasses.replace(builder, epochs=3)
+    assert builder.iterations > 1, "too short to be cut"
+    whole = loop.run(builder, builder.start(train, {}, 0)).product
+    product = cut_and_resumed(builder, train, {}, tmp_path)
+    assert product.keys() == whole.keys() and all(torch.equal(product[key], whole[key]) for key in whole)
+
+
 @pytest.mark.parametrize("name", NAMES)
 class TestContract:
     def test_it_is_a_frozen_keyword_only_dataclass_with_a_documented_source(self, name):
@@ -75,16 +116,10 @@ class TestContract:
         assert torch.equal(first, second)
         assert torch.equal(before, torch.random.get_rng_state())
 
-    def test_it_continues_bit_by_bit_from_its_state(self, name, train, made):
+    def test_it_goes_on_bit_by_bit_from_its_checkpoint(self, name, train, made, tmp_path):
         method = small(name)
         whole = loop.run(method, method.start(train, made, 0)).product
-        state = method.start(train, made, 0)
-        method.step(state)
-        saved = {key: value.clone() for key, value in state.state_dict().items()}
-        resumed = method.start(train, made, 0)
-        resumed.load_state_dict(saved)
-        assert resumed.step == 1
-        assert torch.equal(loop.run(method, resumed).product.images, whole.images)
+        assert torch.equal(cut_and_resumed(method, train, made, tmp_path).images, whole.images)
 
     @pytest.mark.parametrize("ipc", [0, 31])
     def test_it_refuses_a_set_that_the_classes_cannot_give(self, name, ipc, train, made):

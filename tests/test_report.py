@@ -121,6 +121,36 @@ def test_claims_table():
     assert "no records of both sides" in text and "† unverified, the numbers behind it were not read: abstract." in text
 
 
+FOOTER = "ddlib 0.1.0 · commits 0123456, 89abcde (modified) · 2026-01-02 · torch 2.15.0 · CPU"
+MADE = [PROVENANCE, PROVENANCE | {"commit": "89abcdef", "dirty": False}]
+
+
+def test_tables_end_with_where_all_their_numbers_come_from():
+    records = [record((35.0, 36.0), "ATOM", provenance=MADE[0]), record(provenance=MADE[1])]
+    left_out = record((), label="DC", provenance=PROVENANCE | {"commit": "ffffffff"})
+    table = report.table([*records, left_out])
+    claim = Claim(
+        paper="p", id="c", statement="ATOM is above DM.", where="table", source="abstract", unverified=False,
+        higher="atom", lower="dm", datasets=("cifar10",), ipc=(1,),
+    )  # fmt: skip
+    claims = report.claims_table([check_claim(claim, [*records, left_out]), check_claim(claim, [])])
+    for shown in (table, claims):
+        assert shown.provenance == PROVENANCE | {"commit": ["0123456789abcdef", "89abcdef"]}
+        assert str(shown).replace("\n  ", " ").endswith(f"\n{FOOTER}")
+        assert shown._repr_html_().endswith(f"<div>{FOOTER}</div></div></div>")
+
+
+def test_a_table_of_unknown_origin_claims_none():
+    assert "ddlib" not in str(report.table(RECORDS)) + report.table(RECORDS)._repr_html_()
+
+
+def test_tables_become_plain_json():
+    content = json.loads(json.dumps(report.table([record(provenance=PROVENANCE)]).to_json()))
+    assert content["columns"] == ["method", "IPC", "paper", "ours", "verdict"]
+    assert content["groups"][0][1] == [["DM", "  1", "-", "26.0 ± 1.0 (3)", "NO REFERENCE"]]
+    assert content["provenance"] == PROVENANCE and content["head"] == "1 cell: 1 NO REFERENCE"
+
+
 def lines(axes, marker):
     return [line for line in axes.lines if line.get_marker() == marker]
 
@@ -253,6 +283,50 @@ def test_files_carry_their_provenance_and_no_date(tmp_path):
         report.save(draw("bars"), "x", provenance={"loss": float("nan")}, folder=tmp_path)
 
 
+def test_a_long_footer_does_not_widen_the_figure(tmp_path):
+    several = PROVENANCE | {
+        "commit": [f"{i}23456789" for i in range(9)],
+        "device": ["CPU x86_64, 16 threads", "H" * 40],
+    }
+    for kind in ("bars", "images"):
+        sizes = []
+        for name, told in (("short", {"commit": "a123456"}), ("long", several)):
+            with Image.open(report.save(draw(kind), name, provenance=told, folder=tmp_path)[0]) as image:
+                sizes.append(image.size)
+        assert sizes[1][1] > sizes[0][1]
+        assert sizes[1][0] == sizes[0][0] or kind == "images"  # three tiles are narrower than the narrowest line
+
+
+@pytest.mark.parametrize("kind", ["bars", "images"])
+def test_provenance_is_read_back_from_either_file(tmp_path, kind):
+    told = PROVENANCE | {"device": '<CPU> & "GPU" ü', "commit": ["a", None], "distilled": {"seeds": [0, 1]}}
+    for path in report.save(draw(kind), "x", provenance=told, folder=tmp_path):
+        assert report.read_provenance(path) == told
+    for path in report.save(draw(kind), "x", folder=tmp_path):
+        assert report.read_provenance(path) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("x.pdf", b"", r"path='.*x.pdf'; allowed: a .png or .svg file"),
+        ("x.svg", b"<svg/>", "x.svg carries no provenance"),
+        ("x.svg", b"<svg>", "x.svg is damaged"),
+        ("x.png", b"\x89PNG", "x.png is damaged"),
+    ],
+)
+def test_a_file_without_provenance_is_refused(tmp_path, name, content, match):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=match):
+        report.read_provenance(tmp_path / name)
+
+
+def test_a_foreign_picture_is_refused(tmp_path):
+    Image.new("RGB", (2, 2)).save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="x.png carries no provenance"):
+        report.read_provenance(tmp_path / "x.png")
+
+
 def test_large_pictures_are_kept_small(tmp_path, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     noise = Images(torch.rand(3, 3, 32, 32, generator=generator), torch.arange(3))
@@ -291,8 +365,19 @@ def test_figures_show_themselves_and_change_nothing_global():
         ({"commit": None, "dirty": None, "date": "2026-01-02"}, "ddlib · 2026-01-02"),
         ({"commit": "abcdefabcdef", "dirty": False}, "ddlib · commit abcdefa"),
         ({}, "ddlib"),
+        (
+            {
+                "commit": ["a123456789", "b123456789"], "dirty": True, "date": ["2026-11-20", "2026-11-21"],
+                "versions": {"ddlib": "0.1.0", "torch": ["2.14.0", "2.15.0"]}, "device": ["CPU, 1 threads", "H200"],
+            },
+            "ddlib 0.1.0 · commits a123456, b123456 (modified) · 2026-11-20 to 2026-11-21 · torch 2.14.0, 2.15.0"
+            " · CPU, 1 threads and H200",
+        ),
+        (PROVENANCE | {"distilled": {"commit": "89abcdef0", "dirty": False, "date": "2025-12-31", "device": "GPU"}},
+         "ddlib 0.1.0 · commits 0123456, 89abcde (modified) · 2025-12-31 to 2026-01-02 · torch 2.15.0 · CPU and GPU"),
+        ({"commit": [None, *(f"{i}234567890" for i in range(5))]}, "ddlib · commits 0234567, 1234567, 2234567, 2 more"),
     ],
-)
+)  # fmt: skip
 def test_footer(provenance, text):
     assert report.footer(provenance) == text
 

@@ -301,3 +301,37 @@ def test_the_deviation_between_seeds_is_that_of_their_means():
         results.Record.of([1.0, 3.0], label="x", method="x", dataset="d", ipc=1, cell={}).accuracy_std_between_seeds
         is None
     )
+
+
+FIRST = {"commit": "a", "dirty": False, "date": "2026-11-20", "seeds": [0, 1], "versions": {"torch": "2.14", "x": "1"}}
+SECOND = {"commit": "b", "dirty": False, "date": "2026-11-22", "seeds": [1, 2], "versions": {"torch": "2.15", "x": "1"}}
+BOTH = {
+    "commit": ["a", "b"],
+    "dirty": False,
+    "date": ["2026-11-20", "2026-11-22"],
+    "seeds": [0, 1, 2],
+    "versions": {"torch": ["2.14", "2.15"], "x": "1"},
+}
+
+
+def test_joined_provenances_say_what_is_true_of_all():
+    assert results.joined([FIRST, SECOND]) == results.joined([SECOND, FIRST]) == BOTH
+    assert results.joined([FIRST]) == FIRST and results.joined([]) == {}
+    assert results.joined([BOTH, FIRST]) == results.joined([BOTH]) == BOTH
+    middle = results.joined([BOTH, {"date": "2026-11-21"}])
+    assert middle["date"] == BOTH["date"] and middle["commit"] == [None, "a", "b"]
+    assert results.joined([{"distilled": FIRST}, {"distilled": SECOND}, {}]) == {"distilled": BOTH}
+    assert results.joined([FIRST | {"seeds": [3]}] * 2)["seeds"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"), [((False, True), True), ((None, True), True), ((None, False), None), ((False,), False)]
+)
+def test_one_modified_tree_makes_all_modified(flags, found):
+    assert results.joined({"dirty": flag} for flag in flags) == {"dirty": found}
+
+
+def test_records_that_were_not_run_made_no_number():
+    ran, left_out = record(provenance=FIRST), record([], provenance=SECOND)
+    assert results.provenance([ran, left_out]) == FIRST
+    assert results.provenance([left_out]) == SECOND and results.provenance([]) == {}

@@ -1,13 +1,12 @@
 """From parameters to cells to records, on a small real set, with the store in a temporary folder."""
 
 import dataclasses
-import os
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from ddlib import datasets, results, store, study, synthetic
+from ddlib import codeprint, datasets, locks, pieces, results, store, study, synthetic, work
 from ddlib.settings import settings
 
 CHOSEN = {
@@ -38,7 +37,7 @@ def cells(**changed):
 @pytest.fixture
 def workplace(tmp_path):
     """A store of its own."""
-    return study.Workplace("cpu", folder=tmp_path / "runs", progress=False)
+    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none")
 
 
 def test_cells_are_the_rows_at_each_number_of_images():
@@ -130,12 +129,37 @@ def test_a_run_records_every_network_and_a_second_one_computes_nothing(workplace
     for record in records:
         assert all(0 <= accuracy <= 100 for accuracy in record.accuracies) and record.verdict == "PROXY"
         assert record.deviations[0] == "digits instead of cifar10"
-        assert {"commit", "dirty", "versions", "device", "data"} <= record.provenance.keys()
+        assert {"commit", "dirty", "versions", "device", "date", "data", "seeds"} <= record.provenance.keys()
+        assert record.provenance["parameters"] == study.fingerprint(settings(CHOSEN))
+        assert record.provenance["code"] == codeprint.fingerprint(codeprint.EVALUATION)
+        assert record.provenance["seeds"] == [0, 1]
         assert record.cost["images_shown"] == 10 and record.cost["bytes_stored"] > 0
-    monkeypatch.setattr(study.evaluate, "evaluate", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr(study.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
+    codes = [record.provenance["distilled"]["code"] for record in records]
+    assert codes == [codeprint.fingerprint(codeprint.distillation(type(cell.method))) for cell in cells()]
+    monkeypatch.setattr(work.evaluate, "evaluate", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(pieces.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
     again = study.run(cells(), workplace)
     assert [record.accuracies for record in again] == [record.accuracies for record in records]
+
+
+def test_a_cell_that_another_process_works_on_comes_last(workplace, monkeypatch):
+    begun = []
+    compute = study._compute
+    monkeypatch.setattr(study, "_compute", lambda cell, place: (begun.append(cell.label), compute(cell, place))[1])
+    monkeypatch.setattr(work, "under_way", lambda cell, _: cell.label == "Random" and len(begun) < 2)
+    records = study.run(cells(), workplace)
+    assert begun == ["Herding", "ATOM", "Random"] and [r.label for r in records] == ["Random", "Herding", "ATOM"]
+
+
+def test_work_under_way_is_seen_by_its_lock_and_finished_work_never_is(workplace):
+    cell = cells()[0]
+    lock = work._folder(cell, 1, workplace) / ".lock"
+    with locks.locked(lock, "the work"):
+        assert work.under_way(cell, workplace)
+    assert not work.under_way(cell, workplace)
+    study.run([cell], workplace)
+    with locks.locked(lock, "the work"):
+        assert not work.under_way(cell, workplace)
 
 
 def test_records_round_trip_through_their_file(workplace, tmp_path):
@@ -146,7 +170,7 @@ def test_records_round_trip_through_their_file(workplace, tmp_path):
 
 def test_a_longer_evaluation_uses_the_same_distilled_set(workplace, monkeypatch):
     study.run(cells(), workplace)
-    monkeypatch.setattr(study.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
+    monkeypatch.setattr(pieces.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
     study.run(cells(evaluation={"num_networks": 2, "epochs": 3}), workplace)
 
 
@@ -192,44 +216,11 @@ def test_records_are_kept_where_reports_look_for_them(workplace, tmp_path, monke
 @pytest.mark.parametrize("which", ["runs", "results", "figures"])
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(which, tmp_path, monkeypatch):
     (tmp_path / which).write_text("a file where a folder should be")
-    monkeypatch.setattr(study, "OUTPUT", tmp_path)
+    monkeypatch.setattr(pieces, "OUTPUT", tmp_path)
     with pytest.raises(
         OSError, match=rf"folder='.*{which}' cannot be written \(.*\); allowed: a folder that can; DDLIB_OUT"
     ):
         study.Workplace("cpu", folder=tmp_path / "runs")
-
-
-def test_a_read_only_folder_is_refused_by_name(tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(store.tempfile, "mkstemp", refuse)
-    with pytest.raises(OSError, match=r"folder='.*results' cannot be written \(Permission denied\)"):
-        store.check_writable(tmp_path / "results")
-
-
-def test_a_damaged_embedding_is_named_not_read(workplace):
-    study.synthetic_set(cells()[1], 0, workplace)
-    (path,) = (workplace.folder / "embedding").iterdir()
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=rf"{path.name} is not whole"):
-        study.synthetic_set(cells()[1], 1, workplace)
-
-
-def test_a_damaged_evaluation_is_named_not_read(workplace):
-    study.run(cells()[:1], workplace)
-    path = next(workplace.folder.rglob("evaluation-*.json"))
-    path.write_text(path.read_text()[:50])
-    with pytest.raises(ValueError, match=rf"{path.name} is not whole"):
-        study.run(cells()[:1], workplace)
-
-
-def test_a_damaged_synthetic_set_is_named_not_read(workplace):
-    study.run(cells()[:1], workplace)
-    for path in workplace.folder.rglob("synthetic.safetensors"):
-        path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"synthetic.safetensors"):
-        study.synthetic_set(cells()[0], 0, workplace)
 
 
 def test_the_key_of_content_is_stable_and_sees_every_change():
@@ -238,19 +229,29 @@ def test_the_key_of_content_is_stable_and_sees_every_change():
     assert len(store.key({})) == 16
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "folder" / "file.json"
-    store.write_json(path, {"x": 1})
-    with pytest.raises(KeyError), store.whole(path) as part:
-        part.write_text("half")
-        raise KeyError
-    assert store.read_json(path) == {"x": 1} and os.listdir(path.parent) == ["file.json"]
-
-
 def test_fingerprints_of_parameters_follow_the_parameters():
     first, second = settings(CHOSEN), settings(CHOSEN | {"seeds": [0]})
     assert study.fingerprint(first) == study.fingerprint(settings(CHOSEN)) != study.fingerprint(second)
     assert isinstance(first, SimpleNamespace)
+    elsewhere = CHOSEN | {"profile": "hour", "device": "cuda", "budget_hours": 1.0}
+    assert study.fingerprint(settings(elsewhere)) == study.fingerprint(first)
+
+
+def test_what_the_parameters_are_called_does_not_change_a_cells_key():
+    assert [cell.settings() for cell in cells(ipcs=[1, 10])[:3]] == [cell.settings() for cell in cells()]
+    assert cells(ipcs=[1, 10])[0].parameters != cells()[0].parameters == study.fingerprint(settings(CHOSEN))
+
+
+def test_seeds_of_different_days_and_commits_are_told_apart(workplace, monkeypatch):
+    (cell,) = cells(methods={"Random": {"method": "random"}})
+    for seed, commit in zip(cell.seeds, "ab", strict=True):
+        made = {"commit": commit, "dirty": commit == "a", "date": f"2026-11-2{seed}"}
+        monkeypatch.setattr(work, "provenance", lambda *_, made=made: made)
+        monkeypatch.setattr(pieces, "provenance", lambda *_, made=made: made)
+        work.evaluation(cell, seed, workplace)
+    (record,) = study.run([cell], workplace)
+    said = {"commit": ["a", "b"], "dirty": True, "date": ["2026-11-20", "2026-11-21"]}
+    assert said.items() <= record.provenance.items() and record.provenance["distilled"] == said
 
 
 def test_a_subset_is_another_data_set():

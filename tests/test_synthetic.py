@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 
 from ddlib.synthetic import SyntheticSet, load, save
+from ddlib.tensors import read_tensors, write_tensors
 from ddlib.zca import ZCA, ValueSpace
 
 NAMES = ("cat", "dog", "eel")
@@ -56,7 +57,7 @@ def test_any_reader_of_safetensors_sees_the_images(tmp_path):
     save(synthetic, tmp_path / "set.safetensors")
     assert torch.equal(safetensors.torch.load_file(tmp_path / "set.safetensors")["images"], images)
     with safe_open(tmp_path / "set.safetensors", framework="pt") as file:
-        header = json.loads(file.metadata()["ddlib"])
+        header = json.loads(file.metadata()["ddlib"])["about"]
     assert header["class_names"] == list(NAMES) and header["provenance"] == {"seed": 3}
 
 
@@ -126,10 +127,9 @@ def test_what_is_not_a_synthetic_set_is_refused(changes, match):
 
 
 def with_header(path, **changes):
-    """The file at `path` again, with another header."""
-    with safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()["ddlib"]) | changes
-    safetensors.torch.save_file(safetensors.torch.load_file(path), path, {"ddlib": json.dumps(header)})
+    """The file at `path` again, with another header, sealed anew."""
+    tensors, header = read_tensors(path)
+    write_tensors(path, tensors, header | changes)
 
 
 @pytest.fixture
@@ -146,23 +146,24 @@ def test_a_truncated_file_is_refused(path, kept):
         load(path)
 
 
-def test_a_changed_value_is_seen(path):
+@pytest.mark.parametrize("where", [-100, 0.02, 0.5], ids=["in the tensors", "in the header", "in the middle"])
+def test_a_changed_bit_is_seen(path, where):
     content = bytearray(path.read_bytes())
-    content[-100] ^= 1
+    content[where if where < 0 else int(where * len(content))] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="set.safetensors is corrupt: its tensors are not those that were saved"):
+    with pytest.raises(ValueError, match="set.safetensors is (damaged|truncated or not)"):
         load(path)
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"version": 2}, "set.safetensors has format version 2; this ddlib reads up to 1"),
-        ({"version": "x"}, "set.safetensors is corrupt: format version 'x'"),
+        ({"version": 3}, "set.safetensors cannot be read: format version 3; this ddlib reads up to 2"),
+        ({"version": "x"}, "set.safetensors cannot be read: '>' not supported"),
         ({"format": "other"}, "set.safetensors holds no synthetic set: its header does not say 'ddlib.synthetic'"),
-        ({"class_names": ["cat"]}, "set.safetensors is corrupt: labels must"),
-        ({"mean": [0.5]}, "set.safetensors is corrupt: mean and std"),
-        ({"strategy": None}, "set.safetensors is corrupt: unknown strategy 'None'"),
+        ({"class_names": ["cat"]}, "set.safetensors cannot be read: labels must"),
+        ({"mean": [0.5]}, "set.safetensors cannot be read: mean and std"),
+        ({"strategy": None}, "set.safetensors cannot be read: unknown strategy 'None'"),
     ],
 )
 def test_a_header_that_cannot_be_is_refused(path, changes, match):
@@ -174,10 +175,13 @@ def test_a_header_that_cannot_be_is_refused(path, changes, match):
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "set.safetensors"
     safetensors.torch.save_file({"images": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="set.safetensors is not a file of ddlib's: its header has no entry 'ddlib'"):
+        load(path)
+    write_tensors(path, {"images": torch.zeros(3)}, {"kind": "checkpoint"})
     with pytest.raises(ValueError, match="set.safetensors holds no synthetic set"):
         load(path)
     safetensors.torch.save_file({"images": torch.zeros(3)}, path, {"ddlib": "not json"})
-    with pytest.raises(ValueError, match="set.safetensors is corrupt: its header is not JSON"):
+    with pytest.raises(ValueError, match="set.safetensors is truncated or not a safetensors file"):
         load(path)
     torch.save({"images": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match="set.safetensors is truncated or not a safetensors file"):

@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from ddlib import ROOT, cli, jobs, notebooks, reproduce, results, study, synthetic, workflow
+from ddlib import ROOT, cli, jobs, notebooks, pieces, reproduce, results, study, synthetic, work, workflow
 from ddlib.reproduce import Outcome, Run
 from ddlib.workflow import Batch, Where
 
@@ -60,7 +60,7 @@ class Done:
     @property
     def records(self) -> dict[str, results.Record]:
         """Row -> record of each cell that is in the store."""
-        workplace = study.Workplace("cpu", folder=self.output / "runs", progress=False)
+        workplace = study.Workplace("cpu", folder=self.output / "runs", progress="none")
         cells = [cell for cell in notebooks.cells(NAME, "quick", SMALL) if study.finished(cell, workplace)]
         return {record.label: record for record in study.run(cells, workplace)}
 
@@ -97,7 +97,7 @@ def kill_midway(output: Path):
     """Kills, with SIGKILL, the job of the cell DM once its first seed is evaluated; says so in `killed`."""
     (dm,) = [cell for cell in notebooks.cells(NAME, "quick", SMALL) if cell.label == "DM"]
     workplace = study.Workplace("cpu", folder=output / "runs")
-    first = study.evaluation_path(dm, 0, workplace)
+    first = work.evaluation_path(dm, 0, workplace)
     assert not first.exists()
 
     def kill(process: psutil.Popen) -> None:
@@ -158,13 +158,13 @@ def test_one_core_a_job_that_is_killed_and_one_that_fails_leave_the_numbers_as_t
 
 
 def test_finished_cells_are_left_out_whatever_marks_there_are(on_two_cores, monkeypatch):
-    for module in (study, workflow, reproduce):
+    for module in (pieces, study, workflow, reproduce):
         monkeypatch.setattr(module, "OUTPUT", on_two_cores.output)
     run = run_of(on_two_cores.output / "small.yaml")
     assert workflow.prepare([run], Where(cores=1)).needs == {NAME: ()}
 
     random, _ = notebooks.cells(NAME, "quick", SMALL)
-    kept = study.evaluation_path(random, 1, study.Workplace("cpu"))
+    kept = work.evaluation_path(random, 1, study.Workplace("cpu"))
     away = kept.rename(kept.with_suffix(".away"))
     try:
         batch = workflow.prepare([run], Where(cores=1))
@@ -221,7 +221,7 @@ def test_slurm_gives_the_same_numbers_and_a_killed_job_is_submitted_again(on_two
 @pytest.fixture
 def store(tmp_path, monkeypatch) -> Path:
     """An empty output folder."""
-    for module in (study, workflow, reproduce):
+    for module in (pieces, study, workflow, reproduce):
         monkeypatch.setattr(module, "OUTPUT", tmp_path / "output")
     return tmp_path / "output"
 

@@ -1,10 +1,14 @@
-"""The command `ddlib`: data sets, and notebooks run in bulk.
+"""The command `ddlib`: data sets, notebooks run in bulk, and the store of what they computed.
 
     ddlib data list | get NAME | check [NAME]
+    ddlib runs list | show KEY | clean [KEY ...]
+    ddlib plan [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--device D] [--budget-hours H] [--memory 16GB]
     ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--cores N | --executor slurm] ...
     ddlib cell NOTEBOOK [CELL] [--profile quick|hour|paper] [-f FILE]
+    ddlib report stale
 
-Exit codes: 0 all is well; 1 a notebook failed, or data are missing or differ; 2 the command was refused.
+Exit codes: 0 all is well; 1 a notebook failed, data are missing or differ, or a product is stale or damaged; 2 the
+command was refused, or a plan does not fit.
 A command imports what it needs when it is carried out, since torch takes seconds to import.
 """
 
@@ -13,7 +17,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddlib.cli import cell, data, reproduce
+from ddlib.cli import cell, data, plan, report, reproduce, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ddlib", description="Data sets, and notebooks run in bulk.")
+    parser = argparse.ArgumentParser(prog="ddlib", description="Data sets, notebooks run in bulk, and the store.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for part in (data, reproduce, cell):
+    for part in (data, plan, runs, reproduce, cell, report):
         part.add(commands)
     return parser

@@ -18,7 +18,7 @@ from ddlib.evaluate import training
 from ddlib.evaluate.protocol import PRECISIONS, Protocol
 from ddlib.synthetic import SyntheticSet
 
-__all__ = ["PRECISIONS", "VERSION", "Evaluation", "Protocol", "evaluate"]
+__all__ = ["PRECISIONS", "VERSION", "Evaluation", "Protocol", "evaluate", "groups"]
 
 VERSION = 1
 """Raised when the same call gives other accuracies than before, beyond rounding."""
@@ -98,6 +98,19 @@ def evaluate(
         updates=protocol.updates(len(synthetic)),
         images_shown=len(synthetic),
     )
+
+
+def groups(synthetic: SyntheticSet, test: ImageSet, protocol: Protocol) -> list[tuple[int, ...]]:
+    """The networks that `evaluate` trains together, in order: each group can be asked for by itself.
+
+    Returns:
+        Indices of networks, group by group; `evaluate(..., networks=group)` gives the very accuracies that it gives
+        among all of them.
+    """
+    learner = training.learner(protocol, test.shape, test.num_classes)
+    size = training.at_once(protocol, learner, len(synthetic), test.device)
+    everyone = tuple(range(protocol.num_networks))
+    return [everyone[start : start + size] for start in range(0, len(everyone), size)]
 
 
 def _train(learner, synthetic, protocol, group, seed, note):

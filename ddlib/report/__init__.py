@@ -8,7 +8,7 @@ from ddlib.report.courses import courses
 from ddlib.report.figures import accuracy_bars
 from ddlib.report.images import image_grid
 from ddlib.report.maps import attention_maps
-from ddlib.report.saving import LIMIT, save
+from ddlib.report.saving import LIMIT, read_provenance, save
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
 from ddlib.report.tables import Table, claims_table, table
 
@@ -24,6 +24,7 @@ __all__ = [
     "courses",
     "footer",
     "image_grid",
+    "read_provenance",
     "save",
     "table",
 ]

@@ -1,6 +1,8 @@
 """Figures as files: PNG and vector, with their provenance inside."""
 
 import json
+import textwrap
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -8,16 +10,20 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image, UnidentifiedImageError
 
 from ddlib import OUTPUT
+from ddlib.files import write_whole
 from ddlib.report.style import footer, render, styled
-from ddlib.results import write_whole
 
 LIMIT = 200_000
 """Greatest size of a figure's file, in bytes."""
 
 RESOLUTIONS = (220, 180, 150, 120, 100, 80)
 """Dots per inch, the first of which keeps a PNG within `LIMIT` is taken."""
+
+LETTERS, NARROW = 20, 60
+"""Of small print: how many go on an inch, and on the narrowest line."""
 
 
 def save(
@@ -60,6 +66,34 @@ def save(
     return tuple(paths)
 
 
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """What `save` wrote into a figure's file on where its numbers come from; empty if it was told nothing.
+
+    Raises:
+        ValueError: the file is neither PNG nor SVG, is damaged, or carries none; the message names it.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    readers = {".png": _png_text, ".svg": _svg_text}
+    if path.suffix not in readers:
+        raise ValueError(f"path={str(path)!r}; allowed: a .png or .svg file")
+    try:
+        return json.loads(readers[path.suffix](path))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} carries no provenance") from error
+    except (ValueError, SyntaxError, UnidentifiedImageError) as error:  # in its JSON, its XML or its image data
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _png_text(path: Path) -> str:
+    with Image.open(path, formats=["PNG"]) as image:
+        return image.info["provenance"]
+
+
+def _svg_text(path: Path) -> str:
+    return ElementTree.parse(path).find(".//{http://purl.org/dc/elements/1.1/}description").text
+
+
 def _checked(name: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or path.suffix in (".png", ".svg"):
@@ -77,13 +111,14 @@ def _png(fig: Figure, name: str, metadata: Mapping[str, str]) -> bytes:
 
 @contextmanager
 def _footed(fig: Figure, text: str) -> Iterator[None]:
-    """`fig` with a line of small print below everything else, inside the block."""
+    """`fig` with small print below everything else, no wider than it, inside the block."""
     if not text:
         yield
         return
     with styled():
         box = fig.get_tightbbox(FigureCanvasAgg(fig).get_renderer())
         width, height = fig.get_size_inches()
+        text = textwrap.fill(text, max(NARROW, int(LETTERS * box.width)))
         print_ = fig.text(
             box.x0 / width, (box.y0 - 0.08) / height, text, fontsize=6, color="#666666", va="top", parse_math=False
         )

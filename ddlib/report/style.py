@@ -9,6 +9,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from ddlib.results import joined
+
 STYLE = MappingProxyType(
     {
         "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
@@ -47,6 +49,7 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f
 GREY = "#999999"
 WIDTH = 6.4  # inches: the text width of a page
 SCREEN_DPI = 120
+SHOWN = 3  # commits or devices in a footer
 
 
 def styled() -> AbstractContextManager[None]:
@@ -99,18 +102,35 @@ def is_random(label: str) -> bool:
 
 
 def footer(provenance: Mapping[str, Any]) -> str:
-    """One line on where numbers come from: ddlib's version, commit, date, torch's version, device.
+    """One line on where numbers come from: ddlib's version, commits, dates, torch's version, devices.
+
+    What was distilled earlier, elsewhere or by other code than it was evaluated by counts too.
 
     Args:
-        provenance: of a record; `versions`, `commit`, `dirty`, `date` and `device` are used, as far as they are there.
+        provenance: of a record, or joined over several; `versions`, `commit`, `dirty`, `date`, `device` and `distilled`
+            are used, as far as they are there.
     """
-    versions = provenance.get("versions") or {}
-    commit = provenance.get("commit")
+    whole = joined([provenance, *filter(None, [provenance.get("distilled")])])
+    versions = whole.get("versions") or {}
+    commits = [commit[:7] for commit in _known(whole.get("commit"))]
     parts = [
-        f"ddlib {versions['ddlib']}" if "ddlib" in versions else "ddlib",
-        f"commit {commit[:7]}{' (modified)' if provenance.get('dirty') else ''}" if commit else "",
-        str(provenance.get("date") or ""),
-        f"torch {versions['torch']}" if "torch" in versions else "",
-        str(provenance.get("device") or ""),
+        f"ddlib {_several(versions.get('ddlib'), ', ')}".rstrip(),
+        f"commit{'s' * (len(commits) > 1)} {_several(commits, ', ')}" if commits else "",
+        _several(whole.get("date"), " to "),
+        f"torch {_several(versions['torch'], ', ')}" if "torch" in versions else "",
+        _several(whole.get("device"), " and "),
     ]
+    parts[1] += " (modified)" if commits and whole.get("dirty") else ""
     return " · ".join(part for part in parts if part)
+
+
+def _known(value: Any) -> list[str]:
+    """The entries of a joined provenance that say something."""
+    return [entry for entry in (value if isinstance(value, list) else [value]) if entry]
+
+
+def _several(value: Any, between: str) -> str:
+    """The first few entries, and how many more there are."""
+    entries = _known(value)
+    more = [f"{len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
+    return between.join([*entries[:SHOWN], *more])

@@ -3,11 +3,13 @@
 import html
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
+from typing import Any
 
-from ddlib.results import VERDICTS, ClaimCheck, ClaimTest, Record, Reference, title
+from ddlib.report.style import footer
+from ddlib.results import VERDICTS, ClaimCheck, ClaimTest, Record, Reference, joined, provenance, title
 
 DAGGER, DOUBLE_DAGGER = "†", "‡"
 TEXT_WIDTH = 88
@@ -25,12 +27,21 @@ class Table:
     columns: their names; the last one is the outcome.
     groups: (heading, rows); each row has a text for every column.
     notes: the lines below.
+    provenance: where the numbers come from; its short form is the last line.
     """
 
     head: str
     columns: tuple[str, ...]
     groups: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
     notes: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as plain JSON, its whole provenance included."""
+        return asdict(self)
+
+    def _lines_below(self) -> tuple[str, ...]:
+        return (*self.notes, footer(self.provenance)) if self.provenance else self.notes
 
     def __str__(self) -> str:
         rows = [row for _, group in self.groups for row in group]
@@ -39,7 +50,8 @@ class Table:
         for heading, group in self.groups:
             lines += ["", *textwrap.wrap(heading, TEXT_WIDTH), _line(self.columns, widths)]
             lines += ["  ".join("-" * width for width in widths), *(_line(row, widths) for row in group)]
-        notes = [line for note in self.notes for line in textwrap.wrap(note, TEXT_WIDTH, subsequent_indent="  ")]
+        below = self._lines_below()
+        notes = [line for note in below for line in textwrap.wrap(note, TEXT_WIDTH, subsequent_indent="  ")]
         return "\n".join([*lines, *([""] if notes else []), *notes])
 
     __repr__ = __str__
@@ -50,7 +62,7 @@ class Table:
             cell = f'<th colspan="{len(self.columns)}" style="text-align:left;padding-top:0.8em">'
             rows.append(f"<tr>{cell}{html.escape(heading)}</th></tr>")
             rows += [_html_row("td", row) for row in group]
-        notes = "".join(f"<div>{html.escape(note)}</div>" for note in self.notes)
+        notes = "".join(f"<div>{html.escape(note)}</div>" for note in self._lines_below())
         return (
             f'<div style="max-width:46em"><p>{html.escape(self.head)}</p><div style="overflow-x:auto">'
             f'<table style="font-variant-numeric:tabular-nums;margin:0">{"".join(rows)}</table></div>'
@@ -95,7 +107,8 @@ def table(records: Sequence[Record], *, paper: str | None = None) -> Table:
     for (dataset, network), group in groupby(sorted(records, key=position), key=_place):
         group = list(group)
         groups.append((_group_heading(group, dataset, network if several else ""), tuple(map(_row, group))))
-    return Table(head, ("method", "IPC", "paper", "ours", "verdict"), tuple(groups), tuple(_notes(records)))
+    columns = ("method", "IPC", "paper", "ours", "verdict")
+    return Table(head, columns, tuple(groups), tuple(_notes(records)), provenance(records))
 
 
 def _place(record: Record) -> tuple[str, str]:
@@ -177,7 +190,8 @@ def claims_table(checks: Sequence[ClaimCheck]) -> Table:
         notes.append(f"{DAGGER} unverified, the numbers behind it were not read: {unverified}.")
     verified = _joined(c.claim.source for c in checks if not c.claim.unverified)
     notes += [f"Sources: {verified}."] if verified else []
-    return Table(head, ("where", "difference", "interval", "outcome"), groups, tuple(notes))
+    columns = ("where", "difference", "interval", "outcome")
+    return Table(head, columns, groups, tuple(notes), joined(check.provenance for check in checks if check.tests))
 
 
 NOTHING = ("no records of both sides", "", "", "undecided")

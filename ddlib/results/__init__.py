@@ -5,7 +5,7 @@ what the setting differs from the paper's.  Nothing here computes an accuracy, a
 """
 
 from ddlib.results.claims import ClaimCheck, ClaimTest, check_claim
-from ddlib.results.files import write_whole
+from ddlib.results.provenances import joined, provenance
 from ddlib.results.records import Record, compare, pick, read, write
 from ddlib.results.references import METRICS, Claim, Paper, Reference
 from ddlib.results.reported import claims, find, load, papers, references, title
@@ -28,13 +28,14 @@ __all__ = [
     "compare",
     "find",
     "interval",
+    "joined",
     "load",
     "papers",
     "pick",
+    "provenance",
     "read",
     "references",
     "title",
     "verdict",
     "write",
-    "write_whole",
 ]

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
+from ddlib.results.provenances import provenance
 from ddlib.results.records import Record, compare
 from ddlib.results.references import Claim
 from ddlib.results.verdicts import Comparison
@@ -30,10 +32,14 @@ class ClaimTest:
 
 @dataclass(frozen=True)
 class ClaimCheck:
-    """A claim with every comparison that the records allow."""
+    """A claim with every comparison that the records allow.
+
+    provenance: where the numbers compared come from.
+    """
 
     claim: Claim
     tests: tuple[ClaimTest, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def outcome(self) -> str:
@@ -55,8 +61,9 @@ def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 
         ValueError: two records stand for one side at one place.
     """
     records = [r for r in records if r.n and r.network in claim.networks and r.ipc in claim.ipc]
-    pairs = _rising(claim, records) if claim.rises else _above(claim, records)
-    return ClaimCheck(claim, tuple(ClaimTest(where, compare(a, b, confidence)) for where, a, b in pairs))
+    pairs = list(_rising(claim, records) if claim.rises else _above(claim, records))
+    tests = tuple(ClaimTest(where, compare(a, b, confidence)) for where, a, b in pairs)
+    return ClaimCheck(claim, tests, provenance([record for _, *both in pairs for record in both]))
 
 
 def _side(name: str, records: Sequence[Record]) -> dict[tuple, Record]:

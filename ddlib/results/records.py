@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ddlib.results.files import write_whole
+from ddlib.files import write_whole
 from ddlib.results.references import Reference
 from ddlib.results.verdicts import Comparison, Sample, verdict, welch
 

@@ -1,0 +1,99 @@
+"""What checkpoints, log and progress cost: the same ATOM job in turns with them and without, in one run.
+
+    python -m benchmarks.checkpointing [--minutes 10] [--pairs 10]
+
+The job (CIFAR-10 shape, BatchNorm, 10 images per class, one real size) is cut into pairs of equal pieces, which run
+one after the other, first without, then with, and the next time the other way round.  A piece that runs with them
+writes a checkpoint a minute and its log lines, as `ddlib.pieces` does.  Printed: seconds of both sides, their
+ratio, the seconds that went into writing checkpoints, and their size.
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ddlib import datasets, loop, methods
+from ddlib.checkpoint import Checkpoint
+from ddlib.progress import Progress
+
+
+@dataclass
+class Stretch:
+    """A number of steps of a method, from wherever its state stands."""
+
+    method: methods.Method
+    iterations: int
+
+    def step(self, state):
+        """A step of the method."""
+        return self.method.step(state)
+
+    def finish(self, state):
+        """Nothing: the next stretch goes on."""
+
+
+class Timed(Checkpoint):
+    """A checkpoint that remembers what it cost."""
+
+    writing, writes = 0.0, 0
+
+    def read(self):
+        """Nothing: each stretch goes on from the state at hand."""
+
+    def write(self, tensors, about):
+        """As ever, with the time taken."""
+        begin = time.perf_counter()
+        super().write(tensors, about)
+        self.writing += time.perf_counter() - begin
+        self.writes += 1
+
+
+def shape_of_cifar(count: int = 5000) -> datasets.ImageSet:
+    """Ten classes of random images of CIFAR-10's shape: the time of a step does not depend on what they show."""
+    pixels = torch.randint(256, (count, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    names = tuple(map(str, range(10)))
+    space = datasets.ValueSpace((0.5,) * 3, (0.25,) * 3)
+    return datasets.ImageSet("cifar10", "train", pixels, torch.arange(count) % 10, names, space)
+
+
+def main() -> None:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=10.0, help="of each side (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=10, help="pieces of each side (default: %(default)s)")
+    told = parser.parse_args()
+    method = methods.build("atom", ipc=10, iterations=1)
+    state = method.start(shape_of_cifar(), {}, 0)
+    loop.run(Stretch(method, 3), state)
+    begin = time.perf_counter()
+    loop.run(Stretch(method, 6), state)
+    each = (time.perf_counter() - begin) / 3
+    steps = max(1, round(60 * told.minutes / told.pairs / each))
+    print(f"{told.pairs} pairs of {steps} steps of {each:.3f} s, {torch.get_num_threads()} threads", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        compare(method, state, steps, pairs=told.pairs, folder=Path(folder))
+
+
+def compare(method, state, steps: int, *, pairs: int, folder: Path) -> None:
+    """Time both sides in turns, and print what came of it."""
+    checkpoint = Timed(folder / "checkpoint.safetensors", 60.0)
+    seconds = {False: 0.0, True: 0.0}
+    for pair in range(pairs):
+        for kept in (False, True) if pair % 2 == 0 else (True, False):
+            job = Stretch(method, state.step + steps)
+            begin = time.perf_counter()
+            with Progress("benchmark", job.iterations, mode="lines", log=folder / "log.txt") as report:
+                loop.run(job, state, **({"checkpoint": checkpoint, "report": report} if kept else {}))
+            seconds[kept] += time.perf_counter() - begin
+    size = checkpoint.path.stat().st_size if checkpoint.writes else 0
+    print(f"without {seconds[False]:.1f} s, with {seconds[True]:.1f} s, ratio {seconds[True] / seconds[False]:.4f}")
+    print(f"{checkpoint.writes} checkpoints of {size / 1e6:.2f} MB took {checkpoint.writing:.2f} s in all, "
+          f"{100 * checkpoint.writing / seconds[True]:.3f} % of the time with them")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Files that are there whole or not at all, and that are known to be what was written."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Damaged(ValueError):
+    """A file is not what was written to it.
+
+    path: of the file.
+    """
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path} {reason}")
+        self.path = path
+
+
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Write a file whole or not at all: the block fills the file that it is given, which then takes the name `path`.
+
+    The temporary file lies in the same folder, is synced and then renamed: whoever reads `path` meanwhile sees what
+    was there before, and keeps it if anything fails.  Missing folders are made.
+
+    Raises:
+        OSError: it cannot be written (PermissionError where the folder is read-only); the message names the path, and
+            on a full disk says what to do.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch(exist_ok=False)
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def write_whole(path: str | Path, content: bytes) -> Path:
+    """Write `content` to `path` whole or not at all, as `whole`, and return the path."""
+    with whole(path) as part:
+        part.write_bytes(content)
+    return Path(path)
+
+
+def cannot_write(path: Path, error: OSError) -> OSError:
+    """An error of the same kind as `error` that names the path, and says what to do where the disk is full."""
+    text = f"cannot write {path}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text += "; what was there before is whole: free some space and run again, it goes on from there"
+    return OSError(error.errno, text)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` as JSON with its checksum, whole or not at all."""
+    sealed = {**content, "sha256": _checksum(content)}
+    write_whole(path, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False).encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What `write_json` wrote, or None where there is nothing.
+
+    Raises:
+        Damaged: the file is not what was written; the message names it.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise Damaged(path, f"is not whole: {error}") from error
+    if not isinstance(content, dict) or content.pop("sha256", None) != _checksum(content):
+        raise Damaged(path, "is damaged: its content is not what was written")
+    return content
+
+
+def canonical(content: Mapping[str, Any]) -> str:
+    """`content` as JSON with sorted keys, the same before it is written and after it is read.
+
+    Raises:
+        TypeError, ValueError: it is no plain JSON.
+    """
+    return json.dumps(json.loads(json.dumps(content, allow_nan=False)), sort_keys=True)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(content).encode()).hexdigest()

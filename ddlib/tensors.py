@@ -1,0 +1,80 @@
+"""Named tensors in one safetensors file, with plain JSON about them and a checksum over both."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ddlib.files import Damaged, canonical, whole
+
+HEADER = "ddlib"
+"""The entry of a safetensors file's metadata that holds ours."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
+    """Write named tensors, and plain JSON about them, as one safetensors file with its checksum, whole or not at all.
+
+    Args:
+        tensors: on any device; views are written out.
+        about: kept in the file's header.
+    """
+    dense = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    header = {"about": dict(about or {}), "sha256": _checksum(about or {}, dense)}
+    with whole(path) as part:
+        safetensors.torch.save_file(dense, part, {HEADER: json.dumps(header, allow_nan=False)})
+
+
+def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote: the tensors on `device`, and what was said about them.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        Damaged: the file is not what was written; the message names it.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(HEADER, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, ValueError, OSError) as error:
+        raise Damaged(path, f"is truncated or not a safetensors file of ddlib's: {error}") from error
+    if not isinstance(header, dict):
+        raise Damaged(path, f"is not a file of ddlib's: its header has no entry {HEADER!r}")
+    about = header.get("about")
+    if not isinstance(about, dict) or header.get("sha256") != _checksum(about, tensors):
+        raise Damaged(path, "is damaged: its content is not what was written")
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, about
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """What is said about the tensors of a file, unchecked and without reading them; None where there is no file.
+
+    Raises:
+        Damaged: the header cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})[HEADER])["about"]
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+        raise Damaged(path, f"is truncated or not a safetensors file of ddlib's: {error}") from error
+
+
+def _checksum(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the JSON and over names, types, shapes and values of the tensors, which lie dense on the CPU."""
+    digest = hashlib.sha256(canonical(content).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

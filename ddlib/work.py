@@ -1,0 +1,221 @@
+"""The work behind a cell of a table: its distillation, what that needs beforehand, and its evaluation.
+
+Each has its place in the store, named by everything that its numbers depend on, and is computed once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ddlib import codeprint, datasets, evaluate, files, pieces, planning, store, synthetic
+from ddlib.cells import Cell
+from ddlib.datasets import ImageSet
+from ddlib.files import Damaged
+from ddlib.locks import holder, locked
+from ddlib.pieces import Piece, Workplace
+from ddlib.planning import Missing
+from ddlib.provenance import provenance
+from ddlib.synthetic import SyntheticSet
+from ddlib.tensors import read_tensors, write_tensors
+
+VERSION = 1
+"""Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""
+
+
+def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
+    """What the cell's method distils at `seed`: from the store, or made now and kept there."""
+    return pieces.product(_distillation(cell, seed, workplace), workplace).to(workplace.device)
+
+
+def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
+    def start() -> Any:
+        needs = {name: _prerequisite(cell, builder, workplace) for name, builder in cell.method.needs.items()}
+        return cell.method.start(train_set(cell, workplace), needs, seed)
+
+    return Piece(
+        folder=_folder(cell, seed, workplace),
+        name=f"{cell.label}, {cell.dataset}, IPC {cell.ipc}, seed {seed}",
+        product="synthetic.safetensors",
+        job=cell.method,
+        start=start,
+        save=synthetic.save,
+        load=synthetic.load,
+        about={"settings": cell.settings(), "seed": seed},
+        code=codeprint.distillation(type(cell.method)),
+        size=lambda made: made.bytes_stored,
+    )
+
+
+def loss_course(cell: Cell, seed: int, workplace: Workplace) -> list[tuple[int, float]]:
+    """(step, loss) while the cell's set was distilled at `seed`; empty for a method without a loss."""
+    return [tuple(point) for point in made(cell, seed, workplace)["history"].get("loss", [])]
+
+
+def made(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
+    """What is known of a distillation in the store."""
+    synthetic_set(cell, seed, workplace)
+    return files.read_json(_folder(cell, seed, workplace) / "run.json")
+
+
+def evaluation(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
+    """Accuracies (percent) of fresh networks trained on the cell's synthetic set, and what that took.
+
+    Kept network by network: one that was killed goes on with the networks that are missing.
+    """
+    path = evaluation_path(cell, seed, workplace)
+    try:
+        if _evaluated(path, cell):
+            return files.read_json(path)
+    except Damaged:
+        pass  # looked at again, and put aside, by whoever holds the lock
+    with locked(path.with_name(f".{path.stem}.lock"), f"evaluation of {cell.label}, IPC {cell.ipc}, seed {seed}"):
+        return _evaluate(cell, seed, workplace, _mended(path))
+
+
+def _mended(path: Path) -> dict[str, Any]:
+    """What is kept of an evaluation; nothing where it is missing or damaged."""
+    try:
+        return files.read_json(path) or {}
+    except Damaged as error:
+        store.put_aside(path, error)
+        return {}
+
+
+def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any]) -> dict[str, Any]:
+    """Train and test the networks that `kept` lacks, and keep each group of them as it is done."""
+    path = evaluation_path(cell, seed, workplace)
+    shown, test = synthetic_set(cell, seed, workplace), test_set(cell, workplace)
+    name = f"{cell.label}, {cell.dataset}, IPC {cell.ipc}, seed {seed}: evaluation"
+    for group in evaluate.groups(shown, test, cell.protocol):
+        if set(group) <= set(kept.get("networks", ())):
+            continue
+        epochs = len(group) * (cell.protocol.epochs + 1)
+        with pieces.progress(name, epochs, workplace, log=path.parent / "log.txt", unit="epoch") as report:
+            found = evaluate.evaluate(
+                shown, test, cell.protocol, seed=seed, networks=group, on_epoch=lambda done, _: report(done)
+            )
+        kept = _joined(kept, asdict(found))
+        kept |= {"protocol": asdict(cell.protocol), "provenance": provenance(workplace.device, codeprint.EVALUATION)}
+        files.write_json(path, kept)
+    return kept
+
+
+def _joined(kept: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Two parts of one evaluation as one: networks beside networks, seconds added."""
+    lists = ("networks", "accuracies", "train_losses")
+    joined = {name: [*kept.get(name, ()), *found[name]] for name in lists}
+    return {**found, **joined, "seconds": kept.get("seconds", 0.0) + found["seconds"]}
+
+
+def _evaluated(path: Path, cell: Cell) -> bool:
+    kept = files.read_json(path)
+    return kept is not None and len(kept["networks"]) == cell.protocol.num_networks
+
+
+def finished(cell: Cell, workplace: Workplace) -> bool:
+    """Whether every seed of the cell is distilled and evaluated; damaged files count as nothing."""
+    return all(seed_finished(cell, seed, workplace) for seed in cell.seeds)
+
+
+def seed_finished(cell: Cell, seed: int, workplace: Workplace) -> bool:
+    """Whether one seed of the cell is distilled and evaluated."""
+    try:
+        return _distilled(cell, seed, workplace) and _evaluated(evaluation_path(cell, seed, workplace), cell)
+    except Damaged:
+        return False
+
+
+def missing(cell: Cell, workplace: Workplace) -> Missing:
+    """What the store lacks of the cell."""
+    planning.read(cell, workplace.device, whitened=False)  # the store names work by the data
+    open_seeds = [seed for seed in cell.seeds if not seed_finished(cell, seed, workplace)]
+    distil = [seed for seed in open_seeds if not _distilled(cell, seed, workplace)]
+    needs = {_artefact_folder(cell, b, workplace): b for b in cell.method.needs.values()} if distil else {}
+    return Missing(
+        cell,
+        needs={str(folder): builder for folder, builder in needs.items() if not (folder / "run.json").exists()},
+        distil=tuple(str(_folder(cell, seed, workplace)) for seed in distil),
+        evaluate=tuple(str(evaluation_path(cell, seed, workplace)) for seed in open_seeds),
+    )
+
+
+def _distilled(cell: Cell, seed: int, workplace: Workplace) -> bool:
+    folder = _folder(cell, seed, workplace)
+    return (folder / "synthetic.safetensors").exists() and (folder / "run.json").exists()
+
+
+def under_way(cell: Cell, workplace: Workplace) -> bool:
+    """Whether another process works on what the cell lacks."""
+    folders = [_folder(cell, seed, workplace) for seed in cell.seeds if not seed_finished(cell, seed, workplace)]
+    return any(holder(lock) is not None for folder in folders for lock in folder.glob(".*lock"))
+
+
+def train_set(cell: Cell, workplace: Workplace) -> ImageSet:
+    """The real training set of the cell, in the space that its networks see."""
+    return _load(cell, "train", workplace)
+
+
+def test_set(cell: Cell, workplace: Workplace) -> ImageSet:
+    """The real test set of the cell, in the space that its networks see."""
+    return _load(cell, "test", workplace)
+
+
+def _load(cell: Cell, split: str, workplace: Workplace) -> ImageSet:
+    return datasets.load(cell.dataset, split, zca=cell.whitened, device=workplace.device)
+
+
+def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
+    """Where the evaluation of one seed of the cell is kept."""
+    content = {
+        "protocol": asdict(cell.protocol),
+        "test": fingerprint_of(cell, "test"),
+        "version": evaluate.VERSION,
+    }
+    return _folder(cell, seed, workplace) / f"evaluation-{store.key(content)}.json"
+
+
+def _folder(cell: Cell, seed: int, workplace: Workplace) -> Path:
+    """Named by the method's settings and version, the data's fingerprint and the seed; the evaluation counts not."""
+    content = {k: v for k, v in cell.settings().items() if k not in ("protocol", "seeds")}
+    needs = {name: _identity(builder) for name, builder in cell.method.needs.items()}
+    content |= {"needs": needs, "data": fingerprint_of(cell, "train"), "seed": seed, "code": VERSION}
+    return workplace.folder / "distilled" / store.key(content)
+
+
+def fingerprint_of(cell: Cell, split: str) -> str:
+    """Of the pixels and labels; whitening, which takes minutes to fit, keeps it."""
+    return datasets.load(cell.dataset, split).fingerprint
+
+
+def _identity(builder: Any) -> dict[str, Any]:
+    """What decides the artefact of a builder, besides the data."""
+    return {"name": builder.name, "version": builder.version, "settings": asdict(builder), "code": VERSION}
+
+
+def _artefact(cell: Cell, builder: Any) -> dict[str, Any]:
+    return _identity(builder) | {"data": fingerprint_of(cell, "train"), "whitened": cell.whitened}
+
+
+def _artefact_folder(cell: Cell, builder: Any, workplace: Workplace) -> Path:
+    return workplace.folder / builder.name / store.key(_artefact(cell, builder))
+
+
+def _prerequisite(cell: Cell, builder: Any, workplace: Workplace) -> dict[str, Tensor]:
+    """The artefact of `builder`, shared by all cells that ask for the same settings on the same data."""
+    content = _artefact(cell, builder)
+    piece = Piece(
+        folder=_artefact_folder(cell, builder, workplace),
+        name=f"{builder.name}, {cell.dataset}",
+        product=f"{builder.name}.safetensors",
+        job=builder,
+        start=lambda: builder.start(train_set(cell, workplace), {}, builder.seed),
+        save=lambda made, path: write_tensors(path, made),
+        load=lambda path: read_tensors(path, workplace.device)[0],
+        about={"settings": content, "seed": builder.seed},
+        code=codeprint.distillation(type(builder)),
+        size=lambda made: sum(tensor.nbytes for tensor in made.values()),
+    )
+    return pieces.product(piece, workplace)

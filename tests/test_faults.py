@@ -1,0 +1,226 @@
+"""What the user sees when files are damaged, the disk is full, a process has died, or numbers run away."""
+
+import contextlib
+import logging
+import subprocess
+import threading
+
+import pytest
+import torch
+
+from ddlib import files, locks, study
+from ddlib.loop import run as drive
+from ddlib.settings import settings
+from ddlib.tensors import read_tensors
+
+CHOSEN = {
+    "profile": "quick",
+    "dataset": "digits",
+    "reference_dataset": "cifar10",
+    "ipcs": [1],
+    "seeds": [0],
+    "methods": {
+        "ATOM": {"method": "atom", "iterations": 6, "batch_real": 4, "norm": "instance"},
+        "Herding": {"method": "herding", "epochs": 1},
+    },
+    "network": {"width": 8, "depth": 2},
+    "evaluation": {"num_networks": 2, "epochs": 1},
+    "device": "cpu",
+    "precision": "float32",
+    "compiled": False,
+    "budget_hours": None,
+}
+
+
+def cell(label="ATOM", **hyperparameters):
+    """The row `label` of the table above, changed."""
+    rows = {label: CHOSEN["methods"][label] | hyperparameters}
+    return study.cells(settings(CHOSEN | {"methods": rows}), paper="atom", table="main")[0]
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A store of its own, with a checkpoint after each step."""
+    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none", checkpoint_seconds=0)
+
+
+@pytest.fixture
+def expected(tmp_path_factory):
+    """The set that uninterrupted work comes to."""
+    return study.synthetic_set(cell(), 0, study.Workplace("cpu", tmp_path_factory.mktemp("whole"), "none"))
+
+
+def stop_after(monkeypatch, steps):
+    """Make the next distillation end with an error after so many steps, as a power cut would."""
+
+    def driven(job, state, **options):
+        told = options.pop("report")
+
+        class Cut:
+            note = told.note
+
+            def __call__(self, step, loss):
+                if step > steps:
+                    raise RuntimeError("cut")
+
+        return drive(job, state, report=Cut(), **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ddlib.loop.run", driven)
+        yield
+
+
+def interrupted(monkeypatch, workplace, steps=3):
+    """Leave a distillation after `steps` steps, and return its checkpoint."""
+    with contextlib.contextmanager(stop_after)(monkeypatch, steps), pytest.raises(RuntimeError, match="cut"):
+        study.synthetic_set(cell(), 0, workplace)
+    (path,) = workplace.folder.rglob("checkpoint.safetensors")
+    assert read_tensors(path)[1]["step"] == steps
+    return path
+
+
+def damage(path, how):
+    """Truncate a file, flip one bit in its middle, or delete it."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if how == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(content if how == "flipped" else content[: len(content) // 3])
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped"])
+def test_a_damaged_checkpoint_is_named_put_aside_and_the_work_begun_anew(how, workplace, expected, monkeypatch, caplog):
+    path = interrupted(monkeypatch, workplace)
+    damage(path, how)
+    again = study.synthetic_set(cell(), 0, workplace)
+    assert torch.equal(again.images, expected.images)
+    assert f"{path} is " in caplog.text and "it was moved to checkpoint.safetensors.damaged" in caplog.text
+    assert path.with_name("checkpoint.safetensors.damaged").exists() and not path.exists()
+
+
+def test_an_undamaged_checkpoint_is_gone_on_from(workplace, expected, monkeypatch, caplog):
+    path = interrupted(monkeypatch, workplace)
+    again = study.synthetic_set(cell(), 0, workplace)
+    assert torch.equal(again.images, expected.images)
+    assert [s["step"] for s in files.read_json(path.with_name("run.json"))["sittings"]] == [0, 3]
+    assert "stopped at step 4: RuntimeError cut" in path.with_name("log.txt").read_text()
+    assert not caplog.records
+
+
+FINISHED = {
+    "synthetic.safetensors": "distilled/*/synthetic.safetensors",
+    "run.json": "distilled/*/run.json",
+    "evaluation": "distilled/*/evaluation-*.json",
+    "embedding.safetensors": "embedding/*/embedding.safetensors",
+}
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "deleted"])
+@pytest.mark.parametrize("which", FINISHED)
+def test_damage_to_finished_work_is_named_and_it_is_made_again(which, how, workplace, caplog):
+    (before,) = study.run([cell("Herding")], workplace)
+    (path,) = workplace.folder.glob(FINISHED[which])
+    damage(path, how)
+    if which == "embedding.safetensors":  # read only when something is made of it
+        for run in workplace.folder.glob("distilled/*/run.json"):
+            run.unlink()
+    if which == "evaluation":
+        assert not study.finished(cell("Herding"), workplace)
+    (after,) = study.run([cell("Herding")], workplace)
+    assert after.accuracies == before.accuracies and path.exists()
+    if how != "deleted":
+        assert f"{path} is " in caplog.text and path.with_name(f"{path.name}.damaged").exists()
+    elif path.suffix == ".safetensors":
+        assert f"{path} is missing; it is made again" in caplog.text
+
+
+def test_damage_seen_twice_keeps_both_files(workplace):
+    for _ in range(2):
+        study.run([cell()], workplace)
+        (path,) = workplace.folder.glob("distilled/*/synthetic.safetensors")
+        damage(path, "flipped")
+    study.run([cell()], workplace)
+    assert {p.name for p in path.parent.glob("*.damaged*")} == {f"{path.name}.damaged", f"{path.name}.damaged.2"}
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """(options) -> a small file system of its own; only root can mount one."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+
+    def mount(*options):
+        words = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True)
+
+
+def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(mounted, expected, monkeypatch):
+    folder = mounted("size=512k")
+    workplace = study.Workplace("cpu", folder=folder / "runs", progress="none", checkpoint_seconds=0)
+    path = interrupted(monkeypatch, workplace)
+    filler = folder / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+    with pytest.raises(
+        OSError, match=r"cannot write .*: No space left on device; what was there before is whole: free"
+    ):
+        study.synthetic_set(cell(), 0, workplace)
+    assert read_tensors(path)[1]["step"] == 3 and not list(folder.rglob("*.part"))
+    filler.unlink()
+    assert torch.equal(study.synthetic_set(cell(), 0, workplace).images, expected.images)
+    assert [s["step"] for s in files.read_json(path.with_name("run.json"))["sittings"]] == [0, 3]
+
+
+def test_a_read_only_store_is_refused_before_anything_is_computed(mounted):
+    folder = mounted("size=512k", "ro")
+    with pytest.raises(
+        OSError, match=r"folder='.*runs' cannot be written \(Read-only file system\); allowed: a folder"
+    ):
+        study.Workplace("cpu", folder=folder / "runs")
+
+
+def test_a_lock_whose_owner_died_is_taken_over_and_said(workplace, expected, monkeypatch, caplog):
+    path = interrupted(monkeypatch, workplace)
+    owner = path.with_name(".lock.owner")
+    files.write_whole(owner, b'{"process": "4194999", "host": "node7", "since": "2026-01-01 00:00:00"}')
+    assert torch.equal(study.synthetic_set(cell(), 0, workplace).images, expected.images)
+    assert "seed 0: taken over from process 4194999 on node7, since 2026-01-01 00:00:00, which died" in caplog.text
+    assert not owner.exists()
+
+
+def test_numbers_that_run_away_stop_the_work_by_name_and_are_not_saved(workplace):
+    wild = cell(lr_images=1e30, iterations=200)
+    with pytest.raises(
+        FloatingPointError, match=r"ATOM, digits, IPC 1, seed 0: loss is (nan|inf) at step \d+; a smaller"
+    ):
+        study.synthetic_set(wild, 0, workplace)
+    (log,) = workplace.folder.rglob("log.txt")
+    assert "stopped at step" in log.read_text() and "FloatingPointError" in log.read_text()
+    for path in workplace.folder.rglob("checkpoint.safetensors"):
+        assert all(torch.isfinite(torch.tensor(v)).all() for _, v in read_tensors(path)[1]["history"]["loss"])
+
+
+def test_who_holds_a_lock_is_said_to_whoever_waits(tmp_path, caplog):
+    waiting = threading.Thread(target=lambda: locks.locked(tmp_path / ".lock", "the work", poll=0.01).__enter__())
+    with locks.locked(tmp_path / ".lock", "the work"), caplog.at_level(logging.WARNING):
+        waiting.start()
+        for _ in range(500):
+            if "under way in process" in caplog.text:
+                break
+            waiting.join(0.01)
+    waiting.join(10)
+    assert "the work: under way in process" in caplog.text and not waiting.is_alive()
+
+
+def test_a_lock_in_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match=r"cannot write .*\.lock"), locks.locked(tmp_path / "file" / ".lock", "the work"):
+        pass

@@ -1,0 +1,106 @@
+"""Files that are whole or not there, and known to be what was written."""
+
+import errno
+import os
+
+import pytest
+import torch
+
+from ddlib import files, store
+from ddlib.tensors import read_tensors, write_tensors
+
+
+def test_json_and_tensors_come_back_as_they_were(tmp_path):
+    content = {"b": [1, 2.5, None], "a": {"x": "ü"}, "t": (1, 2)}
+    files.write_json(tmp_path / "f.json", content)
+    assert files.read_json(tmp_path / "f.json") == content | {"t": [1, 2]}
+    tensors = {
+        "scalar": torch.tensor(3),
+        "empty": torch.empty(0, dtype=torch.int64),
+        "half": torch.randn(4, dtype=torch.bfloat16),
+        "flags": torch.tensor([True, False]),
+        "view": torch.arange(24.0).view(2, 3, 4).transpose(0, 2),
+    }
+    write_tensors(tmp_path / "f.safetensors", tensors, {"step": 3})
+    read, about = read_tensors(tmp_path / "f.safetensors")
+    assert about == {"step": 3} and read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensors[name]) and read[name].dtype == tensors[name].dtype for name in read)
+
+
+def test_what_is_not_there_is_none_or_not_found(tmp_path):
+    assert files.read_json(tmp_path / "f.json") is None
+    with pytest.raises(FileNotFoundError):
+        read_tensors(tmp_path / "f.safetensors")
+
+
+def test_every_flipped_bit_is_seen(tmp_path):
+    """Bit by bit through a small file of each kind; blanks alone may change where they mean nothing."""
+    files.write_json(tmp_path / "f", {"loss": [[1, 0.5]], "n": 3})
+    write_tensors(tmp_path / "g", {"x": torch.arange(3)}, {"step": 1})
+    for name, read in (("f", files.read_json), ("g", read_tensors)):
+        content = (tmp_path / name).read_bytes()
+        expected = str(read(tmp_path / name))
+        for i in range(len(content)):
+            flipped = bytearray(content)
+            flipped[i] ^= 1
+            (tmp_path / name).write_bytes(flipped)
+            try:
+                assert str(read(tmp_path / name)) == expected, f"byte {i} of {name}"
+            except files.Damaged as error:
+                assert error.path == tmp_path / name
+
+
+@pytest.mark.parametrize("kept", [0, 1, 8, 60, -1])
+def test_a_truncated_file_is_seen(kept, tmp_path):
+    files.write_json(tmp_path / "f", {"loss": [[1, 0.5]], "n": 3})
+    write_tensors(tmp_path / "g", {"x": torch.arange(3)})
+    for name, read in (("f", files.read_json), ("g", read_tensors)):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:kept])
+        with pytest.raises(files.Damaged, match=rf"{name} is (not whole|truncated)"):
+            read(tmp_path / name)
+
+
+def test_a_pickle_is_not_read(tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "f.safetensors")
+    with pytest.raises(files.Damaged, match="is truncated or not a safetensors file"):
+        read_tensors(tmp_path / "f.safetensors")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "file"
+    files.write_whole(path, b"first")
+    with pytest.raises(KeyError), files.whole(path) as part:
+        part.write_text("half")
+        raise KeyError
+    assert path.read_bytes() == b"first" and os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_file_that_cannot_be_written_names_itself_and_stays(number, tmp_path, monkeypatch):
+    path = files.write_whole(tmp_path / "file", b"first")
+
+    def fail(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    told = os.strerror(number) + (
+        "; what was there before is whole: free some space" if number == errno.ENOSPC else "$"
+    )
+    with pytest.raises(OSError, match=rf"cannot write {path}: {told}") as raised:
+        files.write_whole(path, b"second")
+    assert raised.value.errno == number
+    assert path.read_bytes() == b"first" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_read_only_folder_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        files.Path, "touch", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    )
+    with pytest.raises(OSError, match=r"folder='.*results' cannot be written \(Permission denied\)"):
+        store.check_writable(tmp_path / "results")
+
+
+def test_new_files_are_as_readable_as_the_umask_says(tmp_path):
+    files.write_whole(tmp_path / "file", b"")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -1,0 +1,117 @@
+"""The store as its user sees it: what is listed, shown and thrown away."""
+
+import pytest
+from test_faults import cell, damage, interrupted
+
+from ddlib import cli, files, inventory, locks, study, work
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A store of its own, with a checkpoint after each step."""
+    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none", checkpoint_seconds=0)
+
+
+def runs(workplace, *words):
+    return cli.main(["runs", *words, "--store", str(workplace.folder)])
+
+
+def test_an_empty_store_is_listed(workplace, capsys):
+    assert runs(workplace, "list") == 0
+    assert capsys.readouterr().out == f"0 pieces of work in {workplace.folder}, 0 B\n"
+
+
+def test_finished_and_interrupted_work_is_listed_with_its_state(workplace, capsys, monkeypatch):
+    interrupted(monkeypatch, workplace)
+    study.run([cell("Herding")], workplace)
+    assert runs(workplace, "list") == 0
+    head, _, titles, *lines = capsys.readouterr().out.splitlines()
+    assert head.startswith("3 pieces of work in ") and titles.split()[:3] == ["key", "kind", "what"]
+    atom, herding, embedding = lines
+    assert "distilled  ATOM, digits, IPC 1, seed 0" in atom and atom.endswith("interrupted: step 3 of 6")
+    assert "Herding, digits, IPC 1, seed 0" in herding and herding.split()[-2:] == ["1", "finished"]
+    assert "embedding  embedding, digits" in embedding
+
+
+def test_work_under_way_is_listed_with_who_does_it_and_cannot_be_deleted(workplace, capsys, monkeypatch):
+    path = interrupted(monkeypatch, workplace)
+    with locks.locked(path.with_name(".lock"), "ATOM"):
+        runs(workplace, "list")
+        assert "under way: process " in capsys.readouterr().out
+        assert runs(workplace, "clean", path.parent.name[:6]) == 2
+        assert "is under way in process" in capsys.readouterr().err
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "state"),
+    [
+        ("run.json", "flipped", "damaged: run.json"),
+        ("synthetic.safetensors", "deleted", "damaged: synthetic.safetensors is missing"),
+        ("synthetic.safetensors", "flipped", "finished"),  # tensors are read by `show` alone
+    ],
+)
+def test_damage_is_listed_or_shown(name, how, state, workplace, capsys):
+    study.run([cell()], workplace)
+    (path,) = workplace.folder.glob(f"distilled/*/{name}")
+    damage(path, how)
+    runs(workplace, "list")
+    assert capsys.readouterr().out.splitlines()[-1].endswith(state)
+    found = runs(workplace, "show", path.parent.name)
+    assert found == (0 if how == "deleted" else 1)
+    assert (f"{path} is " in capsys.readouterr().out) == (how != "deleted")
+
+
+def test_a_piece_is_shown_with_settings_cost_accuracies_and_log(workplace, capsys):
+    (record,) = study.run([cell()], workplace)
+    (folder,) = workplace.folder.glob("distilled/*")
+    assert runs(workplace, "show", folder.name[:8]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("ATOM, digits, IPC 1, seed 0 (distilled), finished\n")
+    assert '"batch_real": 4' in out and "seconds: " in out and out.endswith("every file is what was written\n")
+    assert f"2 of 2 networks: {record.accuracies[0]:.2f}, {record.accuracies[1]:.2f} %" in out
+    assert "log: " in out and "finished after" in out
+
+
+@pytest.mark.parametrize(("key", "count"), [("zzz", 0), ("", 2)])
+def test_a_key_that_is_not_of_one_piece_is_refused(key, count, workplace, capsys):
+    study.run([cell("Herding")], workplace)
+    assert runs(workplace, "show", key) == 2
+    assert f"key={key!r} is the beginning of {count} pieces in " in capsys.readouterr().err
+
+
+def test_clean_deletes_what_nothing_can_use_and_nothing_else(workplace, capsys, monkeypatch):
+    checkpoint = interrupted(monkeypatch, workplace)
+    study.run([cell("Herding")], workplace)
+    (run,) = workplace.folder.glob("distilled/*/run.json")
+    rubbish = [run.with_name(name) for name in (".x.json.ab12.part", "run.json.damaged", "x.damaged.2")]
+    rubbish.append(run.with_name("checkpoint.safetensors"))
+    for path in rubbish:
+        path.write_bytes(b"12345")
+    kept = {path for path in workplace.folder.rglob("*") if path.is_file()} - set(rubbish)
+    assert runs(workplace, "clean", "--dry-run") == 0
+    assert "would delete 4 files, 20 B" in capsys.readouterr().out and all(path.exists() for path in rubbish)
+    assert runs(workplace, "clean") == 0
+    assert "deleted 4 files, 20 B" in capsys.readouterr().out
+    assert {path for path in workplace.folder.rglob("*") if path.is_file()} == kept and checkpoint in kept
+
+
+def test_a_piece_is_deleted_by_its_key(workplace, capsys):
+    study.run([cell()], workplace)
+    (folder,) = workplace.folder.glob("distilled/*")
+    assert runs(workplace, "clean", folder.name, "--dry-run") == 0 and folder.exists()
+    assert runs(workplace, "clean", folder.name) == 0 and not folder.exists()
+    assert capsys.readouterr().out.splitlines()[1].startswith("deleted ATOM, digits, IPC 1, seed 0 (")
+
+
+def test_an_unfinished_evaluation_is_seen_for_what_it_is(workplace, capsys):
+    study.run([cell()], workplace)
+    (path,) = workplace.folder.glob("distilled/*/evaluation-*.json")
+    found = files.read_json(path)
+    short = {name: found[name][:1] for name in ("networks", "accuracies", "train_losses")}
+    files.write_json(path, found | short)
+    assert not study.finished(cell(), workplace)
+    runs(workplace, "show", path.parent.name)
+    assert "1 of 2 networks" in capsys.readouterr().out
+    assert inventory.entries(workplace.folder)[0].evaluations == 1
+    assert work.evaluation(cell(), 0, workplace)["accuracies"] == found["accuracies"]

@@ -1,0 +1,127 @@
+"""How far work is: seldom enough for a notebook, often enough for a person."""
+
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from ddlib import progress
+from ddlib.progress import Pace, Progress, duration
+
+
+def lines_in(seconds, step=1.0):
+    """How many lines a pace allows in so many seconds of steps of a length."""
+    now = [0.0]
+    pace, count = Pace(lambda: now[0]), 0
+    while now[0] < seconds:
+        now[0] += step
+        count += pace.due()
+    return count
+
+
+def test_lines_are_ten_seconds_apart_and_a_month_gives_no_more_than_a_notebook_holds():
+    assert lines_in(9) == 0 and lines_in(10) == 1 and lines_in(100) == 10 and lines_in(1000) == 100
+    assert 150 * lines_in(30 * 86400, step=5.0) < 200_000, "characters"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (89, "89 s"), (120, "2 min"), (7199, "2 h 0 min"), (12000, "3 h 20 min"), (190800, "2 days 5 h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by hand."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "_SPOKEN", Pace(lambda: now[0]))
+    monkeypatch.setattr(Pace.__init__, "__defaults__", (lambda: now[0],))
+    return now
+
+
+def test_a_line_says_step_rate_time_left_loss_and_memory(clock, capsys, tmp_path):
+    log = tmp_path / "folder" / "log.txt"
+    with Progress("DM, seed 0", 1000, mode="lines", memory=lambda: 1_500_000_000, log=log) as report:
+        report.note("begins")
+        report(100, None)  # continued at step 100
+        clock[0] = 5.0
+        report(150, 0.25)
+        clock[0] = 20.0
+        report(300, 0.125)
+    line = "step 300 of 1000, 10 steps/s, 70 s left, loss 0.125, 1.50 GB"
+    assert capsys.readouterr().out == f"DM, seed 0: {line}\n"
+    begins, second = log.read_text().splitlines()
+    assert begins.endswith("  begins") and second.endswith(f"  {line}") and second[:4].isdigit()
+
+
+def test_nothing_is_shown_where_nothing_is_wanted_but_the_log_is_kept(clock, capsys, tmp_path):
+    with Progress("work", 10, mode="none", log=tmp_path / "log.txt") as report:
+        report(1)
+        clock[0] = 50.0
+        report(2)
+    assert capsys.readouterr() == ("", "") and "step 2 of 10" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_bar_shows_the_same(clock, capsys):
+    with Progress("work", 10, mode="bar") as report:
+        report._bar.delay = 0
+        report(1)
+        clock[0] = 5.0
+        report(6, 0.5)
+        assert report._bar.n == 6 and "loss 0.5" in str(report._bar)
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="progress='loud'; it must be one of auto, bar, lines, none"):
+        Progress("work", 10, mode="loud")
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match=r"cannot write .*log.txt"):
+        Progress("work", 1, mode="none", log=tmp_path / "file" / "log.txt").note("text")
+
+
+def test_a_kernel_shows_a_bar_to_people_and_lines_to_programs(monkeypatch):
+    class Parent:
+        words = []
+
+        def __init__(self, number):
+            pass
+
+        def cmdline(self):
+            return self.words
+
+    monkeypatch.setattr(progress.psutil, "Process", Parent)
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    for words, mode in ((["python", "-m", "papermill"], "lines"), (["/bin/jupyter-lab"], "bar"), (["pytest"], "lines")):
+        Parent.words = words
+        assert progress.shown() == mode
+    monkeypatch.delenv("JPY_PARENT_PID")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert progress.shown() == "bar"
+
+
+SHOUTING = """
+from ddlib import progress
+progress.LEAST = 0.01
+with progress.Progress("work", 300_000) as report:
+    for step in range(300_000):
+        report(step + 1, 1.0 / (step + 1))
+"""
+
+
+def test_a_notebook_run_by_papermill_holds_few_plain_lines(tmp_path):
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=[new_code_cell(SHOUTING)], metadata=kernel), tmp_path / "in.ipynb")
+    words = [sys.executable, "-m", "papermill", "in.ipynb", "out.ipynb", "--kernel", "python3", "--no-progress-bar"]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    (cell,) = nbformat.read(tmp_path / "out.ipynb", nbformat.NO_CONVERT).cells
+    lines = "".join(output.text for output in cell.outputs).splitlines()
+    assert 2 <= len(lines) < 400 and all(line.startswith("work: step ") and "\r" not in line for line in lines)
+    assert (tmp_path / "out.ipynb").stat().st_size < 100_000

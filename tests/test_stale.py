@@ -1,0 +1,219 @@
+"""What is older than its code or its parameters is found, with the reason, and what is not is left alone."""
+
+import dataclasses
+import json
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from ddlib import ROOT, cli, codeprint, notebooks, report, results, stale
+
+PARAMETERS = {
+    "profile": "quick",
+    "dataset": "digits",
+    "reference_dataset": "cifar10",
+    "ipcs": [1],
+    "seeds": [0, 1],
+    "methods": {"Random": {"method": "random"}, "DM": {"method": "dm", "iterations": 2}},
+    "network": {"width": 8, "depth": 2},
+    "evaluation": {"num_networks": 1, "epochs": 2},
+    "device": "cpu",
+    "precision": "float32",
+    "compiled": False,
+    "budget_hours": None,
+}
+COMMIT = "0123456789abcdef"
+CODE = {name: codeprint.fingerprint((f"ddlib.methods.{name}", "ddlib.loop")) for name in ("random", "dm")}
+
+
+def ask(repository, **changed):
+    """Write the notebook with these parameters."""
+    source = "\n".join(f"{name} = {value!r}" for name, value in (PARAMETERS | changed).items())
+    cells = [new_code_cell(source, metadata={"tags": ["parameters"]})]
+    cells.append(new_code_cell('cells = study.cells(settings, paper="atom", table="main")'))
+    nbformat.write(new_notebook(cells=cells), repository / "notebooks/atom/accuracy.ipynb")
+
+
+def record(cell):
+    """What a run of the cell by the code of now would leave."""
+    made = {"commit": COMMIT, "dirty": False, "date": "2026-11-20"}
+    provenance = made | {"code": codeprint.fingerprint(codeprint.EVALUATION), "parameters": cell.parameters}
+    fields = {"label": cell.label, "method": cell.method.name, "dataset": cell.dataset, "ipc": cell.ipc}
+    distilled = made | {"code": CODE[cell.method.name]}
+    return results.Record.of(
+        (50.0, 51.0), **fields, cell=cell.settings(), provenance=provenance | {"distilled": distilled}
+    )
+
+
+def keep(repository, records):
+    """Write records and a figure drawn from them."""
+    results.write(records, repository / "results/atom/accuracy.quick.json")
+    figure = report.accuracy_bars(records)
+    made = results.provenance(records)
+    report.save(figure, "atom/accuracy.quick.bars", provenance=made, folder=repository / "figures")
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository in a temporary folder with one notebook, its results and its figure, all up to date; no git."""
+    for folder in ("notebooks/atom", "params/atom"):
+        (tmp_path / folder).mkdir(parents=True)
+    for module, name in ((notebooks, "ROOT"), (stale, "OUTPUT")):
+        monkeypatch.setattr(module, name, tmp_path)
+    monkeypatch.setattr(codeprint, "sources_at", lambda commit: None)
+    ask(tmp_path)
+    keep(tmp_path, [record(cell) for cell in notebooks.cells("atom/accuracy", "quick")])
+    return tmp_path
+
+
+def reasons(name="results/atom/accuracy.quick.json"):
+    """Why one file is stale."""
+    return [finding.reason for finding in stale.findings() if finding.path == name]
+
+
+def rewrite(repository, change):
+    """Change every record as its JSON, and keep them with their figure."""
+    path = repository / "results/atom/accuracy.quick.json"
+    content = json.loads(path.read_text())
+    for entry in content:
+        change(entry)
+    keep(repository, [results.Record.from_json(entry) for entry in content])
+
+
+def of_dm(change):
+    """A change to DM's record alone."""
+    return lambda entry: change(entry) if entry["method"] == "dm" else None
+
+
+def test_what_is_up_to_date_is_left_alone(repository, capsys):
+    assert stale.findings() == []
+    assert cli.main(["report", "stale"]) == 0
+    assert capsys.readouterr().out == "0 of 3 results and figures are stale\n"
+
+
+def test_where_and_how_far_it_was_computed_does_not_count(repository):
+    ask(repository, device="cuda:1", budget_hours=2.0)
+    assert stale.findings() == []
+
+
+CHANGED_NOTEBOOKS = {
+    "cells not computed: Random at IPC 10, DM at IPC 10": {"ipcs": [1, 10]},
+    "cells no longer in the notebook: DM at IPC 1": {"methods": {"Random": {"method": "random"}}},
+    "cells computed with other settings: Random at IPC 1, DM at IPC 1": {"evaluation": {"epochs": 3}},
+    "cells computed with other settings: DM at IPC 1": {
+        "methods": PARAMETERS["methods"] | {"DM": {"method": "dm", "iterations": 3}}
+    },
+}
+
+
+@pytest.mark.parametrize("reason", CHANGED_NOTEBOOKS)
+def test_changed_parameters_are_found_and_the_cells_that_they_change(repository, reason):
+    (then,) = {cell.parameters for cell in notebooks.cells("atom/accuracy", "quick")}
+    ask(repository, **CHANGED_NOTEBOOKS[reason])
+    (now,) = {cell.parameters for cell in notebooks.cells("atom/accuracy", "quick")}
+    assert reasons() == [f"parameters changed since: {then} then, {now} now", reason]
+
+
+def test_parameters_that_are_refused_now_are_told(repository):
+    ask(repository, dataset="cifar11")
+    assert len(reasons()) == 1 and "parameters are refused now: unknown dataset 'cifar11'" in reasons()[0]
+
+
+CHANGED_RECORDS = {
+    "says nothing of its parameters": lambda e: e["provenance"].pop("parameters"),
+    "says nothing of its code": lambda e: e["provenance"].pop("code"),
+    "says nothing of its code for 1 of 2 cells": of_dm(lambda e: e["provenance"].pop("distilled")),
+    "code changed since 0123456": lambda e: e["provenance"].update(code="another"),
+    "code changed since 0123456 for 1 of 2 cells": of_dm(lambda e: e["provenance"]["distilled"].update(code="x")),
+    "code changed since 0123456, 89abcde": lambda e: e["provenance"].update(code=["x"], commit=[COMMIT, "89abcdef"]),
+    "code changed": lambda e: e["provenance"].update(code="another", commit=None),
+    "made from a modified tree": of_dm(lambda e: e["provenance"]["distilled"].update(dirty=True)),
+    "method dm has version 1 now, 0 then": of_dm(lambda e: e["cell"].update(version=0)),
+}
+
+
+@pytest.mark.parametrize("reason", CHANGED_RECORDS)
+def test_what_the_records_say_of_themselves_is_compared(repository, reason):
+    rewrite(repository, CHANGED_RECORDS[reason])
+    assert reasons() == [reason]
+    assert reasons("figures/atom/accuracy.quick.bars.svg") == [
+        "its results, results/atom/accuracy.quick.json, are stale"
+    ]
+
+
+def test_a_method_that_is_gone_is_told(repository):
+    rewrite(repository, of_dm(lambda e: e.update(method="dm2")))
+    assert "there is no method dm2 any more" in reasons()
+
+
+def test_a_cell_that_was_not_run_rests_on_no_code(repository):
+    cells = notebooks.cells("atom/accuracy", "quick")
+    left_out = dataclasses.replace(record(cells[1]), accuracies=(), provenance={"parameters": cells[1].parameters})
+    keep(repository, [record(cells[0]), left_out])
+    assert stale.findings() == []
+
+
+@pytest.fixture
+def history(monkeypatch):
+    """A git that knows one commit, at which the objectives and a comment were others."""
+    before = dict(codeprint.LOADED)
+    before["ddlib/objectives.py"] += b"\nEPSILON = 1e-3\n"
+    before["ddlib/seeding.py"] += b"\n# a comment\n"
+    monkeypatch.setattr(codeprint, "sources_at", {COMMIT: before}.get)
+    monkeypatch.setitem(CODE, "dm", codeprint.fingerprint(("ddlib.methods.dm", "ddlib.loop"), before))
+
+
+CHANGED_FILE = "code changed since 0123456 for 1 of 2 cells: ddlib/objectives.py"
+
+
+def test_the_changed_files_are_named_where_git_knows_them(repository, history):
+    keep(repository, [record(cell) for cell in notebooks.cells("atom/accuracy", "quick")])
+    assert reasons() == [CHANGED_FILE]
+
+
+def test_a_clean_commit_speaks_for_records_that_do_not_name_their_code(repository, history):
+    rewrite(repository, lambda e: (e["provenance"].pop("code"), e["provenance"]["distilled"].pop("code")))
+    assert reasons() == [CHANGED_FILE]
+
+
+def test_a_modified_tree_speaks_for_nothing(repository, history):
+    rewrite(repository, lambda e: e["provenance"].update(dirty=True))
+    assert reasons() == ["made from a modified tree"]
+    rewrite(repository, lambda e: e["provenance"].pop("code"))
+    assert reasons() == ["made from a modified tree", "says nothing of its code"]
+
+
+def test_results_renewed_after_their_figure_are_found(repository):
+    path = repository / "results/atom/accuracy.quick.json"
+    path.write_text(path.read_text().replace("2026-11-20", "2026-11-21"))
+    reason = "drawn from other results than results/atom/accuracy.quick.json holds now"
+    assert [(finding.path, finding.reason) for finding in stale.findings()] == [
+        (f"figures/atom/accuracy.quick.bars.{kind}", reason) for kind in ("png", "svg")
+    ]
+
+
+def test_files_without_a_source_are_named(repository, capsys):
+    (repository / "results/atom/accuracy.quick.json").rename(repository / "results/atom/accuracy.hour.json")
+    results.write([], repository / "results/atom/cost.quick.json")
+    (repository / "results/atom/broken.quick.json").write_text("[{")
+    (repository / "figures/atom/accuracy.quick.bars.svg").write_text("<svg/>")
+    assert cli.main(["report", "stale"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "results/atom/accuracy.hour.json: atom/accuracy has no parameters for profile 'hour' any more"
+    assert out[1].startswith("results/atom/broken.quick.json: cannot be read: ") and "is not whole" in out[1]
+    assert out[2] == "results/atom/cost.quick.json: there is no notebook atom/cost any more"
+    gone = "its results, results/atom/accuracy.quick.json, are gone"
+    assert out[3:5] == [f"figures/atom/accuracy.quick.bars.{kind}: {gone}" for kind in ("png", "svg")]
+    assert out[5] == "5 of 5 results and figures are stale"
+
+
+def test_a_figure_that_says_nothing_is_named(repository):
+    (repository / "figures/atom/accuracy.quick.bars.svg").write_text("<svg/>")
+    (reason,) = reasons("figures/atom/accuracy.quick.bars.svg")
+    assert reason.endswith("accuracy.quick.bars.svg carries no provenance")
+
+
+def test_the_committed_products_can_be_judged(monkeypatch):
+    monkeypatch.setattr(stale, "OUTPUT", ROOT)
+    assert stale.files() and all((ROOT / finding.path).is_file() for finding in stale.findings())
