@@ -352,8 +352,10 @@ def test_a_sigterm_stops_the_whole_tree_of_a_batch(tmp_path, monkeypatch):
 
     seen, before = [], signal.getsignal(signal.SIGTERM)
     threading.Thread(target=stop, daemon=True).start()
+    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         workflow.execute(Batch(tmp_path, (), {}, {}), Where(cores=1))
+    assert time.monotonic() - begin < 30  # the tree would end by itself after 60
     assert len(seen) == 2 and psutil.wait_procs(seen, timeout=10)[1] == []
     assert signal.getsignal(signal.SIGTERM) is before
 
