@@ -4,7 +4,7 @@ A method is a frozen dataclass of its hyper-parameters under the paper's names, 
 setting as defaults.  It has three verbs:
 
 - `start(train, prerequisites, seed) -> state`: everything that changes is in the state, which has `step`,
-  `state_dict()` and `load_state_dict()`.
+  `state_dict()` (named tensors, from which a killed run goes on to the same bits) and `load_state_dict()`.
 - `step(state) -> metrics`: one outer update, in place; metrics are tensors or floats, read seldom.
 - `finish(state) -> SyntheticSet`: the last iterate, never the one that scored best on test data.
 
