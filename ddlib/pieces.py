@@ -11,7 +11,8 @@ A piece has a folder:
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,10 +160,23 @@ def _driven(
     """The loop, with what stops it noted in the log."""
     told = {"name": piece.name, "report": report, "checkpoint": checkpoint, "sitting": {"provenance": origin}}
     try:
-        return loop.run(piece.job, state, **told)
+        with deterministic():
+            return loop.run(piece.job, state, **told)
     except BaseException as error:
         report.note(f"stopped at step {state.step}: {type(error).__name__} {error}".rstrip())
         raise
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Inside the block cuDNN takes the same algorithms each time, without which a GPU would not repeat its bits."""
+    backend = torch.backends.cudnn
+    before = backend.deterministic, backend.benchmark
+    backend.deterministic, backend.benchmark = True, False
+    try:
+        yield
+    finally:
+        backend.deterministic, backend.benchmark = before
 
 
 def progress(name: str, total: int, workplace: Workplace, *, log: Path, unit: str = "step") -> Progress:

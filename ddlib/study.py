@@ -84,8 +84,10 @@ def _compute(cell: Cell, workplace: Workplace) -> Record:
         "images_shown": evaluations[0]["images_shown"],
     }
     accuracies = [accuracy for e in evaluations for accuracy in e["accuracies"]]
-    judged = results.joined(e["provenance"] for e in evaluations)
-    distilled = results.joined(sitting["provenance"] for made in runs for sitting in made["sittings"])
+    judged, distilled = (
+        results.joined(sitting["provenance"] for part in parts for sitting in part["sittings"])
+        for parts in (evaluations, runs)
+    )
     return _record(cell, accuracies, cost, judged | {"distilled": distilled})
 
 

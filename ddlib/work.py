@@ -93,19 +93,22 @@ def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any])
         if set(group) <= set(kept.get("networks", ())):
             continue
         epochs = len(group) * (cell.protocol.epochs + 1)
-        with pieces.progress(name, epochs, workplace, log=path.parent / "log.txt", unit="epoch") as report:
+        with (
+            pieces.progress(name, epochs, workplace, log=path.parent / "log.txt", unit="epoch") as report,
+            pieces.deterministic(),
+        ):
             found = evaluate.evaluate(
                 shown, test, cell.protocol, seed=seed, networks=group, on_epoch=lambda done, _: report(done)
             )
-        kept = _joined(kept, asdict(found))
-        kept |= {"protocol": asdict(cell.protocol), "provenance": provenance(workplace.device, codeprint.EVALUATION)}
+        sitting = {"networks": group, "provenance": provenance(workplace.device, codeprint.EVALUATION)}
+        kept = _joined(kept, {**asdict(found), "sittings": [sitting]}) | {"protocol": asdict(cell.protocol)}
         files.write_json(path, kept)
     return kept
 
 
 def _joined(kept: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """Two parts of one evaluation as one: networks beside networks, seconds added."""
-    lists = ("networks", "accuracies", "train_losses")
+    lists = ("networks", "accuracies", "train_losses", "sittings")
     joined = {name: [*kept.get(name, ()), *found[name]] for name in lists}
     return {**found, **joined, "seconds": kept.get("seconds", 0.0) + found["seconds"]}
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ddlib import datasets, evaluate, loop, methods, synthetic
+from ddlib import datasets, evaluate, loop, methods, pieces, synthetic
+from ddlib.checkpoint import Checkpoint
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,3 +43,26 @@ def test_the_first_step_is_that_of_the_host():
             for device in ("cpu", "cuda")
         )
     torch.testing.assert_close(host, there, rtol=1e-3, atol=1e-3)
+
+
+class Cut:
+    """A report that ends the work after its second step."""
+
+    def __call__(self, step, loss):
+        if step == 2:
+            raise RuntimeError("cut")
+
+    def note(self, text):
+        """Nothing is kept."""
+
+
+@pytest.mark.parametrize("name", ["atom", "dm", "dsa"])
+def test_work_that_is_cut_comes_to_the_same_bits_there(name, tmp_path):
+    train, method = datasets.load("digits", "train", device="cuda"), small(name, iterations=5, restarts=5, width=64)
+    path = tmp_path / "checkpoint.safetensors"
+    with pieces.deterministic():
+        whole = loop.run(method, method.start(train, {}, 0)).product.images
+        with pytest.raises(RuntimeError, match="cut"):
+            loop.run(method, method.start(train, {}, 0), checkpoint=Checkpoint(path, 0), report=Cut())
+        resumed = loop.run(method, method.start(train, {}, 0), checkpoint=Checkpoint(path, 0)).product.images
+    assert torch.equal(whole, resumed)
