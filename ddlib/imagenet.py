@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional
 
 SYNSETS = {
     0: ("n01440764", "tench"),
@@ -216,6 +215,8 @@ def _decode_one(path: Path, size: tuple[int, int], crop: bool) -> Tensor:
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is truncated or corrupt ({error})") from error
     if crop:
+        from torchvision.transforms import functional  # takes seconds to import, and most sets do not need it
+
         image = functional.center_crop(functional.resize(image, size[0]), size[0])
     if (image.height, image.width) != size:
         raise ValueError(f"{path} is {image.height}x{image.width}, expected {size[0]}x{size[1]}")

@@ -9,21 +9,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision import datasets
-from torchvision.datasets.mnist import read_image_file, read_label_file
-from torchvision.datasets.utils import check_integrity, download_and_extract_archive
 
 from ddlib.imagenet import class_folders, decode, images_in
 from ddlib.sources import SPLITS, TINY_IMAGENET_MD5, TINY_IMAGENET_URL, DatasetInfo
 
 TORCHVISION = {
-    "mnist": datasets.MNIST,
-    "fashion_mnist": datasets.FashionMNIST,
-    "cifar10": datasets.CIFAR10,
-    "cifar100": datasets.CIFAR100,
-    "svhn": datasets.SVHN,
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "svhn": "SVHN",
 }
-"""The torchvision class of each set that has one."""
+"""The torchvision class of each set that has one.  torchvision takes seconds to import: it is, where it is used."""
 
 
 class Pixels(NamedTuple):
@@ -91,13 +88,15 @@ def download(info: DatasetInfo, root: Path) -> None:
     Raises:
         OSError: the download failed; the message says from what and how else to get the files.
     """
+    from torchvision.datasets.utils import download_and_extract_archive
+
     try:
         if info.layout == "tiny":
             download_and_extract_archive(TINY_IMAGENET_URL, str(root), md5=TINY_IMAGENET_MD5, remove_finished=True)
             return
         for split in SPLITS:
             which = {"split": split} if info.layout == "svhn" else {"train": split == "train"}
-            TORCHVISION[info.name](root, download=True, **which)
+            _torchvision(info)(root, download=True, **which)
     except (OSError, RuntimeError) as error:
         raise OSError(
             f"{info.name} could not be downloaded to {root} ({error}); "
@@ -157,7 +156,15 @@ def _read_digits(info: DatasetInfo, split: str, root: Path) -> Pixels:
     return Pixels(images[chosen], labels[chosen], info.class_names)
 
 
+def _torchvision(info: DatasetInfo) -> type:
+    from torchvision import datasets
+
+    return getattr(datasets, TORCHVISION[info.name])
+
+
 def _read_idx(info: DatasetInfo, split: str, root: Path) -> Pixels:
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
     folder, stem = root / info.location, "train" if split == "train" else "t10k"
     image_file = _require(info, folder / f"{stem}-images-idx3-ubyte")
     label_file = _require(info, folder / f"{stem}-labels-idx1-ubyte")
@@ -168,7 +175,9 @@ def _read_idx(info: DatasetInfo, split: str, root: Path) -> Pixels:
 
 
 def _read_cifar(info: DatasetInfo, split: str, root: Path) -> Pixels:
-    reader, folder = TORCHVISION[info.name], root / info.location
+    from torchvision.datasets.utils import check_integrity
+
+    reader, folder = _torchvision(info), root / info.location
     files = [*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])]
     paths = {_require(info, folder / filename): md5 for filename, md5 in files}
     try:
@@ -181,9 +190,10 @@ def _read_cifar(info: DatasetInfo, split: str, root: Path) -> Pixels:
 
 
 def _read_svhn(info: DatasetInfo, split: str, root: Path) -> Pixels:
-    path = _require(info, root / datasets.SVHN.split_list[split][1])
+    reader = _torchvision(info)
+    path = _require(info, root / reader.split_list[split][1])
     with _blaming(info, path):
-        data = datasets.SVHN(root, split=split, download=False)
+        data = reader(root, split=split, download=False)
     return Pixels(torch.from_numpy(data.data), torch.from_numpy(data.labels), info.class_names)
 
 

@@ -734,7 +734,9 @@ def test_get_fetches_every_part_of_svhn(tmp_path, monkeypatch):
 
 def test_get_unpacks_tiny_imagenet_with_its_checksum(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(readers, "download_and_extract_archive", lambda *a, **k: asked.append((a, k)))
+    monkeypatch.setattr(
+        torchvision.datasets.utils, "download_and_extract_archive", lambda *a, **k: asked.append((a, k))
+    )
     assert get("tiny_imagenet", tmp_path).state == "missing"
     ((arguments, options),) = asked
     assert arguments == ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", str(tmp_path))
