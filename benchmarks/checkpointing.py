@@ -1,14 +1,15 @@
 """What checkpoints, log and progress cost: the same ATOM job in turns with them and without, in one run.
 
-    python -m benchmarks.checkpointing [--minutes 10] [--pairs 10]
+    python -m benchmarks.checkpointing [--minutes 10] [--pairs 30]
 
 The job (CIFAR-10 shape, BatchNorm, 10 images per class, one real size) is cut into pairs of equal pieces, which run
 one after the other, first without, then with, and the next time the other way round.  A piece that runs with them
-writes a checkpoint a minute and its log lines, as `ddlib.pieces` does.  Printed: seconds of both sides, their
-ratio, the seconds that went into writing checkpoints, and their size.
+writes a checkpoint a minute and its log lines, as `ddlib.pieces` does.  Printed: wall and processor time of both
+sides, their ratio, the ratios of the pairs, and the seconds that went into writing checkpoints.
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="of each side (default: %(default)s)")
-    parser.add_argument("--pairs", type=int, default=10, help="pieces of each side (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=30, help="pieces of each side (default: %(default)s)")
     told = parser.parse_args()
     method = methods.build("atom", ipc=10, iterations=1)
     state = method.start(shape_of_cifar(), {}, 0)
@@ -81,18 +82,24 @@ def main() -> None:
 def compare(method, state, steps: int, *, pairs: int, folder: Path) -> None:
     """Time both sides in turns, and print what came of it."""
     checkpoint = Timed(folder / "checkpoint.safetensors", 60.0)
-    seconds = {False: 0.0, True: 0.0}
+    seconds = {False: [], True: []}
+    busy = {False: [], True: []}
     for pair in range(pairs):
         for kept in (False, True) if pair % 2 == 0 else (True, False):
             job = Stretch(method, state.step + steps)
-            begin = time.perf_counter()
+            begin, before = time.perf_counter(), time.process_time()
             with Progress("benchmark", job.iterations, mode="lines", log=folder / "log.txt") as report:
                 loop.run(job, state, **({"checkpoint": checkpoint, "report": report} if kept else {}))
-            seconds[kept] += time.perf_counter() - begin
+            seconds[kept].append(time.perf_counter() - begin)
+            busy[kept].append(time.process_time() - before)
     size = checkpoint.path.stat().st_size if checkpoint.writes else 0
-    print(f"without {seconds[False]:.1f} s, with {seconds[True]:.1f} s, ratio {seconds[True] / seconds[False]:.4f}")
+    for name, found in (("wall", seconds), ("processor", busy)):
+        without, kept = sum(found[False]), sum(found[True])
+        ratios = [b / a for a, b in zip(found[False], found[True], strict=True)]
+        print(f"{name}: without {without:.1f} s, with {kept:.1f} s, ratio {kept / without:.4f}; "
+              f"of pairs: median {statistics.median(ratios):.4f}, {min(ratios):.3f} to {max(ratios):.3f}")  # fmt: skip
     print(f"{checkpoint.writes} checkpoints of {size / 1e6:.2f} MB took {checkpoint.writing:.2f} s in all, "
-          f"{100 * checkpoint.writing / seconds[True]:.3f} % of the time with them")  # fmt: skip
+          f"{100 * checkpoint.writing / sum(seconds[True]):.3f} % of the time with them")  # fmt: skip
 
 
 if __name__ == "__main__":

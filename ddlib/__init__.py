@@ -12,5 +12,5 @@ __version__ = "0.1.0"
 ROOT = Path(__file__).resolve().parents[1]
 """The repository: `data/` and `runs/` lie under it unless an argument says otherwise."""
 
-OUTPUT = Path(os.environ.get("DDLIB_OUTPUT", ROOT))
+OUTPUT = Path(os.environ.get("DDLIB_OUTPUT", ROOT)).absolute()
 """`results/` and `figures/` are written under it: the repository, or `DDLIB_OUTPUT` for a run that is only a check."""

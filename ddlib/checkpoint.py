@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddlib import store
 from ddlib.files import Damaged
-from ddlib.tensors import read_tensors, write_tensors
+from ddlib.tensors import read_about, read_tensors, write_tensors
 
 SHARE = 50
 """A checkpoint that takes t seconds to write is not renewed before 50 t: at most 2 % of the time goes into it."""
@@ -30,6 +30,13 @@ class Checkpoint:
     def due(self) -> bool:
         """Whether it is time to write."""
         return time.monotonic() >= self._next
+
+    def step(self) -> int:
+        """At which step it stands, unchecked; 0 where there is nothing, or nothing that can be read."""
+        try:
+            return (read_about(self.path) or {}).get("step", 0)
+        except Damaged:
+            return 0
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The tensors last written, on the CPU, and what was said about them; None where there is nothing.

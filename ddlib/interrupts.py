@@ -2,14 +2,18 @@
 
 import signal
 import threading
+import time
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C and JupyterLab's stop button; what schedulers and `kill` send first."""
 
+AT_ONCE = 2.0
+"""Seconds within which a second signal is the first one again: schedulers and terminals often send it twice."""
+
 
 class Deferred:
-    """Inside the block the first signal waits in `pending`; a second one takes its usual effect at once.
+    """Inside the block the first signal waits in `pending`; one that comes `AT_ONCE` later takes its effect at once.
 
     `deliver` lets the signal have the effect that it had outside: KeyboardInterrupt, the end of the process, or
     whatever handler there is.  One that nobody delivered takes effect when the block is left.  Signals that are ignored
@@ -19,6 +23,7 @@ class Deferred:
     def __init__(self) -> None:
         self.pending: int | None = None
         self._before: dict[int, object] = {}
+        self._since = 0.0
 
     def __enter__(self) -> "Deferred":
         if threading.current_thread() is threading.main_thread():
@@ -41,8 +46,8 @@ class Deferred:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.pending is None:
-            self.pending = number
-        else:
+            self.pending, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since >= AT_ONCE:
             self.pending = None
             self._restore()
             signal.raise_signal(number)

@@ -55,6 +55,8 @@ def holder(path: Path) -> str | None:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
+    except PermissionError:  # of a store that may only be read
+        return _said(path.with_name(path.name + ".owner"))
     except Timeout:
         return _said(path.with_name(path.name + ".owner")) or "another process"
     lock.release()

@@ -98,12 +98,15 @@ def run(
                 report(state.step, _last(outcome.history))
             if checkpoint is not None and (interrupt.pending or checkpoint.due()):
                 _finite(metrics, name=name, step=state.step)
+                _finite_state(state, name=name)
                 outcome.seconds = time.perf_counter() - begin
                 tensors, about = _saved(state, outcome)
                 checkpoint.write(tensors, about | {"name": name, "iterations": job.iterations})
             if interrupt.pending:
                 _tell(report, f"signal {interrupt.pending} at step {state.step}: saved")
                 interrupt.deliver()
+    if checkpoint is not None:
+        _finite_state(state, name=name)
     outcome.seconds = time.perf_counter() - begin
     outcome.product = job.finish(state)
     return outcome
@@ -140,7 +143,13 @@ def _resumed(state: Any, checkpoint: Checkpoint | None) -> Outcome:
     if found is None:
         return Outcome()
     tensors, about = found
-    state.load_state_dict({n.removeprefix("state."): t for n, t in tensors.items() if n.startswith("state.")})
+    try:
+        state.load_state_dict({n.removeprefix("state."): t for n, t in tensors.items() if n.startswith("state.")})
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"{checkpoint.path} is of another state than the job has now ({error}); delete it to begin anew, and raise "
+            "the version of the method whose state has changed"
+        ) from error
     snapshots = {int(n.removeprefix("snapshot.")): t for n, t in tensors.items() if n.startswith("snapshot.")}
     history = {name: [tuple(point) for point in points] for name, points in about["history"].items()}
     return Outcome(None, history, snapshots, about["seconds"], about["sittings"])
@@ -164,6 +173,19 @@ def _finite(metrics: Mapping[str, Any], *, name: str, step: int) -> dict[str, fl
                 f"{name or 'job'}: {key} is {number} at step {step}; a smaller learning rate may help"
             )
     return numbers
+
+
+def _finite_state(state: Any, *, name: str) -> None:
+    """Refuse a state that the last update has spoilt, which its metrics, taken before it, do not show.
+
+    Raises:
+        FloatingPointError: a tensor of the state is not finite.
+    """
+    for key, tensor in state.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise FloatingPointError(
+                f"{name or 'job'}: {key} is not finite after step {state.step}; a smaller learning rate may help"
+            )
 
 
 def _last(history: Mapping[str, list[tuple[int, float]]]) -> float | None:

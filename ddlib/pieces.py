@@ -114,13 +114,14 @@ def _finished(piece: Piece) -> Any:
 
 
 def _mended(piece: Piece) -> Any:
-    """As `_finished`, with what is damaged put aside, after which the piece is not finished."""
+    """As `_finished`, with what is damaged put aside, and `run.json` taken away: the piece is not finished any more."""
     try:
         return _finished(piece)
     except Damaged as error:
         store.put_aside(error.path, error)
     except FileNotFoundError:
         LOG.warning("%s is missing; it is made again", piece.folder / piece.product)
+    (piece.folder / "run.json").unlink(missing_ok=True)
     return None
 
 
@@ -132,7 +133,9 @@ def _made(piece: Piece, workplace: Workplace) -> Any:
     before = time.perf_counter() - begin
     checkpoint = Checkpoint(piece.folder / "checkpoint.safetensors", workplace.checkpoint_seconds)
     with progress(piece.name, piece.job.iterations, workplace, log=piece.folder / "log.txt") as report:
-        report.note(f"{piece.name}: {piece.job.iterations} steps on {device_name(workplace.device)}")
+        at = checkpoint.step()
+        begun = f"goes on from step {at} of" if at else "begins,"
+        report.note(f"{piece.name}: {begun} {piece.job.iterations} steps on {device_name(workplace.device)}")
         outcome = _driven(piece, state, report, checkpoint, provenance(workplace.device, piece.code))
         sittings = f" in {len(outcome.sittings)} sittings" if len(outcome.sittings) > 1 else ""
         report.note(f"finished after {outcome.seconds:.1f} s of steps{sittings}")

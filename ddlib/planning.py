@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ddlib import datasets, estimate
@@ -23,12 +23,14 @@ class Missing:
     needs: the artefacts that are to be made beforehand: path -> builder.
     distil: the sets that are to be distilled, one a seed.
     evaluate: the evaluations that are to be made, one a seed.
+    left: path -> the share of a piece that is still to do, where some of it is kept.
     """
 
     cell: Cell
     needs: Mapping[str, Any] = field(default_factory=dict)
     distil: tuple[str, ...] = ()
     evaluate: tuple[str, ...] = ()
+    left: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,10 @@ def together(plans: Iterable[Plan]) -> Plan:
 def line(plan: Plan) -> str:
     """The plan in one line, for a notebook to show before it begins."""
     found, done = plan.totals, sum(not row.missing.evaluate for row in plan.rows)
-    hours = found.seconds / 3600
-    about = f"{hours:.2g}" if hours < 100 else f"{hours:.0f}"
     text = (
         f"{len(plan.rows)} cells, {done} of them in the store; to do: "
         f"{found.distillations} distillations and {found.trainings} trainings, "
-        f"about {about} h on this device"
+        f"about {duration(found.seconds)} on this device"
     )
     return text + (f", peak memory {size(found.memory)}, {size(found.disk)} on disk" if found.seconds else "")
 
@@ -194,6 +194,7 @@ def _row(missing: Missing, device: str) -> Row:
         pieces = {path: estimate.prerequisite(builder, train) for path, builder in missing.needs.items()}
         pieces |= _each(missing.distil, lambda: estimate.distillation(cell, train))
         pieces |= _each(missing.evaluate, lambda: estimate.evaluation(cell, train, test))
+        pieces = {path: _left(piece, missing.left.get(path, 1.0)) for path, piece in pieces.items()}
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{cell.label!r} at IPC {cell.ipc} cannot be estimated on {device}: {reason}") from error
@@ -204,6 +205,11 @@ def _row(missing: Missing, device: str) -> Row:
 
 def _each(paths: Sequence[str], probe: Callable[[], Estimate]) -> dict[str, Estimate]:
     return dict.fromkeys(paths, probe()) if paths else {}
+
+
+def _left(piece: Estimate, share: float) -> Estimate:
+    """What is still to do of a piece."""
+    return replace(piece, seconds=share * piece.seconds, trainings=round(share * piece.trainings))
 
 
 def _totals(rows: Sequence[Row], *, once: bool = True) -> Totals:

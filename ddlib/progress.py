@@ -21,7 +21,7 @@ LEAST = 10.0
 SHARE = 0.01
 """As a run goes on, the share of the time gone by that lies between two lines: a week gives a thousand lines."""
 
-RUNNERS = ("papermill", "nbconvert", "nbclient", "pytest", "snakemake")
+RUNNERS = ("papermill", "jupyter-nbconvert", "nbconvert", "jupyter-execute", "pytest")
 """Programs that run notebooks with nobody looking on."""
 
 
@@ -132,10 +132,10 @@ def shown() -> str:
     parent = os.environ.get("JPY_PARENT_PID")
     if parent is not None:  # a kernel: who started it?
         try:
-            words = " ".join(psutil.Process(int(parent)).cmdline())
+            words = {Path(word).name for word in psutil.Process(int(parent)).cmdline()}
         except (psutil.Error, ValueError):
             return "bar"
-        return "lines" if any(name in words for name in RUNNERS) else "bar"
+        return "lines" if words & set(RUNNERS) else "bar"
     return "bar" if sys.stderr.isatty() else "lines"
 
 

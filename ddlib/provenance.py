@@ -43,7 +43,7 @@ def checkout() -> tuple[str | None, bool | None]:
     What is edited later, while the process runs, made none of its numbers.
     """
     commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!figures")
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!figures", ":!notebooks")
     return commit, bool(changes) if commit else None
 
 

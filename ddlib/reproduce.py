@@ -12,7 +12,7 @@ from typing import Any
 
 import nbformat
 
-from ddlib import OUTPUT, files, notebooks, results
+from ddlib import OUTPUT, children, files, notebooks, results
 
 KERNEL_DIED = 138
 """papermill's exit code when the kernel was killed, most often for memory."""
@@ -114,6 +114,9 @@ def execute(run: Run) -> Outcome:
 
     The working directory is the notebook's folder, as in JupyterLab.  A notebook without parameters for the
     profile is left out.  What an earlier run left is never taken for this one's.
+
+    Raises:
+        KeyboardInterrupt: it was stopped, by SIGINT or SIGTERM; the notebook's work is saved.
     """
     if not notebooks.has_profile(run.name, run.profile):
         return Outcome(run, None)
@@ -121,9 +124,9 @@ def execute(run: Run) -> Outcome:
     run.executed.unlink(missing_ok=True)
     before, begin = _stamp(run.results), time.perf_counter()
     with run.log.open("wb") as log:
-        done = subprocess.run(_command(run), env=_environment(), stdout=log, stderr=subprocess.STDOUT)
+        code = children.run(_command(run), env=_environment(), stdout=log, stderr=subprocess.STDOUT)
     seconds = time.perf_counter() - begin
-    error = _last_error(run, done.returncode) if done.returncode else ""
+    error = _last_error(run, code) if code else ""
     if _stamp(run.results) == before:
         return Outcome(run, seconds, error=error)
     try:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ddlib.files import Damaged, canonical, whole
+from ddlib.files import Damaged, canonical, write_whole
 
 HEADER = "ddlib"
 """The entry of a safetensors file's metadata that holds ours."""
@@ -28,24 +28,23 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     header = {"about": dict(about or {}), "sha256": _checksum(about or {}, dense)}
-    with whole(path) as part:
-        safetensors.torch.save_file(dense, part, {HEADER: json.dumps(header, allow_nan=False)})
+    content = safetensors.torch.save(dense, {HEADER: json.dumps(header, allow_nan=False)})
+    write_whole(path, content)
 
 
 def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `write_tensors` wrote: the tensors on `device`, and what was said about them.
 
     Raises:
-        FileNotFoundError: there is no file.
+        OSError: the file cannot be opened (FileNotFoundError: there is none); that does not make it damaged.
         Damaged: the file is not what was written; the message names it.
     """
+    _open(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError) as error:
         raise Damaged(path, f"is truncated or not a safetensors file of ddlib's: {error}") from error
     if not isinstance(header, dict):
         raise Damaged(path, f"is not a file of ddlib's: its header has no entry {HEADER!r}")
@@ -59,15 +58,33 @@ def read_about(path: Path) -> dict[str, Any] | None:
     """What is said about the tensors of a file, unchecked and without reading them; None where there is no file.
 
     Raises:
+        OSError: the file is there and cannot be opened.
         Damaged: the header cannot be read.
     """
+    return None if (header := _header(path)) is None else header["about"]
+
+
+def read_seal(path: Path) -> str | None:
+    """The checksum that a file's header states; None where there is no file.  Raises as `read_about`."""
+    return None if (header := _header(path)) is None else header["sha256"]
+
+
+def _header(path: Path) -> dict[str, Any] | None:
     try:
+        _open(path)
         with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})[HEADER])["about"]
+            header = json.loads((file.metadata() or {})[HEADER])
+        return {name: header[name] for name in ("about", "sha256")}
     except FileNotFoundError:
         return None
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise Damaged(path, f"is truncated or not a safetensors file of ddlib's: {error}") from error
+
+
+def _open(path: Path) -> None:
+    """Raise what stands in the way of opening a file: safetensors calls all of it "not found"."""
+    with path.open("rb"):
+        pass
 
 
 def _checksum(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

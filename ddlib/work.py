@@ -19,7 +19,7 @@ from ddlib.pieces import Piece, Workplace
 from ddlib.planning import Missing
 from ddlib.provenance import provenance
 from ddlib.synthetic import SyntheticSet
-from ddlib.tensors import read_tensors, write_tensors
+from ddlib.tensors import read_about, read_seal, read_tensors, write_tensors
 
 VERSION = 1
 """Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""
@@ -67,7 +67,7 @@ def evaluation(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
     """
     path = evaluation_path(cell, seed, workplace)
     try:
-        if _evaluated(path, cell):
+        if seed_finished(cell, seed, workplace):
             return files.read_json(path)
     except Damaged:
         pass  # looked at again, and put aside, by whoever holds the lock
@@ -88,9 +88,12 @@ def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any])
     """Train and test the networks that `kept` lacks, and keep each group of them as it is done."""
     path = evaluation_path(cell, seed, workplace)
     shown, test = synthetic_set(cell, seed, workplace), test_set(cell, workplace)
+    seal = read_seal(path.with_name("synthetic.safetensors"))
+    kept = kept if kept.get("of") == seal else {"of": seal}  # what judged another set says nothing of this one
     name = f"{cell.label}, {cell.dataset}, IPC {cell.ipc}, seed {seed}: evaluation"
     for group in evaluate.groups(shown, test, cell.protocol):
-        if set(group) <= set(kept.get("networks", ())):
+        group = tuple(network for network in group if network not in kept.get("networks", ()))
+        if not group:
             continue
         epochs = len(group) * (cell.protocol.epochs + 1)
         with (
@@ -101,7 +104,7 @@ def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any])
                 shown, test, cell.protocol, seed=seed, networks=group, on_epoch=lambda done, _: report(done)
             )
         sitting = {"networks": group, "provenance": provenance(workplace.device, codeprint.EVALUATION)}
-        kept = _joined(kept, {**asdict(found), "sittings": [sitting]}) | {"protocol": asdict(cell.protocol)}
+        kept = _joined(kept, {**asdict(found), "sittings": [sitting]}) | {"of": seal, "protocol": asdict(cell.protocol)}
         files.write_json(path, kept)
     return kept
 
@@ -115,11 +118,12 @@ def _joined(kept: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]
 
 def _evaluated(path: Path, cell: Cell) -> bool:
     kept = files.read_json(path)
-    return kept is not None and len(kept["networks"]) == cell.protocol.num_networks
+    of = read_seal(path.with_name("synthetic.safetensors"))
+    return kept is not None and len(kept["networks"]) == cell.protocol.num_networks and kept["of"] == of
 
 
 def finished(cell: Cell, workplace: Workplace) -> bool:
-    """Whether every seed of the cell is distilled and evaluated; damaged files count as nothing."""
+    """Whether every seed of the cell is distilled and evaluated.  Damaged JSON counts as nothing; no tensor is read."""
     return all(seed_finished(cell, seed, workplace) for seed in cell.seeds)
 
 
@@ -135,19 +139,44 @@ def missing(cell: Cell, workplace: Workplace) -> Missing:
     """What the store lacks of the cell."""
     planning.read(cell, workplace.device, whitened=False)  # the store names work by the data
     open_seeds = [seed for seed in cell.seeds if not seed_finished(cell, seed, workplace)]
-    distil = [seed for seed in open_seeds if not _distilled(cell, seed, workplace)]
+    distil = [seed for seed in open_seeds if not _distilled_whole(cell, seed, workplace)]
     needs = {_artefact_folder(cell, b, workplace): b for b in cell.method.needs.values()} if distil else {}
-    return Missing(
-        cell,
-        needs={str(folder): builder for folder, builder in needs.items() if not (folder / "run.json").exists()},
-        distil=tuple(str(_folder(cell, seed, workplace)) for seed in distil),
-        evaluate=tuple(str(evaluation_path(cell, seed, workplace)) for seed in open_seeds),
-    )
+    needs = {str(folder): builder for folder, builder in needs.items() if not (folder / "run.json").exists()}
+    sets = tuple(str(_folder(cell, seed, workplace)) for seed in distil)
+    evaluations = tuple(str(evaluation_path(cell, seed, workplace)) for seed in open_seeds)
+    left = {path: _steps_left(Path(path)) for path in (*needs, *sets)}
+    left |= {path: _networks_left(Path(path), cell) for path in evaluations}
+    return Missing(cell, needs, sets, evaluations, left)
+
+
+def _steps_left(folder: Path) -> float:
+    """The share of a piece's steps that its checkpoint has not taken."""
+    try:
+        about = read_about(folder / "checkpoint.safetensors")
+    except Damaged:
+        return 1.0
+    return 1.0 - about["step"] / about["iterations"] if about and about["iterations"] else 1.0
+
+
+def _networks_left(path: Path, cell: Cell) -> float:
+    """The share of an evaluation's networks that are not kept."""
+    try:
+        kept = files.read_json(path) or {"networks": ()}
+    except Damaged:
+        return 1.0
+    return 1.0 - len(kept["networks"]) / cell.protocol.num_networks
 
 
 def _distilled(cell: Cell, seed: int, workplace: Workplace) -> bool:
     folder = _folder(cell, seed, workplace)
-    return (folder / "synthetic.safetensors").exists() and (folder / "run.json").exists()
+    return (folder / "synthetic.safetensors").exists() and files.read_json(folder / "run.json") is not None
+
+
+def _distilled_whole(cell: Cell, seed: int, workplace: Workplace) -> bool:
+    try:
+        return _distilled(cell, seed, workplace)
+    except Damaged:
+        return False
 
 
 def under_way(cell: Cell, workplace: Workplace) -> bool:

@@ -4,12 +4,10 @@ Each batch has a fresh folder, `runs/workflow/<time>`, for Snakemake's own files
 that nothing an earlier batch left can pass for this one's.  What is done already is asked of the store alone.
 """
 
-import contextlib
 import importlib.util
 import os
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,9 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from ddlib import OUTPUT, ROOT, files, gpus, jobs, notebooks, reproduce, study
+from ddlib import OUTPUT, ROOT, children, files, gpus, jobs, notebooks, reproduce, study
 from ddlib.cells import Cell
 from ddlib.reproduce import Outcome, Run
 
@@ -129,8 +125,7 @@ def prepare(runs: Sequence[Run], where: Where) -> Batch:
 def execute(batch: Batch, where: Where) -> None:
     """Run a batch under Snakemake, whose own messages go to this process's stderr, and wait for its end.
 
-    Ctrl-C reaches Snakemake and its jobs by itself; a SIGTERM to this process is handed on to them in the same way.
-    Either way it waits until Snakemake has stopped them, those of a cluster too.
+    Stopped by SIGINT or SIGTERM, it waits until Snakemake has stopped its jobs, those of a cluster too.
 
     Raises:
         KeyboardInterrupt: it was stopped.
@@ -138,20 +133,7 @@ def execute(batch: Batch, where: Where) -> None:
     for run in batch.runs:
         run.executed.unlink(missing_ok=True)
         run.log.unlink(missing_ok=True)
-    child = psutil.Popen(command(batch, where), env=_environment(), stdout=sys.stderr)
-
-    def stop(*_: Any) -> None:
-        for process in (child, *child.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGINT)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        child.wait()
-    finally:
-        child.wait()
-        signal.signal(signal.SIGTERM, before)
+    children.run(command(batch, where), env=_environment(), stdout=sys.stderr)
 
 
 def command(batch: Batch, where: Where) -> list[str]:

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from ddlib import files, locks, study
+from ddlib import files, inventory, locks, study, work
 from ddlib.loop import run as drive
 from ddlib.settings import settings
 from ddlib.tensors import read_tensors
@@ -161,7 +161,8 @@ def mounted(tmp_path):
     subprocess.run(["umount", str(folder)], capture_output=True)
 
 
-def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(mounted, expected, monkeypatch):
+@pytest.mark.parametrize("room", [0, 12288])
+def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(room, mounted, expected, monkeypatch):
     folder = mounted("size=512k")
     workplace = study.Workplace("cpu", folder=folder / "runs", progress="none", checkpoint_seconds=0)
     path = interrupted(monkeypatch, workplace)
@@ -169,6 +170,8 @@ def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(mounted, exp
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while file.write(b"x" * 4096):
             pass
+    with filler.open("rb+") as file:  # room for a lock's owner and a log, and for no checkpoint
+        file.truncate(filler.stat().st_size - room)
     with pytest.raises(
         OSError, match=r"cannot write .*: No space left on device; what was there before is whole: free"
     ):
@@ -224,3 +227,41 @@ def test_a_lock_in_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match=r"cannot write .*\.lock"), locks.locked(tmp_path / "file" / ".lock", "the work"):
         pass
+
+
+def test_a_set_that_is_being_made_again_is_gone_on_with_and_its_checkpoint_kept(workplace, expected, monkeypatch):
+    study.synthetic_set(cell(), 0, workplace)
+    (path,) = workplace.folder.glob("distilled/*/synthetic.safetensors")
+    damage(path, "deleted")
+    checkpoint = interrupted(monkeypatch, workplace)
+    (entry,) = inventory.entries(workplace.folder)
+    assert (entry.state, entry.detail) == ("interrupted", "step 3 of 6")
+    assert inventory.leftovers(workplace.folder) == [] and not study.finished(cell(), workplace)
+    assert torch.equal(study.synthetic_set(cell(), 0, workplace).images, expected.images) and not checkpoint.exists()
+
+
+def test_an_evaluation_that_goes_on_in_other_groups_counts_no_network_twice(workplace, monkeypatch):
+    (whole,) = study.run([cell()], workplace)
+    (path,) = workplace.folder.glob("distilled/*/evaluation-*.json")
+    found = files.read_json(path)
+    for kept in ([0], [1]):
+        short = {name: [found[name][i] for i in kept] for name in ("networks", "accuracies", "train_losses")}
+        files.write_json(path, found | short)
+        monkeypatch.setattr("ddlib.evaluate.training.at_once", lambda *_: 2)
+        (record,) = study.run([cell()], workplace)
+        assert record.n == 2 and sorted(record.accuracies) == pytest.approx(sorted(whole.accuracies), abs=1e-9)
+
+
+def test_accuracies_of_another_set_say_nothing_of_this_one(workplace, caplog):
+    study.run([cell()], workplace)
+    (path,) = workplace.folder.glob("distilled/*/evaluation-*.json")
+    good = files.read_json(path)
+    files.write_json(path, good | {"of": "another set", "accuracies": [1.0, 2.0]})
+    assert not study.finished(cell(), workplace)
+    assert study.run([cell()], workplace)[0].accuracies == tuple(good["accuracies"])
+
+
+def test_what_is_kept_of_unfinished_work_is_not_planned_again(workplace, monkeypatch):
+    interrupted(monkeypatch, workplace)
+    found = work.missing(cell(), workplace)
+    assert [found.left[path] for path in found.distil] == [0.5] and list(found.left.values()) == [0.5, 1.0]

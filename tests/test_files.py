@@ -2,12 +2,14 @@
 
 import errno
 import os
+import resource
 
 import pytest
 import torch
 
 from ddlib import files, store
-from ddlib.tensors import read_tensors, write_tensors
+from ddlib.checkpoint import Checkpoint
+from ddlib.tensors import read_about, read_seal, read_tensors, write_tensors
 
 
 def test_json_and_tensors_come_back_as_they_were(tmp_path):
@@ -102,5 +104,27 @@ def test_a_read_only_folder_is_refused_by_name(tmp_path, monkeypatch):
 
 def test_new_files_are_as_readable_as_the_umask_says(tmp_path):
     files.write_whole(tmp_path / "file", b"")
+    write_tensors(tmp_path / "tensors", {"x": torch.zeros(2)})
     (tmp_path / "plain").touch()
-    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    for name in ("file", "tensors"):
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_that_cannot_be_opened_is_not_taken_for_missing_or_damaged(tmp_path):
+    write_tensors(tmp_path / "f", {"x": torch.zeros(2)}, {"step": 3})
+    kept = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                kept.append((tmp_path / "f").open("rb"))
+        for read in (read_tensors, read_about, Checkpoint(tmp_path / "f", 1).read):
+            with pytest.raises(OSError, match="Too many open files"):
+                read(*([] if read.__name__ == "read" else [tmp_path / "f"]))
+    finally:
+        for file in kept:
+            file.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert read_about(tmp_path / "f") == {"step": 3} and read_seal(tmp_path / "f") is not None
+    assert read_about(tmp_path / "g") is None and read_seal(tmp_path / "g") is None

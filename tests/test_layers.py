@@ -53,10 +53,11 @@ ALLOWED = {
     "report": {"files", "results", "synthetic"},
     "inventory": {"files", "tensors", "synthetic", "locks"},
     "notebooks": {"cells", "settings"},
-    "reproduce": {"results", "notebooks", "files"},
+    "children": set(),
+    "reproduce": {"results", "notebooks", "files", "children"},
     "gpus": set(),
     "jobs": {"results", "notebooks", "store", "cells", "study", "gpus", "reproduce"},
-    "workflow": {"notebooks", "files", "cells", "study", "gpus", "reproduce", "jobs"},
+    "workflow": {"notebooks", "files", "children", "cells", "study", "gpus", "reproduce", "jobs"},
     "stale": {"results", "report", "methods", "notebooks", "cells", "settings", "codeprint"},
     "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings", "gpus", "jobs"}
     | {"inventory", "planning", "stale", "workflow"},

@@ -125,10 +125,15 @@ def test_without_a_checkpoint_signals_are_not_held_back(signals):
     assert signals == [signal.SIGTERM]
 
 
-def test_a_second_signal_is_not_held_back(signals):
+def test_a_second_signal_is_not_held_back_unless_it_is_the_first_one_sent_twice(signals, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("ddlib.interrupts.time.monotonic", lambda: now[0])
     with Deferred() as interrupt:
         signal.raise_signal(signal.SIGTERM)
+        now[0] = 101.9
+        signal.raise_signal(signal.SIGTERM)
         assert interrupt.pending == signal.SIGTERM and not signals
+        now[0] = 102.0
         signal.raise_signal(signal.SIGTERM)
         assert signals == [signal.SIGTERM]
     assert signals == [signal.SIGTERM]
@@ -170,3 +175,28 @@ def test_checkpoints_keep_their_distance_however_long_they_take(tmp_path, monkey
     checkpoint.write({}, {})
     due = [(now.__setitem__(0, t), checkpoint.due())[1] for t in (163.0 + 149.0, 163.0 + 150.0)]
     assert due == [False, True], "3 s of writing are 2 % of 150 s"
+
+
+def test_a_state_that_the_last_update_spoilt_is_neither_saved_nor_finished(tmp_path):
+    class Spoilt(Count):
+        def state_dict(self):
+            return super().state_dict() | {"x": torch.tensor(float("nan") if self.step == 4 else 0.0)}
+
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(FloatingPointError, match="work: x is not finite after step 4; a smaller learning rate"):
+        loop.run(Counting(), Spoilt(), name="work", checkpoint=Checkpoint(path, 0))
+    assert Checkpoint(path, 0).read()[1]["step"] == 3
+    with pytest.raises(FloatingPointError, match="x is not finite after step 4"):
+        loop.run(Counting(iterations=4), Spoilt(), checkpoint=Checkpoint(tmp_path / "other", 1000))
+
+
+def test_a_checkpoint_of_another_state_is_refused_by_name(tmp_path):
+    class Other(Count):
+        def load_state_dict(self, saved):
+            raise KeyError("velocity")
+
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(RuntimeError, match="cut"):
+        loop.run(Counting(), Count(), checkpoint=Checkpoint(path, 0), report=Told(4))
+    with pytest.raises(ValueError, match=r"checkpoint.safetensors is of another state than the job has now"):
+        loop.run(Counting(), Other(), checkpoint=Checkpoint(path, 0))

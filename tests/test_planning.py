@@ -73,7 +73,7 @@ def test_what_is_in_the_store_costs_nothing_and_is_not_probed(probes, monkeypatc
     plan = planning.plan([missing(distil="", evaluate="")], "cpu")
     assert plan.totals == planning.Totals(0, 0, 0, 0, 0)
     assert planning.line(plan) == (
-        "1 cells, 1 of them in the store; to do: 0 distillations and 0 trainings, about 0 h on this device"
+        "1 cells, 1 of them in the store; to do: 0 distillations and 0 trainings, about 0.0 s on this device"
     )
     assert planning.table(plan).splitlines()[-1].split() == ["DM", "1", "3/3", "-", "-", "-", "-"]
 
@@ -94,7 +94,7 @@ def test_the_line_and_the_table_say_it_all(probes):
     assert dm.split() == ["DM", "1", "0/3", "6", "2.2", "min", "3.0", "GB", "0.1", "kB"]
     assert random.split()[:3] == ["Random", "10", "2/3"] and once.split()[-2:] == ["3.6", "h"]
     long = planning.Plan((planning.Row(missing(), {"x": Estimate("x", 360_000.0)}, {}),))
-    assert "about 100 h on this device" in planning.line(long)
+    assert "about 100.0 h on this device" in planning.line(long)
     half = planning.plan([missing(distil="b", evaluate="bc")], "cpu")
     assert "1/3 + 1 distilled" in planning.table(half)
 
