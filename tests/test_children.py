@@ -1,0 +1,43 @@
+"""A child process is stopped as a person would stop it, with all that it has started."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ddlib import children
+
+CHILD = """
+import pathlib, sys, time
+try:
+    pathlib.Path(sys.argv[1], "begun").touch()
+    time.sleep(60)
+except KeyboardInterrupt:
+    pathlib.Path(sys.argv[1], "asked").touch()
+"""
+PARENT = """
+import sys
+from ddlib import children
+shell = f"{sys.executable} -c '{sys.argv[2]}' {sys.argv[1]}; exit 0"
+children.run(["sh", "-c", shell])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_what_the_child_has_started_as_an_interrupt(number, tmp_path):
+    words = [sys.executable, "-c", PARENT, str(tmp_path), CHILD]
+    parent = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    end = time.monotonic() + 60
+    while not (tmp_path / "begun").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    parent.send_signal(number)
+    _, told = parent.communicate(timeout=30)
+    assert (tmp_path / "asked").exists() and told.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_the_exit_code_is_the_childs_and_handlers_are_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    assert children.run([sys.executable, "-c", "raise SystemExit(3)"]) == 3
+    assert signal.getsignal(signal.SIGTERM) is before
