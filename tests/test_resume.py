@@ -59,7 +59,7 @@ def labour(kind, folder):
 def start():
     """(kind, folder) -> a process at work; whatever still runs at the end is killed."""
     context = multiprocessing.get_context("forkserver")  # which has torch, so that a start takes no seconds
-    context.set_forkserver_preload(["ddlib.study"])
+    context.set_forkserver_preload(["ddlib.study", "torch._dynamo", "sklearn.datasets"])
     begun = []
 
     def begin(kind, folder):
