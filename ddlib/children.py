@@ -25,19 +25,18 @@ def run(words: Sequence[str], **options: Any) -> int:
     Raises:
         KeyboardInterrupt: it was stopped; the child has ended.
     """
-    child = psutil.Popen(words, **options)
     stopped: list[int] = []
 
     def stop(number: int, _: object) -> None:
         stopped.append(number)
         if number == signal.SIGINT and _of_the_terminal():
             return
-        for process in (*child.children(recursive=True), child):
+        for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGINT)
 
-    with _handled(stop):
-        code = child.wait()
+    with _handled(stop):  # begun inside: a command in a script's background would else inherit that SIGINT is ignored
+        code = psutil.Popen(words, **options).wait()
     if stopped:
         raise KeyboardInterrupt
     return code

@@ -25,9 +25,12 @@ children.run(["sh", "-c", shell])
 """
 
 
+@pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_reaches_what_the_child_has_started_as_an_interrupt(number, tmp_path):
+def test_a_signal_reaches_what_the_child_has_started_as_an_interrupt(number, background, tmp_path):
     words = [sys.executable, "-c", PARENT, str(tmp_path), CHILD]
+    if background:  # as a script's `command &` is begun: with SIGINT ignored
+        words = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words]
     parent = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     end = time.monotonic() + 60
     while not (tmp_path / "begun").exists() and time.monotonic() < end:
