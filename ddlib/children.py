@@ -25,18 +25,21 @@ def run(words: Sequence[str], **options: Any) -> int:
     Raises:
         KeyboardInterrupt: it was stopped; the child has ended.
     """
+    begun: list[psutil.Popen] = []
     stopped: list[int] = []
 
     def stop(number: int, _: object) -> None:
         stopped.append(number)
         if number == signal.SIGINT and _of_the_terminal():
             return
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGINT)
+        for child in begun:
+            for process in (*child.children(recursive=True), child):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGINT)
 
     with _handled(stop):  # begun inside: a command in a script's background would else inherit that SIGINT is ignored
-        code = psutil.Popen(words, **options).wait()
+        begun.append(psutil.Popen(words, **options))
+        code = begun[0].wait()
     if stopped:
         raise KeyboardInterrupt
     return code

@@ -45,6 +45,7 @@ STARTED = {
 def labour(kind, folder):
     """One piece of real work in a store of its own, on one thread, with a checkpoint after each step."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a run of the tests in the background ignores
     row, evaluation = KINDS[kind]
     told = CHOSEN | {"methods": {kind: row}, "evaluation": {"num_networks": 1} | evaluation}
     (cell,) = study.cells(settings(told), paper="atom", table="main")

@@ -343,11 +343,12 @@ def test_a_sigterm_stops_the_whole_tree_of_a_batch(tmp_path, monkeypatch):
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
     monkeypatch.setattr(workflow, "command", lambda batch, where: [sys.executable, "-c", outer])
     here = psutil.Process()
+    others = here.children(recursive=True)
 
     def stop():
         while not (tmp_path / "begun").exists():
             time.sleep(0.05)
-        seen.extend(here.children(recursive=True))
+        seen.extend(process for process in here.children(recursive=True) if process not in others)
         here.terminate()
 
     seen, before = [], signal.getsignal(signal.SIGTERM)
