@@ -25,11 +25,8 @@ from torch import Tensor
 from torch.func import grad
 
 from ddlib import models
-from ddlib.models import compilation
+from ddlib.models import compilation, passes
 from ddlib.models.flat import Flat
-
-PASS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
-"""Largest map (images x channels x height x width) of one pass: a CPU works out of its cache, a GPU out of its memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,14 +153,13 @@ def adjoint(
         targets: Q, (n, K), probabilities.
         lr: a, ().
         batches: S_0..S_{N-1} with their augmentations, N >= 1.
-        piece: images that pass together; None: as many as `PASS_ELEMENTS` allows on the device.  Sums alone depend
-            on it.
+        piece: images that pass together; None: by `ddlib.models.passes`.  Sums alone depend on it.
         frozen: keep lambda_N throughout; see `tesla`.
 
     Returns:
         Loss and gradients, in the dtype and on the device of `start`.
     """
-    piece = piece or max(1, PASS_ELEMENTS.get(start.device.type, PASS_ELEMENTS["cpu"]) // student.elements)
+    piece = piece or passes.size(max(len(batch.rows) for batch in batches), student.elements, start.device)
     passed = [start]
     with torch.no_grad():
         for batch in batches:

@@ -1,4 +1,4 @@
-"""The gradient of the unrolled inner loop: the adjoint sweep against plain automatic differentiation and closed forms."""
+"""The gradient of the unrolled inner loop: adjoint against automatic differentiation and closed forms."""
 
 import pytest
 import torch
