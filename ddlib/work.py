@@ -49,9 +49,15 @@ def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
     )
 
 
+def history(cell: Cell, seed: int, workplace: Workplace) -> dict[str, list[tuple[int, float]]]:
+    """What was measured while the cell's set was distilled at `seed`: metric -> (step, value), in order."""
+    kept = made(cell, seed, workplace)["history"]
+    return {metric: [tuple(point) for point in points] for metric, points in kept.items()}
+
+
 def loss_course(cell: Cell, seed: int, workplace: Workplace) -> list[tuple[int, float]]:
     """(step, loss) while the cell's set was distilled at `seed`; empty for a method without a loss."""
-    return [tuple(point) for point in made(cell, seed, workplace)["history"].get("loss", [])]
+    return history(cell, seed, workplace).get("loss", [])
 
 
 def made(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:

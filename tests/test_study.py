@@ -302,6 +302,13 @@ def test_the_course_of_the_loss_is_kept(workplace):
     assert study.loss_course(random, 0, workplace) == []
 
 
+def test_every_metric_of_a_distillation_is_kept(workplace):
+    random, _, atom = cells()
+    history = study.history(atom, 0, workplace)
+    assert history["loss"] == study.loss_course(atom, 0, workplace) and study.history(random, 0, workplace) == {}
+    assert all([step for step, _ in points] == [1, 2] for points in history.values())
+
+
 def test_records_are_kept_where_reports_look_for_them(workplace, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "OUTPUT", tmp_path)
     path = study.keep(study.run(cells()[:1], workplace), "atom/accuracy", "quick")
