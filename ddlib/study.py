@@ -16,11 +16,11 @@ from ddlib.planning import Plan
 from ddlib.provenance import provenance
 from ddlib.results import Record
 from ddlib.settings import settings
-from ddlib.work import finished, loss_course, synthetic_set
+from ddlib.work import finished, history, loss_course, synthetic_set
 
 __all__ = [
-    "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "keep", "loss_course", "outlook", "plan",
-    "run", "settings", "synthetic_set",
+    "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "history", "keep", "loss_course",
+    "outlook", "plan", "run", "settings", "synthetic_set",
 ]  # fmt: skip
 
 
@@ -99,6 +99,7 @@ def _not_run(cell: Cell, workplace: Workplace) -> Record:
 def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: dict[str, Any]) -> Record:
     data = work.fingerprint_of(cell, "train")
     where = {"table": cell.table, "method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    where |= {"network": cell.tested_on} if cell.tested_on else {}
     return Record.of(
         accuracies,
         label=cell.label,

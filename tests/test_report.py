@@ -404,3 +404,71 @@ def test_courses_have_a_panel_each_and_leave_out_what_has_no_course():
 
 def test_no_course_at_all_is_said():
     assert report.courses({"Random": []}).texts[0].get_text() == "nothing with a course was run"
+
+
+def test_metrics_have_a_linear_panel_each():
+    figure = report.metric_panels({"step size": [(1, 0.01), (5, 0.02)], "skipped": [], "distance": [(1, 0.0)]})
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["step size", "distance"]
+    assert {ax.get_yscale() for ax in figure.axes} == {"linear"}
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[1, 0.01], [5, 0.02]]
+    assert report.metric_panels({"skipped": []}).texts[0].get_text() == "nothing with a course was run"
+
+
+def test_losses_stand_over_their_start_epochs_with_the_mean_of_each():
+    (ax,) = report.loss_against_start([(3, 0.5), (0, 0.9), (3, 0.7)]).axes
+    means, one = ax.lines
+    assert means.get_xydata().tolist() == [[0, 0.9], [3, 0.6]] and set(one.get_ydata()) == {1}
+    assert ax.collections[0].get_offsets().tolist() == [[3, 0.5], [0, 0.9], [3, 0.7]]
+    assert ax.get_ylim() == (0, 1.06)
+    assert report.loss_against_start([]).texts[0].get_text() == "nothing was matched"
+
+
+COSTS = [
+    {"method": method, "N": N, "B": 128, "seconds": seconds * N, "bytes": size * 1e6}
+    for method, seconds, size in (("adjoint", 0.1, 60), ("unrolled", 0.08, 600))
+    for N in (50, 10)
+]
+
+
+def test_costs_are_lines_against_what_varies():
+    time, memory = report.cost_lines(COSTS).axes
+    assert [line.get_xydata().tolist() for line in time.lines] == [[[10, 1], [50, 5]], [[10, 0.8], [50, 4]]]
+    assert [line.get_ydata().tolist() for line in memory.lines] == [[60, 60], [600, 600]]
+    assert (time.get_xscale(), memory.get_yscale(), memory.get_ylabel()) == ("log", "log", "MB")
+    assert [text.get_text() for text in time.get_xticklabels()] == ["10", "50"]
+    by_batch = report.cost_lines([row | {"N": 10, "B": row["N"], "bytes": None} for row in COSTS])
+    assert [ax.get_xlabel() for ax in by_batch.axes] == ["images in a mini-batch B"]  # no memory was measured
+    both = report.cost_lines([*COSTS, *(row | {"B": 32} for row in COSTS)])
+    names = [text.get_text() for text in both.legends[0].get_texts()]
+    assert names == ["adjoint, B = 128", "unrolled, B = 128", "adjoint, B = 32", "unrolled, B = 32"]
+    assert len({(line.get_color(), line.get_linestyle()) for line in both.axes[0].lines}) == 4
+    assert report.cost_lines([]).texts[0].get_text() == "nothing was measured"
+
+
+def test_costs_without_what_they_need_are_refused():
+    with pytest.raises(ValueError, match=r"row .* lacks N, bytes; it must have method, N, B, seconds, bytes"):
+        report.cost_lines([{"method": "adjoint", "B": 1, "seconds": 1.0}])
+
+
+def test_the_same_images_of_several_sets_stand_side_by_side():
+    figure = report.image_panels({"source": images(), "late": images()}, [4, 2])
+    assert [text.get_text() for text in figure.texts] == ["source", "late", "dog", "sea lion"]
+    for ax in figure.axes:
+        shown = ax.images[0].get_array()
+        assert (shown[:4] == 4).all() and (shown[5:9] == 2).all() and (shown[4] == 255).all()
+    assert report.image_panels({}, [0]).texts[0].get_text() == "no set was made"
+
+
+@pytest.mark.parametrize(
+    ("sets", "rows", "match"),
+    [
+        ({"a": images(), "b": Images(images().images, images().labels, ("x", "y", "z"))}, [0], "the same class_names"),
+        ({"a": images(), "b": images(ipc=1)}, [3], r"rows=\[3\]; allowed: indices in 0..2, at least one"),
+        ({"a": images()}, [-1], r"rows=\[-1\]; allowed: indices in 0..5"),
+        ({"a": images()}, [], r"rows=\[\]; allowed: indices"),
+        ({"a": images(2)}, [0], "2 channels; allowed: 1 or 3"),
+    ],
+)
+def test_image_panels_refuse(sets, rows, match):
+    with pytest.raises(ValueError, match=match):
+        report.image_panels(sets, rows)

@@ -4,9 +4,11 @@ Nothing global changes: figures are objects, the style holds while they are draw
 data give the same bytes.
 """
 
-from ddlib.report.courses import courses
+from ddlib.report.costs import cost_lines
+from ddlib.report.courses import courses, loss_against_start, metric_panels
+from ddlib.report.curves import accuracy_against_iterations, accuracy_curves
 from ddlib.report.figures import accuracy_bars
-from ddlib.report.images import image_grid
+from ddlib.report.images import image_grid, image_panels
 from ddlib.report.maps import attention_maps
 from ddlib.report.saving import LIMIT, read_provenance, save
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
@@ -18,12 +20,18 @@ __all__ = [
     "STYLE",
     "Picture",
     "Table",
+    "accuracy_against_iterations",
     "accuracy_bars",
+    "accuracy_curves",
     "attention_maps",
     "claims_table",
+    "cost_lines",
     "courses",
     "footer",
     "image_grid",
+    "image_panels",
+    "loss_against_start",
+    "metric_panels",
     "read_provenance",
     "save",
     "table",

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ddlib.report.style import WIDTH, Picture, colors, note, picture, styled
+from ddlib.report.style import LETTER, WIDTH, Picture, colors, note, picture, styled
 from ddlib.results import Record, interval
 
 GROUP = 0.8  # share of the distance between two ticks that their bars take
@@ -28,7 +28,7 @@ def accuracy_bars(records: Sequence[Record]) -> Picture:
     by_network = len({r.ipc for r in records}) == 1 and len({r.network for r in records}) > 1
     panels: dict[str, list[Record]] = {}
     for record in records:
-        panels.setdefault(_panel(record, records, by_network), []).append(record)
+        panels.setdefault(_title(record, records, by_network), []).append(record)
     shades = colors(list(dict.fromkeys(r.label for r in records)))
     figure = picture(WIDTH, 0.3 + 2.5 * len(panels), layout="constrained")
     with styled():
@@ -43,10 +43,17 @@ def accuracy_bars(records: Sequence[Record]) -> Picture:
     return figure
 
 
-def _panel(record: Record, records: Sequence[Record], by_network: bool) -> str:
+def _title(record: Record, records: Sequence[Record], by_network: bool) -> str:
     """The title of the panel in which a record is drawn."""
-    if by_network:
-        return f"{record.dataset}, {record.ipc} images per class"
+    return f"{record.dataset}, {_amount(record)}" if by_network else panel_title(record, records)
+
+
+def _amount(record: Record) -> str:
+    return "all images" if record.ipc is None else f"{record.ipc} images per class"
+
+
+def panel_title(record: Record, records: Sequence[Record]) -> str:
+    """Data set of a record and, where `records` are of several networks, the one it is tested on."""
     on = f", tested on {record.network}" if len({r.network for r in records}) > 1 else ""
     return f"{record.dataset}{on}"
 
@@ -60,8 +67,12 @@ def _draw_panel(ax: Axes, records: Sequence[Record], shades: Mapping[str, str], 
         offset = (labels.index(record.label) - (len(labels) - 1) / 2) * width
         _draw_bar(ax, record, ticks.index(_tick(record, by_network)) + offset, width, shades[record.label])
     ax.set_xticks(range(len(ticks)), ticks)
+    if LETTER * (max(map(len, ticks)) + 1) > 0.65 * WIDTH / len(ticks):
+        ax.tick_params(axis="x", labelrotation=30)
+        for text in ax.get_xticklabels():
+            text.set(ha="right", rotation_mode="anchor")
     ax.set_xlim(-0.5 - GROUP / 20, len(ticks) - 0.5 + GROUP / 20)
-    ax.set_ylim(0, min(100, 1.08 * max(max(_top(r), _reported(r) or 0) for r in records)))
+    ax.set_ylim(0, min(100, 1.08 * max(max(_top(r), reported(r) or 0) for r in records)))
     ax.set_ylabel("test accuracy (%)")
 
 
@@ -71,9 +82,9 @@ def _draw_bar(ax: Axes, record: Record, x: float, width: float, color: str) -> N
     if record.n > 1:
         low, high = interval(record.accuracies)
         ax.errorbar(x, mean, [[mean - low], [high - mean]], color="black", linewidth=0.9, capsize=2, capthick=0.9)
-    if _reported(record) is not None:
+    if reported(record) is not None:
         marker, _ = REPORTED[record.reference.unverified]
-        ax.plot(x + 0.3 * width, _reported(record), marker, **HOLLOW)
+        ax.plot(x + 0.3 * width, reported(record), marker, **HOLLOW)
 
 
 HOLLOW = {"markersize": 4.5, "markerfacecolor": "white", "markeredgecolor": "black", "zorder": 4}
@@ -94,8 +105,8 @@ def _top(record: Record) -> float:
     return min(interval(record.accuracies)[1], 1.25 * record.accuracy_mean)
 
 
-def _reported(record: Record) -> float | None:
-    """The reference's value where it may stand beside ours."""
+def reported(record: Record) -> float | None:
+    """The reference's value where it may stand beside ours: in the paper's setting, and comparable."""
     shown = record.verdict not in ("PROXY", "NO REFERENCE", "NOT RUN")
     return record.reference.value if shown else None
 
@@ -103,9 +114,20 @@ def _reported(record: Record) -> float | None:
 def _legend(figure: Picture, records: Sequence[Record], shades: Mapping[str, str]) -> None:
     """Outside, on the right: the methods, and what the markers are."""
     handles = [Patch(color=color, label=label) for label, color in shades.items()]
-    for unverified, (marker, name) in REPORTED.items():
-        if any(_reported(r) is not None and r.reference.unverified == unverified for r in records):
-            handles.append(Line2D([], [], linestyle="", marker=marker, label=name, **HOLLOW))
-    if any(r.n > 1 for r in records):
-        handles.append(Line2D([], [], color="black", linewidth=0.9, marker="|", label="95 % interval"))
-    figure.legend(handles=handles, loc="outside right upper")
+    figure.legend(handles=[*handles, *reported_handles(records), *interval_handle(records)], loc="outside right upper")
+
+
+def reported_handles(records: Sequence[Record]) -> list[Line2D]:
+    """Entries of a legend for the hollow markers that the records have."""
+    found = {r.reference.unverified for r in records if reported(r) is not None}
+    return [
+        Line2D([], [], linestyle="", marker=marker, label=name, **HOLLOW)
+        for unverified, (marker, name) in REPORTED.items()
+        if unverified in found
+    ]
+
+
+def interval_handle(records: Sequence[Record]) -> list[Line2D]:
+    """The entry of a legend for intervals, where a record has one."""
+    line = Line2D([], [], color="black", linewidth=0.9, marker="|", label="95 % interval")
+    return [line] if any(record.n > 1 for record in records) else []

@@ -1,5 +1,6 @@
 """Synthetic images as grids."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from ddlib.report.style import WIDTH, Picture, note, picture, styled
 
 TILE = 0.62  # inches, at most
 LEFT, TOP, BETWEEN = 0.7, 0.3, 0.1  # inches: for the sets' names, for the classes' names, between two sets
+PANEL = 0.8  # inches: a tile of `image_panels`, at most
 COLUMNS = 10
 LONG = 10  # letters of a class's name that fit above its column
 
@@ -42,8 +44,7 @@ def image_grid(
     """
     if not sets:
         return note("no set was made")
-    if len({tuple(s.class_names) for s in sets.values()}) > 1:
-        raise ValueError(f"sets={list(sets)}; allowed: sets that all have the same class_names")
+    _check_alike(sets)
     if per_class < 1:
         raise ValueError(f"per_class={per_class!r}; allowed: from 1")
     names = tuple(next(iter(sets.values())).class_names)
@@ -64,6 +65,77 @@ def image_grid(
     return figure
 
 
+def image_panels(columns: Mapping[str, Images], rows: Sequence[int]) -> Picture:
+    """The same images of several sets side by side: a column for every set, a row for every index.
+
+    Shows what became of the same real images under several settings.  The name of an image's class, in the first set,
+    stands before its row.
+
+    Args:
+        columns: name of the column -> SyntheticSet; all have the same classes.
+        rows: indices into each set.
+
+    Raises:
+        ValueError: sets of different classes, no rows, or an index that a set does not have.
+    """
+    if not columns:
+        return note("no set was made")
+    _check_alike(columns)
+    least = min(len(s.labels) for s in columns.values())
+    if not len(rows) or not all(0 <= row < least for row in rows):
+        raise ValueError(f"rows={list(rows)!r}; allowed: indices in 0..{least - 1}, at least one")
+    first = next(iter(columns.values()))
+    names = [first.class_names[c].replace("_", " ") for c in _hard(first)[list(rows)].tolist()]
+    left = 0.075 * max(map(len, names)) + 0.1
+    tile = min(PANEL, (WIDTH - left) / len(columns))
+    titles = [textwrap.fill(name, max(1, int((tile + 0.2) / 0.085))) for name in columns]
+    top = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.06
+    width, height = left + (tile + BETWEEN) * len(columns) - BETWEEN, top + tile * len(rows)
+    figure = picture(width, height)
+    for place, (title, images) in enumerate(zip(titles, columns.values(), strict=True)):
+        x = left + place * (tile + BETWEEN)
+        canvas = _stacked(_bytes(images)[list(rows)])
+        _draw_block(figure, (x / width, 0, tile / width, tile * len(rows) / height), "", canvas)
+        with styled():
+            middle, above = (x + tile / 2) / width, 1 - (top - 0.05) / height
+            figure.text(middle, above, title, fontsize=8, ha="center", va="bottom", parse_math=False)
+    with styled():
+        for row, name in enumerate(names):
+            middle = 1 - (top + (row + 0.5) * tile) / height
+            figure.text((left - 0.06) / width, middle, name, fontsize=8, ha="right", va="center", parse_math=False)
+    return figure
+
+
+def _check_alike(sets: Mapping[str, Images]) -> None:
+    if len({tuple(s.class_names) for s in sets.values()}) > 1:
+        raise ValueError(f"sets={list(sets)}; allowed: sets that all have the same class_names")
+
+
+def _hard(images: Images) -> Tensor:
+    """The labels as numbers of classes; of soft ones the greatest."""
+    labels = images.labels.detach().cpu()
+    return labels.argmax(1) if labels.ndim == 2 else labels
+
+
+def _bytes(images: Images) -> np.ndarray:
+    """The pixels as (N, H, W, C) uint8."""
+    pixels = images.pixels().detach().cpu().clamp(0, 1)
+    shown = (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    if shown.shape[3] not in (1, 3):
+        raise ValueError(f"pixels() has {shown.shape[3]} channels; allowed: 1 or 3")
+    return shown
+
+
+def _stacked(shown: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) below one another on white, as far apart as in a mosaic: (rows, W, 3) uint8."""
+    count, height, width, _ = shown.shape
+    pitch = height + max(1, height // 16)
+    canvas = np.full((count * pitch, width, 3), 255, np.uint8)
+    for row, image in enumerate(shown):
+        canvas[row * pitch : row * pitch + height] = image
+    return canvas
+
+
 def _numbers(classes: Sequence[int | str] | None, names: tuple[str, ...]) -> list[int]:
     if classes is None:
         return list(range(min(COLUMNS, len(names))))
@@ -79,13 +151,8 @@ def mosaic(images: Images, classes: Sequence[int], per_class: int) -> np.ndarray
 
     Images are a sixteenth of their height apart, at least a pixel.
     """
-    pixels = images.pixels().detach().cpu().clamp(0, 1)
-    labels = images.labels.detach().cpu()
-    labels = labels.argmax(1) if labels.ndim == 2 else labels
-    shown = (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    _, height, width, channels = shown.shape
-    if channels not in (1, 3):
-        raise ValueError(f"pixels() has {channels} channels; allowed: 1 or 3")
+    shown, labels = _bytes(images), _hard(images)
+    _, height, width, _ = shown.shape
     gap = max(1, height // 16)
     canvas = np.full((per_class * (height + gap) - gap, len(classes) * (width + gap) - gap, 3), 255, np.uint8)
     for column, c in enumerate(classes):

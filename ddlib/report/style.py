@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ddlib.results import joined
@@ -46,9 +47,13 @@ STYLE = MappingProxyType(
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
 """Okabe and Ito's colours, told apart with any colour vision; grey is left to random images."""
 
+MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
+"""Of lines, in order, so that they are told apart without colour too."""
+
 GREY = "#999999"
 WIDTH = 6.4  # inches: the text width of a page
 SCREEN_DPI = 120
+LETTER = 0.075  # inches: the width of a digit below an axis
 SHOWN = 3  # commits or devices in a footer
 
 
@@ -94,6 +99,24 @@ def colors(labels: Sequence[str]) -> dict[str, str]:
     others = [label for label in labels if not is_random(label)]
     cycle = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(others)}
     return {label: cycle.get(label, GREY) for label in labels}
+
+
+def ticks_at(ax: Axes, values: Sequence[float], *, inches: float) -> None:
+    """A tick at every value of the horizontal axis, numbered where there is room, the last one always; none between.
+
+    Args:
+        values: rising, at least one; scale and limits of the axis are set already.
+        inches: about how long the axis is.
+    """
+    numbered: dict[float, tuple[float, float]] = {}
+    for value in (values[-1], *values[:-1]):
+        place = inches * ax.transAxes.inverted().transform(ax.transData.transform((value, ax.get_ylim()[1])))[0]
+        half = LETTER * (len(str(value)) + 1) / 2
+        if all(abs(place - other) >= half + its_half for other, its_half in numbered.values()):
+            numbered[value] = place, half
+    ax.set_xticks(values, [str(value) if value in numbered else "" for value in values])
+    ax.set_xticks([], minor=True)
+    ax.tick_params(axis="x", which="major", length=3)
 
 
 def is_random(label: str) -> bool:

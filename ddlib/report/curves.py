@@ -1,0 +1,194 @@
+"""Accuracies as lines: against images per class, and against the steps of the distillation."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from ddlib.report.figures import REPORTED, interval_handle, panel_title, reported, reported_handles
+from ddlib.report.style import GREY, MARKERS, WIDTH, Picture, colors, is_random, note, picture, styled, ticks_at
+from ddlib.results import Record, interval
+
+DASHES = ("--", ":", "-.")
+"""Of the horizontal lines, in order."""
+
+WIDE = 20
+"""Steps that differ by more than this factor stand on a logarithmic axis."""
+
+Points = Sequence[tuple[float, Record]]
+"""Where a record stands on the horizontal axis, and the record."""
+
+
+def accuracy_curves(records: Sequence[Record]) -> Picture:
+    """Test accuracy against images per class, a line for every row, with 95 % t intervals of the mean.
+
+    Records of a whole training set are a horizontal broken line, their interval a band.  Intervals are over all
+    networks of all distillation seeds.  A hollow marker shows what the paper reports where the comparison is fair: in
+    the paper's setting, with a comparable reference.  Each data set (and each network) has a panel.  Where no record
+    was run, the figure says so.
+    """
+    records = [record for record in records if record.n]
+    if not records:
+        return note("no cell was run")
+    panels: dict[str, list[Record]] = {}
+    for record in records:
+        panels.setdefault(panel_title(record, records), []).append(record)
+    looks = _looks([r.label for r in records if r.ipc is not None], [r.label for r in records if r.ipc is None])
+    figure = picture(WIDTH, 0.3 + 2.6 * len(panels), layout="constrained")
+    with styled():
+        axes = figure.subplots(len(panels), squeeze=False)[:, 0]
+        for ax, (name, group) in zip(axes, panels.items(), strict=True):
+            shown = [record for record in group if record.ipc is not None]
+            _draw(ax, [(r.label, r.ipc, r) for r in shown], [(r.label, r) for r in group if r.ipc is None], looks)
+            _scale_ipc(ax, sorted({record.ipc for record in shown}))
+            ax.set_title(name)
+        axes[-1].set_xlabel("images per class")
+        _finish(figure, records, looks)
+    return figure
+
+
+def accuracy_against_iterations(groups: Mapping[str, Sequence[Record]]) -> Picture:
+    """Test accuracy against the steps of the distillation, a line for every group, a panel for every IPC.
+
+    Args:
+        groups: name of the line -> records that differ in the hyper-parameter `iterations`.  A record that has no such
+            hyper-parameter, as of random real images, is a horizontal line; one of a whole training set is so in
+            every panel.  What was not run is left out.
+
+    Intervals are as in `accuracy_curves`, and so are hollow markers.
+    """
+    shown = [(name, record) for name, group in groups.items() for record in group if record.n]
+    ipcs = sorted({record.ipc for _, record in shown if record.ipc is not None})
+    if not ipcs:
+        return note("no cell was run")
+    looks = _looks([n for n, r in shown if _steps(r) is not None], [n for n, r in shown if _steps(r) is None])
+    columns = 2 if len(ipcs) == 4 else min(3, len(ipcs))
+    rows = math.ceil(len(ipcs) / columns)
+    figure = picture(WIDTH, 0.3 + 2.3 * rows, layout="constrained")
+    with styled():
+        axes = figure.subplots(rows, columns, squeeze=False).flatten()
+        for ax in axes[len(ipcs) :]:
+            ax.set_axis_off()
+        for ax, ipc in zip(axes, ipcs, strict=False):
+            here = [(name, record) for name, record in shown if record.ipc in (ipc, None)]
+            levels = [(name, record) for name, record in here if _steps(record) is None]
+            _draw(ax, [(n, _steps(r), r) for n, r in here if _steps(r) is not None], levels, looks)
+            _scale_steps(ax, sorted({_steps(r) for _, r in here} - {None}), inches=0.68 * WIDTH / columns)
+            ax.set(title=f"IPC {ipc}", xlabel="steps of distillation")
+        for ax in axes[1:]:
+            ax.set_ylabel("test accuracy (%)" if ax in axes[::columns] else "")
+        _finish(figure, [record for _, record in shown], looks, below=True)
+    return figure
+
+
+def _steps(record: Record) -> int | None:
+    """How many steps the distillation took, where its method has a number of them to choose."""
+    return record.cell.get("hyperparameters", {}).get("iterations")
+
+
+def _looks(lines: Sequence[str], levels: Sequence[str]) -> dict[str, dict]:
+    """Name -> how its line is drawn: a colour and a marker, or, for a horizontal one, dashes in black or grey."""
+    shades = colors(list(dict.fromkeys(lines)))
+    found = {
+        name: {"color": shades[name], "marker": MARKERS[i % len(MARKERS)], "linewidth": 1.3, "markersize": 4}
+        for i, name in enumerate(shades)
+    }
+    rest = [name for name in dict.fromkeys(levels) if name not in found]
+    return found | {
+        name: {
+            "color": GREY if is_random(name) else "black",
+            "linestyle": DASHES[i % len(DASHES)],
+            "linewidth": 1,
+        }
+        for i, name in enumerate(rest)
+    }
+
+
+def _draw(
+    ax: Axes,
+    series: Sequence[tuple[str, float, Record]],
+    levels: Sequence[tuple[str, Record]],
+    looks: Mapping[str, Mapping],
+) -> None:
+    """The lines of one panel, and its vertical axis."""
+    for name, record in levels:
+        _draw_level(ax, record, looks[name])
+    for name in dict.fromkeys(name for name, _, _ in series):
+        points = sorted(((x, r) for n, x, r in series if n == name), key=lambda point: point[0])
+        _draw_line(ax, points, looks[name])
+    ends = [end for record in [r for *_, r in (*series, *levels)] for end in _ends(record)]
+    room = max(1.5, 0.06 * (max(ends) - min(ends)))
+    ax.set_ylim(max(0, min(ends) - room), min(100, max(ends) + room))
+    ax.set_ylabel("test accuracy (%)")
+
+
+def _draw_line(ax: Axes, points: Points, look: Mapping) -> None:
+    ax.plot([x for x, _ in points], [record.accuracy_mean for _, record in points], **look)
+    for x, record in points:
+        if record.n > 1:
+            low, high = interval(record.accuracies)
+            around = [[record.accuracy_mean - low], [high - record.accuracy_mean]]
+            ax.errorbar(x, record.accuracy_mean, around, color=look["color"], linewidth=0.9, capsize=2, capthick=0.9)
+        if reported(record) is not None:
+            _draw_reported(ax, x, record, look["color"])
+
+
+def _draw_level(ax: Axes, record: Record, look: Mapping) -> None:
+    """A horizontal line; what the paper reports stands at its left end."""
+    ax.axhline(record.accuracy_mean, **{key: look[key] for key in look.keys() - {"marker", "markersize"}})
+    if record.n > 1:
+        ax.axhspan(*interval(record.accuracies), color=look["color"], alpha=0.1, linewidth=0)
+    if reported(record) is not None:
+        _draw_reported(ax, 0.02, record, look["color"], transform=ax.get_yaxis_transform())
+
+
+def _draw_reported(ax: Axes, x: float, record: Record, color: str, **place) -> None:
+    """A hollow marker round the point of ours, if the two are one."""
+    marker, _ = REPORTED[record.reference.unverified]
+    hollow = {"markersize": 7, "markerfacecolor": "none", "markeredgecolor": color, "zorder": 4}
+    ax.plot(x, reported(record), marker, linestyle="", **hollow, **place)
+
+
+def _ends(record: Record) -> list[float]:
+    """What has to be seen of a record: its interval, up to a tenth of the mean, and its reference."""
+    low, high = interval(record.accuracies)
+    mean, theirs = record.accuracy_mean, reported(record)
+    return [max(low, 0.9 * mean), min(high, 1.1 * mean), *([] if theirs is None else [theirs])]
+
+
+def _scale_ipc(ax: Axes, ipcs: Sequence[int]) -> None:
+    """A logarithmic axis from a bit before the least to a bit after the greatest."""
+    if not ipcs:
+        ax.set_xticks([])
+        return
+    ax.set_xscale("log")
+    ax.set_xlim(ipcs[0] / 1.3, ipcs[-1] * 1.3)
+    ticks_at(ax, ipcs, inches=0.65 * WIDTH)
+
+
+def _scale_steps(ax: Axes, steps: Sequence[int], *, inches: float) -> None:
+    """A linear axis; where steps span more than `WIDE`, a logarithmic one that still holds 0."""
+    if not steps:
+        ax.set_xticks([])
+        return
+    least = min((step for step in steps if step > 0), default=1)
+    if steps[-1] > WIDE * least:
+        ax.set_xscale("symlog", linthresh=least, linscale=0.5)
+        ax.set_xlim(-0.3 * least if steps[0] == 0 else 0.8 * least, steps[-1] * 1.3)
+    else:
+        room = 0.07 * (steps[-1] - steps[0]) or 1
+        ax.set_xlim(steps[0] - room, steps[-1] + room)
+    ticks_at(ax, steps, inches=inches)
+
+
+def _finish(figure: Picture, records: Sequence[Record], looks: Mapping[str, Mapping], *, below: bool = False) -> None:
+    """The legend, and where things stand settled, however often the figure is drawn."""
+    handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
+    handles += [*reported_handles(records), *interval_handle(records)]
+    if below:
+        figure.legend(handles=handles, loc="outside lower left", ncols=4)
+    else:
+        figure.legend(handles=handles, loc="outside right upper")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
