@@ -149,6 +149,7 @@ def _building(builder: Any, images: ImageSet) -> Pace:
 
 def _distilling(method: methods.Method, train: ImageSet) -> Pace:
     """With untrained artefacts in place of those that the method needs: they are as large."""
+    method = getattr(method, "rehearsal", method)
 
     def on(images: ImageSet) -> Pace:
         needs = {name: b.finish(b.start(images, {}, b.seed)) for name, b in method.needs.items()}

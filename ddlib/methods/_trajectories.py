@@ -1,7 +1,8 @@
 """What MTT, TESLA, FTD and DATM share: matching the parameters that experts reach (MTT, Cazenavette et al. 2022)."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -141,6 +142,12 @@ class TrajectoryMatching:
         size = {"count": self.experts, "epochs": self.expert_training, "kept": kept}
         speed = {"lr": self.expert_lr, "batch_size": self.expert_batch, "precision": self.expert_precision}
         return split(Experts(**told, **size, **speed), self.shard)
+
+    @property
+    def rehearsal(self) -> "TrajectoryMatching":
+        """The same steps where experts are not trained: random real images, every loss allowed, a fixed step size."""
+        init = "real" if self.init == "correct" else self.init
+        return replace(self, init=init, threshold=self.threshold or math.inf, lr_lr=0.0)
 
     def upper_bound(self, iteration: int) -> int:
         """U of an outer step: start epochs are below it.  DATM's sequential generation, in whole epochs."""

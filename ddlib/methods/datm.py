@@ -26,6 +26,7 @@ class DATM(TrajectoryMatching):
 
     name: ClassVar[str] = "datm"
     version: ClassVar[int] = 1
+    evaluation: ClassVar[Mapping[str, Any]] = {"batch_size": 128}
     iterations: int = 10_001
     syn_steps: int = 80
     initial_max_start_epoch: int | None = 10
