@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ CHOICES = {
     "network": models.names(),
     "optimizer": ("gsam", "sgd"),
     "storage": stored.STORAGES,
-    "precision": ("float32", "bfloat16"),
+    "precision": training.PRECISIONS,
 }
 
 TOGETHER_ELEMENTS = {"cpu": 0, "cuda": 2**26}
@@ -133,6 +134,7 @@ class Experts:
         self._require("first", self.first >= 0, ">= 0")
         self._require("kept", 0 <= self.kept <= self.epochs, f"in [0, {self.epochs}], the epochs trained")
         self._require("lr", self.lr > 0, "> 0")
+        self._require("alpha", math.isfinite(self.alpha), "finite")
         self._require("rho", self.rho >= 0, ">= 0")
         self._require("at_once", self.at_once is None or self.at_once >= 1, ">= 1, or None")
 
