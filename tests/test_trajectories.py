@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from test_methods import cut_and_resumed
 
-from ddlib import augment, datasets, locks, loop, models, seeding, study, work
+from ddlib import augment, datasets, estimate, locks, loop, models, seeding, study, work
 from ddlib.tensors import write_tensors
 from ddlib.trajectories import Experts, Trajectories, load, split, storage_error, stored, training
 
@@ -213,6 +213,16 @@ def test_untrained_trajectories_have_the_full_size_and_take_no_memory(train):
     assert product["vectors"].shape == (5, 41, view.size) and torch.isfinite(product["vectors"]).all()
     assert product["vectors"].untyped_storage().nbytes() < 0.1 * product["vectors"].nbytes
     assert not torch.equal(view.vector(0, 3), view.vector(0, 5))
+
+
+def test_shards_are_timed_once(train):
+    first, second, other = (
+        estimate.prerequisite(Experts(**(SMALL | changed)), train)
+        for changed in ({}, {"first": 2}, {"count": 1, "optimizer": "sgd"})
+    )
+    assert first == second and first.kind != other.kind
+    size = sum(tensor.nbytes for tensor in made(train).values())
+    assert size <= first.disk < 1.5 * size
 
 
 class TestShards:
