@@ -30,8 +30,8 @@ LOOK, MOST = 0.6, 40
 PATIENCE = 2.0
 """Seconds; a job whose start and one step take longer is seen only once."""
 
-LENGTHS = ("iterations", "restarts", "epochs", "num_networks")
-"""Settings that say how often a step is taken, and nothing about the step."""
+LENGTHS = ("iterations", "restarts", "epochs", "num_networks", "first")
+"""Settings that say how often a step is taken, or which of many equals are made, and nothing about the step."""
 
 RECORD = 4096
 """Bytes for the JSON beside a product: the course of a loss, about 100 points, is most of it."""

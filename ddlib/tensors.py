@@ -24,16 +24,27 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
         tensors: on any device; views are written out.
         about: kept in the file's header.
     """
-    dense = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
+    dense = _dense(tensors)
     header = {"about": dict(about or {}), "sha256": _checksum(about or {}, dense)}
     content = safetensors.torch.save(dense, {HEADER: json.dumps(header, allow_nan=False)})
     write_whole(path, content)
 
 
+def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors dense on the CPU, copied only where they are not, or where an earlier one has the same memory."""
+    dense: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        found = tensor.detach().cpu().contiguous()
+        taken = {other.untyped_storage().data_ptr() for other in dense.values()}
+        dense[name] = found.clone() if found.untyped_storage().data_ptr() in taken else found
+    return dense
+
+
 def read_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `write_tensors` wrote: the tensors on `device`, and what was said about them.
+
+    On a CPU they are mapped from the file, which is read once for its checksum and takes no memory of the process;
+    writing to such a tensor changes neither the file nor what others read.
 
     Raises:
         OSError: the file cannot be opened (FileNotFoundError: there is none); that does not make it damaged.

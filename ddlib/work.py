@@ -27,12 +27,13 @@ VERSION = 1
 
 def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
     """What the cell's method distils at `seed`: from the store, or made now and kept there."""
+    _share(cell, seed, workplace)
     return pieces.product(_distillation(cell, seed, workplace), workplace).to(workplace.device)
 
 
 def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
     def start() -> Any:
-        needs = {name: _prerequisite(cell, builder, workplace) for name, builder in cell.method.needs.items()}
+        needs = {name: _prerequisite(cell, name, workplace) for name in cell.method.needs}
         return cell.method.start(train_set(cell, workplace), needs, seed)
 
     return Piece(
@@ -53,6 +54,24 @@ def history(cell: Cell, seed: int, workplace: Workplace) -> dict[str, list[tuple
     """What was measured while the cell's set was distilled at `seed`: metric -> (step, value), in order."""
     kept = made(cell, seed, workplace)["history"]
     return {metric: [tuple(point) for point in points] for metric, points in kept.items()}
+
+
+def _share(cell: Cell, seed: int, workplace: Workplace) -> None:
+    """Make what the distillation needs, but for what other processes work on.
+
+    Done before the distillation is locked: processes that come to the same cell each take what is free of its needs,
+    and only then wait for one another.
+    """
+    if _distilled_whole(cell, seed, workplace):
+        return
+    folders = {name: _artefact_folder(cell, builder, workplace) for name, builder in cell.method.needs.items()}
+    while free := [name for name, folder in folders.items() if _free(folder)]:
+        _prerequisite(cell, free[0], workplace)
+
+
+def _free(folder: Path) -> bool:
+    """Whether a piece is neither finished nor under way."""
+    return not (folder / "run.json").exists() and holder(folder / ".lock") is None
 
 
 def loss_course(cell: Cell, seed: int, workplace: Workplace) -> list[tuple[int, float]]:
@@ -241,12 +260,13 @@ def _artefact_folder(cell: Cell, builder: Any, workplace: Workplace) -> Path:
     return workplace.folder / builder.name / store.key(_artefact(cell, builder))
 
 
-def _prerequisite(cell: Cell, builder: Any, workplace: Workplace) -> dict[str, Tensor]:
-    """The artefact of `builder`, shared by all cells that ask for the same settings on the same data."""
+def _prerequisite(cell: Cell, name: str, workplace: Workplace) -> dict[str, Tensor]:
+    """An artefact that the method needs, shared by all cells that ask for the same settings on the same data."""
+    builder = cell.method.needs[name]
     content = _artefact(cell, builder)
     piece = Piece(
         folder=_artefact_folder(cell, builder, workplace),
-        name=f"{builder.name}, {cell.dataset}",
+        name=f"{name}, {cell.dataset}",
         product=f"{builder.name}.safetensors",
         job=builder,
         start=lambda: builder.start(train_set(cell, workplace), {}, builder.seed),

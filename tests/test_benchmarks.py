@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import attention_matching
+from benchmarks import attention_matching, experts
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
@@ -15,3 +15,16 @@ def test_a_side_that_computes_something_else_is_not_timed(monkeypatch):
     monkeypatch.setitem(attention_matching.TOLERANCE, "gradient", 1e-30)
     with pytest.raises(SystemExit, match=r"off the reference in float64; no ratio is worth printing"):
         attention_matching.compare("instance", 1, 4, ["float32"])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "gsam"])
+def test_experts_take_the_steps_of_their_reference(optimizer, capsys):
+    experts.main(["--quick", "--optimizer", optimizer])
+    printed = capsys.readouterr().out
+    assert "float32, at once: loss differs by" in printed and "reference" in printed
+
+
+def test_experts_that_take_other_steps_are_not_timed(monkeypatch):
+    monkeypatch.setitem(experts.TOLERANCE, "float32", 1e-30)
+    with pytest.raises(AssertionError, match="float32"):
+        experts.main(["--quick"])

@@ -2,7 +2,8 @@
 
 import functools
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -21,14 +22,14 @@ CHOICES = {
     "network": models.names(),
     "optimizer": ("gsam", "sgd"),
     "storage": stored.STORAGES,
-    "precision": ("float32", "bfloat16"),
+    "precision": training.PRECISIONS,
 }
 
-TOGETHER_ELEMENTS = {"cpu": 0, "cuda": 2**26}
-"""Largest map of one mini-batch of all experts trained together, where `at_once` is None; at least one is.
+TOGETHER_ELEMENTS = {"cpu": 0, "cuda": 2**24}
+"""Largest map of one mini-batch of all experts trained together, where `at_once` is None; one is always trained.
 
-On a CPU one alone is the fastest: a convolution under vmap is a grouped one.  On a GPU experts share the launching of
-kernels, which two mini-batches of 256 images at 128 x 32 x 32 already hide (an estimate).
+On a CPU an expert alone is the fastest: a convolution under vmap is a grouped one.  On a GPU small networks share the
+launching of kernels; 256 images at 128 x 32 x 32 keep it busy by themselves (an estimate).
 """
 
 
@@ -133,6 +134,7 @@ class Experts:
         self._require("first", self.first >= 0, ">= 0")
         self._require("kept", 0 <= self.kept <= self.epochs, f"in [0, {self.epochs}], the epochs trained")
         self._require("lr", self.lr > 0, "> 0")
+        self._require("alpha", math.isfinite(self.alpha), "finite")
         self._require("rho", self.rho >= 0, ">= 0")
         self._require("at_once", self.at_once is None or self.at_once >= 1, ">= 1, or None")
 
@@ -228,7 +230,7 @@ class Experts:
         state.theta = self._rule()(state.theta, gradient)
         return losses[0]
 
-    def _rule(self):
+    def _rule(self) -> Callable[[Tensor, training.Gradient], Tensor]:
         if self.optimizer == "sgd":
             return functools.partial(training.sgd, lr=self.lr)
         return functools.partial(training.gsam, lr=self.lr, rho=self.rho, alpha=self.alpha)

@@ -17,6 +17,8 @@ from ddlib.models.flat import Flat
 PASS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 """Largest map (experts x images x channels x height x width) of one pass: a CPU works out of its cache."""
 
+PRECISIONS = ("float32", "bfloat16")
+
 Gradient = Callable[[Tensor], Tensor]
 """Parameters (A, P) of A experts -> the gradient of each one's loss on its mini-batch, (A, P)."""
 

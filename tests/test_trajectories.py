@@ -1,0 +1,367 @@
+"""Experts take the steps of their equations, are the same however they are made, and are kept as what they are."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_methods import cut_and_resumed
+
+from ddlib import augment, datasets, estimate, locks, loop, models, seeding, study, work
+from ddlib.tensors import write_tensors
+from ddlib.trajectories import Experts, Trajectories, load, split, storage_error, stored, training
+
+SMALL = {"width": 8, "depth": 2, "count": 2, "epochs": 3, "kept": 1, "batch_size": 64}
+
+
+@pytest.fixture(scope="module")
+def train():
+    """Thirty images of each digit: with batches of 64, four and one of 44."""
+    full = datasets.load("digits", "train")
+    rows = torch.cat([indices[:30] for indices in full.class_indices])
+    return dataclasses.replace(full, images=full.images[rows], labels=full.labels[rows])
+
+
+def made(train, **changed):
+    """The product of small experts with some settings changed."""
+    builder = Experts(**(SMALL | changed))
+    return loop.run(builder, builder.start(train, {}, builder.seed)).product
+
+
+def network(width=8):
+    """The experts' network for digits, with its gradients in reach."""
+    stream = torch.Generator().manual_seed(0)
+    return models.build("convnet", shape=(1, 16, 16), num_classes=10, width=width, depth=2, generator=stream)
+
+
+def learner(precision="float32"):
+    """The same network as functions of a vector."""
+    options = (("norm", "instance"), ("width", 8), ("depth", 2))
+    return training.learner("convnet", options, shape=(1, 16, 16), num_classes=10, precision=precision, compiled=False)
+
+
+def batch(count=20):
+    """Standard normal images in float64, (count, 1, 16, 16), and labels."""
+    images = torch.randn(count, 1, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return images, torch.arange(count) % 10
+
+
+def test_a_gsam_step_is_that_of_its_equations():
+    model, (images, labels) = network().double(), batch()
+    vector = learner().flat.vector(dict(model.named_parameters()))
+    weights, lr, rho, alpha = list(model.parameters()), 0.1, 0.05, 0.3
+
+    def gradients():
+        model.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        return [w.grad.clone() for w in weights]
+
+    g, old = gradients(), [w.detach().clone() for w in weights]
+    length = sum((w.abs() * d).square().sum() for w, d in zip(old, g, strict=True)).sqrt()
+    with torch.no_grad():
+        for w, d in zip(weights, g, strict=True):
+            w += rho * w * w * d / (length + 1e-12)
+    q = gradients()
+    share = sum((a * b).sum() for a, b in zip(g, q, strict=True)) / sum(b.square().sum() for b in q)
+    expected = [w - lr * (b - alpha * (a - share * b)) for w, a, b in zip(old, g, q, strict=True)]
+
+    gradient = lambda theta: training.mean_gradient(learner(), theta, images[None], labels[None])[0]  # noqa: E731
+    found = training.gsam(vector[None], gradient, lr=lr, rho=rho, alpha=alpha)[0]
+    assert torch.allclose(found, torch.cat([e.flatten() for e in expected]), rtol=0, atol=1e-12)
+    assert (found - training.sgd(vector[None], gradient, lr=lr)[0]).norm() > 1e-6 * lr  # and is not that of SGD
+
+
+def test_sgd_experts_are_those_of_a_plain_loop(train):
+    seed, strategy = 5, augment.strategy_for("digits")
+    shape = {"shape": train.shape, "num_classes": 10, "width": 8, "depth": 2}
+    model = models.build("convnet", **shape, generator=seeding.generator(seed, "experts", "network", 4))
+    optimiser, course = torch.optim.SGD(model.parameters(), lr=0.05), []
+    for epoch in range(3):
+        course.append(torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone())
+        order = torch.randperm(300, generator=seeding.generator(seed, "experts", "shuffle", 4, epoch))
+        for number, rows in enumerate(order.split(64)):
+            stream = seeding.generator(seed, "experts", "augmentation", 4, epoch, number)
+            draws = augment.draw(1, len(rows), size=train.shape[1:], strategy=strategy, generator=stream)
+            optimiser.zero_grad()
+            F.cross_entropy(model(augment.augment(train.take(rows), draws)), train.labels[rows]).backward()
+            optimiser.step()
+    course.append(torch.nn.utils.parameters_to_vector(model.parameters()).detach())
+
+    shard = Trajectories.of([made(train, optimizer="sgd", lr=0.05, seed=seed, first=3, kept=3)])
+    for epoch, expected in enumerate(course):
+        assert torch.allclose(shard.vector(1, epoch), expected, rtol=0, atol=1e-5), epoch
+    assert (course[3] - course[0]).norm() > 0.1
+
+
+@pytest.mark.parametrize("elements", [1, 7 * 2048, 2**30])
+def test_micro_batches_add_up_to_the_gradient_of_the_mini_batch(elements, monkeypatch):
+    monkeypatch.setitem(training.PASS_ELEMENTS, "cpu", elements)
+    model, (images, labels) = network().double(), batch()
+    theta = learner().flat.vector(dict(model.named_parameters()))
+    loss = F.cross_entropy(model(images), labels)
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+    gradient, losses = training.mean_gradient(learner(), theta[None], images[None], labels[None])
+    assert torch.allclose(gradient[0], expected, rtol=0, atol=1e-12)
+    assert torch.allclose(losses[0], loss.detach())
+
+
+def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
+    images, labels = (t[None] for t in batch(50))
+    theta = learner().flat.vector(dict(network().named_parameters()))[None]
+    exact, short = (training.mean_gradient(learner(p), theta, images.float(), labels)[0] for p in training.PRECISIONS)
+    assert short.dtype == torch.float32
+    assert not torch.equal(short, exact) and F.cosine_similarity(short, exact) > 0.99
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "gsam"])
+def test_an_expert_is_the_same_in_every_shard_and_however_many_are_trained_at_once(optimizer, train):
+    whole = Trajectories.of([made(train, optimizer=optimizer, count=3)])
+    alone = Trajectories.of([made(train, optimizer=optimizer, first=2, count=1)])
+    together = Trajectories.of([made(train, optimizer=optimizer, count=3, at_once=2)])
+    assert torch.equal(whole.last(2), alone.last(0))
+    for expert in range(3):
+        assert torch.equal(whole.vector(expert, 0), together.vector(expert, 0))
+        assert torch.allclose(whole.last(expert), together.last(expert), rtol=0, atol=1e-4)
+    moved = (whole.last(0) - whole.vector(0, 0)).abs().max()
+    assert moved > 1e-2 and not torch.equal(whole.vector(0, 0), whole.vector(1, 0))
+
+
+@pytest.mark.parametrize("changed", [{}, {"count": 3, "at_once": 2}, {"storage": "float16", "optimizer": "sgd"}])
+def test_a_shard_that_is_cut_goes_on_bit_by_bit(changed, train, tmp_path):
+    whole, product = made(train, **changed), cut_and_resumed(Experts(**(SMALL | changed)), train, {}, tmp_path)
+    assert product.keys() == whole.keys() and all(torch.equal(product[name], whole[name]) for name in whole)
+
+
+def test_a_checkpoint_goes_on_in_the_groups_in_which_it_began(train):
+    began, other = Experts(**SMALL, at_once=2), Experts(**SMALL, at_once=1)
+    state, resumed = began.start(train, {}, 0), other.start(train, {}, 0)
+    for _ in range(3):
+        began.step(state)
+    resumed.load_state_dict(state.state_dict())
+    for _ in range(3):
+        began.step(state), other.step(resumed)
+    assert torch.equal(began.finish(state)["vectors"], other.finish(resumed)["vectors"])
+
+
+@pytest.mark.parametrize(("kept", "epochs"), [(0, (0, 3)), (1, (0, 1, 3)), (2, (0, 1, 2, 3)), (3, (0, 1, 2, 3))])
+def test_the_first_epochs_are_kept_and_the_last(kept, epochs, train):
+    full, some = (Trajectories.of([made(train, kept=k)]) for k in (3, kept))
+    assert some.epochs == epochs
+    assert all(torch.equal(some.vector(1, epoch), full.vector(1, epoch)) for epoch in epochs)
+    assert torch.equal(some.last(1), full.vector(1, 3))
+
+
+def test_experts_learn_the_digits():
+    train, test = (datasets.load("digits", split) for split in ("train", "test"))
+    builder = Experts(width=16, depth=2, count=1, epochs=16, kept=0, batch_size=32, lr=0.02)
+    outcome = loop.run(builder, builder.start(train, {}, 0), every=1)
+    losses = [value for _, value in outcome.history["loss"]]
+    assert losses[-1] < 0.5 * losses[0]
+    flat = builder.start(train, {}, 0).learner.flat
+    images = test.take(torch.arange(len(test)))
+    before, after = (Trajectories.of([outcome.product]).vector(0, epoch) for epoch in (0, 16))
+    accuracies = [(flat(theta, images).argmax(1) == test.labels).float().mean() for theta in (before, after)]
+    assert accuracies[0] < 0.3 and accuracies[1] > 0.85
+
+
+def walk(count=2, epochs=40, size=500, scale=1.0):
+    """Random walks (K, S, P) whose steps range over six orders of magnitude."""
+    stream = torch.Generator().manual_seed(0)
+    steps = torch.randn(count, epochs, size, generator=stream) * 10 ** (-6 * torch.rand(size, generator=stream))
+    return (scale * steps).cumsum(1)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-3, 1.0, 1e6])
+def test_float16_steps_err_by_the_rounding_of_the_last_step_alone(scale):
+    vectors = walk(scale=scale)
+    kept = stored.encode(vectors, "float16") | {"epochs": torch.arange(40)}
+    assert kept["steps"].dtype == torch.float16 and torch.isfinite(kept["steps"]).all()
+    view = Trajectories((kept,), {}, tuple(range(40)))
+    assert torch.equal(view.vector(1, 0), vectors[1, 0])
+    for epoch in (1, 7, 39):
+        found, exact = view.vector(1, epoch), vectors[1, epoch]
+        bound = 2**-11 * (exact - view.vector(1, epoch - 1)).abs() + 2**-22 * exact.abs() + 2**-39 * scale
+        assert ((found - exact).abs() <= bound).all()
+    assert sum(t.nbytes for t in kept.values()) < 0.6 * vectors.nbytes
+
+
+def test_standing_still_is_kept_exactly():
+    vectors = torch.ones(1, 3, 4)
+    view = Trajectories((stored.encode(vectors, "float16"),), {}, (0, 1, 2))
+    assert torch.equal(view.vector(0, 2), vectors[0, 2])
+
+
+def test_the_storage_error_is_what_storing_changes(train):
+    exact, short = (Trajectories.of([made(train, kept=3, storage=s)]) for s in ("float32", "float16"))
+    error = storage_error(exact)
+    assert error[0] == 0 and (error[1:] > 0).all() and (error < 2**-10).all()
+    ratios = [
+        (short.vector(k, 2) - exact.vector(k, 2)).norm() / (exact.vector(k, 2) - exact.vector(k, 1)).norm()
+        for k in range(2)
+    ]
+    assert error[2] == pytest.approx(float(max(ratios)))
+
+
+def test_untrained_trajectories_have_the_full_size_and_take_no_memory(train):
+    builder = Experts(**(SMALL | {"count": 5, "epochs": 40, "kept": 40}))
+    product = builder.finish(builder.start(train, {}, 0))
+    view = Trajectories.of([product])
+    assert product["vectors"].shape == (5, 41, view.size) and torch.isfinite(product["vectors"]).all()
+    assert product["vectors"].untyped_storage().nbytes() < 0.1 * product["vectors"].nbytes
+    assert not torch.equal(view.vector(0, 3), view.vector(0, 5))
+
+
+def test_shards_are_timed_once(train):
+    first, second, other = (
+        estimate.prerequisite(Experts(**(SMALL | changed)), train)
+        for changed in ({}, {"first": 2}, {"count": 1, "optimizer": "sgd"})
+    )
+    assert first == second and first.kind != other.kind
+    size = sum(tensor.nbytes for tensor in made(train).values())
+    assert size <= first.disk < 1.5 * size
+
+
+class TestShards:
+    """Several shards are one, and only where they belong together."""
+
+    def test_they_are_joined_in_the_order_of_their_experts(self, train):
+        builders = split(Experts(**(SMALL | {"count": 5, "first": 1})), 2)
+        assert list(builders) == ["experts 1-2", "experts 3-4", "experts 5-5"]
+        shards = [loop.run(b, b.start(train, {}, 0)).product for b in builders.values()]
+        joined, whole = Trajectories.of(shards[::-1]), Trajectories.of([made(train, count=5, first=1)])
+        assert joined.count == whole.count == 5
+        for expert in range(5):
+            assert torch.equal(joined.last(expert), whole.last(expert))
+
+    def test_they_are_mapped_from_their_files(self, train, tmp_path):
+        shards = [made(train), made(train, first=2, storage="float32")]
+        for number, shard in enumerate(shards):
+            write_tensors(tmp_path / f"{number}.safetensors", shard)
+        view = load(sorted(tmp_path.glob("*.safetensors")))
+        assert torch.equal(view.vector(3, 1), shards[1]["vectors"][1, 1])
+        assert view.about["dataset"] == "digits" and view.about["lr"] == 0.01
+
+    @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+    def test_a_file_takes_no_memory_of_the_process(self, tmp_path):
+        path, size = tmp_path / "large.safetensors", 2**26
+        about = torch.tensor(list(json.dumps({"first": 0, "count": 2, "parameters": size // 8}).encode()))
+        tensors = {"vectors": torch.ones(2, size // 8), "epochs": torch.tensor([0]), "about": about.to(torch.uint8)}
+        write_tensors(path, tensors | {"vectors": tensors["vectors"][:, None]})
+        del tensors
+        before = anonymous()
+        view = load([path])
+        assert view.vector(1, 0).sum() == size // 8
+        assert anonymous() - before < size / 4
+
+    def test_what_does_not_belong_together_is_refused(self, train):
+        one = made(train)
+        with pytest.raises(ValueError, match=r"shards=\[\]; at least one is needed"):
+            Trajectories.of([])
+        with pytest.raises(ValueError, match=r"shards of expert trajectories differ: lr: 0.01 and 0.02$"):
+            Trajectories.of([one, made(train, first=2, lr=0.02)])
+        with pytest.raises(ValueError, match=r"differ: kept: 1 and 2; stored epochs: \[0, 1, 3\] and \[0, 1, 2, 3\]$"):
+            Trajectories.of([one, made(train, first=2, kept=2)])
+        with pytest.raises(ValueError, match=r"shards hold experts \[1\] more than once; each may be there once"):
+            Trajectories.of([one, made(train, first=1)])
+
+    def test_vectors_that_are_not_there_are_refused(self, train):
+        view = Trajectories.of([made(train, epochs=9, kept=4)])
+        with pytest.raises(ValueError, match=r"epoch=6 is not stored; stored are 0-4, 9"):
+            view.vector(0, 6)
+        for expert in (-1, 2):
+            with pytest.raises(ValueError, match=rf"expert={expert}; it must be in \[0, 2\)"):
+                view.last(expert)
+
+    def test_other_data_and_networks_are_refused(self, train):
+        view = Trajectories.of([made(train)])
+        asked = {"network": "convnet", "norm": "instance", "parameters": view.size}
+        view.check(train, **asked)
+        start = "expert trajectories are of another kind than asked: "
+        other = dataclasses.replace(train, labels=train.labels.flip(0))
+        ours, theirs = train.fingerprint, other.fingerprint
+        with pytest.raises(ValueError, match=f"{start}fingerprint: '{ours}' and '{theirs}'$"):
+            view.check(other, **asked)
+        whitened = datasets.load("digits", "train", zca=True)
+        with pytest.raises(ValueError, match=r"space: 'normalised' and 'zca'"):
+            view.check(whitened, **asked)
+        for name, value in {"network": "mlp", "norm": "group", "parameters": 7}.items():
+            with pytest.raises(ValueError, match=f"{start}{name}: {asked[name]!r} and {value!r}$"):
+                view.check(train, **asked | {name: value})
+
+
+def anonymous():
+    """Bytes of this process's memory that no file stands behind."""
+    return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 2**10
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("count", 0, r"count=0 of experts; it must be >= 1"),
+        ("first", -1, r"first=-1 of experts; it must be >= 0"),
+        ("epochs", 0, r"epochs=0 of experts; it must be >= 1"),
+        ("kept", 4, r"kept=4 of experts; it must be in \[0, 3\], the epochs trained"),
+        ("kept", -1, r"kept=-1 of experts; it must be in \[0, 3\]"),
+        ("optimizer", "adam", r"optimizer='adam' of experts; it must be one of gsam, sgd"),
+        ("lr", 0.0, r"lr=0.0 of experts; it must be > 0"),
+        ("rho", -0.1, r"rho=-0.1 of experts; it must be >= 0"),
+        ("alpha", float("nan"), r"alpha=nan of experts; it must be finite"),
+        ("batch_size", 0, r"batch_size=0 of experts; it must be >= 1"),
+        ("storage", "float8", r"storage='float8' of experts; it must be one of float32, float16"),
+        ("precision", "float16", r"precision='float16' of experts; it must be one of float32, bfloat16"),
+        ("network", "convnext", r"network='convnext' of experts; it must be one of convnet, "),
+        ("at_once", 0, r"at_once=0 of experts; it must be >= 1, or None"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, value, message):
+    with pytest.raises(ValueError, match=message):
+        Experts(**(SMALL | {setting: value}))
+
+
+def test_what_cannot_be_trained_is_refused_at_the_start(train):
+    with pytest.raises(ValueError, match=r"the network has running statistics"):
+        Experts(**SMALL, norm="batch").start(train, {}, 0)
+    with pytest.raises(ValueError, match=r"unknown strategy 'blur'"):
+        Experts(**SMALL, strategy="blur").start(train, {}, 0)
+    with pytest.raises(ValueError, match=r"shard=0; it must be >= 1"):
+        split(Experts(**SMALL), 0)
+
+
+def test_processes_at_one_cell_take_what_is_free_of_its_needs(tmp_path, monkeypatch):
+    chosen = {"dataset": "digits", "reference_dataset": "digits", "ipcs": [1], "seeds": [0], "precision": "float32"}
+    rows = {"methods": {"Random": {"method": "random"}}, "network": {}, "evaluation": {}, "compiled": False}
+    (cell,) = study.cells(SimpleNamespace(**chosen, **rows), paper="atom", table="main")
+    needs = split(Experts(**(SMALL | {"count": 3, "epochs": 1})), 1)
+    monkeypatch.setattr(type(cell.method), "needs", property(lambda method: needs), raising=False)
+    workplace = study.Workplace("cpu", folder=tmp_path, progress="none")
+    made, prerequisite = [], work._prerequisite
+
+    def noted(cell, name, workplace):
+        if name in held.whose:
+            held.release()
+        made.append(name)
+        return prerequisite(cell, name, workplace)
+
+    held = Held(work._artefact_folder(cell, needs["experts 0-0"], workplace), "experts 0-0")
+    monkeypatch.setattr(work, "_prerequisite", noted)
+    study.synthetic_set(cell, 0, workplace)
+    assert made[:2] == ["experts 1-1", "experts 2-2"]
+    assert made[2:] == ["experts 0-0", "experts 1-1", "experts 2-2"]  # then all are read
+
+
+class Held:
+    """The lock of a piece, held as by another process until it is released."""
+
+    def __init__(self, folder, whose):
+        self.whose, self._lock = whose, locks.locked(folder / ".lock", whose)
+        self._lock.__enter__()
+
+    def release(self):
+        """Once; then it is free."""
+        if self.whose:
+            self.whose = ""
+            self._lock.__exit__(None, None, None)
