@@ -77,6 +77,8 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
 
     Each entry of `chosen.methods` is a row: its label -> {"method": name, hyper-parameters ...}, and, where wanted,
     "whitened" (default: as the method's paper does on that data set) and "seeds" (default: those of all rows).
+    A row may have "ipcs", where it stands at these alone, and "by_ipc": what differs at some of its numbers of images,
+    {10: {"lr_images": 1000.0, "whitened": False}, ...}, laid over the row there.
     `chosen.network` holds width and depth of the network for matching and evaluation alike.
 
     Raises:
@@ -92,7 +94,24 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
             raise ValueError(f"unknown setting {name!r} of network; known: {', '.join(NETWORK)}")
         checked(f"{name} of network", value, Parameter(int, low=1))
     where = {"paper": paper, "table": table, "parameters": fingerprint(chosen)}
-    return [_cell(chosen, label, row, ipc, where) for ipc in chosen.ipcs for label, row in chosen.methods.items()]
+    rows = {label: _by_ipc(chosen, label, row) for label, row in chosen.methods.items()}
+    return [_cell(chosen, label, at[ipc], ipc, where) for ipc in chosen.ipcs for label, at in rows.items() if ipc in at]
+
+
+def _by_ipc(chosen: SimpleNamespace, label: str, row: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """The row as it is at each number of images per class at which it stands.
+
+    papermill hands the keys of a mapping on as text, so that 10 and "10" are one.
+    """
+    ipcs = checked(f"ipcs of {label!r}", row.get("ipcs", chosen.ipcs), PARAMETERS["ipcs"])
+    common = {key: value for key, value in row.items() if key not in ("ipcs", "by_ipc")}
+    differing = checked(f"by_ipc of {label!r}", row.get("by_ipc", {}), Parameter(dict))
+    for ipc, settings in differing.items():
+        if str(ipc) not in map(str, ipcs):
+            raise ValueError(f"by_ipc of {label!r} speaks of {ipc!r}; allowed: {', '.join(map(str, ipcs))}, its ipcs")
+        checked(f"by_ipc of {label!r} at {ipc}", settings, Parameter(dict))
+    told = {str(ipc): settings for ipc, settings in differing.items()}
+    return {ipc: common | told.get(str(ipc), {}) for ipc in ipcs}
 
 
 def _cell(chosen: SimpleNamespace, label: str, row: Mapping[str, Any], ipc: int, where: Mapping[str, str]) -> Cell:
