@@ -62,6 +62,7 @@ class Claim:
 
     Either `higher` is to be more accurate than `lower`, or `rises` is to gain with every step of images per class.
     datasets, ipc, networks: where the paper claims it.
+    own_data: whether it is about these data sets alone, so that another one says nothing of it.
     """
 
     paper: str
@@ -76,6 +77,7 @@ class Claim:
     datasets: tuple[str, ...]
     ipc: tuple[int, ...]
     networks: tuple[str, ...] = ("convnet",)
+    own_data: bool = False
 
 
 @dataclass(frozen=True)

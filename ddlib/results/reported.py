@@ -208,7 +208,7 @@ def _settled(found: list[Reference], file: str) -> list[Reference]:
     return [dataclasses.replace(r, primary=r.primary or len(groups[r.cell]) == 1) for r in found]
 
 
-TEST = {"higher": str, "lower": str, "rises": str, "datasets": list, "ipc": list, "networks": list}
+TEST = {"higher": str, "lower": str, "rises": str, "datasets": list, "ipc": list, "networks": list, "own_data": bool}
 
 
 def _claim(entry: Any, content: Mapping[str, Any], file: str) -> Claim:
