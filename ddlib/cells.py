@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from ddlib import datasets, methods, store
+from ddlib import datasets, methods, results, store
 from ddlib.evaluate import Protocol
 from ddlib.methods import Method
 from ddlib.settings import PARAMETERS, Parameter, checked, fill
@@ -139,15 +139,22 @@ def _cell(chosen: SimpleNamespace, label: str, row: Mapping[str, Any], ipc: int,
 
 
 def deviations(cell: Cell) -> list[str]:
-    """In what a cell differs from its paper's setting, one short phrase each; empty if it is the paper's cell."""
+    """In what a cell differs from its paper's setting, one short phrase each; empty if it is the paper's cell.
+
+    The paper's setting is what its file states for the cell, and the method's and the protocol's defaults for the rest.
+    """
+    place = {"method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    stated = results.published(cell.paper, **place)
+    whitened = stated.pop("whitened", cell.reference_dataset in cell.method.whitened)
+    protocol = Protocol(**stated.pop("evaluation", {}))
     found = []
     if cell.dataset != cell.reference_dataset:
         found.append(f"{cell.dataset} instead of {cell.reference_dataset}")
-    if cell.whitened != (cell.reference_dataset in cell.method.whitened):
+    if cell.whitened != whitened:
         found.append("whitened" if cell.whitened else "not whitened")
-    found += _differences("", asdict(cell.method), asdict(type(cell.method)(ipc=cell.ipc)))
+    found += _differences("", asdict(cell.method), asdict(type(cell.method)(ipc=cell.ipc, **stated)))
     options = {"norm": getattr(cell.method, "norm", "instance")}
-    ours, paper = asdict(cell.protocol), asdict(Protocol())
+    ours, paper = asdict(cell.protocol), asdict(protocol)
     own = {key: value for key, value in ours.pop("options").items() if key not in asdict(cell.method)}
     paper.pop("options")
     return found + _differences("evaluation ", own | ours, options | paper)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from ddlib import ROOT, datasets, results
+from ddlib import ROOT, datasets, evaluate, methods, results
 from ddlib.results import METRICS
 
 PAPERS = results.papers()
@@ -133,6 +133,12 @@ PLAIN = "{method: dm, source: a, cells: {1: 2}}"
 TEST = "{higher: dm, lower: random, datasets: [d], ipc: [1]}"
 
 
+SETTINGS = """
+settings:
+  - {method: dm, dataset: cifar10, source: a, values: {iterations: 5, lr: 1.0}, by_ipc: {1: {}, 10: {lr: 2.0}, all: {}}}
+"""
+
+
 def write(tmp_path, row, test=TEST):
     path = tmp_path / "x.yaml"
     path.write_text(WHOLE.replace(ROW, row).replace(TEST, test))
@@ -201,6 +207,55 @@ def test_a_claim_is_refused(tmp_path, test, match):
     row = "{method: dm, source: a, cells: {1: 2}}"
     with pytest.raises(ValueError, match=match):
         results.load(write(tmp_path, row, test))
+
+
+def test_settings_are_read(tmp_path):
+    path = write(tmp_path, PLAIN)
+    path.write_text(path.read_text() + SETTINGS)
+    found = {s.ipc: s for s in results.load(path).settings}
+    assert {ipc: s.values for ipc, s in found.items()} == {
+        1: {"iterations": 5, "lr": 1.0},
+        10: {"iterations": 5, "lr": 2.0},
+        None: {"iterations": 5, "lr": 1.0},
+    }
+    assert {(s.method, s.dataset, s.source) for s in found.values()} == {("dm", "cifar10", "A poster")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("by_ipc", "ipcs", "settings of 'dm': unknown key 'ipcs'; known: method, dataset"),
+        (", by_ipc: {1: {}, 10: {lr: 2.0}, all: {}}", "", "settings of 'dm': without by_ipc"),
+        ("source: a", "source: z", "settings of 'dm': unknown source 'z'; known: a, b"),
+        ("10: {lr: 2.0}", "10: 2.0", "settings of 'dm', ipc 10: 2.0 is not a mapping"),
+        ("10: {", "ten: {", "settings of 'dm': ipc is 'ten'; allowed: an integer from 1, or all"),
+        ("values: {iterations: 5, lr: 1.0}", "values: 5", "values is 5, of the wrong type"),
+    ],
+)
+def test_settings_are_refused(tmp_path, old, new, match):
+    path = write(tmp_path, PLAIN)
+    path.write_text(path.read_text() + SETTINGS.replace(old, new))
+    with pytest.raises(ValueError, match=match):
+        results.load(path)
+
+
+def test_settings_stand_once(tmp_path):
+    path = write(tmp_path, PLAIN)
+    path.write_text(path.read_text() + SETTINGS + SETTINGS.replace("settings:\n", "").replace("1: {}, ", ""))
+    with pytest.raises(ValueError, match=r"settings of \('dm', 'cifar10', 10\) stand twice"):
+        results.load(path)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_stated_settings_are_those_of_a_method(paper):
+    """What a file states fits the method, so that a cell can have it."""
+    for setting in results.load(ROOT / "ddlib" / "papers" / f"{paper}.yaml").settings:
+        values = dict(setting.values)
+        evaluate.Protocol(**values.pop("evaluation", {}))
+        assert type(values.pop("whitened", True)) is bool
+        built = methods.build(setting.method, ipc=setting.ipc, **values)
+        assert {name: getattr(built, name) for name in values} == values
+        assert setting.dataset in datasets.names()
 
 
 def test_a_file_is_named_as_its_paper(tmp_path):

@@ -287,7 +287,9 @@ def test_claim_of_one_above_the_whole_training_set():
 
 
 def test_claim_about_its_own_data_alone():
-    records = [row(name, 1, mean, dataset=data) for data in ("cifar10", "digits") for name, mean in (("a", 60), ("b", 50))]
+    records = [
+        row(name, 1, mean, dataset=data) for data in ("cifar10", "digits") for name, mean in (("a", 60), ("b", 50))
+    ]
     anywhere, alone = (claim(higher="a", lower="b", own_data=own) for own in (False, True))
     assert [t.where for t in results.check_claim(anywhere, records).tests] == ["cifar10, IPC 1", "digits, IPC 1"]
     assert [t.where for t in results.check_claim(alone, records).tests] == ["cifar10, IPC 1"]

@@ -82,6 +82,27 @@ def test_the_papers_own_cell_has_no_deviations_and_every_other_names_its_own():
     assert study.deviations(narrow) == ["width 32 (default: by data)"]
 
 
+def test_settings_that_the_paper_states_are_no_deviations(monkeypatch):
+    stated = {"iterations": 7, "lr_images": 2.0, "whitened": True, "evaluation": {"batch_size": 128}}
+
+    def published(paper, *, method, dataset, ipc):
+        return dict(stated) if (paper, method, dataset, ipc) == ("atom", "dm", "cifar10", 10) else {}
+
+    monkeypatch.setattr(results, "published", published)
+    row = {"method": "dm", "iterations": 7, "lr_images": 2.0, "whitened": True}
+    paper = {"dataset": "cifar10", "network": {}, "methods": {"DM": row}, "evaluation": {"batch_size": 128}}
+    one, ten = cells(ipcs=[1, 10], **paper)
+    assert study.deviations(ten) == []
+    assert study.deviations(one) == [
+        "whitened", "lr_images 2.0 (default: 1.0)", "iterations 7 (default: 20000)",
+        "evaluation batch_size 128 (default: 256)",
+    ]  # fmt: skip
+    (plain,) = cells(ipcs=[10], **paper | {"methods": {"DM": {"method": "dm", "lr_images": 2.0}}, "evaluation": {}})
+    assert study.deviations(plain) == [
+        "not whitened", "iterations 20000 (default: 7)", "evaluation batch_size 256 (default: 128)",
+    ]  # fmt: skip
+
+
 def test_a_row_may_have_seeds_of_its_own():
     rows = {"Random": {"method": "random", "seeds": [0, 5, 9]}, "DM": {"method": "dm"}}
     assert [cell.seeds for cell in cells(methods=rows)] == [(0, 5, 9), (0, 1)]
