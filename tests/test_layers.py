@@ -28,7 +28,7 @@ ALLOWED = {
     "embedding": DATA,
     "objectives": DATA,
     "unroll": DATA,
-    "trajectories": DATA | {"loop"},
+    "trajectories": DATA | {"tensors"},
     "methods": DATA | {"embedding", "objectives", "unroll", "trajectories", "settings"},
     "evaluate": DATA,
     "store": {"files"},

@@ -1,0 +1,158 @@
+"""The gradient of the unrolled inner loop: the adjoint sweep against plain automatic differentiation and closed forms."""
+
+import pytest
+import torch
+
+from ddlib import seeding, unroll
+from ddlib.augment import augment, draw
+
+SHAPE, K, N_SYN = (3, 8, 8), 4, 10
+
+
+def make_student(**more):
+    return unroll.student("convnet", shape=SHAPE, num_classes=K, width=6, depth=2, **more)
+
+
+def setting(student, steps, *, dtype=torch.float64, batch=4, strategy="color_crop_cutout_flip_scale_rotate", seed=0):
+    """A start, a goal near it, a soft-labelled set, and mini-batches that do not divide it."""
+    stream = seeding.generator(seed, "setting")
+    randn = lambda *size: torch.randn(size, generator=stream, dtype=torch.float64).to(dtype)  # noqa: E731
+    start = 0.3 * randn(student.flat.size)
+    images, labels = randn(N_SYN, *SHAPE), randn(N_SYN, K)
+    order = torch.cat([torch.randperm(N_SYN, generator=stream) for _ in range(1 + steps * batch // N_SYN)])
+    chunks = [rows for part in order.split(N_SYN) for rows in part.split(batch)][:steps]  # the last of a part is short
+    batches = []
+    for rows in chunks:
+        draws = draw(1, len(rows), size=SHAPE[1:], strategy=strategy, generator=stream)
+        batches.append(unroll.MiniBatch(rows, lambda x, draws=draws: augment(x, draws)))
+    given = {"images": images, "targets": labels.softmax(1), "lr": torch.tensor(0.05, dtype=dtype), "batches": batches}
+    return (student, start, start + 0.1 * randn(student.flat.size)), given
+
+
+def relative(found, wanted):
+    return float((found - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 50])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_the_adjoint_is_the_gradient_of_the_unrolled_loop(steps, dtype, tolerance):
+    where, given = setting(make_student(), steps, dtype=dtype)
+    assert any(len(batch.rows) < 4 for batch in given["batches"]) or steps < 3
+    wanted, found = unroll.unrolled(*where, **given), unroll.adjoint(*where, piece=3, **given)
+    for name in ("loss", "images", "targets", "lr", "end"):
+        assert relative(getattr(found, name), getattr(wanted, name)) < tolerance, name
+
+
+def test_the_gradient_agrees_with_finite_differences_in_every_argument():
+    student = make_student(activation="swish")  # smooth, so that differences converge
+    where, given = setting(student, 3)
+    found = unroll.adjoint(*where, **given)
+    for name in ("images", "targets", "lr"):
+        direction = torch.randn(given[name].shape, generator=seeding.generator(1, name), dtype=torch.float64)
+        losses = []
+        for sign in (1, -1):
+            moved = given | {name: given[name] + sign * 1e-6 * direction}
+            losses.append(unroll.adjoint(*where, **moved).loss)
+        slope = (losses[0] - losses[1]) / 2e-6
+        assert float(slope) == pytest.approx(float((getattr(found, name) * direction).sum()), rel=1e-5), name
+
+
+def test_a_softmax_before_the_loop_gives_the_gradient_of_logits():
+    where, given = setting(make_student(), 4)
+    logits = given["targets"].log().requires_grad_()
+    plain = unroll.unrolled(*where, **(given | {"targets": logits.softmax(1).detach()}))
+    targets = logits.softmax(1)
+    (found,) = torch.autograd.grad(targets, logits, unroll.adjoint(*where, **given).targets)
+    (wanted,) = torch.autograd.grad(logits.softmax(1), logits, plain.targets)
+    assert relative(found, wanted) < 1e-12
+    assert found.sum(1).abs().max() < 1e-12  # a shift of all logits changes nothing
+
+
+def test_pieces_change_sums_alone():
+    where, given = setting(make_student(), 5)
+    one, many = unroll.adjoint(*where, piece=4, **given), unroll.adjoint(*where, piece=1, **given)
+    assert relative(many.images, one.images) < 1e-12 and relative(many.lr, one.lr) < 1e-12
+
+
+def test_on_a_linear_model_the_adjoint_is_the_closed_form():
+    """With softmax replaced by a quadratic, theta_N is known: theta* - theta_N = (I - aH)^N (theta* - theta_0)."""
+    H = torch.diag(torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64))
+
+    def loss(theta, images, targets):
+        return 0.5 * theta @ H @ theta * len(images) + 0 * images.sum() + 0 * targets.sum()
+
+    student = quadratic(loss)
+    start, goal = torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    given = {
+        "images": torch.zeros(2, 1, 2, 2, dtype=torch.float64),
+        "targets": torch.zeros(2, 2, dtype=torch.float64),
+        "lr": torch.tensor(0.1, dtype=torch.float64),
+        "batches": [unroll.MiniBatch(torch.arange(2))] * 7,
+    }
+    factor = 1 - 0.1 * torch.diagonal(H)
+    found = unroll.adjoint(student, start, goal, **given)
+    torch.testing.assert_close(found.end, factor**7)
+    torch.testing.assert_close(found.loss, (factor**14).sum() / 3)
+    torch.testing.assert_close(found.lr, (-14 * torch.diagonal(H) * factor**13).sum() / 3)
+    frozen = unroll.tesla(student, start, goal, **given)  # sum_i <lambda_N, g_i>, with g_i = H factor^i
+    powers = sum(factor**i for i in range(7))
+    torch.testing.assert_close(frozen.lr, -(2 * factor**7 / 3 * torch.diagonal(H) * powers).sum())
+
+
+def quadratic(loss):
+    from torch.func import grad
+
+    def along(theta, images, targets, direction):
+        s = torch.dot(grad(loss)(theta, images, targets), direction)
+        return s, s
+
+    def pull(*told, argnums=(0, 1, 2)):
+        found, s = grad(along, argnums=argnums, has_aux=True)(*told)
+        return *found, s
+
+    return unroll.Student(None, loss, grad(loss), pull, lambda *told: pull(*told, argnums=(1, 2)), 4)
+
+
+def test_tesla_is_exact_for_one_step_and_not_beyond():
+    for steps, exact in ((1, True), (20, False)):
+        where, given = setting(make_student(), steps)
+        wanted, found = unroll.adjoint(*where, **given), unroll.tesla(*where, **given)
+        assert relative(found.loss, wanted.loss) < 1e-12
+        error = relative(found.images, wanted.images)
+        assert error < 1e-12 if exact else error > 1e-3
+
+
+def test_tesla_differentiates_each_step_through_its_own_data_alone():
+    """Written as published: expand ||theta_0 - theta* - a sum g_i||^2, theta_i held fixed within g_i."""
+    (student, start, goal), given = setting(make_student(), 6)
+    images, targets, lr = (given[name].clone().requires_grad_() for name in ("images", "targets", "lr"))
+    theta, total = start, torch.zeros_like(start)
+    for batch in given["batches"]:
+        theta = theta.detach().requires_grad_()
+        inner = student.loss(theta, batch.transform(images[batch.rows]), targets[batch.rows]) / len(batch.rows)
+        (slope,) = torch.autograd.grad(inner, theta, create_graph=True)
+        total, theta = total + slope, theta - lr.detach() * slope.detach()
+    loss = (start - goal - lr * total).square().sum() / (start - goal).square().sum()
+    found = unroll.tesla(student, start, goal, **given)
+    for name, wanted in zip(("images", "targets", "lr"), torch.autograd.grad(loss, (images, targets, lr)), strict=True):
+        assert relative(getattr(found, name), wanted) < 1e-10, name
+
+
+def test_networks_with_running_statistics_are_refused():
+    with pytest.raises(ValueError, match="running statistics.*take norm 'instance'"):
+        unroll.student("convnet", shape=SHAPE, num_classes=K, norm="batch")
+
+
+def test_one_kind_of_student_is_one_object():
+    assert make_student() is make_student()
+    assert make_student() is not make_student(precision="bfloat16")
+
+
+def test_bfloat16_keeps_the_direction_of_the_gradient():
+    student, half = make_student(), make_student(precision="bfloat16")
+    (_, start, goal), given = setting(student, 5, dtype=torch.float32)
+    wanted, found = (unroll.adjoint(s, start, goal, **given) for s in (student, half))
+    for name in ("images", "targets"):
+        cosine = torch.cosine_similarity(getattr(found, name).flatten(), getattr(wanted, name).flatten(), dim=0)
+        assert cosine > 0.99, name
+    assert found.images.dtype == torch.float32
