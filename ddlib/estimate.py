@@ -110,7 +110,7 @@ def distillation(cell: Cell, train: ImageSet) -> Estimate:
 
 def evaluation(cell: Cell, train: ImageSet, test: ImageSet) -> Estimate:
     """What the evaluation of one seed of the cell takes, on the device of `test`."""
-    protocol, count = cell.protocol, cell.ipc * train.num_classes
+    protocol, count = cell.protocol, _count(cell, train)
     kind = _kind(f"evaluation with {count} images", asdict(protocol), test)
     batch = min(count, protocol.batch_size)
     together = min(protocol.num_networks, _together(cell, batch, test))
@@ -118,6 +118,11 @@ def evaluation(cell: Cell, train: ImageSet, test: ImageSet) -> Estimate:
     groups = math.ceil(protocol.num_networks / together)
     seconds = groups * pace.times((protocol.epochs + 1) * count / batch)
     return _estimate(kind, pace, seconds, trainings=protocol.num_networks)
+
+
+def _count(cell: Cell, train: ImageSet) -> int:
+    """Images of the cell's set."""
+    return len(train) if cell.ipc is None else cell.ipc * train.num_classes
 
 
 def _kind(name: str, settings: Mapping[str, Any], images: ImageSet) -> str:
@@ -149,13 +154,14 @@ def _distilling(method: methods.Method, train: ImageSet) -> Pace:
         needs = {name: b.finish(b.start(images, {}, b.seed)) for name, b in method.needs.items()}
         return _probe(method, lambda: method.start(images, needs, 0), lambda s: _keep(method, s), images)
 
-    return _on_all(on, train, most=max(method.ipc, getattr(method, "batch_real", 0))) if method.needs else on(train)
+    most = max(getattr(method, name, 0) for name in ("ipc", "batch_real"))
+    return _on_all(on, train, most=most) if method.needs else on(train)
 
 
 def _evaluating(cell: Cell, train: ImageSet, test: ImageSet, together: int) -> Pace:
     """Epochs of one mini-batch of real images, in the first networks that are trained together."""
-    count = min(cell.ipc * train.num_classes, cell.protocol.batch_size)
-    shown, sample = _shown(cell, train, count), _sample(test)
+    count = min(_count(cell, train), cell.protocol.batch_size)
+    shown, sample = _shown(train, count), _sample(test)
 
     def course(epochs: int) -> Pace:
         protocol, ticks = replace(cell.protocol, epochs=epochs), [_now(test.device)]
@@ -172,13 +178,13 @@ def _evaluating(cell: Cell, train: ImageSet, test: ImageSet, together: int) -> P
     return replace(warm, first=max(0.0, cold.before - warm.before) + max(0.0, cold.step - warm.step))
 
 
-def _shown(cell: Cell, train: ImageSet, count: int) -> synthetic.SyntheticSet:
-    """The first `count` images of a random choice, class by class in turn."""
-    chosen = methods.build("random", ipc=cell.ipc)
+def _shown(train: ImageSet, count: int) -> synthetic.SyntheticSet:
+    """`count` images of a random choice, class by class in turn."""
+    chosen = methods.build("random", ipc=math.ceil(count / train.num_classes))
     state = chosen.start(train, {}, 0)
     chosen.step(state)
     full = chosen.finish(state)
-    rows = torch.arange(len(full)).view(-1, cell.ipc).T.flatten()[:count].to(train.device)
+    rows = torch.arange(len(full)).view(-1, chosen.ipc).T.flatten()[:count].to(train.device)
     return replace(full, images=full.images[rows], labels=full.labels[rows])
 
 

@@ -14,8 +14,8 @@ def identity(cell: Cell) -> str:
 
 
 def describe(cell: Cell) -> str:
-    """Row, data and images per class, for people."""
-    return f"{cell.label}, {cell.dataset}, IPC {cell.ipc}"
+    """Row, data, images per class and, of several, the network, for people."""
+    return str(cell)
 
 
 def cells_of(run: Run) -> dict[str, Cell]:

@@ -70,7 +70,7 @@ class Row:
         return _totals([self], once=False)
 
     def __str__(self) -> str:
-        return f"{self.missing.cell.label} at IPC {self.missing.cell.ipc} on {self.missing.cell.dataset}"
+        return _named(self.missing.cell)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,9 @@ def table(plan: Plan) -> str:
     for row in plan.rows:
         cell, found = row.missing.cell, row.totals
         cost = (str(found.trainings), duration(found.seconds), size(found.memory), size(found.disk))
-        lines.append((cell.label, str(cell.ipc), _in_store(row.missing), *(cost if row.pieces else "----")))
+        label = f"{cell.label}, {cell.tested_on}" if cell.tested_on else cell.label
+        ipc = "all" if cell.ipc is None else str(cell.ipc)
+        lines.append((label, ipc, _in_store(row.missing), *(cost if row.pieces else "----")))
     if plan.totals.seconds:
         lines.append(("once: data, first steps", "", "", "", duration(plan.once), "", ""))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -181,6 +183,11 @@ def size(count: float) -> str:
     return f"{count / length:.1f} {unit}"
 
 
+def _named(cell: Cell) -> str:
+    on = f", tested on {cell.tested_on}" if cell.tested_on else ""
+    return f"{cell.label} at {cell.amount} on {cell.dataset}{on}"
+
+
 def _reading(cell: Cell, device: str, whitened: bool) -> str:
     return f"{'whitening' if whitened else 'reading'} {cell.dataset} for {device}"
 
@@ -197,7 +204,7 @@ def _row(missing: Missing, device: str) -> Row:
         pieces = {path: _left(piece, missing.left.get(path, 1.0)) for path, piece in pieces.items()}
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{cell.label!r} at IPC {cell.ipc} cannot be estimated on {device}: {reason}") from error
+        raise ValueError(f"{cell.label!r} at {cell.amount} cannot be estimated on {device}: {reason}") from error
     once = {piece.kind: Estimate(piece.kind, piece.first) for piece in pieces.values()}
     reading = {_reading(cell, device, whitened) for whitened in (False, cell.whitened)}
     return Row(missing, pieces, once | {kind: _READING[kind] for kind in reading & _READING.keys()})

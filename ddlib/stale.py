@@ -104,7 +104,9 @@ def _of_cells(records: Sequence[Record], now: Sequence[Cell]) -> Iterator[str]:
 
 
 def _place(cell: Cell | Record) -> str:
-    return f"{cell.label} at IPC {'all' if cell.ipc is None else cell.ipc}"
+    tested_on = cell.tested_on if isinstance(cell, Cell) else cell.cell.get("tested_on")
+    on = f" on {tested_on}" if tested_on else ""
+    return f"{cell.label} at IPC {'all' if cell.ipc is None else cell.ipc}{on}"
 
 
 @dataclass(frozen=True)

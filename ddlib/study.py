@@ -99,6 +99,7 @@ def _not_run(cell: Cell, workplace: Workplace) -> Record:
 def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: dict[str, Any]) -> Record:
     data = work.fingerprint_of(cell, "train")
     where = {"table": cell.table, "method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    where |= {"network": cell.tested_on} if cell.tested_on else {}
     return Record.of(
         accuracies,
         label=cell.label,

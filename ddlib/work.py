@@ -37,7 +37,7 @@ def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
 
     return Piece(
         folder=_folder(cell, seed, workplace),
-        name=f"{cell.label}, {cell.dataset}, IPC {cell.ipc}, seed {seed}",
+        name=f"{cell.set_name}, seed {seed}",
         product="synthetic.safetensors",
         job=cell.method,
         start=start,
@@ -71,7 +71,7 @@ def evaluation(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
             return files.read_json(path)
     except Damaged:
         pass  # looked at again, and put aside, by whoever holds the lock
-    with locked(path.with_name(f".{path.stem}.lock"), f"evaluation of {cell.label}, IPC {cell.ipc}, seed {seed}"):
+    with locked(path.with_name(f".{path.stem}.lock"), f"evaluation of {cell}, seed {seed}"):
         return _evaluate(cell, seed, workplace, _mended(path))
 
 
@@ -90,7 +90,7 @@ def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any])
     shown, test = synthetic_set(cell, seed, workplace), test_set(cell, workplace)
     seal = read_seal(path.with_name("synthetic.safetensors"))
     kept = kept if kept.get("of") == seal else {"of": seal}  # what judged another set says nothing of this one
-    name = f"{cell.label}, {cell.dataset}, IPC {cell.ipc}, seed {seed}: evaluation"
+    name = f"{cell}, seed {seed}: evaluation"
     for group in evaluate.groups(shown, test, cell.protocol):
         group = tuple(network for network in group if network not in kept.get("networks", ()))
         if not group:
@@ -211,7 +211,7 @@ def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
 
 def _folder(cell: Cell, seed: int, workplace: Workplace) -> Path:
     """Named by the method's settings and version, the data's fingerprint and the seed; the evaluation counts not."""
-    content = {k: v for k, v in cell.settings().items() if k not in ("protocol", "seeds")}
+    content = {k: v for k, v in cell.settings().items() if k not in ("protocol", "tested_on", "seeds")}
     needs = {name: _identity(builder) for name, builder in cell.method.needs.items()}
     content |= {"needs": needs, "data": fingerprint_of(cell, "train"), "seed": seed, "code": VERSION}
     return workplace.folder / "distilled" / store.key(content)

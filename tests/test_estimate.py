@@ -213,8 +213,23 @@ def test_real_work_has_its_sizes(train):
 
 @pytest.mark.parametrize("name", methods.discover())
 def test_every_method_can_be_estimated(name, train):
-    small = {"width": 8, "depth": 2, "batch_real": 4, "epochs": 1, "restarts": 2, "iterations": 2}
+    small = {"ipc": 1, "width": 8, "depth": 2, "batch_real": 4, "epochs": 1, "restarts": 2, "iterations": 2}
     known = methods.hyperparameters(methods.find(name))
-    method = methods.build(name, ipc=1, **{key: value for key, value in small.items() if key in known})
+    method = methods.build(name, **{key: value for key, value in small.items() if key in known})
     found = estimate.distillation(cell(method), train)
     assert found.seconds > 0 and found.disk > 10 * 16 * 16 * 4
+
+
+def test_the_whole_set_counts_with_all_its_images(clock, train, monkeypatch):
+    test = datasets.load("digits", "test")
+    seen = []
+
+    def evaluated(shown, test, protocol, *, on_epoch, **_):
+        seen.append(len(shown))
+        for done in range(protocol.epochs + 1):
+            clock.spend(1.0)
+            on_epoch(done, 0)
+
+    monkeypatch.setattr(evaluate, "evaluate", evaluated)
+    found = estimate.evaluation(cell(methods.build("whole"), epochs=9, num_networks=1), train, test)
+    assert set(seen) == {256} and found.seconds == pytest.approx(10 * len(train) / 256)

@@ -244,6 +244,13 @@ def test_soft_labels_of_certainty_are_hard_labels():
     assert ours.train_losses == pytest.approx(theirs.train_losses, rel=1e-5)
 
 
+def test_a_learning_rate_of_the_sets_own_takes_the_place_of_the_protocols():
+    learnt = evaluate(make_synthetic(learning_rate=0.05), make_test(), SMALL, seed=0)
+    told = evaluate(make_synthetic(), make_test(), replace(SMALL, lr=0.05), seed=0)
+    assert (learnt.train_losses, learnt.accuracies) == (told.train_losses, told.accuracies)
+    assert learnt.train_losses != evaluate(make_synthetic(), make_test(), SMALL, seed=0).train_losses
+
+
 def test_augmentation_is_that_of_the_set_or_none():
     none = evaluate(make_synthetic(strategy="none"), make_test(), SMALL, seed=0)
     off = evaluate(make_synthetic(), make_test(), replace(SMALL, augmentation=False), seed=0)

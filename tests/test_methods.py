@@ -19,12 +19,13 @@ SMALL = {
     "epochs": 1,
 }
 NAMES = list(methods.discover())
+SIZED = [name for name in NAMES if "ipc" in methods.hyperparameters(methods.find(name))]
 
 
 def small(name, ipc=2, **more):
     """The method at a size that runs in a moment, with whichever of the small settings it has."""
     fields = methods.hyperparameters(methods.find(name))
-    return methods.build(name, ipc=ipc, **{k: v for k, v in (SMALL | more).items() if k in fields})
+    return methods.build(name, **{k: v for k, v in (SMALL | {"ipc": ipc} | more).items() if k in fields})
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def made(train):
 
 
 def test_the_methods_of_the_first_paper_are_found():
-    assert {"atom", "datadam", "dc", "dm", "dsa", "herding", "k_center", "random"} <= set(NAMES)
+    assert {"atom", "datadam", "dc", "dm", "dsa", "herding", "k_center", "random", "whole"} <= set(NAMES)
 
 
 class Cut:
@@ -105,8 +106,9 @@ class TestContract:
         method = small(name)
         outcome = loop.run(method, method.start(train, made, 0), every=1)
         product = outcome.product
-        assert product.images.shape == (20, *train.shape) and torch.isfinite(product.images).all()
-        assert torch.equal(product.labels, torch.arange(10).repeat_interleave(2))
+        labels = torch.arange(10).repeat_interleave(2) if name in SIZED else train.labels
+        assert product.images.shape == (len(labels), *train.shape) and torch.isfinite(product.images).all()
+        assert torch.equal(product.labels, labels)
         assert product.class_names == train.class_names and not product.images.requires_grad
 
     def test_one_seed_gives_one_result_and_leaves_the_global_state_alone(self, name, train, made):
@@ -121,10 +123,21 @@ class TestContract:
         whole = loop.run(method, method.start(train, made, 0)).product
         assert torch.equal(cut_and_resumed(method, train, made, tmp_path).images, whole.images)
 
-    @pytest.mark.parametrize("ipc", [0, 31])
-    def test_it_refuses_a_set_that_the_classes_cannot_give(self, name, ipc, train, made):
-        with pytest.raises(ValueError, match=rf"ipc={ipc}"):
-            small(name, ipc=ipc).start(train, made, 0)
+
+@pytest.mark.parametrize("ipc", [0, 31])
+@pytest.mark.parametrize("name", SIZED)
+def test_a_set_that_the_classes_cannot_give_is_refused(name, ipc, train, made):
+    with pytest.raises(ValueError, match=rf"ipc={ipc}"):
+        small(name, ipc=ipc).start(train, made, 0)
+
+
+def test_the_whole_set_is_the_real_images_and_takes_no_number_of_them(train):
+    whole = methods.build("whole")
+    product = loop.run(whole, whole.start(train, {}, 3)).product
+    assert torch.equal(product.images, train.take(range(len(train)))) and torch.equal(product.labels, train.labels)
+    assert product.provenance == {"method": "whole", "seed": 3, "dataset": "digits"}
+    with pytest.raises(ValueError, match="unknown setting 'ipc' of method 'whole'"):
+        methods.build("whole", ipc=1)
 
 
 @pytest.mark.parametrize("name", ["random", "dm", "dsa", "dc"])

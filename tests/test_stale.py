@@ -233,3 +233,12 @@ def test_a_figure_that_says_nothing_is_named(repository):
 def test_the_committed_products_can_be_judged(monkeypatch):
     monkeypatch.setattr(stale, "OUTPUT", ROOT)
     assert stale.files() and all((ROOT / finding.path).is_file() for finding in stale.findings())
+
+
+def test_cells_of_one_row_are_told_apart_by_the_network_tested_on(repository):
+    told = {"num_networks": 1, "epochs": 2, "networks": {"mlp": {"network": "mlp"}}}
+    ask(repository, evaluation=told)
+    keep(repository, [record(cell) for cell in notebooks.cells("atom/accuracy", "quick")])
+    assert reasons() == []
+    ask(repository, evaluation=told | {"networks": told["networks"] | {"deep": {"network": "convnet", "depth": 2}}})
+    assert "cells not computed: Random at IPC 1 on deep, DM at IPC 1 on deep" in reasons()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from papermill.translators import PythonTranslator
 
-from ddlib import codeprint, datasets, locks, pieces, results, store, study, synthetic, work
+from ddlib import codeprint, datasets, locks, methods, pieces, planning, report, results, store, study, synthetic, work
 from ddlib.settings import settings
 
 CHOSEN = {
@@ -60,6 +60,83 @@ def test_a_method_is_evaluated_with_the_norm_it_was_distilled_with():
 def test_another_evaluation_network_keeps_its_own_options():
     evaluation = {"network": "mlp", "options": {"width": 16}}
     assert {str(cell.protocol.options) for cell in cells(evaluation=evaluation)} == {"{'width': 16}"}
+
+
+NETWORKS = {"ConvNet": {"network": "convnet"}, "wide": {"network": "convnet", "norm": "batch", "width": 9},
+            "MLP": {"network": "mlp", "width": 16}}  # fmt: skip
+
+
+def test_a_row_has_a_cell_for_each_network_it_is_tested_on():
+    rows = {"Random": {"method": "random"}, "DM": {"method": "dm"}}
+    found = cells(methods=rows, evaluation={"epochs": 2, "networks": NETWORKS})
+    assert [(cell.label, cell.tested_on) for cell in found] == [(r, n) for r in rows for n in NETWORKS]
+    assert [str(cell) for cell in found[:2]] == [f"Random, digits, IPC 1, tested on {n}" for n in ("ConvNet", "wide")]
+    plain, wide, mlp = (cell.protocol for cell in found[:3])
+    assert (plain.network, plain.options) == ("convnet", {"norm": "instance", "width": 8, "depth": 2})
+    assert (wide.network, wide.options) == ("convnet", {"norm": "batch", "width": 9, "depth": 2})
+    assert (mlp.network, mlp.options, mlp.epochs) == ("mlp", {"width": 16}, 2)
+    assert [cell.settings()["tested_on"] for cell in found[:3]] == list(NETWORKS)
+    assert "tested_on" not in cells()[0].settings() and str(cells()[0]) == "Random, digits, IPC 1"
+
+
+def test_a_set_is_distilled_once_for_all_networks(workplace, monkeypatch):
+    rows, told = {"Random": {"method": "random"}}, {"num_networks": 2, "epochs": 1}
+    study.run(cells(methods=rows, evaluation=told), workplace)
+    monkeypatch.setattr(pieces.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
+    records = study.run(cells(methods=rows, evaluation=told | {"networks": NETWORKS}), workplace)
+    assert [record.network for record in records] == list(NETWORKS) and all(record.n == 4 for record in records)
+    assert results.pick(records, "Random", 1, network="MLP") is records[2]
+    with pytest.raises(ValueError, match=r"label='Random', ipc=1, network='mlp': 0 records"):
+        results.pick(records, "Random", 1, network="mlp")
+    with pytest.raises(ValueError, match="3 records; exactly one"):
+        results.pick(records, "Random", 1)
+
+
+def test_the_network_that_a_table_names_is_no_deviation_and_the_width_of_a_convnet_is():
+    paper = {"dataset": "cifar10", "evaluation": {"networks": NETWORKS}, "methods": {"Random": {"method": "random"}}}
+    wide = ["evaluation width 9 (default: by data)"]
+    assert [study.deviations(cell) for cell in cells(**paper, network={})] == [[], wide, []]
+    narrow = ["evaluation width 8 (default: by data)"]
+    assert [study.deviations(cell) for cell in cells(**paper, network={"width": 8})] == [narrow, wide, []]
+
+
+def test_a_record_stands_beside_what_the_paper_reports_for_its_network(workplace, monkeypatch):
+    asked = []
+    monkeypatch.setattr(results, "find", lambda _, **where: asked.append(where.get("network")))
+    told = {"num_networks": 1, "epochs": 1}
+    rows = {"Random": {"method": "random"}}
+    study.run(cells(methods=rows, evaluation=told), workplace)
+    study.run(cells(methods=rows, evaluation=told | {"networks": {"alexnet": {"network": "mlp"}}}), workplace)
+    assert asked == [None, "alexnet"]
+
+
+def test_a_row_may_have_an_evaluation_of_its_own():
+    rows = {"Random": {"method": "random", "evaluation": {"batch_size": 128, "epochs": 7}}, "DM": {"method": "dm"}}
+    random, dm = (cell.protocol for cell in cells(methods=rows))
+    assert (random.batch_size, random.epochs, random.num_networks) == (128, 7, 2)
+    assert (dm.batch_size, dm.epochs, dm.num_networks) == (256, 2, 2)
+
+
+def test_the_evaluation_of_a_methods_own_paper_is_no_deviation(monkeypatch):
+    monkeypatch.setattr(methods.find("dm"), "evaluation", {"batch_size": 128}, raising=False)
+    paper = {"dataset": "cifar10", "network": {}, "evaluation": {}}
+    rows = {"DM": {"method": "dm"}, "as published": {"method": "dm", "evaluation": {"batch_size": 128}}}
+    found = [study.deviations(cell) for cell in cells(**paper, methods=rows)]
+    assert found == [["evaluation batch_size 256 (default: 128)"], []]
+
+
+def test_the_whole_set_has_one_cell_whatever_the_numbers_of_images(workplace):
+    rows = {"whole set": {"method": "whole", "seeds": [0]}, "Random": {"method": "random"}}
+    found = cells(ipcs=[1, 2], methods=rows, evaluation={"num_networks": 1, "epochs": 1})
+    assert [(cell.label, cell.ipc) for cell in found] == [("Random", 1), ("Random", 2), ("whole set", None)]
+    whole = found[-1]
+    assert str(whole) == "whole set, digits, all images" and study.deviations(whole)[0] == "digits instead of cifar10"
+    assert "whole set  " in planning.table(study.plan([whole], workplace))
+    (record,) = study.run([whole], workplace)
+    images = len(datasets.load("digits", "train"))
+    assert record.cost["images_shown"] == images and record.ipc is None
+    assert results.pick([record], "whole set", None) is record
+    assert "\nwhole set  all" in str(report.table([record]))
 
 
 def test_a_cell_is_whitened_where_its_paper_does_it_unless_told():
@@ -136,9 +213,18 @@ def test_a_row_may_stand_at_some_numbers_of_images_alone():
     ]  # fmt: skip
 
 
+def test_what_differs_by_images_per_class_may_be_the_evaluation_and_the_seeds():
+    row = {"method": "dm", "by_ipc": {10: {"evaluation": {"batch_size": 128}, "seeds": [4]}}}
+    one, ten, whole = cells(ipcs=[1, 10], methods={"DM": row, "All": {"method": "whole"}})
+    assert (one.protocol.batch_size, one.seeds) == (256, (0, 1))
+    assert (ten.protocol.batch_size, ten.seeds) == (128, (4,))
+    assert (whole.label, whole.ipc) == ("All", None)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"methods": {"All": {"method": "whole", "ipcs": [1]}}}, r"unknown setting 'ipcs' of method 'whole'"),
         ({"methods": {"DM": {"method": "dm", "by_ipc": {2: {}}}}}, r"by_ipc of 'DM' speaks of 2; allowed: 1, its ipcs"),
         (
             {"methods": {"DM": {"method": "dm", "ipcs": [1, 10], "by_ipc": {"one": {}}}}},
@@ -165,6 +251,24 @@ def test_a_row_may_stand_at_some_numbers_of_images_alone():
         ),
         ({"network": {"width": "8"}}, r"width of network='8' is text"),
         ({"network": {"widht": 8}}, r"unknown setting 'widht' of network"),
+        (
+            {"methods": {"DM": {"method": "dm", "evaluation": {"epoch": 3}}}},
+            r"unknown setting 'epoch' of the evaluation \(did you mean 'epochs'\?\)",
+        ),
+        ({"methods": {"DM": {"method": "dm", "evaluation": 3}}}, r"evaluation of 'DM'=3 is int; it must be dict"),
+        ({"methods": {"Whole": {"method": "whole", "ipc": 1}}}, r"unknown setting 'ipc' of method 'whole'"),
+        ({"evaluation": {"networks": {}}}, r"networks of the evaluation={}; it must not be empty"),
+        ({"evaluation": {"networks": {"a": "mlp"}}}, r"networks\['a'\]='mlp'; it must be a mapping"),
+        ({"evaluation": {"networks": {"a": {"norm": "batch"}}}}, r"networks\['a'\]={'norm': 'batch'}; it must be"),
+        ({"evaluation": {"networks": {"a": {"network": "vgg"}}}}, r"unknown network 'vgg'; known: convnet"),
+        (
+            {"evaluation": {"networks": {"a": {"network": "mlp", "nrm": 1}}}},
+            r"unknown option 'nrm' of networks\['a'\]; known: width",
+        ),
+        (
+            {"evaluation": {"network": "mlp", "networks": {"a": {"network": "mlp"}}}},
+            r"the evaluation says networks and network; say one",
+        ),
         ({"methods": {"DM": "dm"}}, r"methods\['DM'\]='dm'; it must be a mapping"),
     ],
 )

@@ -30,7 +30,8 @@ def _cell(told: argparse.Namespace) -> int:
             print(f"{name}  {state:<12}  {text}")
         return 0
     record = jobs.compute(runs[0], told.cell, told.gpus)
-    print(f"{record.label}, {record.dataset}, IPC {record.ipc}: {_reached(record)}")
+    amount = "all images" if record.ipc is None else f"IPC {record.ipc}"
+    print(f"{record.label}, {record.dataset}, {amount}: {_reached(record)}")
     return 0
 
 

@@ -9,7 +9,7 @@ Test images steer nothing: each network is tested once, after its last epoch.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -55,8 +55,9 @@ def evaluate(
 ) -> Evaluation:
     """Train fresh networks on `synthetic` by `protocol`, and test each once on `test`.
 
-    Hard labels are trained with cross-entropy, soft ones with cross-entropy against their softmax.  Networks with
-    batch norm are tested with their running statistics.
+    Hard labels are trained with cross-entropy, soft ones with cross-entropy against their softmax.  A set that has a
+    learning rate of its own is trained with that one, in place of the protocol's.  Networks with batch norm are
+    tested with their running statistics.
 
     Args:
         synthetic: what to train on; moved to the device of `test`.
@@ -80,6 +81,7 @@ def evaluate(
     _check_fit(synthetic, test)
     learner = training.learner(protocol, test.shape, test.num_classes)
     synthetic = synthetic.to(test.device)
+    protocol = replace(protocol, lr=synthetic.learning_rate or protocol.lr)
     begin = time.perf_counter()
     size = training.at_once(protocol, learner, len(synthetic), test.device)
     accuracies, losses = [], []

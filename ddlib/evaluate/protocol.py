@@ -26,7 +26,7 @@ class Protocol:
         num_networks: how many networks are trained, each from its own initial weights.
         epochs: E, at least 1.
         batch_size: images a mini-batch, at least 1; the last of an epoch is smaller where it does not go up.
-        lr: learning rate, > 0.
+        lr: learning rate, > 0, of sets that have none of their own.
         momentum: in [0, 1).
         weight_decay: >= 0.
         augmentation: DSA with the strategy of the synthetic set, or none.

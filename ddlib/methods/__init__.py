@@ -10,8 +10,10 @@ setting as defaults.  It has three verbs:
 
 Besides its hyper-parameters it states `name`, `version` (raised when its numbers change), `iterations` (how many steps
 it takes), `needs` (name -> builder of an artefact made beforehand, itself with start, step and finish) and `whitened`
-(the data sets that its paper ZCA-whitens).  It does no I/O, sees no test data, and draws from named streams of the
-seed alone.  A new module in this package is found by its dataclass; no list has to be edited.
+(the data sets that its paper ZCA-whitens), and, where its paper's evaluation is not the one protocol, `evaluation` (the
+settings that differ).  One without the hyper-parameter `ipc` takes the whole training set.  It does no I/O, sees no
+test data, and draws from named streams of the seed alone.  A new module in this package is found by its dataclass; no
+list has to be edited.
 """
 
 import dataclasses
@@ -31,7 +33,6 @@ class Method(Protocol):
 
     name: str
     version: int
-    ipc: int
     iterations: int
     whitened: tuple[str, ...]
 
@@ -72,7 +73,7 @@ def find(name: str) -> type:
 
 
 def hyperparameters(kind: type) -> tuple[str, ...]:
-    """Names of the hyper-parameters of a method's dataclass, `ipc` among them."""
+    """Names of the hyper-parameters of a method's dataclass, `ipc` among them where it has it."""
     return tuple(field.name for field in dataclasses.fields(kind))
 
 

@@ -98,7 +98,9 @@ class Record:
 
     @property
     def network(self) -> str:
-        """The evaluation network: `cell["protocol"]["network"]`, a ConvNet where the cell names none."""
+        """The network tested on: the cell's "tested_on", else its protocol's network, a ConvNet where it names none."""
+        if self.cell.get("tested_on"):
+            return self.cell["tested_on"]
         protocol = self.cell.get("protocol")
         return protocol.get("network", "convnet") if isinstance(protocol, dict) else "convnet"
 
@@ -164,15 +166,19 @@ def _plain(name: str, value: Any) -> dict[str, Any]:
         raise ValueError(f"{name} is not plain JSON: {error}") from error
 
 
-def pick(records: Sequence[Record], label: str, ipc: int) -> Record:
-    """The one record of the row `label` at `ipc` images per class.
+def pick(records: Sequence[Record], label: str, ipc: int | None, *, network: str | None = None) -> Record:
+    """The one record of the row `label` at `ipc` images per class (None: the whole training set).
+
+    Args:
+        network: tested on; None: whichever.
 
     Raises:
         ValueError: there is none, or more than one.
     """
-    found = [record for record in records if (record.label, record.ipc) == (label, ipc)]
+    found = [r for r in records if (r.label, r.ipc) == (label, ipc) and network in (None, r.network)]
     if len(found) != 1:
-        raise ValueError(f"label={label!r}, ipc={ipc!r}: {len(found)} records; exactly one was expected")
+        on = "" if network is None else f", network={network!r}"
+        raise ValueError(f"label={label!r}, ipc={ipc!r}{on}: {len(found)} records; exactly one was expected")
     return found[0]
 
 
