@@ -221,7 +221,7 @@ def deviations(cell: Cell) -> list[str]:
     if cell.whitened != whitened:
         found.append("whitened" if cell.whitened else "not whitened")
     given = {} if cell.ipc is None else {"ipc": cell.ipc}
-    found += _differences("", asdict(cell.method), asdict(type(cell.method)(**given, **stated)))
+    found += _differences("", asdict(cell.method), asdict(type(cell.method)(**given)) | stated)
     options = {"norm": getattr(cell.method, "norm", "instance")}
     ours, paper = asdict(cell.protocol), asdict(protocol)
     own = {key: value for key, value in ours.pop("options").items() if key not in asdict(cell.method)}
