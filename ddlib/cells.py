@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from ddlib import datasets, methods, models, store
+from ddlib import datasets, methods, models, results, store
 from ddlib.evaluate import Protocol
 from ddlib.methods import Method
 from ddlib.settings import PARAMETERS, Parameter, checked, fill
 
-SPEED = ("precision", "compiled", "at_once", "num_networks")
-"""Settings that change how fast or how often, not what: a cell that differs in them alone is the paper's cell."""
+SPEED = ("precision", "compiled", "at_once", "num_networks", "shard", "kept_epochs")
+"""Settings that change how fast, how often or in what parts, not what: a cell that differs in them alone is the
+paper's cell."""
 
 ROW = ("method", "whitened", "seeds", "evaluation")
 """What a row may say besides its method's hyper-parameters."""
@@ -95,6 +96,8 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     "whitened" (default: as the method's paper does on that data set), "seeds" (default: those of all rows) and
     "evaluation" (settings that replace those of `chosen.evaluation` for this row).  A row whose method has no `ipc`
     has one cell, after all others.
+    A row may have "ipcs", where it stands at these alone, and "by_ipc": what differs at some of its numbers of images,
+    {10: {"lr_images": 1000.0, "whitened": False}, ...}, laid over the row there.
     `chosen.network` holds width and depth of the network for matching and evaluation alike.
     `chosen.evaluation` holds settings of `Protocol`, or in place of its `network` and `options` a mapping `networks`:
     name -> {"network": of `ddlib.models`, options ...}.  A row then has a cell for each of them, `tested_on` its name.
@@ -112,13 +115,32 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
             raise ValueError(f"unknown setting {name!r} of network; known: {', '.join(NETWORK)}")
         checked(f"{name} of network", value, Parameter(int, low=1))
     where = {"paper": paper, "table": table, "parameters": fingerprint(chosen)}
+    rows = {label: _by_ipc(chosen, label, row) for label, row in chosen.methods.items()}
     return [
         cell
         for ipc in (*chosen.ipcs, None)
-        for label, row in chosen.methods.items()
-        if (ipc is not None) == ("ipc" in methods.hyperparameters(_kind(label, row)))
-        for cell in _cells(chosen, label, row, ipc, where)
+        for label, at in rows.items()
+        if ipc in at
+        for cell in _cells(chosen, label, at[ipc], ipc, where)
     ]
+
+
+def _by_ipc(chosen: SimpleNamespace, label: str, row: Mapping[str, Any]) -> dict[int | None, Mapping[str, Any]]:
+    """The row as it is at each number of images per class at which it stands; None where its method has no `ipc`.
+
+    papermill hands the keys of a mapping on as text, so that 10 and "10" are one.
+    """
+    if "ipc" not in methods.hyperparameters(_kind(label, row)):
+        return {None: row}
+    ipcs = checked(f"ipcs of {label!r}", row.get("ipcs", chosen.ipcs), PARAMETERS["ipcs"])
+    common = {key: value for key, value in row.items() if key not in ("ipcs", "by_ipc")}
+    differing = checked(f"by_ipc of {label!r}", row.get("by_ipc", {}), Parameter(dict))
+    for ipc, settings in differing.items():
+        if str(ipc) not in map(str, ipcs):
+            raise ValueError(f"by_ipc of {label!r} speaks of {ipc!r}; allowed: {', '.join(map(str, ipcs))}, its ipcs")
+        checked(f"by_ipc of {label!r} at {ipc}", settings, Parameter(dict))
+    told = {str(ipc): settings for ipc, settings in differing.items()}
+    return {ipc: common | told.get(str(ipc), {}) for ipc in ipcs}
 
 
 def _kind(label: str, row: Mapping[str, Any]) -> type:
@@ -185,17 +207,23 @@ def _checked_networks(networks: Any) -> Mapping[str, Mapping[str, Any]]:
 
 
 def deviations(cell: Cell) -> list[str]:
-    """In what a cell differs from its paper's setting, one short phrase each; empty if it is the paper's cell."""
+    """In what a cell differs from its paper's setting, one short phrase each; empty if it is the paper's cell.
+
+    The paper's setting is what its file states for the cell, and the method's and the protocol's defaults for the rest.
+    """
+    place = {"method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    stated = results.published(cell.paper, **place)
+    whitened = stated.pop("whitened", cell.reference_dataset in cell.method.whitened)
+    protocol = Protocol(**(getattr(cell.method, "evaluation", {}) | stated.pop("evaluation", {})))
     found = []
     if cell.dataset != cell.reference_dataset:
         found.append(f"{cell.dataset} instead of {cell.reference_dataset}")
-    if cell.whitened != (cell.reference_dataset in cell.method.whitened):
+    if cell.whitened != whitened:
         found.append("whitened" if cell.whitened else "not whitened")
     given = {} if cell.ipc is None else {"ipc": cell.ipc}
-    found += _differences("", asdict(cell.method), asdict(type(cell.method)(**given)))
+    found += _differences("", asdict(cell.method), asdict(type(cell.method)(**given)) | stated)
     options = {"norm": getattr(cell.method, "norm", "instance")}
-    ours = asdict(cell.protocol)
-    paper = asdict(Protocol(**getattr(cell.method, "evaluation", {})))
+    ours, paper = asdict(cell.protocol), asdict(protocol)
     own = {key: value for key, value in ours.pop("options").items() if key not in asdict(cell.method)}
     paper.pop("options")
     if cell.tested_on:  # what the name stands for is no deviation; how wide the notebook makes its ConvNets may be

@@ -2,6 +2,10 @@
 
 A notebook is read, never run: its parameters are the literals of the cell tagged `parameters`, with the profile's file
 laid over them as papermill does, and its cells are what its calls `study.cells(settings, paper=..., table=...)` give.
+
+A notebook may have several parameter files at one profile, as for another data set: `accuracy.cifar100.paper.yaml`
+beside `accuracy.paper.yaml`.  It then goes by the name `paper/accuracy.cifar100`, and its `profile` is
+`cifar100.paper`, from which the names of its results and figures follow.
 """
 
 import ast
@@ -31,11 +35,19 @@ def names() -> tuple[str, ...]:
     return tuple(found)
 
 
+def variants(name: str, profile: str) -> tuple[str, ...]:
+    """The names under which a notebook goes with the profile's further parameter files, sorted."""
+    ending = f".{profile}.yaml"
+    files = (ROOT / "params").glob(f"{name}.*{ending}")
+    return tuple(sorted(f"{path.parent.name}/{path.name.removesuffix(ending)}" for path in files))
+
+
 def chosen(wanted: Sequence[str], profile: str) -> list[str]:
-    """The notebooks that `wanted` asks for, in the repository's order; nothing wanted means all.
+    """The notebooks that `wanted` asks for, in the repository's order; nothing wanted means all, with their variants.
 
     Args:
-        wanted: each `paper/experiment`, the notebook's path, or a paper alone for all of its notebooks.
+        wanted: each `paper/experiment`, one of its `variants`, the notebook's path, or a paper alone for all of its
+            notebooks.
         profile: one of `settings.PROFILES`.
 
     Raises:
@@ -44,7 +56,8 @@ def chosen(wanted: Sequence[str], profile: str) -> list[str]:
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
-    known, found, in_full = names(), set(), set()
+    known = [one for name in names() for one in (name, *variants(name, profile))]
+    found, in_full = set(), set()
     for text in wanted:
         name = _name(text)
         matches = {n for n in known if n == name or n.startswith(f"{name}/")}
@@ -60,8 +73,8 @@ def chosen(wanted: Sequence[str], profile: str) -> list[str]:
 
 
 def path_of(name: str) -> Path:
-    """The file of the notebook `paper/experiment`."""
-    return ROOT / "notebooks" / f"{name}.ipynb"
+    """The file of the notebook `paper/experiment`, or of one of its variants."""
+    return ROOT / "notebooks" / f"{name.partition('.')[0]}.ipynb"
 
 
 def params_file(name: str, profile: str) -> Path | None:

@@ -22,7 +22,7 @@ KERNEL_DIED = 138
 class Run:
     """One notebook at one profile, and where its products lie.
 
-    name: `paper/experiment`, e.g. "atom/accuracy".
+    name: `paper/experiment`, e.g. "atom/accuracy", or one of its `notebooks.variants`.
     profile: one of `ddlib.settings.PROFILES`.
     output: folder of the executed notebooks.
     overrides: a YAML file laid over the profile's parameters, or None.

@@ -22,6 +22,7 @@ class Parameter:
     kind: int, float, str, bool or dict; with `many`, a non-empty list of such.
     low: smallest value allowed (with `above`, the value must lie above it).
     choices: the values allowed, or () for any.
+    named: whether a name and a dot may stand before one of the choices, as in "cifar100.paper".
     optional: whether None is allowed.
     filled: whether an empty mapping is refused.
     """
@@ -31,12 +32,13 @@ class Parameter:
     low: float | None = None
     above: bool = False
     choices: tuple = ()
+    named: bool = False
     optional: bool = False
     filled: bool = False
 
 
 PARAMETERS = {
-    "profile": Parameter(str, choices=PROFILES),
+    "profile": Parameter(str, choices=PROFILES, named=True),
     "dataset": Parameter(str),
     "reference_dataset": Parameter(str),
     "ipcs": Parameter(int, many=True, low=1),
@@ -119,8 +121,10 @@ def _checked_one(name: str, value: Any, parameter: Parameter) -> Any:
         raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {parameter.kind.__name__}")
     if parameter.filled and not value:
         raise ValueError(f"{name}={value!r}; it must not be empty")
-    if parameter.choices and value not in parameter.choices:
-        raise ValueError(f"{name}={value!r}; it must be one of {', '.join(map(str, parameter.choices))}")
+    chosen = value.rpartition(".") if parameter.named else ("", "", value)
+    if parameter.choices and (chosen[2] not in parameter.choices or (chosen[1] and not chosen[0].isidentifier())):
+        before = ", where a name and a dot may stand before it" if parameter.named else ""
+        raise ValueError(f"{name}={value!r}; it must be one of {', '.join(map(str, parameter.choices))}{before}")
     if parameter.low is not None and (value < parameter.low or (parameter.above and value == parameter.low)):
         raise ValueError(f"{name}={value!r}; it must be {'>' if parameter.above else '>='} {parameter.low}")
     return value

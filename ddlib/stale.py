@@ -165,7 +165,7 @@ def _change(made: Mapping[str, Any], modules: tuple[str, ...]) -> _Change | None
 
 def _of_figure(path: Path, of_results: Mapping[Path, Sequence[str]]) -> Iterator[str]:
     """Why a figure is stale: it is not drawn from its results as they are, or they are stale themselves."""
-    source = OUTPUT / "results" / path.parent.name / f"{'.'.join(path.name.split('.')[:2])}.json"
+    source = OUTPUT / "results" / path.parent.name / f"{path.name.rsplit('.', 2)[0]}.json"
     if source not in of_results:
         yield f"its results, {_relative(source)}, are gone"
         return

@@ -43,7 +43,7 @@ ALLOWED = {
     "memory": set(),
     "provenance": {"codeprint"},
     "results": {"files"},
-    "cells": DATA | {"methods", "evaluate", "settings", "store"},
+    "cells": DATA | {"methods", "evaluate", "results", "settings", "store"},
     "estimate": DATA | {"methods", "evaluate", "cells", "memory"},
     "planning": DATA | {"cells", "estimate", "memory"},
     "work": DATA

@@ -1,4 +1,4 @@
-"""Every params/<paper>/<experiment>.<profile>.yaml fits its notebook, found by discovery."""
+"""Every params/<paper>/<experiment>[.<variant>].<profile>.yaml fits its notebook, found by discovery."""
 
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ HEADER = ("cost", "reproduces")
 
 def faults(path: Path, root: Path = ROOT) -> list[str]:
     """What a parameter file breaks, as sentences."""
-    experiment, _, profile = path.stem.rpartition(".")
+    experiment, _, named = path.stem.partition(".")
+    variant, _, profile = named.rpartition(".")
     if profile not in PROFILES[1:]:
         return [f"{path.name}: the profile is {profile!r}; a file is for {' or '.join(PROFILES[1:])}"]
+    if "." in variant:
+        return [f"{path.name}: {variant!r} stands before the profile; it is one name"]
     notebook = root / "notebooks" / path.parent.name / f"{experiment}.ipynb"
     if not notebook.is_file():
         return [f"{path.name}: there is no notebook {notebook.relative_to(root)}"]
@@ -33,8 +36,8 @@ def faults(path: Path, root: Path = ROOT) -> list[str]:
     found += [f"{key}: not a parameter of the notebook" for key in sorted(given.keys() - defaults.keys())]
     for key in sorted(given.keys() & defaults.keys()):
         found += misfits(key, given[key], defaults[key])
-    if "profile" in defaults and given.get("profile") != profile:
-        found.append(f"profile: {given.get('profile')!r} in the file of {profile!r}")
+    if "profile" in defaults and given.get("profile") != named:
+        found.append(f"profile: {given.get('profile')!r} in the file of {named!r}")
     return found + _header(path, notebook.relative_to(root), path.relative_to(root))
 
 
@@ -119,6 +122,14 @@ def test_a_sound_file_passes(tmp_path):
     assert faults(repository(tmp_path, SOUND), tmp_path) == []
 
 
+def test_a_sound_file_of_another_data_set_passes(tmp_path):
+    text = SOUND.replace("accuracy.hour.yaml", "accuracy.svhn.hour.yaml")
+    path = repository(tmp_path, text.replace("profile: hour", "profile: svhn.hour"), "accuracy.svhn.hour.yaml")
+    assert faults(path, tmp_path) == []
+    path.write_text(text)  # whose results would stand in the place of the other file's
+    assert faults(path, tmp_path) == ["profile: 'hour' in the file of 'svhn.hour'"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -148,6 +159,7 @@ def test_a_fault_is_seen(old, new, message, tmp_path):
     [
         ("accuracy.quick.yaml", "the profile is 'quick'"),
         ("accuracy.yaml", "the profile is"),
+        ("accuracy.svhn.cut.hour.yaml", "'svhn.cut' stands before the profile; it is one name"),
         ("nas.hour.yaml", "there is no notebook"),
     ],
 )

@@ -119,9 +119,47 @@ def test_what_is_asked_for_is_found(repository):
     assert "not run: no hour parameters" in reproduce.table([left_out])
 
 
+def test_a_notebook_may_have_several_parameter_files_at_one_profile(repository):
+    notebook(repository, "atom/accuracy", parameters="profile = 'quick'")
+    notebook(repository, "atom/accuracy_of_all")
+    for variant in ("", ".svhn", ".cifar100"):
+        (repository / f"params/atom/accuracy{variant}.paper.yaml").write_text(f"profile: {variant[1:]}.paper\n")
+
+    def asked(*wanted, profile="paper"):
+        return {run.name: run for run in reproduce.plan(wanted, profile, output=repository / "runs")}
+
+    names = ["atom/accuracy", "atom/accuracy.cifar100", "atom/accuracy.svhn"]
+    assert list(asked()) == list(asked("atom")) == [*names, "atom/accuracy_of_all"]
+    assert list(asked("atom/accuracy")) == list(asked("notebooks/atom/accuracy.ipynb")) == ["atom/accuracy"]
+    assert list(asked(profile="quick")) == ["atom/accuracy", "atom/accuracy_of_all"]
+    (run,) = asked("atom/accuracy.cifar100").values()
+    assert run.notebook == repository / "notebooks/atom/accuracy.ipynb"
+    assert run.params == repository / "params/atom/accuracy.cifar100.paper.yaml"
+    assert run.results == repository / "results/atom/accuracy.cifar100.paper.json"
+    assert run.figures.name == "accuracy.cifar100.paper" and run.executed.name == "accuracy.cifar100.paper.ipynb"
+    assert notebooks.parameters(run.name, "paper")["profile"] == "cifar100.paper"
+
+
+def test_a_variant_is_run_with_its_parameters_and_its_own_products(repository):
+    keep = "print(profile)\nopen(f'../../results/atom/accuracy.{profile}.json', 'w').write('[]')"
+    notebook(repository, "atom/accuracy", keep, parameters="profile = 'quick'")
+    for variant in ("", "svhn."):
+        (repository / f"params/atom/accuracy.{variant}hour.yaml").write_text(f"profile: {variant}hour\n")
+    outcomes = [reproduce.execute(run) for run in reproduce.plan([], "hour", output=repository / "runs")]
+    assert [(one.error, one.verdicts) for one in outcomes] == [("", {}), ("", {})]
+    assert [line.split()[0] for line in reproduce.table(outcomes).splitlines() if line.startswith("atom/")] == [
+        "atom/accuracy", "atom/accuracy.svhn",
+    ]  # fmt: skip
+    assert printed(outcomes[1].run.executed).strip() == "svhn.hour"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["atom/accuracy.svhn"],
+            "ddlib: unknown notebook 'atom/accuracy.svhn'; known: atom/accuracy",
+        ),
         (["atom/acuracy"], "ddlib: unknown notebook 'atom/acuracy'; known: atom/accuracy"),
         (["atom/accuracy", "--profile", "paper"], "ddlib: atom/accuracy has no parameters for profile"),
     ],

@@ -275,6 +275,26 @@ def test_claim_of_a_rise():
     assert results.check_claim(rising, sets).tests == ()
 
 
+def test_claim_of_one_above_the_whole_training_set():
+    records = [row("datm", ipc, m) for ipc, m in ((10, 50), (1, 30), (50, 90))] + [row("whole", None, 40)]
+    above = claim(higher="datm", lower="whole")
+    assert [(t.where, t.outcome) for t in results.check_claim(above, records).tests] == [
+        ("cifar10, IPC 1", "fails"),
+        ("cifar10, IPC 10", "holds"),
+    ]
+    on_another_network = row("whole", None, 40, cell={"protocol": {"network": "vgg11"}})
+    assert results.check_claim(above, [*records[:3], on_another_network]).tests == ()
+
+
+def test_claim_about_its_own_data_alone():
+    records = [
+        row(name, 1, mean, dataset=data) for data in ("cifar10", "digits") for name, mean in (("a", 60), ("b", 50))
+    ]
+    anywhere, alone = (claim(higher="a", lower="b", own_data=own) for own in (False, True))
+    assert [t.where for t in results.check_claim(anywhere, records).tests] == ["cifar10, IPC 1", "digits, IPC 1"]
+    assert [t.where for t in results.check_claim(alone, records).tests] == ["cifar10, IPC 1"]
+
+
 def test_claim_keeps_to_its_networks_and_images_per_class():
     on_vgg = {"cell": {"protocol": {"network": "vgg11"}}}
     records = [row("atom", 1, 60), row("dm", 1, 50), row("atom", 50, 60), row("dm", 50, 50)]

@@ -21,6 +21,10 @@ def test_good_parameters_pass_and_lists_become_tuples():
     assert found.ipcs == (1, 10) and found.budget_hours is None and found.dataset == "digits"
 
 
+def test_a_profile_may_have_a_name():
+    assert settings(GOOD | {"profile": "cifar100.paper"}).profile == "cifar100.paper"
+
+
 def test_an_integer_serves_where_a_float_is_asked_for():
     assert settings(GOOD | {"budget_hours": 2}).budget_hours == 2.0
     assert isinstance(settings(GOOD | {"budget_hours": 2}).budget_hours, float)
@@ -44,6 +48,12 @@ def test_an_integer_serves_where_a_float_is_asked_for():
         ({"ipcs": [[1]]}, r"ipcs=\[1\] is list; it must be int"),
         ({"methods": {}}, r"methods=\{\}; it must not be empty"),
         ({"profile": "fast"}, r"profile='fast'; it must be one of quick, hour, paper"),
+        (
+            {"profile": "cifar100.fast"},
+            r"'cifar100.fast'; .* paper, where a name and a dot may stand before it",
+        ),
+        ({"profile": "../cifar100.paper"}, r"profile='../cifar100.paper'; it must be one of"),
+        ({"profile": ".paper"}, r"profile='.paper'; it must be one of"),
         ({"dataset": False}, r"dataset=False is bool; it must be str"),
     ],
 )

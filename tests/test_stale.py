@@ -92,6 +92,22 @@ def test_what_is_up_to_date_is_left_alone(repository, capsys):
     assert capsys.readouterr().out == "0 of 3 results and figures are stale\n"
 
 
+def test_the_products_of_a_notebooks_further_parameter_files_are_looked_at(repository):
+    (repository / "params/atom/accuracy.other.hour.yaml").write_text("profile: other.hour\nipcs: [2]\n")
+    records = [record(cell) for cell in notebooks.cells("atom/accuracy.other", "hour")]
+    assert {one.ipc for one in records} == {2}
+    results.write(records, repository / "results/atom/accuracy.other.hour.json")
+    made = results.provenance(records)
+    figure = report.accuracy_bars(records)
+    report.save(figure, "atom/accuracy.other.hour.bars", provenance=made, folder=repository / "figures")
+    assert stale.findings() == []
+    (repository / "params/atom/accuracy.other.hour.yaml").write_text("profile: other.hour\nipcs: [1]\n")
+    found = {finding.path for finding in stale.findings()}
+    assert found == {"results/atom/accuracy.other.hour.json", *(
+        f"figures/atom/accuracy.other.hour.bars.{ending}" for ending in ("png", "svg")
+    )}  # fmt: skip
+
+
 def test_where_and_how_far_it_was_computed_does_not_count(repository):
     ask(repository, device="cuda:1", budget_hours=2.0)
     assert stale.findings() == []

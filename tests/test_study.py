@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from papermill.translators import PythonTranslator
 
 from ddlib import codeprint, datasets, locks, methods, pieces, planning, report, results, store, study, synthetic, work
 from ddlib.settings import settings
@@ -158,14 +159,82 @@ def test_the_papers_own_cell_has_no_deviations_and_every_other_names_its_own():
     assert study.deviations(narrow) == ["width 32 (default: by data)"]
 
 
+def test_settings_that_the_paper_states_are_no_deviations(monkeypatch):
+    stated = {"iterations": 7, "lr_images": 2.0, "whitened": True, "evaluation": {"batch_size": 128}}
+
+    def published(paper, *, method, dataset, ipc):
+        return dict(stated) if (paper, method, dataset, ipc) == ("atom", "dm", "cifar10", 10) else {}
+
+    monkeypatch.setattr(results, "published", published)
+    row = {"method": "dm", "iterations": 7, "lr_images": 2.0, "whitened": True}
+    paper = {"dataset": "cifar10", "network": {}, "methods": {"DM": row}, "evaluation": {"batch_size": 128}}
+    one, ten = cells(ipcs=[1, 10], **paper)
+    assert study.deviations(ten) == []
+    assert study.deviations(one) == [
+        "whitened", "lr_images 2.0 (default: 1.0)", "iterations 7 (default: 20000)",
+        "evaluation batch_size 128 (default: 256)",
+    ]  # fmt: skip
+    (plain,) = cells(ipcs=[10], **paper | {"methods": {"DM": {"method": "dm", "lr_images": 2.0}}, "evaluation": {}})
+    assert study.deviations(plain) == [
+        "not whitened", "iterations 20000 (default: 7)", "evaluation batch_size 256 (default: 128)",
+    ]  # fmt: skip
+
+
 def test_a_row_may_have_seeds_of_its_own():
     rows = {"Random": {"method": "random", "seeds": [0, 5, 9]}, "DM": {"method": "dm"}}
     assert [cell.seeds for cell in cells(methods=rows)] == [(0, 5, 9), (0, 1)]
 
 
+@pytest.mark.parametrize("ten", [10, "10"])  # papermill makes text of the keys of a mapping
+def test_a_row_may_differ_by_images_per_class(ten):
+    row = {"method": "dm", "iterations": 5, "by_ipc": {ten: {"iterations": 7, "lr_images": 2.0, "whitened": True}}}
+    found = cells(ipcs=[1, 10], methods={"DM": row, "Random": {"method": "random"}})
+    assert [cell.label for cell in found] == ["DM", "Random"] * 2
+    one, ten = found[0], found[2]
+    assert (one.ipc, one.method.iterations, one.method.lr_images, one.whitened) == (1, 5, 1.0, False)
+    assert (ten.ipc, ten.method.iterations, ten.method.lr_images, ten.whitened) == (10, 7, 2.0, True)
+    assert one.settings() == cells(methods={"DM": {"method": "dm", "iterations": 5}})[0].settings()
+
+
+def test_papermill_hands_on_the_same_cells():
+    rows = {"DM": {"method": "dm", "ipcs": [10], "by_ipc": {10: {"lr_images": 2.0}}}, "Random": {"method": "random"}}
+    code = PythonTranslator.codify({"methods": rows}, "Parameters")
+    handed_on: dict = {}
+    exec(code, handed_on)
+    assert handed_on["methods"] != rows
+    assert cells(ipcs=[1, 10], methods=handed_on["methods"]) == cells(ipcs=[1, 10], methods=rows)
+
+
+def test_a_row_may_stand_at_some_numbers_of_images_alone():
+    rows = {"DM": {"method": "dm", "ipcs": [2, 10, 50], "by_ipc": {50: {}}}, "Random": {"method": "random"}}
+    found = cells(ipcs=[1, 2, 10], methods=rows)
+    assert [(cell.label, cell.ipc) for cell in found] == [
+        ("Random", 1), ("DM", 2), ("Random", 2), ("DM", 10), ("Random", 10),
+    ]  # fmt: skip
+
+
+def test_what_differs_by_images_per_class_may_be_the_evaluation_and_the_seeds():
+    row = {"method": "dm", "by_ipc": {10: {"evaluation": {"batch_size": 128}, "seeds": [4]}}}
+    one, ten, whole = cells(ipcs=[1, 10], methods={"DM": row, "All": {"method": "whole"}})
+    assert (one.protocol.batch_size, one.seeds) == (256, (0, 1))
+    assert (ten.protocol.batch_size, ten.seeds) == (128, (4,))
+    assert (whole.label, whole.ipc) == ("All", None)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"methods": {"All": {"method": "whole", "ipcs": [1]}}}, r"unknown setting 'ipcs' of method 'whole'"),
+        ({"methods": {"DM": {"method": "dm", "by_ipc": {2: {}}}}}, r"by_ipc of 'DM' speaks of 2; allowed: 1, its ipcs"),
+        (
+            {"methods": {"DM": {"method": "dm", "ipcs": [1, 10], "by_ipc": {"one": {}}}}},
+            r"by_ipc of 'DM' speaks of 'one'; allowed: 1, 10, its ipcs",
+        ),
+        ({"methods": {"DM": {"method": "dm", "by_ipc": 3}}}, r"by_ipc of 'DM'=3 is int; it must be dict"),
+        ({"methods": {"DM": {"method": "dm", "by_ipc": {1: 3}}}}, r"by_ipc of 'DM' at 1=3 is int; it must be dict"),
+        ({"methods": {"DM": {"method": "dm", "by_ipc": {1: {"lr": 1.0}}}}}, r"unknown setting 'lr' of method 'dm'"),
+        ({"methods": {"DM": {"method": "dm", "ipcs": [0]}}}, r"ipcs of 'DM'=0; it must be >= 1"),
+        ({"methods": {"DM": {"method": "dm", "ipcs": []}}}, r"ipcs of 'DM'=\[\]; it must be a non-empty list"),
         ({"methods": {"DM": {"method": "dm", "seeds": [-1]}}}, r"seeds of 'DM'=-1; it must be >= 0"),
         ({"dataset": "cifar11"}, r"unknown dataset 'cifar11'; known: .*cifar10"),
         ({"methods": {"X": {"method": "atomm"}}}, r"unknown method 'atomm'; known: atom"),

@@ -7,8 +7,8 @@ what the setting differs from the paper's.  Nothing here computes an accuracy, a
 from ddlib.results.claims import ClaimCheck, ClaimTest, check_claim
 from ddlib.results.provenances import joined, provenance
 from ddlib.results.records import Record, compare, pick, read, write
-from ddlib.results.references import METRICS, Claim, Paper, Reference
-from ddlib.results.reported import claims, find, load, papers, references, title
+from ddlib.results.references import METRICS, Claim, Paper, Reference, Setting
+from ddlib.results.reported import claims, find, load, papers, published, references, title
 from ddlib.results.verdicts import ASSUMED_N, DELTA, VERDICTS, Comparison, interval, verdict
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Paper",
     "Record",
     "Reference",
+    "Setting",
     "check_claim",
     "claims",
     "compare",
@@ -33,6 +34,7 @@ __all__ = [
     "papers",
     "pick",
     "provenance",
+    "published",
     "read",
     "references",
     "title",

@@ -54,13 +54,16 @@ def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 
     """Test a claim's direction wherever the records have both of its sides.
 
     A method of the claim is a record's label, in either case, or, where no label is so called, its method.  Images
-    per class and networks are the claim's own.  The data set need not be: a reduced setting tests the direction on
-    another one.
+    per class and networks are the claim's own.  The data set need not be, unless the claim is about its own alone: a
+    reduced setting tests the direction on another one.  Where the lower side is the whole training set, its one record
+    stands at every number of images.
 
     Raises:
         ValueError: two records stand for one side at one place.
     """
-    records = [r for r in records if r.n and r.network in claim.networks and r.ipc in claim.ipc]
+    records = [r for r in records if r.n and r.network in claim.networks and r.ipc in (*claim.ipc, None)]
+    if claim.own_data:
+        records = [r for r in records if r.dataset in claim.datasets]
     pairs = list(_rising(claim, records) if claim.rises else _above(claim, records))
     tests = tuple(ClaimTest(where, compare(a, b, confidence)) for where, a, b in pairs)
     return ClaimCheck(claim, tests, provenance([record for _, *both in pairs for record in both]))
@@ -73,14 +76,15 @@ def _side(name: str, records: Sequence[Record]) -> dict[tuple, Record]:
     twice = [place for place, count in places.items() if count > 1]
     if twice:
         raise ValueError(f"several records of {name!r} at {twice[0]}; pass those that the claim is about")
-    return {(r.dataset, r.network, r.ipc): r for r in sorted(side, key=lambda r: (r.dataset, r.network, r.ipc))}
+    return {(r.dataset, r.network, r.ipc): r for r in sorted(side, key=lambda r: (r.dataset, r.network, r.ipc or 0))}
 
 
 def _above(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:
     higher, lower = _side(claim.higher, records), _side(claim.lower, records)
-    for place, record in higher.items():
-        if place in lower:
-            yield _where(*place), record, lower[place]
+    for (dataset, network, ipc), record in higher.items():
+        other = lower.get((dataset, network, ipc)) or lower.get((dataset, network, None))
+        if other:
+            yield _where(dataset, network, ipc), record, other
 
 
 def _rising(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:

@@ -1,7 +1,9 @@
 """The entries of a paper's file: a reported number, a claim."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 METRICS = {
     "accuracy": ("%", 0.0, 100.0),
@@ -62,6 +64,7 @@ class Claim:
 
     Either `higher` is to be more accurate than `lower`, or `rises` is to gain with every step of images per class.
     datasets, ipc, networks: where the paper claims it.
+    own_data: whether it is about these data sets alone, so that another one says nothing of it.
     """
 
     paper: str
@@ -76,13 +79,31 @@ class Claim:
     datasets: tuple[str, ...]
     ipc: tuple[int, ...]
     networks: tuple[str, ...] = ("convnet",)
+    own_data: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """With what settings the reported numbers of one cell were got.
+
+    ipc: images per class; None for the whole training set.
+    values: as a row of a notebook's `methods` says them: hyper-parameters, and `whitened` and `evaluation` where they
+        are not the method's and the protocol's own.
+    """
+
+    method: str
+    dataset: str
+    ipc: int | None
+    source: str
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Paper:
-    """The file of one paper: its name, its title, and what it reports and claims."""
+    """The file of one paper: its name, its title, what it reports and claims, and the settings that it states."""
 
     name: str
     title: str
     references: tuple[Reference, ...]
     claims: tuple[Claim, ...]
+    settings: tuple[Setting, ...] = ()

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ddlib.results.references import METRICS, Claim, Paper, Reference
+from ddlib.results.references import METRICS, Claim, Paper, Reference, Setting
 
 FOLDER = Path(__file__).resolve().parents[1] / "papers"
 
@@ -65,6 +65,20 @@ def find(
     return next((r for r in known if r.primary and r.cell == cell), None)
 
 
+def published(paper: str, *, method: str, dataset: str, ipc: int | None) -> dict[str, Any]:
+    """The settings behind the reported numbers of one cell, where the file states them; else none.
+
+    Returns:
+        `Setting.values`, as a row of a notebook's `methods` says them.
+
+    Raises:
+        ValueError: no such paper (the known ones are listed).
+    """
+    cell = (method, dataset, ipc)
+    stated = _named(paper).settings
+    return next((dict(s.values) for s in stated if (s.method, s.dataset, s.ipc) == cell), {})
+
+
 @functools.cache
 def _named(paper: str) -> Paper:
     if paper not in papers():
@@ -86,6 +100,7 @@ def load(path: str | Path) -> Paper:
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     keys = {"paper": str, "title": str, "sources": dict, "notes": dict, "references": list, "claims": list}
+    keys |= {"settings": list}
     _check(content, keys, {"paper", "title", "sources", "references"}, str(path))
     if content["paper"] != path.stem:
         raise ValueError(f"{path}: paper is {content['paper']!r}; the file's name says {path.stem!r}")
@@ -95,7 +110,12 @@ def load(path: str | Path) -> Paper:
     stated = [_claim(entry, content, str(path)) for entry in content.get("claims", [])]
     if len({c.id for c in stated}) < len(stated):
         raise ValueError(f"{path}: two claims have one id: {', '.join(c.id for c in stated)}")
-    return Paper(path.stem, content["title"], tuple(_settled(found, str(path))), tuple(stated))
+    settings = [s for entry in content.get("settings", []) for s in _settings(entry, content, str(path))]
+    cells = [(s.method, s.dataset, s.ipc) for s in settings]
+    twice = [cell for i, cell in enumerate(cells) if cell in cells[:i]]
+    if twice:
+        raise ValueError(f"{path}: the settings of {twice[0]} stand twice")
+    return Paper(path.stem, content["title"], tuple(_settled(found, str(path))), tuple(stated), tuple(settings))
 
 
 class _Loader(yaml.SafeLoader):
@@ -208,7 +228,25 @@ def _settled(found: list[Reference], file: str) -> list[Reference]:
     return [dataclasses.replace(r, primary=r.primary or len(groups[r.cell]) == 1) for r in found]
 
 
-TEST = {"higher": str, "lower": str, "rises": str, "datasets": list, "ipc": list, "networks": list}
+def _settings(entry: Any, content: Mapping[str, Any], file: str) -> Iterator[Setting]:
+    """The settings of one method on one data set, one for each number of images per class."""
+    keys = dict.fromkeys(("method", "dataset", "source"), str) | {"values": dict, "by_ipc": dict}
+    where = f"{file}: settings of {entry.get('method')!r}" if isinstance(entry, dict) else f"{file}: settings"
+    _check(entry, keys, {"method", "dataset", "source", "by_ipc"}, where)
+    _known("source", entry["source"], content["sources"], where)
+    for ipc, own in entry["by_ipc"].items():
+        if not isinstance(own, dict):
+            raise ValueError(f"{where}, ipc {ipc!r}: {own!r} is not a mapping")
+        yield Setting(
+            method=entry["method"],
+            dataset=entry["dataset"],
+            ipc=_ipc(ipc, where),
+            source=content["sources"][entry["source"]],
+            values=entry.get("values", {}) | own,
+        )
+
+
+TEST = {"higher": str, "lower": str, "rises": str, "datasets": list, "ipc": list, "networks": list, "own_data": bool}
 
 
 def _claim(entry: Any, content: Mapping[str, Any], file: str) -> Claim:
