@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ddlib.methods._published import published
 from ddlib.methods._trajectories import TrajectoryMatching
 
 
@@ -17,7 +16,8 @@ class DATM(TrajectoryMatching):
     `expansion_end` outer steps (sequential generation).  Images start from real ones that the experts get right,
     label logits from the experts' mean.  Experts are trained by GSAM for 100 epochs.
 
-    Defaults: CIFAR-10 at 10 images a class, the authors' corrected configuration; `published` has all twelve settings.
+    Defaults: CIFAR-10 at 10 images a class, the authors' corrected configuration; `papers/datm.yaml` has all twelve
+    settings.
 
     Deviations: the gradient is that of the published unrolled loop, by the adjoint sweep; experts come in one random
     order a sweep, not in files shuffled and experts shuffled within each; the set given is the last, never the one
@@ -38,8 +38,3 @@ class DATM(TrajectoryMatching):
     labels: str = "learned"
     expert_training: int = 100
     optimizer: str = "gsam"
-
-    @classmethod
-    def published(cls, dataset: str, ipc: int) -> Mapping[str, Any]:
-        """The authors' settings for a data set and IPC, where they differ from the defaults; empty: none are known."""
-        return published("datm", dataset, ipc)

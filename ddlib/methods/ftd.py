@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ddlib.datasets import ImageSet
 from ddlib.methods import _matching as matching
-from ddlib.methods._published import published
 from ddlib.methods._trajectories import TrajectoryMatching
 from ddlib.synthetic import SyntheticSet
 
@@ -17,7 +16,7 @@ from ddlib.synthetic import SyntheticSet
 class FTD(TrajectoryMatching):
     """MTT after experts trained by GSAM, with a moving average of the images.
 
-    Defaults: CIFAR-10 at 10 images a class (FTD, Table 7); `published` has the other settings.
+    Defaults: CIFAR-10 at 10 images a class (FTD, Table 7); `papers/datm.yaml` has the other settings.
 
     average: decay of the moving average of the images, in [0, 1), which is what the method gives; None: the images.
 
@@ -51,8 +50,3 @@ class FTD(TrajectoryMatching):
     def finish(self, state: matching.MatchingState) -> SyntheticSet:
         """The average of the images, where there is one, with labels and step size."""
         return matching.as_synthetic(self, state, state.images if state.average is None else state.average)
-
-    @classmethod
-    def published(cls, dataset: str, ipc: int) -> Mapping[str, Any]:
-        """The authors' settings for a data set and IPC, where they differ from the defaults; empty: none are known."""
-        return published("ftd", dataset, ipc)

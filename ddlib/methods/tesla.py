@@ -1,10 +1,8 @@
 """TESLA (Cui et al., ICML 2023): trajectory matching at constant memory by an approximate gradient."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from ddlib.methods._published import published
 from ddlib.methods._trajectories import TrajectoryMatching
 
 
@@ -12,7 +10,7 @@ from ddlib.methods._trajectories import TrajectoryMatching
 class TESLA(TrajectoryMatching):
     """MTT with TESLA's gradient, which holds the students' parameters fixed within each inner step.
 
-    Defaults: CIFAR-10 at 1 image a class (the authors' README); `published` has the other setting.
+    Defaults: CIFAR-10 at 1 image a class (the authors' README); `papers/datm.yaml` has the other setting.
 
     Deviations: the gradient is not that of the loss (`ddlib.unroll.tesla`), though its abstract says so; the labels of
     its ImageNet-1K run, which follow the target expert at each step, are not here.
@@ -20,14 +18,9 @@ class TESLA(TrajectoryMatching):
 
     name: ClassVar[str] = "tesla"
     version: ClassVar[int] = 1
-    iterations: int = 10_001
+    iterations: int = 10_000
     syn_steps: int = 50
     max_start_epoch: int = 5
     lr_images: float = 1000.0
     lr_lr: float = 1e-7
     gradient: str = "tesla"
-
-    @classmethod
-    def published(cls, dataset: str, ipc: int) -> Mapping[str, Any]:
-        """The authors' settings for a data set and IPC, where they differ from the defaults; empty: none are known."""
-        return published("tesla", dataset, ipc)
