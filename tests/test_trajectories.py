@@ -195,6 +195,11 @@ def test_standing_still_is_kept_exactly():
     assert torch.equal(view.vector(0, 2), vectors[0, 2])
 
 
+def test_steps_below_what_float32_scales_are_kept_finite():
+    vectors = torch.tensor([0.0, 1e-42])[None, :, None]
+    assert all(torch.isfinite(tensor).all() for tensor in stored.encode(vectors, "float16").values())
+
+
 def test_the_storage_error_is_what_storing_changes(train):
     exact, short = (Trajectories.of([made(train, kept=3, storage=s)]) for s in ("float32", "float16"))
     error = storage_error(exact)
