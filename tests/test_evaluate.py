@@ -13,6 +13,7 @@ from ddlib import ROOT, models
 from ddlib.augment import STRATEGY, augment, draw
 from ddlib.datasets import ImageSet
 from ddlib.evaluate import Protocol, evaluate, training
+from ddlib.models import passes
 from ddlib.seeding import generator
 from ddlib.synthetic import SyntheticSet
 from ddlib.zca import ZCA, ValueSpace
@@ -132,7 +133,7 @@ def test_the_schedule(epochs, wrong):
 
 @pytest.mark.parametrize("network", ["mlp", "lenet", "vit"])
 def test_other_networks_are_those_of_the_plain_loop(network, monkeypatch):
-    monkeypatch.setitem(training.PASS_ELEMENTS, "cpu", 100)
+    monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", 100)
     shape, options = (1, 28, 28), VIT | {"dropout": 0.0} if network == "vit" else {}
     monkeypatch.setattr("test_evaluate.SHAPE", shape)
     protocol = replace(SMALL, network=network, options=options, epochs=2)
@@ -147,7 +148,7 @@ def test_gradients_added_over_passes_are_those_of_the_whole(monkeypatch):
     elements = training.learner(SMALL, SHAPE, 3).elements
     assert elements == 4 * 8 * 8
     for most in (1, 4):  # passes of 1; and of 3 and 3 for the mini-batches of 6, one for that of 2
-        monkeypatch.setitem(training.PASS_ELEMENTS, "cpu", most * elements)
+        monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", most * elements)
         parts = train(SMALL, images, labels, (0, 1))[1]
         assert all(distance(p, as_module(w)) < EXACT for p, w in zip(parts, whole, strict=True))
 
@@ -164,7 +165,7 @@ def as_module(trained):
      (100, 0.5, False, 1), (256, 32, True, 256)],
 )  # fmt: skip
 def test_micro_batches(batch, most, whole, size, monkeypatch):
-    monkeypatch.setitem(training.PASS_ELEMENTS, "cpu", int(1000 * most))
+    monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", int(1000 * most))
     learner = replace(training.learner(SMALL, SHAPE, 3), elements=1000, whole_batches=whole)
     assert training.micro_batch(batch, learner, torch.device("cpu")) == size
 
@@ -261,7 +262,7 @@ def test_augmentation_is_that_of_the_set_or_none():
 
 def test_every_test_image_counts_once(monkeypatch):
     expected = evaluate(make_synthetic(), make_test(50), SMALL, seed=0).accuracies
-    monkeypatch.setitem(training.PASS_ELEMENTS, "cpu", 7 * 256)  # the eighth pass of 7 goes over six images again
+    monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", 7 * 256)  # the eighth pass of 7 goes over six images again
     assert evaluate(make_synthetic(), make_test(50), SMALL, seed=0).accuracies == expected
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from test_methods import cut_and_resumed
 
 from ddlib import augment, datasets, estimate, locks, loop, models, seeding, study, work
+from ddlib.models import passes
 from ddlib.tensors import write_tensors
 from ddlib.trajectories import Experts, Trajectories, load, split, storage_error, stored, training
 
@@ -99,7 +100,7 @@ def test_sgd_experts_are_those_of_a_plain_loop(train):
 
 @pytest.mark.parametrize("elements", [1, 7 * 2048, 2**30])
 def test_micro_batches_add_up_to_the_gradient_of_the_mini_batch(elements, monkeypatch):
-    monkeypatch.setitem(training.PASS_ELEMENTS, "cpu", elements)
+    monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", elements)
     model, (images, labels) = network().double(), batch()
     theta = learner().flat.vector(dict(model.named_parameters()))
     loss = F.cross_entropy(model(images), labels)

@@ -19,7 +19,7 @@ from torch.func import functional_call
 from ddlib import models
 from ddlib.augment import Draws, augment, draw
 from ddlib.evaluate.protocol import Protocol
-from ddlib.models import compilation
+from ddlib.models import compilation, passes
 from ddlib.seeding import generator, scoped
 
 Tensors = dict[str, Tensor]
@@ -27,13 +27,6 @@ Tensors = dict[str, Tensor]
 
 STREAM = "evaluation"
 """First name of every random stream used here."""
-
-PASS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
-"""Largest map (images x channels x height x width) of one pass through a network: 32 images of 128 x 32 x 32 on a CPU.
-
-There, passes whose activations stay in the cache are faster than a whole mini-batch (1.1 to 1.3 times).  On a GPU it
-only bounds the memory: the largest map takes 1 GiB.
-"""
 
 TOGETHER_ELEMENTS = {"cpu": 0, "cuda": 2**24}
 """Largest map of one mini-batch of all networks trained together; beyond it, fewer are.
@@ -173,7 +166,7 @@ def predictions(learner: Learner, trained: Trained, count: int, take: Callable[[
         take: (n,) int64 indices -> the images (n, C, H, W).
     """
     device = trained.loss.device
-    size = min(count, _images_a_pass(learner, device))
+    size = min(count, passes.most(learner.elements, device))
     found = torch.empty(count, dtype=torch.int64, device=device)
     for start in range(0, count, size):
         start = min(start, count - size)  # the last pass goes over some images again: all have one size, for a compiler
@@ -198,18 +191,9 @@ def at_once(protocol: Protocol, learner: Learner, num_images: int, device: torch
 def micro_batch(batch: int, learner: Learner, device: torch.device) -> int:
     """Images in a pass of a mini-batch of `batch` images, over which gradients are added up.
 
-    The whole of it where it fits into `PASS_ELEMENTS` or its images depend on one another; else its largest divisor
-    that fits, so that all passes have one size, unless that is less than half of what fits.
+    By `ddlib.models.passes`; the whole of it where its images depend on one another.
     """
-    most = _images_a_pass(learner, device)
-    if learner.whole_batches or batch <= most:
-        return batch
-    divisor = max(size for size in range(1, most + 1) if batch % size == 0)
-    return divisor if 2 * divisor >= most else most
-
-
-def _images_a_pass(learner: Learner, device: torch.device) -> int:
-    return max(1, PASS_ELEMENTS.get(device.type, PASS_ELEMENTS["cpu"]) // learner.elements)
+    return batch if learner.whole_batches else passes.size(batch, learner.elements, device)
 
 
 def _fresh(learner: Learner, like: Tensor, networks: Sequence[int], seed: int) -> tuple[Tensors, Tensors]:

@@ -11,13 +11,8 @@ from torch import Tensor
 
 from ddlib import models
 from ddlib.augment import Draws, augment, draw
-from ddlib.models import compilation
+from ddlib.models import compilation, passes
 from ddlib.models.flat import Flat
-
-PASS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
-"""Largest map (experts x images x channels x height x width) of one pass: a CPU works out of its cache."""
-
-PRECISIONS = ("float32", "bfloat16")
 
 Gradient = Callable[[Tensor], Tensor]
 """Parameters (A, P) of A experts -> the gradient of each one's loss on its mini-batch, (A, P)."""
@@ -93,26 +88,13 @@ def mean_gradient(learner: Learner, theta: Tensor, images: Tensor, labels: Tenso
         (A, P), and the mean losses (A,).
     """
     theta = theta.detach().requires_grad_()
-    size = micro_batch(images.shape[1], learner.elements * len(theta), images.device)
+    size = passes.size(images.shape[1], learner.elements * len(theta), images.device)
     gradient, total = torch.zeros_like(theta), torch.zeros(len(theta), dtype=images.dtype, device=images.device)
     for part, aims in zip(images.split(size, dim=1), labels.split(size, dim=1), strict=True):
         losses = learner.losses(theta, part, aims)
         gradient += torch.autograd.grad(losses.sum(), theta)[0]
         total += losses.detach()
     return gradient / images.shape[1], total / images.shape[1]
-
-
-def micro_batch(batch: int, elements: int, device: torch.device) -> int:
-    """Images in one pass of a mini-batch of `batch` images whose largest map has `elements` an image.
-
-    All where they fit into `PASS_ELEMENTS`; else the largest divisor of `batch` that fits, so that all passes have one
-    size, unless that is less than half of what fits.
-    """
-    most = max(1, PASS_ELEMENTS.get(device.type, PASS_ELEMENTS["cpu"]) // elements)
-    if batch <= most:
-        return batch
-    divisor = max(size for size in range(1, most + 1) if batch % size == 0)
-    return divisor if 2 * divisor >= most else most
 
 
 def sgd(theta: Tensor, gradient: Gradient, *, lr: float) -> Tensor:
