@@ -14,6 +14,8 @@ from ddlib.augment import Draws, augment, draw
 from ddlib.models import compilation, passes
 from ddlib.models.flat import Flat
 
+PRECISIONS = ("float32", "bfloat16")
+
 Gradient = Callable[[Tensor], Tensor]
 """Parameters (A, P) of A experts -> the gradient of each one's loss on its mini-batch, (A, P)."""
 
