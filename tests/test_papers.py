@@ -138,11 +138,11 @@ cifar10       10   80 2 0  10 20 1000 100   2  1e-5 100  correct 1.0
 cifar10       50   80 2 0  20 40 2000 1000  2  1e-5 500  correct 1.0
 cifar10       500  40 2 40 -  60 -    50    10 1e-5 1000 correct 1.0
 cifar10       1000 100 2 40 - 60 -    50    10 1e-5 1000 correct 1.0
-cifar100      1    40 3 0  10 20 1000 1000  10 1e-5 100  correct 1.0
+cifar100      1    40 3 0  10 20 1000 1000  10 1e-5 1000 correct 1.0
 cifar100      10   80 2 0  30 50 2000 1000  10 1e-5 1000 correct 1.0
 cifar100      50   80 2 20 -  70 -    1000  10 1e-5 1000 real    1.0
 cifar100      100  80 2 30 -  70 -    50    10 1e-5 1000 correct 1.0
-tiny_imagenet 1    40 2 0  15 20 2000 10000 10 1e-4 200  correct 1.0
+tiny_imagenet 1    40 2 0  15 20 2000 10000 10 1e-4 1000 correct 1.0
 tiny_imagenet 10   40 2 10 -  50 -    100   10 1e-4 500  correct 1.0
 tiny_imagenet 50   20 2 40 -  70 -    100   10 1e-4 1000 correct 1.0
 """

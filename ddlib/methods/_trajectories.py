@@ -34,7 +34,7 @@ class TrajectoryMatching:
         L = ||theta_N - theta*_{t+M}||^2 / ||theta*_t - theta*_{t+M}||^2.
 
     ipc: images per class, >= 1.
-    iterations: outer steps, >= 0.
+    iterations: outer steps, >= 0; the published loops take one more than their round number.
     syn_steps: N >= 1.  expert_epochs: M >= 1.
     min_start_epoch, max_start_epoch: T- and T+, 0 <= T- < T+.
     initial_max_start_epoch, expansion_end: T and E_exp in outer steps; U = min(T+, T + floor((T+ - T) it / E_exp)),
@@ -61,7 +61,7 @@ class TrajectoryMatching:
 
     whitened: ClassVar[tuple[str, ...]] = ("cifar10", "cifar100", "tiny_imagenet")
     ipc: int
-    iterations: int = 5_000
+    iterations: int = 5_001
     syn_steps: int = 30
     expert_epochs: int = 2
     min_start_epoch: int = 0

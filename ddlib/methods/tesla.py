@@ -18,7 +18,7 @@ class TESLA(TrajectoryMatching):
 
     name: ClassVar[str] = "tesla"
     version: ClassVar[int] = 1
-    iterations: int = 10_000
+    iterations: int = 10_001
     syn_steps: int = 50
     max_start_epoch: int = 5
     lr_images: float = 1000.0
