@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddlib import datasets, evaluate, loop, methods, pieces, synthetic
+from ddlib import datasets, evaluate, loop, methods, pieces, seeding, synthetic, unroll
 from ddlib.checkpoint import Checkpoint
 
 pytestmark = [
@@ -11,12 +11,21 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator here"),
 ]
 SMALL = {"width": 8, "depth": 2, "batch_real": 6, "iterations": 2, "restarts": 2, "epochs": 1}
+SMALL |= {"experts": 2, "expert_training": 2, "expert_epochs": 1, "max_start_epoch": 1, "syn_steps": 3, "init": "real"}
+SMALL |= {"initial_max_start_epoch": None, "expansion_end": None}
 
 
 def small(name, **more):
     """The method at a size that runs in a moment."""
     known = methods.hyperparameters(methods.find(name))
-    return methods.build(name, ipc=1, **{key: value for key, value in (SMALL | more).items() if key in known})
+    return methods.build(name, **{key: value for key, value in (SMALL | {"ipc": 1} | more).items() if key in known})
+
+
+def made(method, train):
+    """What the method needs beforehand."""
+    return {
+        key: loop.run(builder, builder.start(train, {}, builder.seed)).product for key, builder in method.needs.items()
+    }
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -24,10 +33,7 @@ def small(name, **more):
 def test_every_method_distils_there_and_is_evaluated(name, precision, tmp_path):
     train, test = (datasets.load("digits", split, device="cuda") for split in ("train", "test"))
     method = small(name, precision=precision)
-    needs = {
-        key: loop.run(builder, builder.start(train, {}, builder.seed)).product for key, builder in method.needs.items()
-    }
-    product = loop.run(method, method.start(train, needs, 0)).product
+    product = loop.run(method, method.start(train, made(method, train), 0)).product
     assert product.images.is_cuda and torch.isfinite(product.images).all()
     synthetic.save(product, tmp_path / "set.safetensors")
     protocol = evaluate.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=2, precision=precision)
@@ -45,6 +51,23 @@ def test_the_first_step_is_that_of_the_host():
     torch.testing.assert_close(host, there, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_adjoint_is_the_gradient_of_the_unrolled_loop_there(compiled):
+    told = {"shape": (3, 32, 32), "num_classes": 10, "width": 64}
+    plain, student = unroll.student("convnet", **told), unroll.student("convnet", **told, compiled=compiled)
+    stream = seeding.generator(0)
+    start, way = (0.05 * torch.randn(plain.flat.size, generator=stream).cuda() for _ in range(2))
+    images, targets = torch.randn(40, 3, 32, 32, generator=stream).cuda(), torch.randn(40, 10, generator=stream).cuda()
+    batches = [unroll.MiniBatch(torch.randperm(40, generator=stream)[:15].cuda()) for _ in range(8)]
+    given = {"images": images, "targets": targets.softmax(1), "lr": torch.tensor(0.02).cuda(), "batches": batches}
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        wanted = unroll.unrolled(plain, start, start + way, **given)
+        found = unroll.adjoint(student, start, start + way, **given)
+    for name in ("loss", "images", "targets", "lr"):
+        error = (getattr(found, name) - getattr(wanted, name)).norm() / getattr(wanted, name).norm()
+        assert error < 1e-3, name
+
+
 class Cut:
     """A report that ends the work after its second step."""
 
@@ -56,13 +79,13 @@ class Cut:
         """Nothing is kept."""
 
 
-@pytest.mark.parametrize("name", ["atom", "dm", "dsa"])
+@pytest.mark.parametrize("name", ["atom", "datm", "dm", "dsa"])
 def test_work_that_is_cut_comes_to_the_same_bits_there(name, tmp_path):
     train, method = datasets.load("digits", "train", device="cuda"), small(name, iterations=5, restarts=5, width=64)
-    path = tmp_path / "checkpoint.safetensors"
+    path, needs = tmp_path / "checkpoint.safetensors", made(method, train)
     with pieces.deterministic():
-        whole = loop.run(method, method.start(train, {}, 0)).product.images
+        whole = loop.run(method, method.start(train, needs, 0)).product.images
         with pytest.raises(RuntimeError, match="cut"):
-            loop.run(method, method.start(train, {}, 0), checkpoint=Checkpoint(path, 0), report=Cut())
-        resumed = loop.run(method, method.start(train, {}, 0), checkpoint=Checkpoint(path, 0)).product.images
+            loop.run(method, method.start(train, needs, 0), checkpoint=Checkpoint(path, 0), report=Cut())
+        resumed = loop.run(method, method.start(train, needs, 0), checkpoint=Checkpoint(path, 0)).product.images
     assert torch.equal(whole, resumed)
