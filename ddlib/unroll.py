@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from ddlib import models
+from ddlib import augment, models
 from ddlib.models import compilation, passes
 from ddlib.models.flat import Flat
 
@@ -62,6 +62,36 @@ class MiniBatch:
 
     rows: Tensor
     transform: Callable[[Tensor], Tensor] = lambda images: images  # noqa: E731
+
+
+def draw_batches(
+    images: Tensor,
+    *,
+    steps: int,
+    batch: int | None,
+    strategy: str,
+    order: torch.Generator,
+    augmentation: torch.Generator,
+) -> list[MiniBatch]:
+    """The mini-batches of an inner loop: permutations cut into chunks, each with its own draw of DSA.
+
+    A new permutation is drawn when the chunks of the one before are used up, so N B need be no multiple of n.
+
+    Args:
+        images: X, (n, C, H, W).
+        steps: N.
+        batch: B; a chunk is shorter where it does not divide n.  None: n.
+        strategy: DSA families, as `augment.draw` takes them.
+        order, augmentation: generators of the permutations, and of what DSA draws.
+    """
+    chunks: list[Tensor] = []
+    batches = []
+    for _ in range(steps):
+        chunks = chunks or list(torch.randperm(len(images), generator=order).split(batch or len(images)))
+        rows = chunks.pop()
+        draws = augment.draw(1, len(rows), size=tuple(images.shape[2:]), strategy=strategy, generator=augmentation)
+        batches.append(MiniBatch(rows.to(images.device), partial(augment.augment, draws=draws)))
+    return batches
 
 
 @dataclass(frozen=True, eq=False)
