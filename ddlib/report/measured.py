@@ -5,7 +5,7 @@ from typing import Any
 
 from ddlib.report.tables import Table
 
-COST_COLUMNS = ("N", "B", "method", "ms", "to the first", "MB", "to the first ", "outcome")
+COST_COLUMNS = ("N", "B", "method", "ms", "time", "MB", "memory", "outcome")
 AGREEMENT_COLUMNS = (
     "start", "a", "N", "loss", "cos X", "norm X", "cos Y", "norm Y", "dL/da", "TESLA's", "outcome"
 )  # fmt: skip
@@ -24,6 +24,7 @@ def cost_table(rows: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any])
     head = f"One gradient of the outer loss: {done} of {len(rows)} measured."
     notes = (
         "ms: the median of runs that take turns. MB: most that tensors held at once, beyond what was there before.",
+        "time, memory: divided by those of the first method, at the same N and B.",
         "not run: it was expected to need more memory than allowed; how much, from small runs.",
     )
     return Table(head, COST_COLUMNS, (("N inner steps on mini-batches of B images", texts),), notes, provenance)
