@@ -69,7 +69,7 @@ class Outcome:
     """What came of a run.
 
     seconds: wall time; None if it was left out for want of a parameter file.
-    verdicts: verdict -> number of cells; None if the run wrote no results.
+    verdicts: verdict -> number of cells, none where it measures something else; None if the run wrote no results.
     error: the last line of what went wrong; empty if nothing did.
     """
 
@@ -130,7 +130,8 @@ def execute(run: Run) -> Outcome:
     if _stamp(run.results) == before:
         return Outcome(run, seconds, error=error)
     try:
-        verdicts = dict(Counter(record.verdict for record in results.read(run.results)))
+        measured = results.read_measurements(run.results) is not None
+        verdicts = {} if measured else dict(Counter(record.verdict for record in results.read(run.results)))
     except ValueError as fault:
         return Outcome(run, seconds, error=error or str(fault))
     return Outcome(run, seconds, verdicts, error)
@@ -207,7 +208,7 @@ def _cells(outcome: Outcome) -> str:
         return "FAILED"
     if outcome.verdicts is None:
         return "no results written"
-    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(outcome.verdicts.items()))
+    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(outcome.verdicts.items())) or "measurements"
 
 
 def _where(outcome: Outcome) -> list[str]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ddlib import OUTPUT, codeprint, methods, notebooks, report, results
-from ddlib.cells import Cell
-from ddlib.results import Record
-from ddlib.settings import PROFILES
+from ddlib.cells import Cell, fingerprint
+from ddlib.results import Measurements, Record
+from ddlib.settings import PROFILES, settings
 
 KINDS = (".png", ".svg")
 SHOWN = 6
@@ -48,37 +48,44 @@ def findings() -> list[Finding]:
 
 
 def _of_results(path: Path) -> Iterator[str]:
-    """Why a file of records is stale."""
+    """Why a file of results is stale."""
     try:
-        records = results.read(path)
+        measured = results.read_measurements(path)
+        records = results.read(path) if measured is None else []
     except ValueError as error:
         yield f"cannot be read: {error}"
         return
     experiment, _, profile = path.stem.rpartition(".")
     name = f"{path.parent.name}/{experiment}"
-    yield from _of_notebook(records, name, profile)
-    yield from _of_code([record for record in records if record.n])
+    yield from _of_notebook(records if measured is None else measured, name, profile)
+    if measured is None:
+        yield from _of_code([record for record in records if record.n])
+    else:
+        yield from _of_measuring(measured)
 
 
-def _of_notebook(records: Sequence[Record], name: str, profile: str) -> Iterator[str]:
-    """In what the notebook and its parameters ask for other records than these."""
+def _of_notebook(found: Sequence[Record] | Measurements, name: str, profile: str) -> Iterator[str]:
+    """In what the notebook and its parameters ask for other results than these."""
     if not notebooks.path_of(name).is_file():
         yield f"there is no notebook {name} any more"
     elif profile not in PROFILES or not notebooks.has_profile(name, profile):
         yield f"{name} has no parameters for profile {profile!r} any more"
     else:
         try:
+            current = fingerprint(settings(notebooks.parameters(name, profile)))
             now = notebooks.cells(name, profile)
         except ValueError as error:
             yield f"the notebook's parameters are refused now: {error}"
             return
-        yield from _of_parameters(records, now)
-        yield from _of_cells(records, now)
+        if isinstance(found, Measurements):
+            yield from _of_parameters([found], {current})
+        else:
+            yield from _of_parameters(found, {cell.parameters for cell in now})
+            yield from _of_cells(found, now)
 
 
-def _of_parameters(records: Sequence[Record], now: Sequence[Cell]) -> Iterator[str]:
-    then = {record.provenance.get("parameters") for record in records}
-    current = {cell.parameters for cell in now}
+def _of_parameters(found: Sequence[Record | Measurements], current: set[str]) -> Iterator[str]:
+    then = {one.provenance.get("parameters") for one in found}
     if None in then:
         yield "says nothing of its parameters"
     if then - {None} - current:
@@ -135,10 +142,23 @@ def _of_code(records: Sequence[Record]) -> Iterator[str]:
         yield f"says nothing of its code{_share(untold, records)}"
     moved = [changes for changes in found if any(change.told for change in changes)]
     if moved:
-        commits = sorted({commit[:7] for changes in moved for change in changes for commit in change.commits})
-        paths = sorted({path for changes in moved for change in changes for path in change.files})
-        since = f" since {_few(commits)}" if commits else ""
-        yield f"code changed{since}{_share(moved, records)}{': ' if paths else ''}{_few(paths)}"
+        yield _changed([change for changes in moved for change in changes], _share(moved, records))
+
+
+def _of_measuring(measured: Measurements) -> Iterator[str]:
+    """Why the code that measurements come from is not that of now."""
+    if measured.provenance.get("dirty"):
+        yield "made from a modified tree"
+    change = _change(measured.provenance, measured.modules)
+    if change:
+        yield _changed([change]) if change.told else "says nothing of its code"
+
+
+def _changed(changes: Sequence[_Change], share: str = "") -> str:
+    commits = sorted({commit[:7] for change in changes for commit in change.commits})
+    paths = sorted({path for change in changes for path in change.files})
+    since = f" since {_few(commits)}" if commits else ""
+    return f"code changed{since}{share}{': ' if paths else ''}{_few(paths)}"
 
 
 def _works(record: Record, known: Mapping[str, type]) -> Iterator[tuple[Mapping[str, Any], tuple[str, ...]]]:
@@ -171,7 +191,9 @@ def _of_figure(path: Path, of_results: Mapping[Path, Sequence[str]]) -> Iterator
         return
     try:
         drawn = report.read_provenance(path)
-        if drawn != results.provenance(results.read(source)):
+        measured = results.read_measurements(source)
+        made = results.provenance(results.read(source)) if measured is None else measured.provenance
+        if drawn != made:
             yield f"drawn from other results than {_relative(source)} holds now"
         elif of_results[source]:
             yield f"its results, {_relative(source)}, are stale"

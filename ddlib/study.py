@@ -7,20 +7,22 @@ notebook whose cells were computed before.
 import time
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ddlib import OUTPUT, planning, results, work
 from ddlib.cells import Cell, cells, deviations, fingerprint
+from ddlib.datasets import ImageSet
 from ddlib.pieces import Workplace
 from ddlib.planning import Plan
 from ddlib.provenance import provenance
-from ddlib.results import Record
+from ddlib.results import Measurements, Record
 from ddlib.settings import settings
 from ddlib.work import finished, history, loss_course, synthetic_set
 
 __all__ = [
     "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "history", "keep", "loss_course",
-    "outlook", "plan", "run", "settings", "synthetic_set",
+    "measured", "outlook", "plan", "run", "settings", "synthetic_set",
 ]  # fmt: skip
 
 
@@ -50,11 +52,25 @@ def _next(cells: Sequence[Cell], done: Container[int], workplace: Workplace) -> 
     return next((position for position in todo if not work.under_way(cells[position], workplace)), todo[0])
 
 
-def keep(records: Sequence[Record], experiment: str, profile: str) -> Path:
-    """Write the records of an experiment ("atom/accuracy") where reports look for them, and return the path."""
+def keep(found: Sequence[Record] | Measurements, experiment: str, profile: str) -> Path:
+    """Write what an experiment ("atom/accuracy") found where reports look for it, and return the path."""
     path = OUTPUT / "results" / f"{experiment}.{profile}.json"
-    results.write(records, path)
-    return path
+    return (results.write_measurements if isinstance(found, Measurements) else results.write)(found, path)
+
+
+def measured(
+    tables: Mapping[str, Sequence[Mapping[str, Any]]], chosen: SimpleNamespace, train: ImageSet, *modules: str
+) -> Measurements:
+    """Tables that a notebook computed now, with where they come from.
+
+    Args:
+        tables: name -> rows of plain values.
+        chosen: the notebook's settings.
+        train: the data that they were measured on.
+        modules: of ddlib, dotted, that computed them.
+    """
+    made = provenance(str(train.device), modules) | {"parameters": fingerprint(chosen), "data": train.fingerprint}
+    return Measurements(tables, modules, made)
 
 
 def outlook(cells: Sequence[Cell], workplace: Workplace) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import attention_matching, experts
+from benchmarks import attention_matching, experts, trajectory_matching
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
@@ -28,3 +28,15 @@ def test_experts_that_take_other_steps_are_not_timed(monkeypatch):
     monkeypatch.setitem(experts.TOLERANCE, "float32", 1e-30)
     with pytest.raises(AssertionError, match="float32"):
         experts.main(["--quick"])
+
+
+def test_trajectory_matching_computes_what_its_references_do(capsys):
+    trajectory_matching.compare(3, 4, 4, ["eager"])
+    told = capsys.readouterr().out
+    assert "float64: ours off its reference by" in told and "float32: ours" in told
+
+
+def test_a_trajectory_that_matches_something_else_is_not_timed(monkeypatch):
+    monkeypatch.setitem(trajectory_matching.TOLERANCE, "float64", 1e-30)
+    with pytest.raises(SystemExit, match=r"off the references in float64; no ratio is worth printing"):
+        trajectory_matching.compare(1, 2, 4, ["eager"])

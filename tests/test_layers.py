@@ -29,6 +29,7 @@ ALLOWED = {
     "objectives": DATA,
     "unroll": DATA,
     "trajectories": DATA | {"tensors"},
+    "costs": DATA | {"unroll", "trajectories", "loop", "memory"},
     "methods": DATA | {"embedding", "objectives", "unroll", "trajectories", "settings"},
     "evaluate": DATA,
     "store": {"files"},
@@ -49,7 +50,7 @@ ALLOWED = {
     "work": DATA
     | {"methods", "evaluate", "cells", "files", "tensors"}
     | {"store", "locks", "pieces", "codeprint", "planning", "provenance"},
-    "study": {"cells", "pieces", "planning", "provenance", "results", "settings", "work"},
+    "study": {"datasets", "cells", "pieces", "planning", "provenance", "results", "settings", "work"},
     "report": {"files", "results", "synthetic"},
     "inventory": {"files", "tensors", "synthetic", "locks"},
     "notebooks": {"cells", "settings"},

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ddlib import ROOT, cli, codeprint, notebooks, report, results, stale
+from ddlib import ROOT, cells, cli, codeprint, notebooks, report, results, settings, stale
 
 PARAMETERS = {
     "profile": "quick",
@@ -106,6 +106,50 @@ def test_the_products_of_a_notebooks_further_parameter_files_are_looked_at(repos
     assert found == {"results/atom/accuracy.other.hour.json", *(
         f"figures/atom/accuracy.other.hour.bars.{ending}" for ending in ("png", "svg")
     )}  # fmt: skip
+
+
+MEASURING = {name: value for name, value in PARAMETERS.items() if name in ("profile", "dataset", "device")}
+
+
+@pytest.fixture
+def measuring(repository):
+    """The repository with a notebook that measures, its results and its figure; returns what writes them anew."""
+
+    def keep_measurements(**changed):
+        source = "\n".join(f"{name} = {value!r}" for name, value in MEASURING.items())
+        notebook = new_notebook(cells=[new_code_cell(source, metadata={"tags": ["parameters"]})])
+        nbformat.write(notebook, repository / "notebooks/atom/cost.ipynb")
+        current = cells.fingerprint(settings.settings(notebooks.parameters("atom/cost", "quick")))
+        made = {"commit": COMMIT, "dirty": False, "code": codeprint.fingerprint(("ddlib.loop",)), "parameters": current}
+        measured = results.Measurements({"rows": [{"N": 1}]}, ("ddlib.loop",), made | changed)
+        results.write_measurements(measured, repository / "results/atom/cost.quick.json")
+        report.save(report.cost_lines([]), "atom/cost.quick.lines", provenance=made, folder=repository / "figures")
+
+    keep_measurements()
+    return keep_measurements
+
+
+def test_measurements_that_are_up_to_date_are_left_alone(measuring):
+    assert stale.findings() == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"code": "0" * 16}, "code changed since 0123456"),
+        ({"code": None}, "says nothing of its code"),
+        ({"dirty": True}, "made from a modified tree"),
+        ({"parameters": None}, "says nothing of its parameters"),
+        ({"parameters": "0" * 16}, "parameters changed since: 0000000000000000 then, "),
+    ],
+)
+def test_measurements_left_behind_are_found_with_their_figure(measuring, changed, reason):
+    measuring(**changed)
+    (found,) = reasons("results/atom/cost.quick.json")
+    assert found.startswith(reason)
+    assert reasons("figures/atom/cost.quick.lines.png") == [
+        "drawn from other results than results/atom/cost.quick.json holds now"
+    ]
 
 
 def test_where_and_how_far_it_was_computed_does_not_count(repository):

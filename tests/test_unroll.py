@@ -138,6 +138,20 @@ def test_tesla_differentiates_each_step_through_its_own_data_alone():
         assert relative(getattr(found, name), wanted) < 1e-10, name
 
 
+def test_what_is_compiled_computes_what_the_eager_passes_do(monkeypatch):
+    monkeypatch.setattr(unroll.compilation, "compiled", lambda function: function)  # the functions, uncompiled
+    options = {"shape": SHAPE, "num_classes": K, "width": 5, "depth": 2}
+    eager, functional = (unroll.student("convnet", **options, compiled=compiled) for compiled in (False, True))
+    assert functional.pull is not eager.pull
+    (_, start, goal), given = setting(eager, 4)
+    for way in (unroll.adjoint, unroll.tesla):
+        wanted, found = (way(student, start, goal, **given) for student in (eager, functional))
+        for name in ("loss", "images", "targets", "lr", "end"):
+            assert relative(getattr(found, name), getattr(wanted, name)) < 1e-12, name
+            assert not getattr(wanted, name).requires_grad, name
+    unroll._student.cache_clear()
+
+
 def test_networks_with_running_statistics_are_refused():
     with pytest.raises(ValueError, match="running statistics.*take norm 'instance'"):
         unroll.student("convnet", shape=SHAPE, num_classes=K, norm="batch")

@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -179,21 +178,15 @@ def draw_start(method: Any, state: MatchingState) -> tuple[int, int]:
 
 
 def draw_batches(method: Any, state: MatchingState) -> list[MiniBatch]:
-    """The mini-batches of this outer step: permutations cut into chunks, each with its own draw of DSA.
-
-    A new permutation is drawn when the chunks of the one before are used up, so N B need be no multiple of n.
-    """
-    count, size = len(state.images), tuple(state.images.shape[2:])
-    order = seeding.generator(state.seed, "chunks", state.step)
-    stream = seeding.generator(state.seed, "augmentation", state.step)
-    chunks: list[Tensor] = []
-    batches = []
-    for _ in range(method.syn_steps):
-        chunks = chunks or list(torch.randperm(count, generator=order).split(method.batch_syn or count))
-        rows = chunks.pop()
-        draws = augment.draw(1, len(rows), size=size, strategy=state.strategy, generator=stream)
-        batches.append(MiniBatch(rows.to(state.images.device), partial(augment.augment, draws=draws)))
-    return batches
+    """The mini-batches of this outer step, by `unroll.draw_batches`."""
+    return unroll.draw_batches(
+        state.images,
+        steps=method.syn_steps,
+        batch=method.batch_syn,
+        strategy=state.strategy,
+        order=seeding.generator(state.seed, "chunks", state.step),
+        augmentation=seeding.generator(state.seed, "augmentation", state.step),
+    )
 
 
 def soft_targets(state: MatchingState) -> Tensor:

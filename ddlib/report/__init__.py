@@ -10,6 +10,7 @@ from ddlib.report.curves import accuracy_against_iterations, accuracy_curves
 from ddlib.report.figures import accuracy_bars
 from ddlib.report.images import image_grid, image_panels
 from ddlib.report.maps import attention_maps
+from ddlib.report.measured import agreement_table, cost_table
 from ddlib.report.saving import LIMIT, read_provenance, save
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
 from ddlib.report.tables import Table, claims_table, table
@@ -23,9 +24,11 @@ __all__ = [
     "accuracy_against_iterations",
     "accuracy_bars",
     "accuracy_curves",
+    "agreement_table",
     "attention_maps",
     "claims_table",
     "cost_lines",
+    "cost_table",
     "courses",
     "footer",
     "image_grid",

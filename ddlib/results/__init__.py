@@ -5,6 +5,7 @@ what the setting differs from the paper's.  Nothing here computes an accuracy, a
 """
 
 from ddlib.results.claims import ClaimCheck, ClaimTest, check_claim
+from ddlib.results.measurements import Measurements, read_measurements, write_measurements
 from ddlib.results.provenances import joined, provenance
 from ddlib.results.records import Record, compare, pick, read, write
 from ddlib.results.references import METRICS, Claim, Paper, Reference, Setting
@@ -20,6 +21,7 @@ __all__ = [
     "ClaimCheck",
     "ClaimTest",
     "Comparison",
+    "Measurements",
     "Paper",
     "Record",
     "Reference",
@@ -36,8 +38,10 @@ __all__ = [
     "provenance",
     "published",
     "read",
+    "read_measurements",
     "references",
     "title",
     "verdict",
     "write",
+    "write_measurements",
 ]
