@@ -18,11 +18,11 @@ from ddlib.planning import Plan
 from ddlib.provenance import provenance
 from ddlib.results import Measurements, Record
 from ddlib.settings import settings
-from ddlib.work import finished, history, loss_course, synthetic_set
+from ddlib.work import finished, history, loss_course, prerequisites, synthetic_set
 
 __all__ = [
     "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "history", "keep", "loss_course",
-    "measured", "outlook", "plan", "run", "settings", "synthetic_set",
+    "measured", "outlook", "plan", "prerequisites", "run", "settings", "synthetic_set",
 ]  # fmt: skip
 
 

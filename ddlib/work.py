@@ -33,8 +33,7 @@ def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
 
 def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
     def start() -> Any:
-        needs = {name: _prerequisite(cell, name, workplace) for name in cell.method.needs}
-        return cell.method.start(train_set(cell, workplace), needs, seed)
+        return cell.method.start(train_set(cell, workplace), prerequisites(cell, workplace), seed)
 
     return Piece(
         folder=_folder(cell, seed, workplace),
@@ -48,6 +47,11 @@ def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
         code=codeprint.distillation(type(cell.method)),
         size=lambda made: made.bytes_stored,
     )
+
+
+def prerequisites(cell: Cell, workplace: Workplace) -> dict[str, dict[str, Tensor]]:
+    """What the cell's method needs beforehand, by name, such as shards of experts: from the store, or made now."""
+    return {name: _prerequisite(cell, name, workplace) for name in cell.method.needs}
 
 
 def history(cell: Cell, seed: int, workplace: Workplace) -> dict[str, list[tuple[int, float]]]:

@@ -411,6 +411,9 @@ def test_metrics_have_a_linear_panel_each():
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["step size", "distance"]
     assert {ax.get_yscale() for ax in figure.axes} == {"linear"}
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[1, 0.01], [5, 0.02]]
+    assert {ax.get_xlabel() for ax in figure.axes} == {"step"}
+    (ax,) = report.metric_panels({"distance": [(0, 0.0), (1, 0.4)]}, over="epoch of the expert").axes
+    assert ax.get_xlabel() == "epoch of the expert"
     assert report.metric_panels({"skipped": []}).texts[0].get_text() == "nothing with a course was run"
 
 

@@ -357,6 +357,8 @@ def test_processes_at_one_cell_take_what_is_free_of_its_needs(tmp_path, monkeypa
     study.synthetic_set(cell, 0, workplace)
     assert made[:2] == ["experts 1-1", "experts 2-2"]
     assert made[2:] == ["experts 0-0", "experts 1-1", "experts 2-2"]  # then all are read
+    kept = Trajectories.of(list(study.prerequisites(cell, workplace).values()))
+    assert (kept.count, kept.epochs) == (3, (0, 1))
 
 
 class Held:

@@ -32,11 +32,12 @@ def courses(histories: Mapping[str, Course], *, quantity: str = "loss") -> Pictu
     return figure
 
 
-def metric_panels(metrics: Mapping[str, Course]) -> Picture:
+def metric_panels(metrics: Mapping[str, Course], *, over: str = "step") -> Picture:
     """The courses of several metrics of one run, a panel for each on a linear axis of its own.
 
     Args:
         metrics: name -> course, such as some of `study.history`; an empty one is left out.
+        over: what the courses run over.
     """
     shown = {name: list(points) for name, points in metrics.items() if points}
     if not shown:
@@ -51,7 +52,7 @@ def metric_panels(metrics: Mapping[str, Course]) -> Picture:
         for ax, (name, points) in zip(axes, shown.items(), strict=False):
             steps, values = zip(*points, strict=True)
             ax.plot(steps, values, color=PALETTE[0], linewidth=1, marker="o" if len(points) < 10 else "", markersize=3)
-            ax.set(title=name, xlabel="step")
+            ax.set(title=name, xlabel=over)
             ax.ticklabel_format(useOffset=False, axis="y")
             ax.xaxis.set_major_locator(MaxNLocator(3, integer=True, min_n_ticks=1))
     return figure
