@@ -96,6 +96,7 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     "whitened" (default: as the method's paper does on that data set), "seeds" (default: those of all rows) and
     "evaluation" (settings that replace those of `chosen.evaluation` for this row).  A row whose method has no `ipc`
     has one cell, after all others.
+    A row may be "like" another that stands above it: it has the settings of that one, with its own in their place.
     A row may have "ipcs", where it stands at these alone, and "by_ipc": what differs at some of its numbers of images,
     {10: {"lr_images": 1000.0, "whitened": False}, ...}, laid over the row there.
     `chosen.network` holds width and depth of the network for matching and evaluation alike.
@@ -107,15 +108,13 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     """
     datasets.describe(chosen.dataset)
     datasets.describe(chosen.reference_dataset)
-    for label, row in chosen.methods.items():
-        if not isinstance(row, Mapping):
-            raise ValueError(f"methods[{label!r}]={row!r}; it must be a mapping, such as {{'method': 'dm'}}")
+    told = _spelt_out(chosen.methods)
     for name, value in chosen.network.items():
         if name not in NETWORK:
             raise ValueError(f"unknown setting {name!r} of network; known: {', '.join(NETWORK)}")
         checked(f"{name} of network", value, Parameter(int, low=1))
     where = {"paper": paper, "table": table, "parameters": fingerprint(chosen)}
-    rows = {label: _by_ipc(chosen, label, row) for label, row in chosen.methods.items()}
+    rows = {label: _by_ipc(chosen, label, row) for label, row in told.items()}
     return [
         cell
         for ipc in (*chosen.ipcs, None)
@@ -123,6 +122,20 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
         if ipc in at
         for cell in _cells(chosen, label, at[ipc], ipc, where)
     ]
+
+
+def _spelt_out(rows: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Every row with the settings of the row that it is `like`."""
+    told: dict[str, Mapping[str, Any]] = {}
+    for label, row in rows.items():
+        if not isinstance(row, Mapping):
+            raise ValueError(f"methods[{label!r}]={row!r}; it must be a mapping, such as {{'method': 'dm'}}")
+        if "like" in row and row["like"] not in [*told]:
+            above = ", ".join(map(repr, told)) or "none"
+            raise ValueError(f"methods[{label!r}] is like {row['like']!r}; allowed: a row above it: {above}")
+        own = {key: value for key, value in row.items() if key != "like"}
+        told[label] = {**told[row["like"]], **own} if "like" in row else own
+    return told
 
 
 def _by_ipc(chosen: SimpleNamespace, label: str, row: Mapping[str, Any]) -> dict[int | None, Mapping[str, Any]]:

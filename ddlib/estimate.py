@@ -1,7 +1,8 @@
 """What a piece of work takes on this device: time, memory and disk, from a few real steps of its kind.
 
 A piece is an artefact that is made beforehand, one distillation, or the evaluation of one seed.  Its steps are taken at
-their real size.  What differs in its number of steps alone is of one kind, and a kind is probed once a process.
+their real size.  What differs in its number of steps alone, or has the same rehearsal, is of one kind, and a kind is
+probed once a process.
 """
 
 import math
@@ -23,6 +24,9 @@ from ddlib.memory import peak_memory, reset_peak_memory
 
 SAMPLE = {"cpu": 512, "cuda": 16384}
 """Images that stand for the whole of a set where going over all of it would take too long."""
+
+NEARLY = 4
+"""A set of up to so many times the images of its sample is looked at as it is."""
 
 LOOK, MOST = 0.6, 40
 """Seconds for which short steps are watched, and the most of them."""
@@ -102,7 +106,7 @@ def prerequisite(builder: Any, train: ImageSet) -> Estimate:
 
 def distillation(cell: Cell, train: ImageSet) -> Estimate:
     """What one seed of the cell takes to distil, on the device of `train`, with what it needs at hand."""
-    method = cell.method
+    method = getattr(cell.method, "rehearsal", cell.method)
     kind = _kind(f"{method.name} {method.version}", asdict(method), train)
     pace = _paced(kind, lambda: _distilling(method, train))
     return _estimate(kind, pace, pace.times(method.iterations))
@@ -149,7 +153,6 @@ def _building(builder: Any, images: ImageSet) -> Pace:
 
 def _distilling(method: methods.Method, train: ImageSet) -> Pace:
     """With untrained artefacts in place of those that the method needs: they are as large."""
-    method = getattr(method, "rehearsal", method)
 
     def on(images: ImageSet) -> Pace:
         needs = {name: b.finish(b.start(images, {}, b.seed)) for name, b in method.needs.items()}
@@ -203,6 +206,8 @@ def _on_all(pace: Callable[[ImageSet], Pace], train: ImageSet, *, most: int = 0)
         most: images that a class must have in a sample.
     """
     small = _sample(train, least=most)
+    if len(train) <= NEARLY * len(small):
+        return pace(train)
     some = pace(small)
     if (some.before + some.step) * len(train) / len(small) < PATIENCE:
         return replace(whole := pace(train), first=max(some.first, whole.first))

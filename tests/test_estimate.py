@@ -1,5 +1,6 @@
 """What a piece of work takes, told from a few of its steps: with a clock of the test's own, the arithmetic is exact."""
 
+import math
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import ClassVar
@@ -187,6 +188,23 @@ def test_a_short_job_is_seen_on_all_of_its_data(clock, train, monkeypatch):
     seen = []
     estimate._on_all(lambda images: seen.append(len(images)) or estimate.Pace(0, 1e-3, 0, 0, 0, 0), train)
     assert seen == [200, len(train)]
+
+
+def test_a_set_hardly_larger_than_its_sample_is_seen_once(clock, train, monkeypatch):
+    monkeypatch.setattr(estimate, "SAMPLE", {"cpu": math.ceil(len(train) / 3)})
+    seen = []
+    estimate._on_all(lambda images: seen.append(len(images)) or estimate.Pace(0, 9.0, 0, 0, 0, 0), train)
+    assert seen == [len(train)]
+
+
+def test_windows_and_starts_of_trajectory_matching_are_of_one_kind():
+    early = methods.build(
+        "datm", ipc=1, max_start_epoch=3, initial_max_start_epoch=None, expansion_end=None, kept_epochs=10
+    )
+    late = replace(early, min_start_epoch=5, max_start_epoch=9, init="real", threshold=1.1)
+    assert early.rehearsal == late.rehearsal and early.rehearsal.needs == early.needs == late.needs
+    assert early.rehearsal != replace(early, labels="hard").rehearsal
+    assert early.rehearsal.needs != replace(early, kept_epochs=11).rehearsal.needs
 
 
 def test_a_sample_has_every_class_as_often_as_asked(train, monkeypatch):

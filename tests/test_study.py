@@ -185,6 +185,18 @@ def test_a_row_may_have_seeds_of_its_own():
     assert [cell.seeds for cell in cells(methods=rows)] == [(0, 5, 9), (0, 1)]
 
 
+def test_a_row_may_be_like_one_above_it():
+    first = {"method": "dm", "iterations": 5, "seeds": [3], "by_ipc": {10: {"lr_images": 2.0}}}
+    rows = {"DM": first, "Longer": {"like": "DM", "iterations": 9}, "Chain": {"like": "Longer", "by_ipc": {}}}
+    found = cells(ipcs=[1, 10], methods=rows)
+    told = [(cell.label, cell.method.iterations, cell.method.lr_images, cell.seeds) for cell in found]
+    assert told == [
+        ("DM", 5, 1.0, (3,)), ("Longer", 9, 1.0, (3,)), ("Chain", 9, 1.0, (3,)),
+        ("DM", 5, 2.0, (3,)), ("Longer", 9, 2.0, (3,)), ("Chain", 9, 1.0, (3,)),
+    ]  # fmt: skip
+    assert first == rows["DM"] and "like" in rows["Longer"]  # what the notebook holds stays as it was
+
+
 @pytest.mark.parametrize("ten", [10, "10"])  # papermill makes text of the keys of a mapping
 def test_a_row_may_differ_by_images_per_class(ten):
     row = {"method": "dm", "iterations": 5, "by_ipc": {ten: {"iterations": 7, "lr_images": 2.0, "whitened": True}}}
@@ -236,6 +248,11 @@ def test_what_differs_by_images_per_class_may_be_the_evaluation_and_the_seeds():
         ({"methods": {"DM": {"method": "dm", "ipcs": [0]}}}, r"ipcs of 'DM'=0; it must be >= 1"),
         ({"methods": {"DM": {"method": "dm", "ipcs": []}}}, r"ipcs of 'DM'=\[\]; it must be a non-empty list"),
         ({"methods": {"DM": {"method": "dm", "seeds": [-1]}}}, r"seeds of 'DM'=-1; it must be >= 0"),
+        (
+            {"methods": {"A": {"like": "B"}, "B": {"method": "dm"}}},
+            r"methods\['A'\] is like 'B'; .* row above it: none",
+        ),
+        ({"methods": {"A": {"method": "dm"}, "B": {"like": ["A"]}}}, r"is like \['A'\]; .* row above it: 'A'"),
         ({"dataset": "cifar11"}, r"unknown dataset 'cifar11'; known: .*cifar10"),
         ({"methods": {"X": {"method": "atomm"}}}, r"unknown method 'atomm'; known: atom"),
         ({"methods": {"DM": {"method": "dm", "lr_imgs": 1.0}}}, r"unknown setting 'lr_imgs' of method 'dm'"),

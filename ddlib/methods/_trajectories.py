@@ -122,8 +122,7 @@ class TrajectoryMatching:
         self._require("initial_max_start_epoch", first is None or low < first <= high, f"in ({low}, {high}], or None")
         paired = (first is None) == (self.expansion_end is None) and (self.expansion_end or 1) >= 1
         self._require("expansion_end", paired, ">= 1 with initial_max_start_epoch, or both None")
-        last, needed = self.expert_training, high - 1 + self.expert_epochs
-        kept = needed if self.kept_epochs is None else self.kept_epochs
+        last, kept, needed = self.expert_training, self._kept, high - 1 + self.expert_epochs
         stored = f"max_start_epoch={high} and expert_epochs={self.expert_epochs} match epochs up to {needed}"
         self._require("kept_epochs", kept >= needed, f">= {needed}, since {stored}")
         self._require("expert_training", last >= kept, f">= {kept}, the epochs to be kept, since {stored}")
@@ -132,22 +131,29 @@ class TrajectoryMatching:
         require(name, getattr(self, name), holds, allowed)
 
     @property
+    def _kept(self) -> int:
+        """The last epoch that is stored."""
+        return self.max_start_epoch - 1 + self.expert_epochs if self.kept_epochs is None else self.kept_epochs
+
+    @property
     def needs(self) -> Mapping[str, Any]:
         """The experts, shard by shard."""
-        kept = self.max_start_epoch - 1 + self.expert_epochs if self.kept_epochs is None else self.kept_epochs
         told = {name: getattr(self, name) for name in ("optimizer", "rho", "alpha", "storage", "strategy", "compiled")}
         told |= {name: getattr(self, name) for name in ("network", "norm", "width", "depth")}
         if self.optimizer == "sgd":
             told |= {"rho": Experts.rho, "alpha": Experts.alpha}  # not used: one buffer whatever they say
-        size = {"count": self.experts, "epochs": self.expert_training, "kept": kept}
+        size = {"count": self.experts, "epochs": self.expert_training, "kept": self._kept}
         speed = {"lr": self.expert_lr, "batch_size": self.expert_batch, "precision": self.expert_precision}
         return split(Experts(**told, **size, **speed), self.shard)
 
     @property
     def rehearsal(self) -> "TrajectoryMatching":
-        """The same steps where experts are not trained: random real images, every loss allowed, a fixed step size."""
+        """Equally long steps where experts are not trained: from random real images and any epoch that is stored,
+        every loss allowed, a fixed step size."""
         init = "real" if self.init == "correct" else self.init
-        return replace(self, init=init, threshold=self.threshold or math.inf, lr_lr=0.0)
+        told = {"init": init, "threshold": math.inf, "lr_lr": 0.0, "kept_epochs": self._kept}
+        told |= {"min_start_epoch": 0, "max_start_epoch": self._kept - self.expert_epochs + 1}
+        return replace(self, **told, initial_max_start_epoch=None, expansion_end=None)
 
     def upper_bound(self, iteration: int) -> int:
         """U of an outer step: start epochs are below it.  DATM's sequential generation, in whole epochs."""

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from ddlib.report.style import MARKERS, WIDTH, Picture, colors, note, picture, styled, ticks_at
+from ddlib.report.style import MARKERS, WIDTH, Picture, colors, legend_below, note, picture, styled, ticks_at
 
 KEYS = ("method", "N", "B", "seconds", "bytes")
 AXES = {"N": "inner steps N", "B": "images in a mini-batch B"}
@@ -47,7 +47,7 @@ def cost_lines(rows: Sequence[Mapping[str, Any]]) -> Picture:
             Line2D([], [], label=f"{method}, {across} = {value}" if several else method, **look)
             for (method, value), look in looks.items()
         ]
-        figure.legend(handles=handles, loc="outside lower left", ncols=3)
+        legend_below(figure, handles, columns=3)
         figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure

@@ -7,7 +7,19 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from ddlib.report.figures import REPORTED, interval_handle, panel_title, reported, reported_handles
-from ddlib.report.style import GREY, MARKERS, WIDTH, Picture, colors, is_random, note, picture, styled, ticks_at
+from ddlib.report.style import (
+    GREY,
+    MARKERS,
+    WIDTH,
+    Picture,
+    colors,
+    is_random,
+    legend_below,
+    note,
+    picture,
+    styled,
+    ticks_at,
+)
 from ddlib.results import Record, interval
 
 DASHES = ("--", ":", "-.")
@@ -187,7 +199,7 @@ def _finish(figure: Picture, records: Sequence[Record], looks: Mapping[str, Mapp
     handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
     handles += [*reported_handles(records), *interval_handle(records)]
     if below:
-        figure.legend(handles=handles, loc="outside lower left", ncols=4)
+        legend_below(figure, handles)
     else:
         figure.legend(handles=handles, loc="outside right upper")
     figure.draw_without_rendering()

@@ -75,6 +75,14 @@ def picture(width: float, height: float, **options: Any) -> Picture:
         return Picture(figsize=(width, height), **options)
 
 
+def legend_below(figure: Picture, handles: Sequence[Any], *, columns: int = 4) -> None:
+    """A legend along the lower edge, where it stays when small print is added below; the layout is settled by it."""
+    legend = figure.legend(handles=handles, loc="outside lower left", ncols=columns)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+
+
 def note(text: str) -> Picture:
     """A figure that says why there is nothing to draw."""
     figure = picture(WIDTH, 0.6)
