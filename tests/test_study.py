@@ -395,6 +395,17 @@ def test_every_metric_of_a_distillation_is_kept(workplace):
     assert all([step for step, _ in points] == [1, 2] for points in history.values())
 
 
+def test_measurements_are_kept_there_too_with_where_they_come_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "OUTPUT", tmp_path)
+    train, chosen = datasets.load("digits", "train"), settings({"profile": "quick", "dataset": "digits"})
+    found = study.measured({"rows": [{"N": 1}]}, chosen, train, "ddlib.loop")
+    path = study.keep(found, "datm/cost", "quick")
+    assert path == tmp_path / "results" / "datm" / "cost.quick.json" and results.read_measurements(path) == found
+    made = found.provenance
+    assert (made["parameters"], made["data"]) == (study.fingerprint(chosen), train.fingerprint)
+    assert made["code"] == codeprint.fingerprint(("ddlib.loop",)) and found.modules == ("ddlib.loop",)
+
+
 def test_records_are_kept_where_reports_look_for_them(workplace, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "OUTPUT", tmp_path)
     path = study.keep(study.run(cells()[:1], workplace), "atom/accuracy", "quick")

@@ -50,6 +50,7 @@ def cost_lines(rows: Sequence[Mapping[str, Any]]) -> Picture:
         legend_below(figure, handles, columns=3)
         figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    figure.legends[0].set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)  # stays there when small print is added
     return figure
 
 
