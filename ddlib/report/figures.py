@@ -49,7 +49,7 @@ def _title(record: Record, records: Sequence[Record], by_network: bool) -> str:
 
 
 def _amount(record: Record) -> str:
-    return "all images" if record.ipc is None else f"{record.ipc} images per class"
+    return {None: "all images", 1: "1 image per class"}.get(record.ipc, f"{record.ipc} images per class")
 
 
 def panel_title(record: Record, records: Sequence[Record]) -> str:
