@@ -186,10 +186,11 @@ def output(tmp_path, monkeypatch):
 
 
 def test_the_command_prints_each_notebook_and_the_whole(output, capsys):
-    assert cli.main(["plan", "-f", str(output), "--budget-hours", "1", "--memory", "64GB"]) == 0
+    words = ["plan", "atom", "compare", "-f", str(output), "--budget-hours", "1", "--memory", "64GB"]
+    assert cli.main(words) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    for name in notebooks.names():
+    for name in notebooks.chosen(["atom", "compare"], "quick"):
         assert f"{name} (quick)" in lines and f"{name} (quick): taking a few steps" in err
     assert lines[-1].startswith("in all, what notebooks share once: 2 cells, 0 of them in the store; to do: 2 dist")
 

@@ -297,6 +297,15 @@ def test_a_long_footer_does_not_widen_the_figure(tmp_path):
         assert sizes[1][0] == sizes[0][0] or kind == "images"  # three tiles are narrower than the narrowest line
 
 
+def test_small_print_keeps_clear_of_a_legend_below(tmp_path):
+    path = report.save(report.cost_lines(COSTS), "x", provenance={"commit": "a123456"}, folder=tmp_path)[0]
+    with Image.open(path) as image:
+        rows = (np.asarray(image.convert("L")) < 200).any(1)[::-1]
+        letters = 6 / 72 * image.info["dpi"][1]
+    text = rows[rows.argmax() :]
+    assert text.argmin() < 1.3 * letters  # the lowest line of ink is no higher than small print
+
+
 @pytest.mark.parametrize("kind", ["bars", "images"])
 def test_provenance_is_read_back_from_either_file(tmp_path, kind):
     told = PROVENANCE | {"device": '<CPU> & "GPU" ü', "commit": ["a", None], "distilled": {"seeds": [0, 1]}}

@@ -149,9 +149,10 @@ class TrajectoryMatching:
     @property
     def rehearsal(self) -> "TrajectoryMatching":
         """Equally long steps where experts are not trained: from random real images and any epoch that is stored,
-        every loss allowed, a fixed step size."""
+        every loss allowed, and nothing moved."""
         init = "real" if self.init == "correct" else self.init
-        told = {"init": init, "threshold": math.inf, "lr_lr": 0.0, "kept_epochs": self._kept}
+        told = {"init": init, "threshold": math.inf, "kept_epochs": self._kept}
+        told |= dict.fromkeys(("lr_images", "lr_labels", "lr_lr"), 0.0)
         told |= {"min_start_epoch": 0, "max_start_epoch": self._kept - self.expert_epochs + 1}
         return replace(self, **told, initial_max_start_epoch=None, expansion_end=None)
 
