@@ -9,12 +9,13 @@ from ddlib import datasets, methods, models, results, store
 from ddlib.evaluate import Protocol
 from ddlib.methods import Method
 from ddlib.settings import PARAMETERS, Parameter, checked, fill
+from ddlib.zca import PIXELS
 
 SPEED = ("precision", "compiled", "at_once", "num_networks", "shard", "kept_epochs")
 """Settings that change how fast, how often or in what parts, not what: a cell that differs in them alone is the
 paper's cell."""
 
-ROW = ("method", "whitened", "seeds", "evaluation")
+ROW = ("method", "whitened", "seeds", "evaluation", "reported")
 """What a row may say besides its method's hyper-parameters."""
 
 PLACE = ("profile", "device", "budget_hours")
@@ -31,19 +32,20 @@ class Cell:
     label: the row of the table.
     method: with its hyper-parameters, images per class included.
     dataset: name of the data set.
-    whitened: whether images are ZCA-whitened.
+    whitened: whether images are ZCA-whitened: True for normalised ones, "pixels" for pixels as they are.
     seeds: one distillation each.
     protocol: the evaluation.
     reference_dataset: the data set whose reported numbers stand beside ours.
     paper, table: where those numbers are reported.
     parameters: `fingerprint` of the notebook's parameters that it comes from.
     tested_on: name of the network tested on, where a row is tested on several.
+    reported: whether the paper has such a row, so that its number may stand beside ours.
     """
 
     label: str
     method: Method
     dataset: str
-    whitened: bool
+    whitened: bool | str
     seeds: tuple[int, ...]
     protocol: Protocol
     reference_dataset: str
@@ -51,6 +53,7 @@ class Cell:
     table: str
     parameters: str = ""
     tested_on: str = ""
+    reported: bool = True
 
     def __str__(self) -> str:
         return f"{self.set_name}, tested on {self.tested_on}" if self.tested_on else self.set_name
@@ -93,10 +96,10 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     """The cells that a notebook's parameters describe, IPC by IPC.
 
     Each entry of `chosen.methods` is a row: its label -> {"method": name, hyper-parameters ...}, and, where wanted,
-    "whitened" (default: as the method's paper does on that data set), "seeds" (default: those of all rows) and
-    "evaluation" (settings that replace those of `chosen.evaluation` for this row).  A row whose method has no `ipc`
-    has one cell, after all others.
-    A row may be "like" another that stands above it: it has the settings of that one, with its own in their place.
+    "whitened" (true: as the method's paper does it, or "normalised" or "pixels"; default: where that does), "seeds"
+    (default: those of all rows) and "evaluation" (settings that replace those of `chosen.evaluation` for this row,
+    which replace those of the method's paper), and "reported": false where it is no row of the paper's, such as a
+    control.  A row whose method has no `ipc` has one cell, after all others.
     A row may have "ipcs", where it stands at these alone, and "by_ipc": what differs at some of its numbers of images,
     {10: {"lr_images": 1000.0, "whitened": False}, ...}, laid over the row there.
     `chosen.network` holds width and depth of the network for matching and evaluation alike.
@@ -175,16 +178,29 @@ def _cells(
         "label": label,
         "method": method,
         "dataset": chosen.dataset,
-        "whitened": checked(f"whitened of {label!r}", whitened, Parameter(bool)),
+        "whitened": _whitening(f"whitened of {label!r}", whitened, kind),
         "seeds": checked(f"seeds of {label!r}", row.get("seeds", chosen.seeds), PARAMETERS["seeds"]),
         "reference_dataset": chosen.reference_dataset,
+        "reported": checked(f"reported of {label!r}", row.get("reported", True), Parameter(bool)),
     }
-    told = chosen.evaluation | checked(f"evaluation of {label!r}", row.get("evaluation", {}), Parameter(dict))
+    told = (
+        dict(getattr(kind, "evaluation", {}))
+        | chosen.evaluation
+        | checked(f"evaluation of {label!r}", row.get("evaluation", {}), Parameter(dict))
+    )
     usual = {"norm": getattr(method, "norm", "instance"), **chosen.network}
     return [
         Cell(**shared, tested_on=name, protocol=fill(Protocol, "the evaluation", speed | protocol))
         for name, protocol in _protocols(told, usual).items()
     ]
+
+
+def _whitening(name: str, told: Any, kind: type) -> bool | str:
+    """What a row's `whitened` asks of `datasets.load`."""
+    ways = {True: getattr(kind, "whitening", True), False: False, "normalised": True, PIXELS: PIXELS}
+    if not isinstance(told, bool | str) or told not in ways:
+        raise ValueError(f"{name}={told!r}; it must be true, false, normalised or {PIXELS}")
+    return ways[told]
 
 
 def _protocols(told: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -226,13 +242,15 @@ def deviations(cell: Cell) -> list[str]:
     """
     place = {"method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
     stated = results.published(cell.paper, **place)
-    whitened = stated.pop("whitened", cell.reference_dataset in cell.method.whitened)
+    kind = type(cell.method)
+    whitened = _whitening("whitened", stated.pop("whitened", cell.reference_dataset in kind.whitened), kind)
     protocol = Protocol(**(getattr(cell.method, "evaluation", {}) | stated.pop("evaluation", {})))
     found = []
     if cell.dataset != cell.reference_dataset:
         found.append(f"{cell.dataset} instead of {cell.reference_dataset}")
     if cell.whitened != whitened:
-        found.append("whitened" if cell.whitened else "not whitened")
+        ways = {False: "not whitened", True: "whitened" + " after normalisation" * bool(whitened)}
+        found.append(ways.get(cell.whitened, "whitened without normalisation"))
     given = {} if cell.ipc is None else {"ipc": cell.ipc}
     found += _differences("", asdict(cell.method), asdict(type(cell.method)(**given)) | stated)
     options = {"norm": getattr(cell.method, "norm", "instance")}

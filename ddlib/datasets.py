@@ -19,7 +19,7 @@ from torch import Tensor
 from ddlib import ROOT, readers
 from ddlib.readers import fingerprint
 from ddlib.sources import ALIASES, CATALOGUE, SPLITS, DatasetInfo
-from ddlib.zca import ZCA, ValueSpace, fit_zca, require_dimensions
+from ddlib.zca import PIXELS, ZCA, ValueSpace, fit_zca, require_dimensions
 
 Folder = str | Path | None
 """The data folder; None: `data_root()`."""
@@ -28,7 +28,7 @@ STATES = ("ok", "no reference", "differs", "missing")
 """What `check` can find, from best to worst."""
 
 _CHUNK = 4096
-_WHITENINGS: dict[tuple[str, str], ZCA] = {}
+_WHITENINGS: dict[tuple, ZCA] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,17 +163,17 @@ def data_root() -> Path:
 
 
 def load(
-    name: str, split: str, *, zca: bool = False, root: Folder = None, device: str | torch.device = "cpu"
+    name: str, split: str, *, zca: bool | str = False, root: Folder = None, device: str | torch.device = "cpu"
 ) -> ImageSet:
     """Load a split as one tensor: uint8 pixels, or float32 already whitened.
 
-    ZCA is fitted on the normalised real training set, whichever split is asked for, with eps 0.1 (as DataDAM does).
+    ZCA is fitted on the real training set, whichever split is asked for, with eps 0.1.
     The last four sets stay in memory and are returned again: treat their tensors as read-only.
 
     Args:
         name: one of `names()`.
         split: "train" or "test".
-        zca: whiten.  Images of more than 3x64x64 values are refused.
+        zca: whiten, True the normalised images (DataDAM), "pixels" the pixels as they are (DATM); 3x64x64 at most.
         root: the data folder; None: `data_root()`.
         device: where the set is to lie, and where ZCA is fitted.
 
@@ -190,17 +190,15 @@ def load(
     info = describe(name)
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if zca not in (False, True, PIXELS):
+        raise ValueError(f"zca must be False, True or {PIXELS!r}, got {zca!r}")
     if zca:
         require_dimensions(info.shape)
     return _load(info, split, zca, _folder(root), torch.device(device))
 
 
 def check(name: str, root: Folder = None) -> Check:
-    """Read a data set from disk and compare it with its reference.
-
-    Args:
-        name: one of `names()`.
-        root: the data folder; None: `data_root()`.
+    """Read the data set `name` under `root`, as `load` takes them, and compare it with its reference.
 
     Returns:
         The finding; data that are missing or damaged are findings, not errors.
@@ -244,10 +242,10 @@ def _folder(root: Folder) -> Path:
 
 
 @functools.lru_cache(maxsize=4)
-def _load(info: DatasetInfo, split: str, zca: bool, root: Path, device: torch.device) -> ImageSet:
+def _load(info: DatasetInfo, split: str, zca: bool | str, root: Path, device: torch.device) -> ImageSet:
     if zca:
         train = _load(info, "train", False, root, device)
-        return _whiten(_load(info, split, False, root, device), train)
+        return _whiten(_load(info, split, False, root, device), train, as_pixels=zca == PIXELS)
     images = _read(info, split, root)
     difference = _difference(info, images)
     if difference and info.exact:
@@ -282,15 +280,16 @@ def _check_split(info: DatasetInfo, split: str, root: Path) -> tuple[str, str]:
     return state, difference or f"{len(images)} images, fingerprint {images.fingerprint}"
 
 
-def _whiten(images: ImageSet, train: ImageSet) -> ImageSet:
+def _whiten(images: ImageSet, train: ImageSet, *, as_pixels: bool) -> ImageSet:
     """The set in the ZCA space of `train`; it keeps the fingerprint of its pixels."""
-    key = (train.fingerprint, str(train.device))
+    before = ValueSpace((0.0,) * images.shape[0], (1.0,) * images.shape[0]) if as_pixels else images.space
+    key = (train.fingerprint, before.mean, str(train.device))
     if key not in _WHITENINGS:
-        _WHITENINGS[key] = fit_zca(train.take(torch.arange(len(train))))
-    space = replace(images.space, zca=_WHITENINGS[key])
+        _WHITENINGS[key] = fit_zca(replace(train, space=before).take(torch.arange(len(train))))
+    space, shown = replace(before, zca=_WHITENINGS[key]), replace(images, space=before)
     whitened = torch.empty(images.images.shape, device=images.device)
     for rows in torch.arange(len(images)).split(_CHUNK):
-        whitened[rows[0] : rows[-1] + 1] = space.zca.apply(images.take(rows))
+        whitened[rows[0] : rows[-1] + 1] = space.zca.apply(shown.take(rows))
     return _keep_fingerprint(replace(images, images=whitened, space=space), images.fingerprint)
 
 

@@ -145,10 +145,13 @@ def _estimate(kind: str, pace: Pace, seconds: float, *, trainings: int = 0) -> E
 
 
 def _building(builder: Any, images: ImageSet) -> Pace:
+    """The state may grow to the size of the product, and is in memory twice while it is written."""
+
     def keep(state: Any) -> int:
         return _bytes(builder.finish(state).values())
 
-    return _probe(builder, lambda: builder.start(images, {}, builder.seed), keep, images)
+    pace = _probe(builder, lambda: builder.start(images, {}, builder.seed), keep, images)
+    return replace(pace, checkpoint=max(pace.checkpoint, pace.disk), memory=pace.memory + pace.disk)
 
 
 def _distilling(method: methods.Method, train: ImageSet) -> Pace:

@@ -93,7 +93,7 @@ class Plan:
 _READING: dict[str, Estimate] = {}
 
 
-def read(cell: Cell, device: str, *, whitened: bool) -> tuple[ImageSet, ImageSet]:
+def read(cell: Cell, device: str, *, whitened: bool | str) -> tuple[ImageSet, ImageSet]:
     """The cell's training and test images; what that took, the first time, is part of every plan that needs them.
 
     Raises:
@@ -188,8 +188,9 @@ def _named(cell: Cell) -> str:
     return f"{cell.label} at {cell.amount} on {cell.dataset}{on}"
 
 
-def _reading(cell: Cell, device: str, whitened: bool) -> str:
-    return f"{'whitening' if whitened else 'reading'} {cell.dataset} for {device}"
+def _reading(cell: Cell, device: str, whitened: bool | str) -> str:
+    what = {False: "reading", True: "whitening"}.get(whitened, f"whitening {whitened} of")
+    return f"{what} {cell.dataset} for {device}"
 
 
 def _row(missing: Missing, device: str) -> Row:

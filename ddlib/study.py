@@ -34,15 +34,24 @@ def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | No
     Args:
         budget_hours: cells that, by estimate, would not finish within what is left of this are not begun; their
             verdict is NOT RUN and their cost states the estimate.  None: no limit.
+
+    Raises:
+        FloatingPointError: cells came to numbers that are not finite, or to a step size that is not positive; they
+            are named, once all others are done and in the store.
     """
     begin = time.perf_counter()
-    records: dict[int, Record] = {}
+    records: dict[int, Record | str] = {}
     while len(records) < len(cells):
         position = _next(cells, records, workplace)
         cell = cells[position]
         left = None if budget_hours is None else budget_hours - (time.perf_counter() - begin) / 3600
         fits = left is None or finished(cell, workplace) or _estimate(cell, workplace) <= left
-        records[position] = (_compute if fits else _not_run)(cell, workplace)
+        try:
+            records[position] = (_compute if fits else _not_run)(cell, workplace)
+        except FloatingPointError as error:
+            records[position] = f"{cell.set_name}: {error}"
+    if failed := [found for found in records.values() if isinstance(found, str)]:
+        raise FloatingPointError("; ".join(failed))
     return [records[position] for position in range(len(cells))]
 
 
@@ -123,7 +132,7 @@ def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: 
         dataset=cell.dataset,
         ipc=cell.ipc,
         cell=cell.settings(),
-        reference=results.find(cell.paper, **where),
+        reference=results.find(cell.paper, **where) if cell.reported else None,
         deviations=deviations(cell),
         cost=cost,
         provenance=made | {"parameters": cell.parameters, "data": data, "seeds": list(cell.seeds)},

@@ -200,6 +200,7 @@ def adjoint(
     lr: Tensor,
     batches: Sequence[MiniBatch],
     piece: int | None = None,
+    limit: float | None = None,
     frozen: bool = False,
 ) -> Gradient:
     """The exact gradient of L by the adjoint sweep of the module's head.
@@ -211,6 +212,7 @@ def adjoint(
         lr: a, ().
         batches: S_0..S_{N-1} with their augmentations, N >= 1.
         piece: images that pass together; None: by `ddlib.models.passes`.  Sums alone depend on it.
+        limit: where L is above it, or no number, the sweep is left out and the gradients are 0; None: never.
         frozen: keep lambda_N throughout; see `tesla`.
 
     Returns:
@@ -228,13 +230,17 @@ def adjoint(
     end, scale = passed.pop(), (start - goal).square().sum()
     loss, direction = (end - goal).square().sum() / scale, 2 * (end - goal) / scale
     found = Gradient(loss, torch.zeros_like(images), torch.zeros_like(targets), torch.zeros_like(lr), end)
+    if limit is not None and not loss <= limit:
+        return found
     for batch in reversed(batches):
-        direction = _back(student, found, passed.pop(), direction, images, targets, lr, batch, piece, frozen)
+        given = batch, images, targets, lr
+        direction = _back(student, passed.pop(), found, direction=direction, given=given, piece=piece, frozen=frozen)
     return found
 
 
-def _back(student, found, theta, direction, images, targets, lr, batch, piece, frozen) -> Tensor:
+def _back(student: Student, theta: Tensor, found: Gradient, *, direction, given, piece, frozen) -> Tensor:
     """Add what one step contributes to the gradient `found`; returns lambda_i from lambda_{i+1}."""
+    batch, images, targets, lr = given
     rows, weight = batch.rows, 1 / len(batch.rows)
     leaf = images[rows].requires_grad_()
     shown, aims = batch.transform(leaf), targets[rows]
@@ -269,11 +275,12 @@ def unrolled(
     lr: Tensor,
     batches: Sequence[MiniBatch],
     piece: int | None = None,
+    limit: float | None = None,
 ) -> Gradient:
     """The same gradient by automatic differentiation through all N steps: arguments and result of `adjoint`.
 
-    Keeps the graphs of all steps, about 3 MB an image and step for ConvNet-3 at 32x32; `piece` is not used, since it
-    would save nothing.
+    Keeps the graphs of all steps, about 3 MB an image and step for ConvNet-3 at 32x32; `piece` and `limit` are
+    not used: the graphs are there before L is known.
     """
     X, Q, a = (tensor.detach().requires_grad_() for tensor in (images, targets, lr))
     theta = start.detach().requires_grad_()

@@ -275,7 +275,7 @@ def _prerequisite(cell: Cell, name: str, workplace: Workplace) -> dict[str, Tens
         job=builder,
         start=lambda: builder.start(train_set(cell, workplace), {}, builder.seed),
         save=lambda made, path: write_tensors(path, made),
-        load=lambda path: read_tensors(path, workplace.device)[0],
+        load=lambda path: read_tensors(path, "cpu" if getattr(builder, "mapped", False) else workplace.device)[0],
         about={"settings": content, "seed": builder.seed},
         code=codeprint.distillation(type(builder)),
         size=lambda made: sum(tensor.nbytes for tensor in made.values()),

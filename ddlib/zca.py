@@ -10,6 +10,12 @@ from torch import Tensor
 MAX_DIMENSIONS = 12288
 """Largest C*H*W that `fit_zca` takes: 3x64x64, whose covariance alone fills 1.2 GB in float64."""
 
+PIXELS = "pixels"
+"""Whitening of pixels in [0, 1] as they are (MTT to DATM), where True is that of normalised ones (DataDAM).
+
+The same eps weighs some twenty times more against the smaller eigenvalues of pixels.
+"""
+
 _CHUNK = 2048
 
 
@@ -99,7 +105,7 @@ class ValueSpace:
     Args:
         mean: C values, of pixels in [0, 1].
         std: C values, > 0.
-        zca: fitted on normalised images, or None.
+        zca: fitted on images normalised so, or None.  With mean 0 and std 1 these are the pixels themselves.
 
     Raises:
         ValueError: `mean` and `std` differ in length, or a std is not positive.
@@ -117,8 +123,10 @@ class ValueSpace:
 
     @property
     def name(self) -> str:
-        """ "normalised" or "zca"."""
-        return "normalised" if self.zca is None else "zca"
+        """ "normalised", "zca", or "zca of pixels", which are not normalised before."""
+        if self.zca is None:
+            return "normalised"
+        return "zca" if any(self.mean) or set(self.std) != {1.0} else "zca of pixels"
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels to this space: (pixels - mean) / std, then whitening where there is one.

@@ -366,6 +366,25 @@ def test_loading_neither_reads_nor_moves_global_randomness():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_pixels_are_whitened_without_being_normalised():
+    """MTT to DATM: x in [0, 1], S of x itself, W = U (s + 0.1)^-1/2 U^T, written out in float64."""
+    plain = load("digits", "train")
+    pixels = plain.images.flatten(1).double() / 255
+    values, vectors = torch.linalg.eigh(torch.cov(pixels.T))
+    expected = (pixels - pixels.mean(0)) @ (vectors * (values + 0.1).rsqrt()) @ vectors.T
+    train, test = (load("digits", split, zca="pixels") for split in ("train", "test"))
+    torch.testing.assert_close(train.images.flatten(1), expected.float(), atol=1e-4, rtol=1e-3)
+    assert train.space.name == test.space.name == "zca of pixels" and train.fingerprint == plain.fingerprint
+    shown = train.space.decode(train.images[:50])
+    torch.testing.assert_close(shown, plain.images[:50].float() / 255, atol=1e-4, rtol=0)
+    assert (train.images - load("digits", "train", zca=True).images).abs().max() > 0.1
+
+
+def test_an_unknown_whitening_is_refused():
+    with pytest.raises(ValueError, match="zca must be False, True or 'pixels', got 'colour'"):
+        load("digits", "train", zca="colour")
+
+
 def test_digits_whitened():
     train, test = (load("digits", split, zca=True) for split in ("train", "test"))
     raw_train, raw_test = (load("digits", split) for split in ("train", "test"))

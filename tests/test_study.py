@@ -120,9 +120,9 @@ def test_a_row_may_have_an_evaluation_of_its_own():
 def test_the_evaluation_of_a_methods_own_paper_is_no_deviation(monkeypatch):
     monkeypatch.setattr(methods.find("dm"), "evaluation", {"batch_size": 128}, raising=False)
     paper = {"dataset": "cifar10", "network": {}, "evaluation": {}}
-    rows = {"DM": {"method": "dm"}, "as published": {"method": "dm", "evaluation": {"batch_size": 128}}}
+    rows = {"DM": {"method": "dm"}, "other": {"method": "dm", "evaluation": {"batch_size": 256}}}
     found = [study.deviations(cell) for cell in cells(**paper, methods=rows)]
-    assert found == [["evaluation batch_size 256 (default: 128)"], []]
+    assert found == [[], ["evaluation batch_size 256 (default: 128)"]]
 
 
 def test_the_whole_set_has_one_cell_whatever_the_numbers_of_images(workplace):
@@ -137,6 +137,24 @@ def test_the_whole_set_has_one_cell_whatever_the_numbers_of_images(workplace):
     assert record.cost["images_shown"] == images and record.ipc is None
     assert results.pick([record], "whole set", None) is record
     assert "\nwhole set  all" in str(report.table([record]))
+
+
+def test_what_is_whitened_is_so_as_its_paper_does_it_unless_told():
+    few = {"experts": 1, "shard": 1}
+    rows = {"DATM": {"method": "datm", **few}, "other": {"method": "datm", **few, "whitened": "normalised"}}
+    rows |= {"Full set": {"method": "whole", "whitened": "pixels"}, "ATOM": {"method": "atom", "whitened": True}}
+    found = {cell.label: cell for cell in cells(dataset="cifar10", methods=rows, ipcs=(10,))}
+    assert {label: cell.whitened for label, cell in found.items()} == {
+        "DATM": "pixels", "other": True, "Full set": "pixels", "ATOM": True,
+    }  # fmt: skip
+    assert not any("whiten" in phrase for phrase in study.deviations(found["DATM"]))
+    assert "whitened after normalisation" in study.deviations(found["other"])
+    assert found["DATM"].protocol.batch_size == 128  # as its paper, where nobody says otherwise
+
+
+def test_a_row_that_the_paper_does_not_have_stands_beside_no_number():
+    rows = {"Random": {"method": "random"}, "control": {"method": "random", "reported": False}}
+    assert [cell.reported for cell in cells(methods=rows, ipcs=(1,))] == [True, False]
 
 
 def test_a_cell_is_whitened_where_its_paper_does_it_unless_told():
@@ -261,7 +279,10 @@ def test_what_differs_by_images_per_class_may_be_the_evaluation_and_the_seeds():
         ({"evaluation": {"lr": -0.1}}, r"lr must be a finite number > 0, got -0.1"),
         ({"evaluation": {"network": "convnett"}}, r"unknown network 'convnett'; known: "),
         ({"evaluation": {"epoch": 3}}, r"unknown setting 'epoch' of the evaluation \(did you mean 'epochs'\?\)"),
-        ({"methods": {"DM": {"method": "dm", "whitened": "no"}}}, r"whitened of 'DM'='no' is str; it must be bool"),
+        (
+            {"methods": {"DM": {"method": "dm", "whitened": "no"}}},
+            r"whitened of 'DM'='no'; it must be true, false, normalised or pixels",
+        ),
         (
             {"methods": {"DM": {"method": "dm", "network": "convnett"}}},
             r"network='convnett'; it must be one of convnet",

@@ -68,6 +68,14 @@ def test_a_softmax_before_the_loop_gives_the_gradient_of_logits():
     assert found.sum(1).abs().max() < 1e-12  # a shift of all logits changes nothing
 
 
+def test_above_the_limit_the_sweep_is_left_out():
+    (student, *ends), given = setting(make_student(), 3)
+    loss = unroll.adjoint(student, *ends, **given).loss
+    at, below = (unroll.adjoint(student, *ends, limit=float(loss) * share, **given) for share in (1.0, 0.999))
+    assert at.images.abs().sum() > 0 and below.loss == loss
+    assert not below.images.any() and not below.targets.any() and not below.lr.any()
+
+
 def test_pieces_change_sums_alone():
     where, given = setting(make_student(), 5)
     one, many = unroll.adjoint(*where, piece=4, **given), unroll.adjoint(*where, piece=1, **given)

@@ -10,11 +10,11 @@ setting as defaults.  It has three verbs:
 
 Besides its hyper-parameters it states `name`, `version` (raised when its numbers change), `iterations` (how many steps
 it takes), `needs` (name -> builder of an artefact made beforehand, itself with start, step and finish) and `whitened`
-(the data sets that its paper ZCA-whitens).  It may state `evaluation` (where its paper's is not the one protocol: the
-settings that differ) and `rehearsal` (itself in a form whose steps, of equal cost, can be taken with untrained
-artefacts).  One without the hyper-parameter `ipc` takes the whole training set.  It does no I/O, sees no test data, and
-draws from named streams of the seed alone.  A new module in this package is found by its dataclass; no list has to be
-edited.
+(the data sets that its paper ZCA-whitens).  It may state `whitening` ("pixels" where these are not normalised before),
+`evaluation` (settings of the evaluation that are its paper's, where they are not the protocol's) and `rehearsal`
+(itself in a form whose steps, of equal cost, can be taken with untrained artefacts).  One without the hyper-parameter
+`ipc` takes the whole training set.  It does no I/O, sees no test data, and draws from named streams of the seed alone.
+A new module in this package is found by its dataclass; no list has to be edited.
 """
 
 import dataclasses

@@ -55,7 +55,7 @@ class MatchingState:
         """Everything that a step changes."""
         found = {"step": torch.tensor(self.step), "images": self.images, "lr": self.lr}
         found |= {"tried": self.tried, "skipped": self.skipped}
-        found |= {name: t for name in ("logits", "average") if (t := getattr(self, name)) is not None}
+        found |= {name: t for name in ("rows", "logits", "average") if (t := getattr(self, name)) is not None}
         return found | {f"velocity.{name}": tensor for name, tensor in self.velocities.items()}
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
@@ -64,6 +64,8 @@ class MatchingState:
             if name != "step":
                 tensor.copy_(saved[name])
         self.step = int(saved["step"])
+        if self.rows is not None:
+            self.first = self.train.take(self.rows)
 
 
 def begin(method: Any, train: ImageSet, experts: Trajectories, seed: int) -> MatchingState:
@@ -123,7 +125,7 @@ def _warn_of_coverage(method: Any, count: int) -> None:
 
 
 def update(method: Any, state: MatchingState) -> dict[str, float | Tensor]:
-    """One outer step, in place; its loss (where it is a number) and how things stand after it."""
+    """One outer step, in place, unless its loss is above the threshold; that loss, and how things stand after it."""
     expert, epoch = draw_start(method, state)
     targets = soft_targets(state)
     found = unroll.GRADIENTS[method.gradient](
@@ -134,6 +136,7 @@ def update(method: Any, state: MatchingState) -> dict[str, float | Tensor]:
         targets=targets,
         lr=state.lr,
         batches=draw_batches(method, state),
+        limit=method.threshold,
     )
     loss = float(found.loss)
     state.tried[epoch] += 1
@@ -146,7 +149,7 @@ def update(method: Any, state: MatchingState) -> dict[str, float | Tensor]:
     else:
         state.skipped[epoch] += 1
     state.step += 1
-    return ({"loss": loss} if math.isfinite(loss) else {}) | {"start_epoch": epoch} | standing(state, targets)
+    return ({"loss": loss} if math.isfinite(loss) else {}) | {"start_epoch": epoch} | standing(state)
 
 
 def _descend(method: Any, state: MatchingState, found: unroll.Gradient, targets: Tensor) -> None:
@@ -196,7 +199,7 @@ def soft_targets(state: MatchingState) -> Tensor:
     return F.one_hot(state.classes, state.train.num_classes).to(state.images.dtype)
 
 
-def standing(state: MatchingState, targets: Tensor) -> dict[str, float | Tensor]:
+def standing(state: MatchingState) -> dict[str, float | Tensor]:
     """How things stand.
 
     Returns:
@@ -208,7 +211,7 @@ def standing(state: MatchingState, targets: Tensor) -> dict[str, float | Tensor]
     return {
         "lr": state.lr.clone(),
         "skipped": 100 * int(state.skipped.sum()) / max(1, state.step),
-        "label_entropy": torch.special.entr(targets).sum(1).mean(),
+        "label_entropy": torch.special.entr(soft_targets(state)).sum(1).mean(),
         "distance": (state.images - state.first).square().mean().sqrt(),
     }
 

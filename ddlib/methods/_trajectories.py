@@ -60,6 +60,7 @@ class TrajectoryMatching:
     """
 
     whitened: ClassVar[tuple[str, ...]] = ("cifar10", "cifar100", "tiny_imagenet")
+    whitening: ClassVar[str] = "pixels"
     ipc: int
     iterations: int = 5_001
     syn_steps: int = 30
@@ -151,7 +152,7 @@ class TrajectoryMatching:
         """Equally long steps where experts are not trained: from random real images and any epoch that is stored,
         every loss allowed, and nothing moved."""
         init = "real" if self.init == "correct" else self.init
-        told = {"init": init, "threshold": math.inf, "kept_epochs": self._kept}
+        told = {"init": init, "threshold": math.inf, "kept_epochs": self._kept, "label_source": "single"}
         told |= dict.fromkeys(("lr_images", "lr_labels", "lr_lr"), 0.0)
         told |= {"min_start_epoch": 0, "max_start_epoch": self._kept - self.expert_epochs + 1}
         return replace(self, **told, initial_max_start_epoch=None, expansion_end=None)

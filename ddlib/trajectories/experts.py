@@ -84,6 +84,8 @@ class Training:
 class Experts:
     """A shard of expert trajectories (MTT, Cazenavette et al. 2022): parameters after each of their first epochs.
 
+    The product stays `mapped` from its file, in the memory of the host: methods take two vectors of it a step.
+
     Each expert is a fresh network trained on the whole training set with DSA, one family a mini-batch, and hard
     labels; the last partial mini-batch is kept.  A step is an epoch of one expert; where several are trained at once,
     it is that share of their common epoch, so that a shard has equally many equal steps on every device.
@@ -106,6 +108,7 @@ class Experts:
 
     name: ClassVar[str] = "trajectories"
     version: ClassVar[int] = 1
+    mapped: ClassVar[bool] = True
     network: str = "convnet"
     norm: str = "instance"
     width: int | None = None
