@@ -11,7 +11,7 @@ from ddlib.methods import Method
 from ddlib.settings import PARAMETERS, Parameter, checked, fill
 from ddlib.zca import PIXELS
 
-SPEED = ("precision", "compiled", "at_once", "num_networks", "shard", "kept_epochs")
+SPEED = ("precision", "expert_precision", "compiled", "at_once", "num_networks", "shard", "kept_epochs")
 """Settings that change how fast, how often or in what parts, not what: a cell that differs in them alone is the
 paper's cell."""
 

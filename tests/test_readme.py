@@ -20,7 +20,7 @@ def results_table() -> str:
 def line(record: results.Record) -> str:
     """One record as a row."""
     reference = record.reference
-    theirs = "not found" if reference is None or reference.value is None else f"{reference.value:.1f}"
+    theirs = "-" if reference is None else "not found" if reference.value is None else f"{reference.value:.1f}"
     marks = " (unverified)" if reference is not None and reference.unverified and reference.value is not None else ""
     ours = f"{record.accuracy_mean:.1f} ± {record.accuracy_std:.1f} ({record.n})"
     return f"| {record.dataset}, {record.ipc} | {record.label} | {theirs}{marks} | {ours} | `{record.verdict}` |"

@@ -484,3 +484,19 @@ def test_what_was_made_says_where_it_comes_from(workplace):
     made = study.synthetic_set(cells()[2], 1, workplace)
     assert dict(made.provenance) == {"method": "atom", "seed": 1, "dataset": "digits", "iterations": 2, "batch_real": 4}
     assert isinstance(made, synthetic.SyntheticSet)
+
+
+def test_a_cell_that_comes_to_no_number_is_named_once_the_others_are_done(workplace, monkeypatch):
+    compute, done = study._compute, []
+
+    def spoilt(cell, place):
+        if cell.label == "DM":
+            raise FloatingPointError("the step size became -1")
+        done.append(cell.label)
+        return compute(cell, place)
+
+    monkeypatch.setattr(study, "_compute", spoilt)
+    rows = {label: {"method": method} for label, method in (("DM", "dm"), ("Random", "random"))}
+    with pytest.raises(FloatingPointError, match=r"^DM, digits, IPC 1: the step size became -1$"):
+        study.run(cells(methods=rows, evaluation={"num_networks": 1, "epochs": 1}), workplace)
+    assert done == ["Random"]
