@@ -32,7 +32,7 @@ from ddlib import memory, seeding, unroll
 CLASSES, SIDE, PER_CLASS, LR = 10, 32, 10, 0.01
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 OURS = {"eager": False, "compiled": True}
-TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 """Relative difference from the reference that is allowed, of loss and gradients."""
 
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -42,12 +42,12 @@ Found = tuple[Tensor, Tensor, Tensor, Tensor]
 class PlainConvNet(nn.Module):
     """The lineage's ConvNet: blocks of convolution, instance norm, ReLU and pooling, then a linear classifier."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, smooth: bool = False):
         super().__init__()
         layers: list[nn.Module] = []
         for i in range(3):
             layers += [nn.Conv2d(3 if i == 0 else width, width, 3, padding=1), nn.GroupNorm(width, width)]
-            layers += [nn.ReLU(), nn.AvgPool2d(2, 2)]
+            layers += [nn.SiLU() if smooth else nn.ReLU(), nn.AvgPool2d(2, 2)]
         self.trunk = nn.Sequential(*layers)
         self.classifier = nn.Linear(width * 16, CLASSES)
 
@@ -70,7 +70,7 @@ def inner_loss(network: nn.Module, theta: Tensor, images: Tensor, targets: Tenso
 
 def plain_unrolled(scene: SimpleNamespace) -> Found:
     """Loss and gradients by differentiating through all inner steps at once."""
-    network = PlainConvNet(scene.width).train()
+    network = PlainConvNet(scene.width, scene.smooth).train()
     images, targets, lr = (t.detach().clone().requires_grad_() for t in (scene.images, scene.targets, scene.lr))
     thetas = [scene.start.detach().clone().requires_grad_()]
     for batch in scene.batches:
@@ -83,7 +83,7 @@ def plain_unrolled(scene: SimpleNamespace) -> Found:
 
 def plain_tesla(scene: SimpleNamespace) -> Found:
     """Loss and gradients as TESLA's code has them, with lambda_N in place of every lambda."""
-    network = PlainConvNet(scene.width).train()
+    network = PlainConvNet(scene.width, scene.smooth).train()
     images, targets = (t.detach().clone().requires_grad_() for t in (scene.images, scene.targets))
     thetas, shown, total = [scene.start.detach().clone().requires_grad_()], [], torch.zeros_like(scene.start)
     for batch in scene.batches:
@@ -105,9 +105,8 @@ def plain_tesla(scene: SimpleNamespace) -> Found:
 
 def ours(scene: SimpleNamespace, way: Callable[..., unroll.Gradient], compiled: bool) -> Found:
     """Loss and gradients of one of `unroll.GRADIENTS`."""
-    student = unroll.student(
-        "convnet", shape=(3, SIDE, SIDE), num_classes=CLASSES, width=scene.width, compiled=compiled
-    )
+    told = {"width": scene.width, "activation": "swish" if scene.smooth else "relu", "compiled": compiled}
+    student = unroll.student("convnet", shape=(3, SIDE, SIDE), num_classes=CLASSES, **told)
     given = {name: getattr(scene, name) for name in ("images", "targets", "lr", "batches")}
     found = way(student, scene.start, scene.goal, **given)
     return found.loss, found.images, found.targets, found.lr
@@ -119,8 +118,14 @@ def sides(names: list[str]) -> dict[str, Callable[[SimpleNamespace], Found]]:
     return {"unrolled": plain_unrolled, "tesla": plain_tesla} | {f"adjoint {k}": v for k, v in chosen.items()}
 
 
-def prepared(steps: int, batch: int, width: int, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
-    """A start, a goal near it, random images with soft labels, and N mini-batches with their augmentation."""
+def prepared(
+    steps: int, batch: int, width: int, *, dtype: torch.dtype = torch.float32, smooth: bool = False
+) -> SimpleNamespace:
+    """A start, a goal near it, random images with soft labels, and N mini-batches with their augmentation.
+
+    Args:
+        smooth: SiLU in place of ReLU, on whose kinks rounding in float32 decides which side a unit is on.
+    """
     stream = seeding.generator(0, "scene")
     network = PlainConvNet(width)
     size = sum(parameter.numel() for parameter in network.parameters())
@@ -130,7 +135,7 @@ def prepared(steps: int, batch: int, width: int, dtype: torch.dtype = torch.floa
         images, steps=steps, batch=batch, strategy=STRATEGY, order=stream, augmentation=stream
     )
     return SimpleNamespace(
-        width=width, start=start, goal=start + 0.003 * randn(size), images=images, batches=batches,
+        width=width, smooth=smooth, start=start, goal=start + 0.003 * randn(size), images=images, batches=batches,
         targets=randn(len(images), CLASSES).softmax(1), lr=torch.tensor(LR, dtype=dtype),
     )  # fmt: skip
 
@@ -141,14 +146,14 @@ def difference(found: Found, wanted: Found) -> float:
 
 
 def compare(steps: int, batch: int, width: int, names: list[str]) -> None:
-    """Hold ours to the references, in float64 at width 4 and as timed.
+    """Hold ours to the references: in float64 at width 4, and in float32 at full size, there with SiLU.
 
     Raises:
         SystemExit: loss or gradients differ by more than `TOLERANCE`.
     """
     for dtype, scene in (
-        ("float64", prepared(min(steps, 5), min(batch, 4), 4, torch.float64)),
-        ("float32", prepared(steps, batch, width)),
+        ("float64", prepared(min(steps, 5), min(batch, 4), 4, dtype=torch.float64)),
+        ("float32", prepared(steps, batch, width, smooth=True)),
     ):
         wanted, tesla = plain_unrolled(scene), plain_tesla(scene)
         found = {"tesla": difference(ours(scene, unroll.tesla, False), tesla)}
