@@ -245,6 +245,15 @@ def row(name, ipc, mean, **fields):
     return record([mean - 1, mean, mean + 1], label=name.upper(), method=name, ipc=ipc, **fields)
 
 
+def test_a_reduced_row_does_not_stand_in_for_one_that_was_not_run():
+    missing = record([], label="ATOM", method="atom", cost={"estimated_hours": 3.0})
+    others = [record(label=label, method="atom") for label in ("ATOM, few", "control")]
+    found = results.check_claim(claim(higher="atom", lower="dm"), [missing, *others, row("dm", 1, 40)])
+    assert found.tests == () and found.outcome == "undecided"
+    with pytest.raises(ValueError, match="several records of 'atom'"):
+        results.check_claim(claim(higher="atom", lower="dm"), [*others, row("dm", 1, 40)])
+
+
 @pytest.mark.parametrize(
     ("higher", "lower", "outcomes", "outcome"),
     [

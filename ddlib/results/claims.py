@@ -53,7 +53,8 @@ class ClaimCheck:
 def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 0.95) -> ClaimCheck:
     """Test a claim's direction wherever the records have both of its sides.
 
-    A method of the claim is a record's label, in either case, or, where no label is so called, its method.  Images
+    A method of the claim is a record's label, in either case, or, where no label is so called, its method; records
+    that were not run count for their labels, so that no reduced row or control stands in for one of them.  Images
     per class and networks are the claim's own.  The data set need not be, unless the claim is about its own alone: a
     reduced setting tests the direction on another one.  Where the lower side is the whole training set, its one record
     stands at every number of images.
@@ -61,7 +62,7 @@ def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 
     Raises:
         ValueError: two records stand for one side at one place.
     """
-    records = [r for r in records if r.n and r.network in claim.networks and r.ipc in (*claim.ipc, None)]
+    records = [r for r in records if r.network in claim.networks and r.ipc in (*claim.ipc, None)]
     if claim.own_data:
         records = [r for r in records if r.dataset in claim.datasets]
     pairs = list(_rising(claim, records) if claim.rises else _above(claim, records))
@@ -72,6 +73,7 @@ def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 
 def _side(name: str, records: Sequence[Record]) -> dict[tuple, Record]:
     """The records of one side of a claim by place, in order of images per class within a data set."""
     side = [r for r in records if r.label.casefold() == name.casefold()] or [r for r in records if r.method == name]
+    side = [r for r in side if r.n]
     places = Counter((r.dataset, r.network, r.ipc) for r in side)
     twice = [place for place, count in places.items() if count > 1]
     if twice:
