@@ -153,8 +153,7 @@ def _student(network, shape, num_classes, precision, compiled, options):
 def _eager(loss: Callable[..., Tensor]) -> tuple[Callable, Callable, Callable]:
     """`descent`, `pull` and `pull_fixed` by automatic differentiation.
 
-    torch.func keeps graphs that nobody asks for: with it, eagerly, they take 1.3 times as long and 1.8 times the memory
-    (32 images, ConvNet-3 of width 128, on a CPU).
+    torch.func keeps graphs that nobody asks for, which costs time and memory where nothing is compiled.
     """
 
     def descent(theta, images, targets):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.func import grad
 
 from ddlib import seeding, unroll
 from ddlib.augment import augment, draw
@@ -108,8 +109,6 @@ def test_on_a_linear_model_the_adjoint_is_the_closed_form():
 
 
 def quadratic(loss):
-    from torch.func import grad
-
     def along(theta, images, targets, direction):
         s = torch.dot(grad(loss)(theta, images, targets), direction)
         return s, s
