@@ -45,6 +45,7 @@ def affine_norm(module: nn.Module) -> dict[str, Law]:
 
 LAWS: dict[type[nn.Module], Callable[[nn.Module], Mapping[str, Law]]] = {
     nn.Conv2d: _linear_map,
+    nn.ConvTranspose2d: _linear_map,
     nn.Linear: _linear_map,
     nn.Embedding: _embedding,
     nn.BatchNorm2d: affine_norm,

@@ -1,0 +1,159 @@
+"""Generator and critic of DiM (Wang et al. 2023): a conditional GAN whose class code stands inside the noise."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddlib.models.initialisation import LAWS, affine_norm
+from ddlib.models.layers import BatchNorm2d
+
+CONDITIONINGS = ("onehot", "embedding")
+"""How a generator is told the class: a code of ones and zeros, or a learnt vector, in the first places of the noise."""
+
+EMBEDDED = 50
+"""Places of the noise that a learnt class vector takes."""
+
+STRIDES = (1, 2, 1, 2, 1, 1, 1, 2)
+"""Of the critic's convolutions."""
+
+
+def most_classes(latent: int) -> int:
+    """The most classes of a one-hot code in noise of `latent` values: half of them are left to chance."""
+    return latent // 2
+
+
+class Generator(nn.Module):
+    """Noise and labels -> images in [-1, 1]; 3,559,363 parameters for 3x32x32 images, 3,286,921 for 1x28x28.
+
+    Linear to width x 4 x 4, then transposed convolutions that double the side (the first one of 28-pixel images goes
+    from 4 to 7), the first followed by three 3x3 convolutions, each later one by one, the last of which gives the
+    image.  Batch norm and ReLU after each, tanh at the end.
+
+    Args:
+        shape: (C, H, W) of the images, H = W; halved again and again it must come to 4, or to 7, above 4 itself.
+        num_classes: K.
+        width: channels of every map.
+        latent: values of noise, those that the class replaces included.
+        conditioning: "onehot" (as published), or "embedding" for more classes than half of `latent`.
+
+    Raises:
+        ValueError: an argument is not as above.
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, int, int],
+        num_classes: int,
+        width: int = 196,
+        latent: int = 100,
+        conditioning: str = "onehot",
+    ):
+        super().__init__()
+        _check(num_classes, width, latent, conditioning)
+        kernels = _kernels(shape)
+        self.shape, self.num_classes, self.width, self.latent = tuple(shape), num_classes, width, latent
+        self.classes = nn.Embedding(num_classes, EMBEDDED) if conditioning == "embedding" else None
+        self.project = nn.Linear(latent, width * 16)
+        self.project_norm = BatchNorm2d(width * 16)
+        layers: list[nn.Module] = []
+        for index, kernel in enumerate(kernels):
+            layers += _block(nn.ConvTranspose2d(width, width, kernel, 2, padding=1), width)
+            last = index == len(kernels) - 1
+            for _ in range(3 if index == 0 else 0 if last else 1):
+                layers += _block(nn.Conv2d(width, width, 3, padding=1), width)
+        self.blocks = nn.Sequential(*layers)
+        self.image = nn.Conv2d(width, shape[0], 3, padding=1)
+
+    def code(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """`noise` (B, latent) with the class in its first places, as `conditioning` says it."""
+        known = F.one_hot(labels, self.num_classes).to(noise) if self.classes is None else self.classes(labels)
+        return torch.cat([known, noise[:, known.shape[1] :]], dim=1)
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Images of classes.
+
+        Args:
+            noise: (B, latent), standard normal.
+            labels: (B,) int64 in [0, K).
+
+        Returns:
+            (B, C, H, W) in [-1, 1].
+        """
+        x = F.relu(self.project_norm(self.project(self.code(noise, labels))))
+        return torch.tanh(self.image(self.blocks(x.view(-1, self.width, 4, 4))))
+
+
+class Critic(nn.Module):
+    """Images in [-1, 1] -> a score of how real they are, and logits of their class.
+
+    Eight 3x3 convolutions with `STRIDES`, each with a layer norm over the whole map and a leaky ReLU (slope 0.01), the
+    maximum over the last map, and two linear heads; 3,137,971 parameters for 3x32x32 images and 10 classes.
+
+    Args:
+        shape: (C, H, W) of the images.
+        num_classes: K.
+        width: channels of every map.
+    """
+
+    def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int = 196):
+        super().__init__()
+        self.shape = tuple(shape)
+        layers: list[nn.Module] = []
+        channels, *size = shape
+        for stride in STRIDES:
+            size = [-(-side // stride) for side in size]
+            layers += [nn.Conv2d(channels, width, 3, stride, padding=1), MapNorm((width, *size)), nn.LeakyReLU(0.01)]
+            channels = width
+        self.blocks = nn.Sequential(*layers)
+        self.score = nn.Linear(width, 1)
+        self.classifier = nn.Linear(width, num_classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores (B,) and logits (B, K) of `images` (B, C, H, W) in [-1, 1]."""
+        x = self.blocks(images).amax((2, 3))
+        return self.score(x)[:, 0], self.classifier(x)
+
+
+class MapNorm(nn.LayerNorm):
+    """Layer norm over C, H and W with a gain and a bias for each value; channels_last maps stay channels_last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each map of `x` (B, C, H, W)."""
+        if x.stride(1) != 1:
+            return super().forward(x)
+        weight, bias = (parameter.permute(1, 2, 0) for parameter in (self.weight, self.bias))
+        y = F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, self.eps)
+        return y.permute(0, 3, 1, 2)
+
+
+LAWS[MapNorm] = affine_norm
+
+
+def _block(convolution: nn.Module, width: int) -> list[nn.Module]:
+    return [convolution, BatchNorm2d(width), nn.ReLU(inplace=True)]
+
+
+def _kernels(shape: tuple[int, int, int]) -> list[int]:
+    """Kernels of the transposed convolutions that lead from a side of 4 to that of the images."""
+    side, kernels = shape[1], []
+    while side > 7 and side % 2 == 0:
+        side, kernels = side // 2, [*kernels, 4]
+    first = {4: [], 7: [3]}.get(side)
+    if len(shape) != 3 or shape[1] != shape[2] or first is None or not (kernels or first):
+        raise ValueError(f"shape={tuple(shape)}; it must be (C, H, H) with H = 4 or 7 doubled: 7, 8, 14, 16, 28, 32...")
+    return first + kernels
+
+
+def _check(num_classes: int, width: int, latent: int, conditioning: str) -> None:
+    if conditioning not in CONDITIONINGS:
+        raise ValueError(f"conditioning={conditioning!r}; it must be one of {', '.join(CONDITIONINGS)}")
+    if width < 1:
+        raise ValueError(f"width={width!r}; it must be >= 1")
+    if conditioning == "embedding" and latent <= EMBEDDED:
+        raise ValueError(f"latent={latent!r}; with conditioning 'embedding' it must be > {EMBEDDED}")
+    if conditioning == "onehot" and num_classes > most_classes(latent):
+        raise ValueError(
+            f"num_classes={num_classes!r}; a one-hot code in noise of {latent} values allows at most "
+            f"{most_classes(latent)}; take conditioning 'embedding'"
+        )
