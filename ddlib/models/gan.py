@@ -94,7 +94,11 @@ class Critic(nn.Module):
         shape: (C, H, W) of the images.
         num_classes: K.
         width: channels of every map.
+
+    `elements` is the number of values of the largest map of one image.
     """
+
+    elements: int
 
     def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int = 196):
         super().__init__()
@@ -105,6 +109,7 @@ class Critic(nn.Module):
             size = [-(-side // stride) for side in size]
             layers += [nn.Conv2d(channels, width, 3, stride, padding=1), MapNorm((width, *size)), nn.LeakyReLU(0.01)]
             channels = width
+        self.elements = width * shape[1] * shape[2]
         self.blocks = nn.Sequential(*layers)
         self.score = nn.Linear(width, 1)
         self.classifier = nn.Linear(width, num_classes)
