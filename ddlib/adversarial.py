@@ -180,14 +180,14 @@ def gradient_penalty(critic: Critic, images: Tensor) -> Tensor:
     return (gradients.float().flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def critic_step(method: Any, state: Pair, real: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
+def critic_step(gan: Gan, state: Pair, real: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
     """One step of the critic on a real minibatch and as many fakes of fresh labels, made without gradient.
 
     The fakes are paired with the real images whatever the labels, as published; the generator's batch norm sees them in
     training mode.
 
     Args:
-        method: with `gradient_penalty` (a coefficient) and `autocast`.
+        gan: its settings.
         name: of the random streams.
     """
     stream = seeding.generator(state.seed, name, "critic", state.step)
@@ -196,16 +196,16 @@ def critic_step(method: Any, state: Pair, real: Tensor, labels: Tensor, name: st
     z = torch.randn(size, state.generator.latent, generator=stream).to(device)
     between = torch.rand(size, 1, 1, 1, generator=stream).to(device)
     parameters = [*critic.parameters()]
-    with method.autocast(state):
+    with gan.autocast(state):
         with torch.no_grad():
             fake = state.generator(z, others).float()
         loss = critic_loss(critic, (real, labels), (fake, others))
     gradients = [*torch.autograd.grad(loss, parameters)]
     penalty = torch.zeros((), device=device)
     for part in (between * real + (1 - between) * fake).split(passes.size(size, critic.elements, device)):
-        with method.autocast(state):
+        with gan.autocast(state):
             share = gradient_penalty(critic, part) * (len(part) / size)
-        more = torch.autograd.grad(method.gradient_penalty * share, parameters, materialize_grads=True)
+        more = torch.autograd.grad(gan.gradient_penalty * share, parameters, materialize_grads=True)
         torch._foreach_add_(gradients, more)
         penalty += share.detach()
     _update(state.critic_adam, parameters, gradients)

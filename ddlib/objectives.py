@@ -116,3 +116,58 @@ def gradient_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
         cosine = (r * s).sum(2) / (r.norm(dim=2) * s.norm(dim=2) + 1e-6)
         total = total + (1 - cosine).sum(1)
     return total
+
+
+def log_probability_distance(real: Tensor, syn: Tensor) -> Tensor:
+    """mean over images and classes of (log p_real - log p_syn)^2, with p the softmax: DiM's match (Wang et al. 2023).
+
+    Images are paired, the i-th real one with the i-th synthetic one.
+
+    Args:
+        real, syn: (B, K) logits.
+
+    Returns:
+        A scalar >= 0.
+    """
+    return (real.log_softmax(1) - syn.log_softmax(1)).square().mean()
+
+
+def logit_distance(real: Tensor, syn: Tensor) -> Tensor:
+    """mean over images and classes of (real - syn)^2 of paired logits (B, K), as they are."""
+    return (real - syn).square().mean()
+
+
+def standardised_logit_distance(real: Tensor, syn: Tensor) -> Tensor:
+    """`logit_distance` after each image's logits are given mean 0 and deviation 1 over the K classes."""
+    return logit_distance(_standardised(real), _standardised(syn))
+
+
+def _standardised(logits: Tensor) -> Tensor:
+    centred = logits - logits.mean(1, keepdim=True)
+    return centred / (centred.square().mean(1, keepdim=True) + 1e-6).sqrt()
+
+
+def probability_divergence(real: Tensor, syn: Tensor) -> Tensor:
+    """mean over images of KL(p_real || p_syn) of paired logits (B, K), with p the softmax."""
+    return F.kl_div(syn.log_softmax(1), real.log_softmax(1), reduction="batchmean", log_target=True)
+
+
+def class_mean_distance(real: Tensor, syn: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """mean over the classes present and over entries of (mean_k real - mean_k syn)^2.
+
+    Unlike `weighted_distance` it takes batches in any order, in which classes differ in number.
+
+    Args:
+        real, syn: (B, F), of images with the same labels.
+        labels: (B,) of both.
+        num_classes: K.
+    """
+    member = F.one_hot(labels, num_classes).to(real)
+    count = member.sum(0)
+    means = (member.T @ (real - syn)) / count.clamp_min(1)[:, None]
+    return means.square().sum() / ((count > 0).sum() * real.shape[1])
+
+
+def absolute_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
+    """sum over tensors and entries of |real - syn|: how DiM's published code compares gradients."""
+    return sum((r - s).abs().sum() for r, s in zip(real, syn, strict=True))

@@ -1,0 +1,164 @@
+"""DiM's pool: networks of several architectures, one at a time, fresh, and trained on real images while it is used."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from ddlib import augment, models, seeding
+from ddlib.datasets import ImageSet
+from ddlib.models import compilation
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """A kind of network, in training mode, as functions of (parameters, buffers, images (B, C, H, W)).
+
+    build: a fresh network, from a generator of random numbers.
+    logits: (B, K).
+    embedding: (B, F), the input of the classifier.
+    loss: with labels (B,) as a fourth argument, the mean cross-entropy.
+    """
+
+    build: Callable[[torch.Generator], nn.Module]
+    logits: Callable[..., Tensor]
+    embedding: Callable[..., Tensor]
+    loss: Callable[..., Tensor]
+
+
+@functools.lru_cache(maxsize=16)
+def architecture(
+    name: str,
+    options: tuple[tuple[str, Any], ...],
+    shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    compiled: bool = False,
+) -> Architecture:
+    """The architecture `name` of `ddlib.models`; equal arguments give the same object, compiled once a process.
+
+    Raises:
+        ValueError: an unknown network or option, or images too small for it.
+    """
+    build = functools.partial(models.build, name, shape=shape, num_classes=num_classes, **dict(options))
+    with torch.device("meta"):
+        network = build()
+
+    def logits(parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
+        return functional_call(network, (parameters, buffers), (images,)).float()
+
+    def embedding(parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
+        return functional_call(_Embed(network), (_nested(parameters), _nested(buffers)), (images,)).float()
+
+    def loss(parameters: Tensors, buffers: Tensors, images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits(parameters, buffers, images), labels)
+
+    ready = compilation.compiled if compiled else lambda function: function
+    return Architecture(lambda stream: build(generator=stream), ready(logits), embedding, ready(loss))
+
+
+class _Embed(nn.Module):
+    """A network that gives its embedding when called."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.embed(images)
+
+
+def _nested(tensors: Tensors) -> Tensors:
+    return {f"network.{name}": tensor for name, tensor in tensors.items()}
+
+
+@dataclass
+class Member:
+    """A network of the pool in use: parameters that ask for gradients, buffers, and their SGD."""
+
+    kind: Architecture
+    parameters: Tensors
+    buffers: Tensors
+    sgd: torch.optim.SGD
+
+    def state_dict(self) -> Tensors:
+        """Parameters, buffers and momentum."""
+        found = {f"parameters.{name}": value.detach() for name, value in self.parameters.items()}
+        found |= {f"buffers.{name}": value for name, value in self.buffers.items()}
+        states = {name: self.sgd.state.get(value, {}) for name, value in self.parameters.items()}
+        return found | {f"momentum.{n}": s["momentum_buffer"] for n, s in states.items() if s}
+
+    @torch.no_grad()
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Continue from what `state_dict` gave."""
+        for name, value in self.parameters.items():
+            value.copy_(saved[f"parameters.{name}"])
+            if f"momentum.{name}" in saved:
+                self.sgd.state[value]["momentum_buffer"] = torch.empty_like(value).copy_(saved[f"momentum.{name}"])
+        for name, value in self.buffers.items():
+            value.copy_(saved[f"buffers.{name}"])
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W) in the networks' space; differentiable in the images alone."""
+        return self.kind.logits(self._fixed(), self.buffers, images)
+
+    def embedding(self, images: Tensor) -> Tensor:
+        """Embeddings (B, F), differentiable in the images alone."""
+        return self.kind.embedding(self._fixed(), self.buffers, images)
+
+    def gradients(self, images: Tensor, labels: Tensor, *, create_graph: bool) -> list[Tensor]:
+        """Gradients of the mean cross-entropy by the weights of more than two dimensions: the convolutions'."""
+        weights = {name: value for name, value in self.parameters.items() if value.dim() > 2}
+        loss = F.cross_entropy(self.kind.logits(self.parameters, self.buffers, images), labels)
+        return [*torch.autograd.grad(loss, [*weights.values()], create_graph=create_graph)]
+
+    def _fixed(self) -> Tensors:
+        return {name: value.detach() for name, value in self.parameters.items()}
+
+
+def draw(kinds: tuple[Architecture, ...], seed: int, number: int, device: torch.device, **sgd: float) -> Member:
+    """The pool's network of this number: an architecture drawn uniformly, with fresh weights.
+
+    Args:
+        sgd: lr, momentum and weight_decay.
+    """
+    stream = seeding.generator(seed, "pool", number)
+    kind = kinds[int(torch.randint(len(kinds), (), generator=stream))]
+    network = kind.build(stream).to(device, memory_format=torch.channels_last)
+    parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
+    return Member(kind, parameters, dict(network.named_buffers()), torch.optim.SGD([*parameters.values()], **sgd))
+
+
+def train(
+    member: Member, train: ImageSet, shown: Callable[[Tensor], Tensor], rows: Tensor, stream: torch.Generator
+) -> Tensor:
+    """SGD steps of the network on real images, each image with its own colour and crop.
+
+    Args:
+        shown: rows of `train` (n,) -> their images in the networks' space.
+        rows: (steps, B) of the minibatches.
+        stream: of the augmentation.
+
+    Returns:
+        The loss of the last step, ().
+    """
+    loss = torch.zeros((), device=train.device)
+    for batch in rows:
+        draws = augment.draw(1, len(batch), size=train.shape[1:], strategy="color+crop", generator=stream)
+        loss = member.kind.loss(
+            member.parameters, member.buffers, augment.augment(shown(batch), draws), train.labels[batch]
+        )
+        for value, gradient in zip(
+            member.parameters.values(), torch.autograd.grad(loss, [*member.parameters.values()]), strict=True
+        ):
+            value.grad = gradient
+        member.sgd.step()
+    member.sgd.zero_grad()
+    return loss.detach()
