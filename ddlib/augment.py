@@ -1,13 +1,17 @@
 """Differentiable siamese augmentation (DSA, Zhao & Bilen 2021): drawing its transforms and applying them.
 
 `draw` draws parameters on the host from an explicit generator; `augment` applies them to images on any
-device.  Every group of draws has one family, and every row of it its own parameters:
+device.  Every group of draws has one family, and every row of it its own parameters.  A strategy joined by "_"
+("color_crop") is one of its families a group; joined by "+" ("color+crop") it is all of them, one after another:
 
     Siamese, one transform a class:
         draws = draw(num_classes, 1, size=(H, W), generator=stream)
         augment(images_real, draws.rows(labels_real)), augment(images_syn, draws.rows(labels_syn))
     Training of a network, one family a mini-batch, one transform an image:
         augment(images, draw(1, len(images), size=(H, W), generator=stream))
+    All of color, crop and cutout, the same for every image of a batch (DiM, Wang et al. 2023):
+        draws = draw(1, 1, size=(H, W), strategy="color+crop+cutout", generator=stream)
+        augment(images, draws.rows(torch.zeros(len(images), dtype=torch.long)))
 
 What each family does is said in `ddlib.transforms`.  Deviation from the published code: parameters come from
 one table instead of one call after another, so the laws are the same but not the random numbers.
@@ -18,40 +22,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddlib.transforms import (
-    brightness,
-    color,
-    contrast,
-    crop,
-    cutout,
-    cutout_side,
-    flip,
-    rotate,
-    saturation,
-    scale,
-)
+from ddlib.transforms import TRANSFORMS, cutout_side
 
-__all__ = [
-    "FAMILIES",
-    "PARAMETERS",
-    "STRATEGY",
-    "Draws",
-    "augment",
-    "brightness",
-    "color",
-    "contrast",
-    "crop",
-    "cutout",
-    "draw",
-    "flip",
-    "rotate",
-    "saturation",
-    "scale",
-    "strategy_for",
-]
+__all__ = ["FAMILIES", "PARAMETERS", "STRATEGY", "Draws", "augment", "draw", "strategy_for"]
 
-FAMILIES = ("color", "crop", "cutout", "flip", "scale", "rotate")
-"""The families of transforms; `draw` picks among those that its strategy names."""
+FAMILIES = tuple(TRANSFORMS)
+"""The families of transforms; `draw` picks among those that its strategy names, or joins them in this order."""
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 """The strategy of every dataset whose classes survive a mirror."""
@@ -77,14 +53,6 @@ PARAMETERS = {
 """Columns of `Draws.values`; `shift` and `centre` are (y, x) in pixels, `zoom` is (x, y), `angle` degrees."""
 
 _NUM_COLUMNS = 11
-_TRANSFORMS = {
-    "color": (color, ("brightness", "saturation", "contrast")),
-    "crop": (crop, ("shift",)),
-    "cutout": (cutout, ("centre",)),
-    "flip": (flip, ("mirrored",)),
-    "scale": (scale, ("zoom",)),
-    "rotate": (rotate, ("angle",)),
-}
 _WITHOUT_FLIP = ("digits", "mnist", "svhn")
 _MAX_BLOCKS = 16  # rows in more blocks than this are first gathered family by family
 
@@ -94,8 +62,9 @@ class Draws:
     """Drawn transforms, one a row, on the host: the family that acts, and parameters of all families.
 
     Args:
-        family: (R,) int64, index into `FAMILIES`; -1 leaves the image as it is (strategy "none").
-        values: (R, 11) float32, columns as in `PARAMETERS`; only those of the row's family are used.
+        family: (R,) int64, index into `FAMILIES`; of families that are joined, the complement ~ of the sum of their
+            2**index; so -1, the complement of no family, leaves the image as it is (strategy "none").
+        values: (R, 11) float32, columns as in `PARAMETERS`; only those of the row's families are used.
         size: (H, W) of the images in pixels, for which shifts and centres were drawn.
     """
 
@@ -152,23 +121,25 @@ def draw(
     strategy: str = STRATEGY,
     generator: torch.Generator,
 ) -> Draws:
-    """Draw transforms by the laws of DSA: one family a group, own parameters for each row.
+    """Draw transforms by the laws of DSA: one family, or all, of the strategy a group, own parameters for each row.
 
-    The family is uniform among the strategy's; `ddlib.transforms` states the laws of the parameters, which do
+    One family is uniform among the strategy's; `ddlib.transforms` states the laws of the parameters, which do
     not depend on the strategy.  The two counts alone decide how far the generator is advanced.
 
     Args:
         groups: number of groups, at least 1: classes (Siamese) or mini-batches (training).
         per_group: rows a group, at least 1: 1 (Siamese) or the images of a mini-batch (training).
         size: (H, W) of the images in pixels, at least 1 each.
-        strategy: names of `FAMILIES` joined by "_", in any order, or "none".
+        strategy: names of `FAMILIES`, in any order, joined by "_" (one of them a group) or by "+" (all of them, in
+            the order of `FAMILIES`); or "none".
         generator: generator on the CPU; all randomness is its.
 
     Returns:
         groups * per_group draws, group by group.
 
     Raises:
-        ValueError: a count or side below 1, an unknown or repeated family, a generator of another device.
+        ValueError: a count or side below 1, an unknown or repeated family, "_" and "+" in one strategy, a generator
+            of another device.
     """
     _check_draw(groups, per_group, size, generator)
     families = torch.tensor(_families(strategy))
@@ -196,7 +167,7 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
         ValueError: images of another shape or dtype, or draws that do not fit them.
     """
     _check_fit(images, draws)
-    if bool((draws.family < 0).all()):
+    if bool((draws.family == -1).all()):
         return images
     lengths = _block_lengths(draws)
     if len(lengths) <= _MAX_BLOCKS:
@@ -210,10 +181,11 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
 
 
 def _block_lengths(draws):
-    """Lengths of the blocks of equal rows (siamese) or, where these are many, of rows of one family."""
+    """Lengths of the blocks of equal rows (siamese) or, where these are many or join families, of one family."""
     table = torch.column_stack((draws.family, draws.values))
     starts = (table[1:] != table[:-1]).any(dim=1).nonzero().flatten() + 1
-    if len(starts) < _MAX_BLOCKS:
+    joined = bool((draws.family < -1).any())  # one call then costs more than what rows of their own add to it
+    if len(starts) < _MAX_BLOCKS and not joined:
         return torch.diff(starts, prepend=torch.tensor([0]), append=torch.tensor([len(draws)])).tolist()
     return draws.family.unique_consecutive(return_counts=True)[1].tolist()
 
@@ -232,10 +204,11 @@ def _apply(images, draws, lengths):
 
 
 def _transform(images, family, values):
-    if family < 0:
-        return images
-    function, names = _TRANSFORMS[FAMILIES[family]]
-    return function(images, *(values[:, PARAMETERS[name]] for name in names))
+    acting = [family] if family >= 0 else [index for index in range(len(FAMILIES)) if ~family >> index & 1]
+    for index in acting:
+        function, names = TRANSFORMS[FAMILIES[index]]
+        images = function(images, *(values[:, PARAMETERS[name]] for name in names))
+    return images
 
 
 def _values(uniform, size):
@@ -257,12 +230,16 @@ def _values(uniform, size):
 
 
 def _families(strategy):
-    """Indices into FAMILIES, in its order."""
-    names = [] if strategy == "none" else strategy.split("_")
+    """Values of `Draws.family` that a strategy chooses among: of "_" in the order of FAMILIES, of "+" one alone."""
+    if "_" in strategy and "+" in strategy:
+        raise ValueError(f"strategy {strategy!r} mixes '_' (one of them) and '+' (all of them); allowed: either")
+    joint = "+" in strategy
+    names = [] if strategy == "none" else strategy.split("+" if joint else "_")
     if not set(names) <= set(FAMILIES) or len(set(names)) < len(names):
-        allowed = f"'none' or different families joined by '_'; known: {', '.join(FAMILIES)}"
+        allowed = f"'none' or different families joined by '_' or '+'; known: {', '.join(FAMILIES)}"
         raise ValueError(f"unknown strategy {strategy!r}; allowed: {allowed}")
-    return [index for index, name in enumerate(FAMILIES) if name in names] or [-1]
+    chosen = [index for index, name in enumerate(FAMILIES) if name in names]
+    return [~sum(2**index for index in chosen)] if joint else chosen or [-1]
 
 
 def _check_draw(groups, per_group, size, generator):

@@ -145,6 +145,17 @@ def rotate(images: Tensor, angle: Tensor) -> Tensor:
     return _resample(images, torch.stack((cos, -sin, sin, cos), dim=1).unflatten(1, (2, 2)))
 
 
+TRANSFORMS = {
+    "color": (color, ("brightness", "saturation", "contrast")),
+    "crop": (crop, ("shift",)),
+    "cutout": (cutout, ("centre",)),
+    "flip": (flip, ("mirrored",)),
+    "scale": (scale, ("zoom",)),
+    "rotate": (rotate, ("angle",)),
+}
+"""Family -> its function and the names of its parameters, in their order."""
+
+
 def _resample(images, matrix):
     """Bilinear samples at matrix (B or 1, 2, 2) times each pixel's (x, y), both in pixels from the centre.
 

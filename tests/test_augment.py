@@ -1,10 +1,11 @@
 """DSA: the laws of the draws, the siamese mode and the mode of one transform an image."""
 
 import math
+import re
 
 import pytest
 import torch
-from test_transforms import make_draws, make_images, plain_augment
+from test_transforms import PLAIN, make_draws, make_images, plain_augment
 
 from ddlib import augment as dsa
 from ddlib import seeding
@@ -136,6 +137,102 @@ def test_none_is_the_identity():
     assert dsa.augment(images[:0], draws.rows(torch.arange(0))).shape == (0, 3, 16, 16)
 
 
+# Families joined by "+".
+
+
+def plain_joined(images, draws, names):
+    """The named families one after another, image by image."""
+    results = []
+    for index, image in enumerate(images):
+        row = draws.rows(torch.tensor([index]))
+        for name in names:
+            image = PLAIN[name](image, row)
+        results.append(image)
+    return torch.stack(results)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 40])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("strategy", "names"),
+    [
+        ("color+crop", ("color", "crop")),
+        ("color+crop+cutout", ("color", "crop", "cutout")),
+        ("cutout+crop+color", ("color", "crop", "cutout")),  # the order is that of FAMILIES
+        ("rotate+scale+flip+cutout+crop+color", dsa.FAMILIES),
+    ],
+)
+def test_joined_families_act_one_after_another_with_own_parameters(strategy, names, channels, batch):
+    images = make_images((12, 20), batch=batch, channels=channels, dtype=torch.float64)
+    draws = make_draws(1, batch, size=(12, 20), strategy=strategy)
+    assert len(draws.values.unique(dim=0)) == batch and len(draws.family.unique()) == 1
+    torch.testing.assert_close(dsa.augment(images, draws), plain_joined(images, draws, names), rtol=0, atol=1e-10)
+
+
+def test_joined_parameters_are_those_of_any_other_strategy():
+    joined, single = make_draws(3, 4, strategy="color+crop+cutout"), make_draws(3, 4, strategy="color_crop")
+    assert torch.equal(joined.values, single.values)
+
+
+@pytest.mark.parametrize("strategy", ["color", "color+crop+cutout"])
+def test_saturation_leaves_grey_images_as_they_are(strategy):
+    images, draws = make_images(channels=1), make_draws(1, 5, strategy=strategy)
+    values = draws.values.clone()
+    values[:, dsa.PARAMETERS["saturation"]] = 1
+    neutral = dsa.Draws(draws.family, values, draws.size)
+    assert not torch.equal(draws.values, values)
+    assert torch.equal(dsa.augment(images, draws), dsa.augment(images, neutral))
+    colours = make_images(channels=3)
+    assert not torch.equal(dsa.augment(colours, draws), dsa.augment(colours, neutral))
+
+
+def test_one_joined_draw_for_real_and_generated_images():
+    real, generated = make_images(batch=6, dtype=torch.float64), make_images(batch=6, dtype=torch.float64, seed=1)
+    draws = make_draws(1, 1, strategy="color+crop+cutout", seed=3).rows(torch.zeros(12, dtype=torch.long))
+    both = dsa.augment(torch.cat([real, generated]), draws)
+    halves = [plain_joined(half, draws, ("color", "crop", "cutout")) for half in (real, generated)]
+    torch.testing.assert_close(both, torch.cat(halves), rtol=0, atol=1e-10)
+    assert ((both[0] == 0) == (both[6] == 0)).all() and (both[0] == 0).any()  # the same hole and border
+
+
+def test_joined_families_of_classes_in_any_order():
+    labels = torch.arange(8).repeat_interleave(5)[torch.randperm(40, generator=seeding.generator(0, "order"))]
+    images = make_images(batch=40, dtype=torch.float64)
+    draws = make_draws(8, 1, strategy="crop+cutout").rows(labels)
+    expected = plain_joined(images, draws, ("crop", "cutout"))
+    torch.testing.assert_close(dsa.augment(images, draws), expected, rtol=0, atol=1e-10)
+
+
+def test_images_of_joined_single_and_no_families_in_one_batch():
+    parts = [make_draws(1, 6, strategy=strategy, seed=2) for strategy in ("color+crop", "none", "flip", "crop+cutout")]
+    family, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("family", "values"))
+    order = torch.randperm(24, generator=seeding.generator(0, "order"))
+    draws = dsa.Draws(family, values, (16, 16)).rows(order)
+    names = [("color", "crop"), (), ("flip",), ("crop", "cutout")]
+    images = make_images(batch=24, dtype=torch.float64)
+    for index, (image, result) in enumerate(zip(images, dsa.augment(images, draws), strict=True)):
+        expected = plain_joined(image[None], draws.rows(torch.tensor([index])), names[int(order[index]) // 6])
+        torch.testing.assert_close(result, expected[0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("batch", [10, 64])
+def test_joined_families_are_applied_to_all_images_at_once(batch, monkeypatch):
+    calls = []
+    function, names = dsa.TRANSFORMS["crop"]
+    counted = (lambda images, shift: calls.append(len(images)) or function(images, shift), names)
+    monkeypatch.setitem(dsa.TRANSFORMS, "crop", counted)
+    for per_group in (batch, 1):  # own draws for each image, then one for all
+        draws = make_draws(1, per_group, strategy="color+crop").rows(torch.arange(batch) % per_group)
+        dsa.augment(make_images(batch=batch), draws)
+    assert calls == [batch, batch]
+
+
+def test_gradient_through_joined_families():
+    images = make_images((6, 5), batch=3, channels=2, dtype=torch.float64).requires_grad_()
+    draws = make_draws(1, 3, size=(6, 5), strategy="+".join(dsa.FAMILIES), seed=1)
+    assert torch.autograd.gradcheck(lambda x: dsa.augment(x, draws), images)
+
+
 # Randomness, types, layout.
 
 
@@ -154,11 +251,12 @@ def test_draws_are_determined_by_the_generator():
 
 def test_strategy_and_size_do_not_change_how_much_is_drawn():
     states = []
-    for strategy, size in [("flip", (8, 8)), (dsa.STRATEGY, (64, 32)), ("none", (8, 8))]:
+    strategies = [("flip", (8, 8)), (dsa.STRATEGY, (64, 32)), ("none", (8, 8)), ("color+crop+cutout", (8, 8))]
+    for strategy, size in strategies:
         generator = seeding.generator(0, "draws")
         dsa.draw(10, 4, size=size, strategy=strategy, generator=generator)
         states.append(generator.get_state())
-    assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
+    assert all(torch.equal(states[0], state) for state in states[1:])
 
 
 def test_global_random_state_is_untouched():
@@ -208,10 +306,21 @@ def test_cuda_is_as_the_host(deterministic):
 # Refusals.
 
 
-@pytest.mark.parametrize("strategy", ["color_blur", "", "None", "crop_crop", "Crop", "crop__flip"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["color_blur", "", "None", "crop_crop", "Crop", "crop__flip"]
+    + ["color+blur", "+", "crop+", "none+crop", "crop+crop", "color + crop"],
+)
 def test_unknown_strategy_is_refused(strategy):
     known = "color, crop, cutout, flip, scale, rotate"
-    with pytest.raises(ValueError, match=f"unknown strategy '{strategy}'.*known: {known}"):
+    with pytest.raises(ValueError, match=rf"unknown strategy '{re.escape(strategy)}'.*known: {known}"):
+        make_draws(1, 1, strategy=strategy)
+
+
+@pytest.mark.parametrize("strategy", ["color+crop_cutout", "color_crop+cutout", "_+"])
+def test_one_of_and_all_of_in_one_strategy_are_refused(strategy):
+    match = rf"strategy '{re.escape(strategy)}' mixes '_' \(one of them\) and '\+' \(all of them\)"
+    with pytest.raises(ValueError, match=match):
         make_draws(1, 1, strategy=strategy)
 
 

@@ -19,12 +19,17 @@ SMALL = {  # of each network, a small one
     "convnet": ((3, 16, 16), {"width": 8}),
     "alexnet": ((3, 16, 16), {}),
     "vgg11": ((3, 32, 32), {"width": 4}),
+    "resnet10": ((3, 16, 16), {"width": 4}),
+    "resnet10_ap": ((3, 16, 16), {"width": 4}),
     "resnet18": ((3, 16, 16), {"width": 4}),
     "resnet18_ap": ((3, 16, 16), {"width": 4}),
+    "densenet": ((3, 16, 16), {"growth": 4}),
     "vit": ((3, 16, 16), {"dim": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 16, "dropout": 0.0}),
     "mlp": ((3, 16, 16), {"width": 16}),
     "lenet": ((3, 16, 16), {}),
 }
+
+DEEP = ("densenet",)  # 120 layers, through which the last bits grow: compared in double precision
 
 
 def seeded(seed=0):
@@ -69,6 +74,14 @@ def test_every_network_has_a_small_one():
         ("resnet18", 32, 100, {}, 11_220_132, 512),
         ("resnet18", 64, 200, {}, 11_578_632, 2048),
         ("resnet18_ap", 32, 10, {}, 11_250_762, 8192),
+        ("resnet10", 32, 10, {"width": 32, "norm": "batch"}, 1_228_970, 256),
+        ("resnet18", 32, 10, {"width": 32, "norm": "batch"}, 2_797_610, 256),
+        ("resnet10_ap", 32, 10, {"width": 32, "norm": "batch"}, 1_267_370, 4096),
+        ("resnet18_ap", 32, 10, {"width": 32, "norm": "batch"}, 2_836_010, 4096),
+        ("resnet10", 32, 10, {}, 4_903_242, 512),
+        ("resnet10_ap", 32, 10, {}, 4_980_042, 8192),
+        ("densenet", 32, 10, {}, 1_000_618, 384),
+        ("densenet", 64, 200, {}, 1_000_618 + 190 * 385, 384),
         ("vit", 32, 10, {}, 9_523_722, 512),
         ("vit", 64, 200, {}, 9_719_496, 512),
     ],
@@ -81,6 +94,60 @@ def test_parameter_counts_and_embeddings(name, side, num_classes, options, count
         assert model(torch.zeros(2, 3, side, side)).shape == (2, num_classes)
 
 
+def resnet_count(shape, num_classes, *, blocks, width, features):
+    """Weights and norms of a ResNet with `blocks` basic blocks a stage, added up layer by layer."""
+    count = shape[0] * width * 9 + 2 * width
+    for stage in range(4):
+        outputs = width * 2**stage
+        inputs = outputs if stage == 0 else outputs // 2
+        count += inputs * outputs * 9 + (2 * blocks - 1) * outputs**2 * 9 + 2 * blocks * 2 * outputs
+        count += inputs * outputs + 2 * outputs if stage else 0  # the shortcut
+    return count + (features + 1) * num_classes
+
+
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize(("depth", "blocks"), [(10, 1), (18, 2)])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (1, 16, 16)])
+def test_small_resnets_have_the_parameters_of_their_layers(shape, depth, blocks, width):
+    for name, pixels in ((f"resnet{depth}", 1), (f"resnet{depth}_ap", (shape[1] // 8) ** 2)):
+        model = models.build(name, shape=shape, num_classes=10, width=width, norm="batch", generator=seeded())
+        expected = resnet_count(shape, 10, blocks=blocks, width=width, features=8 * width * pixels)
+        assert sum(parameter.numel() for parameter in model.parameters()) == expected
+        assert model(images(model, 2)).isfinite().all()
+
+
+def test_resnets_of_width_32_have_the_size_that_dim_states():
+    counts = [resnet_count((3, 32, 32), 10, blocks=blocks, width=32, features=256) for blocks in (1, 2)]
+    assert [round(count / 1e6, 2) for count in counts] == [1.23, 2.80]
+
+
+@pytest.mark.parametrize("side", range(8, 33))
+def test_dims_pool_takes_every_small_image(side):
+    for name in ("resnet10", "resnet18", "resnet10_ap", "resnet18_ap", "densenet"):
+        with torch.device("meta"):
+            options = {} if name == "densenet" else {"width": 32, "norm": "batch"}
+            model = models.build(name, shape=(1, side, side), num_classes=10, **options)
+            assert model(torch.zeros(2, 1, side, side)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("growth", [4, 12])
+@pytest.mark.parametrize(("channels", "num_classes"), [(1, 10), (3, 10), (3, 100)])
+def test_densenet_has_the_parameters_of_its_layers(channels, num_classes, growth):
+    width, count = 2 * growth, channels * 2 * growth * 9
+    for block, depth in enumerate((6, 12, 24, 16)):
+        for _ in range(depth):
+            inner = 4 * growth
+            count += 2 * width + width * inner + 2 * inner + inner * growth * 9
+            width += growth
+        count += 2 * width  # the norm before the transition, or before the mean
+        if block < 3:
+            count += width * (width // 2)
+            width //= 2
+    with torch.device("meta"):
+        model = models.build("densenet", shape=(channels, 28, 28), num_classes=num_classes, growth=growth)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count + (width + 1) * num_classes
+
+
 @pytest.mark.parametrize(
     ("name", "side", "expected"),
     [
@@ -89,6 +156,11 @@ def test_parameter_counts_and_embeddings(name, side, num_classes, options, count
         ("vgg11", 32, [(64, 32), (128, 16), (256, 8), (256, 8), (512, 4), (512, 4), (512, 2), (512, 2)]),
         ("resnet18", 32, [(64, 32), (128, 16), (256, 8), (512, 4)]),
         ("resnet18_ap", 32, [(64, 32), (128, 16), (256, 8), (512, 4)]),
+        ("resnet10", 32, [(64, 32), (128, 16), (256, 8), (512, 4)]),
+        ("resnet10_ap", 32, [(64, 32), (128, 16), (256, 8), (512, 4)]),
+        ("densenet", 32, [(96, 32), (192, 16), (384, 8), (384, 4)]),
+        ("densenet", 28, [(96, 28), (192, 14), (384, 7), (384, 3)]),
+        ("densenet", 8, [(96, 8), (192, 4), (384, 2), (384, 1)]),
         ("lenet", 32, [(6, 28), (16, 10)]),
         ("mlp", 32, []),
         ("vit", 32, []),
@@ -129,7 +201,7 @@ def test_digits_are_not_padded():
     assert models.build("lenet", shape=(1, 16, 16), num_classes=10).blocks[0].conv.padding == (0, 0)
 
 
-@pytest.mark.parametrize("name", ["convnet", "alexnet", "vgg11", "resnet18", "resnet18_ap", "vit", "mlp", "lenet"])
+@pytest.mark.parametrize("name", models.names())
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 36, 48), (3, 64, 64)])
 def test_networks_follow_the_image_shape(name, shape):
     with torch.device("meta"):
@@ -137,7 +209,7 @@ def test_networks_follow_the_image_shape(name, shape):
         assert model(torch.zeros(2, *shape)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", ["convnet", "alexnet", "vgg11", "resnet18", "resnet18_ap"])
+@pytest.mark.parametrize("name", [name for name in models.names() if "norm" in models.options_of(name)])
 @pytest.mark.parametrize("norm", ["instance", "batch", "layer", "group", "none"])
 def test_every_norm_fits_every_convolutional_network(name, norm):
     with torch.device("meta"):
@@ -210,14 +282,15 @@ def test_batch_norm_has_no_counter_and_loads_a_plain_state():
     assert torch.equal(fresh.running_mean, norm.running_mean) and fresh.running_mean.any()
 
 
+@pytest.mark.parametrize(("name", "blocks"), [("resnet10", 1), ("resnet18", 2)])
 @pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_resnet18_is_torchvisions_with_a_small_stem(norm):
+def test_resnets_are_torchvisions_with_a_small_stem(norm, name, blocks):
     layer = {"instance": lambda channels: nn.GroupNorm(channels, channels), "batch": nn.BatchNorm2d}[norm]
     theirs = torchvision.models.ResNet(
-        torchvision.models.resnet.BasicBlock, [2, 2, 2, 2], num_classes=5, norm_layer=layer
+        torchvision.models.resnet.BasicBlock, [blocks] * 4, num_classes=5, norm_layer=layer
     )
     theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    ours = models.build("resnet18", shape=(3, 32, 32), num_classes=5, norm=norm, generator=seeded())
+    ours = models.build(name, shape=(3, 32, 32), num_classes=5, norm=norm, generator=seeded())
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         other.data.copy_(mine)
     torch.testing.assert_close(ours(images(ours)), theirs(images(ours)), rtol=1e-3, atol=1e-4)
@@ -233,6 +306,33 @@ def test_resnet18_ap_downsamples_by_average_pooling():
     torch.testing.assert_close(block(x), F.relu(inner + side))
     features = model.features(images(model))
     assert torch.equal(features.embedding, features.maps[-1].flatten(1))
+
+
+def test_densenet_is_torchvisions_with_a_small_stem():
+    theirs = torchvision.models.DenseNet(
+        growth_rate=12, block_config=(6, 12, 24, 16), num_init_features=24, num_classes=5
+    )
+    theirs.features.conv0 = nn.Conv2d(3, 24, 3, padding=1, bias=False)
+    theirs.features.norm0 = theirs.features.relu0 = theirs.features.pool0 = nn.Identity()
+    ours = models.build("densenet", shape=(3, 32, 32), num_classes=5, generator=seeded())
+    with torch.no_grad():
+        for index, mine in enumerate(ours.parameters()):  # gains and biases that tell the norms from one another
+            if mine.ndim == 1:
+                mine.add_(torch.randn(mine.shape, generator=seeded(index)), alpha=0.1)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        other.data.copy_(mine)
+    for mode in (True, False):
+        torch.testing.assert_close(
+            ours.train(mode)(images(ours)), theirs.train(mode)(images(ours)), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_densenet_without_norms_joins_what_came_before_the_relu():
+    model = small("densenet", norm="none")
+    layer, x = model.blocks[0][1], torch.randn(2, 8, 16, 16, generator=seeded())
+    before = x.clone()
+    y = F.conv2d(F.relu(F.conv2d(F.relu(before), layer.conv1.weight)), layer.conv2.weight, padding=1)
+    torch.testing.assert_close(layer(x), torch.cat([before, y], dim=1))
 
 
 def test_vit_is_the_frameworks_encoder():
@@ -283,7 +383,7 @@ def test_logits_are_the_classifier_of_the_embedding(name):
     assert [id(each) for each in features.maps] == [id(each) for each in dict.fromkeys(features.maps)]
 
 
-@pytest.mark.parametrize("name", ["convnet", "alexnet", "vgg11", "resnet18", "lenet"])
+@pytest.mark.parametrize("name", ["convnet", "alexnet", "vgg11", "resnet18", "densenet", "lenet"])
 def test_maps_survive_what_follows_in_place(name):
     model = small(name)
     first = list(model.blocks)[0] if hasattr(model, "blocks") else nn.Sequential(model.stem, model.stages[0])
@@ -317,7 +417,9 @@ def test_gradients_of_gradients_exist(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_channels_last_gives_the_same(name):
-    model, x = small(name), images(small(name))
+    kind = torch.float64 if name in DEEP else torch.float32
+    model = small(name).to(kind)
+    x = images(model).to(kind)
     expected = model.features(x)
     other = copy.deepcopy(model).to(memory_format=torch.channels_last)
     features = other.features(x.to(memory_format=torch.channels_last))
@@ -339,7 +441,7 @@ def test_bfloat16_autocast_is_close(name):
     expected = model(images(model))
     with torch.autocast("cpu", torch.bfloat16):
         ours = model(images(model)).float()
-    assert (ours - expected).norm() < 0.05 * expected.norm()
+    assert (ours - expected).norm() < (0.1 if name in DEEP else 0.05) * expected.norm()
 
 
 # Several networks at once.
@@ -354,10 +456,11 @@ def stacked(networks):
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_vmapped_networks_equal_the_loop(name, norm):
     options = {"norm": norm} if name not in ("vit", "mlp", "lenet") else {}
-    networks = [small(name, seed, **options) for seed in range(3)]
+    kind = torch.float64 if name in DEEP else torch.float32
+    networks = [small(name, seed, **options).to(kind) for seed in range(3)]
     parameters, buffers = stacked(networks)
     labels = torch.tensor([0, 1, 2, 3])
-    x = torch.stack([images(network, seed=seed) for seed, network in enumerate(networks)])
+    x = torch.stack([images(network, seed=seed).to(kind) for seed, network in enumerate(networks)])
 
     def loss(parameters, buffers, x):
         logits = functional_call(networks[0], (parameters, buffers), (x,))
@@ -516,6 +619,12 @@ def test_every_layer_of_the_zoo_has_a_law():
         ("resnet18", (3, 8, 8), {}, "more than one pixel"),
         ("resnet18_ap", (3, 7, 7), {"norm": "none"}, "too small: nothing is left of the maps in stage 4"),
         ("resnet18", (3, 32, 32), {"width": 0}, "width 0: at least 1"),
+        ("resnet10_ap", (3, 7, 7), {"norm": "batch"}, "too small: nothing is left of the maps in stage 4"),
+        ("resnet10", (3, 32, 32), {"width": 0}, "width 0: at least 1"),
+        ("densenet", (3, 32, 32), {"growth": 0}, "growth 0: at least 1"),
+        ("densenet", (1, 8, 7), {}, r"shape \(1, 8, 7\) is too small for DenseNet: 8x8 pixels at least"),
+        ("densenet", (1, 15, 15), {"norm": "instance"}, "more than one pixel"),
+        ("densenet", (3, 32, 32), {"norm": "weight"}, "unknown norm 'weight'; known: instance, batch"),
         ("vit", (3, 30, 30), {}, "multiples of patch 4"),
         ("mlp", (28, 28), {}, r"shape \(28, 28\): three positive integers"),
         ("mlp", (0, 28, 28), {}, r"shape \(0, 28, 28\): three positive integers"),

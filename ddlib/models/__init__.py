@@ -17,11 +17,12 @@ import torch
 
 from ddlib.models.alexnet import AlexNet
 from ddlib.models.convnet import ConvNet
+from ddlib.models.densenet import DenseNet
 from ddlib.models.initialisation import reset
 from ddlib.models.layers import Features, Network
 from ddlib.models.lenet import LeNet
 from ddlib.models.mlp import MLP
-from ddlib.models.resnet import resnet18, resnet18_ap
+from ddlib.models.resnet import resnet10, resnet10_ap, resnet18, resnet18_ap
 from ddlib.models.vgg import VGG11
 from ddlib.models.vit import ViT
 
@@ -31,8 +32,11 @@ _BUILDERS: dict[str, Callable[..., Network]] = {
     "convnet": ConvNet,
     "alexnet": AlexNet,
     "vgg11": VGG11,
+    "resnet10": resnet10,
+    "resnet10_ap": resnet10_ap,
     "resnet18": resnet18,
     "resnet18_ap": resnet18_ap,
+    "densenet": DenseNet,
     "vit": ViT,
     "mlp": MLP,
     "lenet": LeNet,

@@ -95,6 +95,9 @@ class Critic(nn.Module):
         num_classes: K.
         width: channels of every map.
 
+    Raises:
+        ValueError: an argument is not as above.
+
     `elements` is the number of values of the largest map of one image.
     """
 
@@ -102,6 +105,9 @@ class Critic(nn.Module):
 
     def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int = 196):
         super().__init__()
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape={tuple(shape)}; it must be three positive integers (C, H, W)")
+        _check_positive(num_classes=num_classes, width=width)
         self.shape = tuple(shape)
         layers: list[nn.Module] = []
         channels, *size = shape
@@ -141,11 +147,12 @@ def _block(convolution: nn.Module, width: int) -> list[nn.Module]:
 
 def _kernels(shape: tuple[int, int, int]) -> list[int]:
     """Kernels of the transposed convolutions that lead from a side of 4 to that of the images."""
-    side, kernels = shape[1], []
+    square = len(shape) == 3 and min(shape) >= 1 and shape[1] == shape[2]
+    side, kernels = shape[1] if square else 0, []
     while side > 7 and side % 2 == 0:
         side, kernels = side // 2, [*kernels, 4]
     first = {4: [], 7: [3]}.get(side)
-    if len(shape) != 3 or shape[1] != shape[2] or first is None or not (kernels or first):
+    if first is None or not (kernels or first):
         raise ValueError(f"shape={tuple(shape)}; it must be (C, H, H) with H = 4 or 7 doubled: 7, 8, 14, 16, 28, 32...")
     return first + kernels
 
@@ -153,8 +160,7 @@ def _kernels(shape: tuple[int, int, int]) -> list[int]:
 def _check(num_classes: int, width: int, latent: int, conditioning: str) -> None:
     if conditioning not in CONDITIONINGS:
         raise ValueError(f"conditioning={conditioning!r}; it must be one of {', '.join(CONDITIONINGS)}")
-    if width < 1:
-        raise ValueError(f"width={width!r}; it must be >= 1")
+    _check_positive(num_classes=num_classes, width=width)
     if conditioning == "embedding" and latent <= EMBEDDED:
         raise ValueError(f"latent={latent!r}; with conditioning 'embedding' it must be > {EMBEDDED}")
     if conditioning == "onehot" and num_classes > most_classes(latent):
@@ -162,3 +168,9 @@ def _check(num_classes: int, width: int, latent: int, conditioning: str) -> None
             f"num_classes={num_classes!r}; a one-hot code in noise of {latent} values allows at most "
             f"{most_classes(latent)}; take conditioning 'embedding'"
         )
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name}={value!r}; it must be >= 1")

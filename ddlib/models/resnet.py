@@ -1,4 +1,8 @@
-"""ResNet-18 for small images (He et al. 2016), with strided or with average-pooled downsampling (DC's "AP")."""
+"""ResNet-10 and -18 for small images (He et al. 2016), with strided or with average-pooled downsampling (DC's "AP").
+
+All have a 3x3 stem without pooling, so that they fit any image up to 32 pixels and beyond.  Their size is `width`'s:
+64 gives the lineage's networks, near torchvision's in parameters (ResNet-18: 11.2 M), and 32 those of DiM (2.80 M).
+"""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,19 +45,22 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(Network):
-    """ResNet-18: a 3x3 stem with stride 1, four stages of two residual blocks, pooling, a linear classifier.
+    """A 3x3 stem with stride 1, four stages of basic blocks, pooling, a linear classifier.
 
     Maps: the outputs of the four stages.  Embedding: the last of them, pooled and flattened.
 
     Args:
         shape: (C, H, W) of the images.
         num_classes: K.
+        blocks: basic blocks a stage: 1 in ResNet-10, 2 in ResNet-18.
         width: channels of the first stage; the others have 2, 4 and 8 times as many.
         norm: see `ddlib.models.layers.norm`.
         average: downsample by 2x2 average pooling instead of by stride, and pool nothing at the end.
     """
 
-    def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int, norm: str, average: bool):
+    def __init__(
+        self, *, shape: tuple[int, int, int], num_classes: int, blocks: int, width: int, norm: str, average: bool
+    ):
         super().__init__(shape, num_classes)
         if width < 1:
             raise ValueError(f"width {width}: at least 1 expected")
@@ -64,10 +71,11 @@ class ResNet(Network):
             inputs, channels = channels, width * 2**index
             if min(downsampled(size, stride, average)) < 1:
                 raise ValueError(f"shape {self.shape} is too small: nothing is left of the maps in stage {index + 1}")
-            first = BasicBlock(inputs, channels, size, stride=stride, norm_kind=norm, average=average)
-            size = first.size
-            second = BasicBlock(channels, channels, size, stride=1, norm_kind=norm, average=average)
-            self.stages.append(nn.Sequential(first, second))
+            stage = [BasicBlock(inputs, channels, size, stride=stride, norm_kind=norm, average=average)]
+            size = stage[0].size
+            for _ in range(blocks - 1):
+                stage.append(BasicBlock(channels, channels, size, stride=1, norm_kind=norm, average=average))
+            self.stages.append(nn.Sequential(*stage))
         window = (1, 1) if average else (min(4, size[0]), min(4, size[1]))
         self.pool = nn.AvgPool2d(window)
         self.classifier = nn.Linear(channels * (size[0] // window[0]) * (size[1] // window[1]), num_classes)
@@ -82,11 +90,36 @@ class ResNet(Network):
         return self.pool(x).flatten(1)
 
 
+def resnet10(*, shape: tuple[int, int, int], num_classes: int, width: int = 64, norm: str = "instance") -> ResNet:
+    """ResNet-10: `resnet18` with one basic block a stage.
+
+    For 3x32x32 images and 10 classes 4,903,242 parameters; 1,228,970 with `width=32`, which with `norm="batch"` is
+    DiM's CIFAR-style network.  Embedding and arguments: as `resnet18`.
+
+    Raises:
+        ValueError: the images are too small, or the norm is unknown.
+    """
+    return ResNet(shape=shape, num_classes=num_classes, blocks=1, width=width, norm=norm, average=False)
+
+
+def resnet10_ap(*, shape: tuple[int, int, int], num_classes: int, width: int = 64, norm: str = "instance") -> ResNet:
+    """ResNet-10-AP: `resnet18_ap` with one basic block a stage.
+
+    For 3x32x32 images and 10 classes 4,980,042 parameters; 1,267,370 with `width=32`, which with `norm="batch"` is in
+    DiM's pool.  Embedding and arguments: as `resnet18_ap`.
+
+    Raises:
+        ValueError: the images are too small, or the norm is unknown.
+    """
+    return ResNet(shape=shape, num_classes=num_classes, blocks=1, width=width, norm=norm, average=True)
+
+
 def resnet18(*, shape: tuple[int, int, int], num_classes: int, width: int = 64, norm: str = "instance") -> ResNet:
     """ResNet-18 as DC evaluates with it: strided convolutions, 4x4 average pooling of the last map.
 
-    11,173,962 parameters for 3x32x32 images and 10 classes.  Embedding: 512 up to 32x32, 2048 at 64x64, where the
-    pooling leaves 2x2.  Maps smaller than 4x4 (images below 25x25) are pooled whole.
+    For 3x32x32 images and 10 classes 11,173,962 parameters; 2,797,610 with `width=32`, which with `norm="batch"` is
+    DiM's CIFAR-style network, not torchvision's ResNet-18 (11.2 M).  Embedding: 8 `width` up to 32x32, four times that
+    at 64x64, where the pooling leaves 2x2.  Maps smaller than 4x4 (images below 25x25) are pooled whole.
 
     Args:
         shape: (C, H, W) of the images; with instance norm, 9 along the longer side at least.
@@ -97,13 +130,14 @@ def resnet18(*, shape: tuple[int, int, int], num_classes: int, width: int = 64, 
     Raises:
         ValueError: the images are too small, or the norm is unknown.
     """
-    return ResNet(shape=shape, num_classes=num_classes, width=width, norm=norm, average=False)
+    return ResNet(shape=shape, num_classes=num_classes, blocks=2, width=width, norm=norm, average=False)
 
 
 def resnet18_ap(*, shape: tuple[int, int, int], num_classes: int, width: int = 64, norm: str = "instance") -> ResNet:
     """ResNet-18-AP of DC: strided convolutions become stride 1 and 2x2 average pooling, and no final pooling.
 
-    11,250,762 parameters for 3x32x32 images and 10 classes.  Embedding: 512 x H/8 x W/8, flattened (8192 at 32x32).
+    For 3x32x32 images and 10 classes 11,250,762 parameters; 2,836,010 with `width=32`, which with `norm="batch"` is in
+    DiM's pool.  Embedding: 8 `width` x H/8 x W/8, flattened (8192 for the defaults at 32x32).
 
     Args:
         shape: (C, H, W) of the images; 8x8 at least, with instance norm 16 along the longer side.
@@ -114,7 +148,7 @@ def resnet18_ap(*, shape: tuple[int, int, int], num_classes: int, width: int = 6
     Raises:
         ValueError: the images are too small, or the norm is unknown.
     """
-    return ResNet(shape=shape, num_classes=num_classes, width=width, norm=norm, average=True)
+    return ResNet(shape=shape, num_classes=num_classes, blocks=2, width=width, norm=norm, average=True)
 
 
 def downsampled(size: Size, stride: int, average: bool) -> Size:
