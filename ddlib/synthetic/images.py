@@ -1,34 +1,16 @@
-"""Synthetic sets: what distillation makes, with all that training on it needs, and the one file that holds it.
-
-    synthetic = load("cifar10.safetensors")
-    synthetic.images, synthetic.labels        # what a network trains on, in synthetic.space
-    synthetic.pixels()                        # what a reader looks at
-
-The file is a safetensors file: `images`, `labels` and, of a whitened set, the tensors of its ZCA, with the rest as
-JSON in the header under "ddlib", and a checksum over all of it.  Any reader of safetensors can open it.
-"""
+"""Synthetic sets: labelled images, distilled or chosen."""
 
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddlib.augment import draw
-from ddlib.tensors import read_tensors, write_tensors
-from ddlib.zca import ZCA, ValueSpace
-
-FORMAT = "ddlib.synthetic"
-"""What the header of a file calls its kind."""
-
-FORMAT_VERSION = 2
-"""The newest version of the file's layout that `load` reads, and the one that `save` writes."""
-
-_ZCA = ("mean", "whitening", "unwhitening")
+from ddlib.zca import ValueSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +43,10 @@ class SyntheticSet:
         _check_images(self.images, self.space)
         object.__setattr__(self, "class_names", tuple(self.class_names))
         _check_labels(self.labels, self.images, len(self.class_names))
-        size = tuple(self.images.shape[2:])
-        draw(1, 1, size=size, strategy=str(self.strategy), generator=torch.Generator())  # refuses an unknown strategy
+        check_strategy(self.strategy, tuple(self.images.shape[2:]))
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be None or a finite number > 0, got {self.learning_rate}")
-        try:
-            json.dumps(self.provenance, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"provenance must be plain JSON: {error}") from error
+        check_provenance(self.provenance)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -98,76 +76,17 @@ class SyntheticSet:
         return replace(self, **moved)
 
 
-def save(synthetic: SyntheticSet, path: str | Path) -> None:
-    """Write `synthetic` to one safetensors file, whole or not at all.
-
-    The bytes go to a temporary file in the same folder, which is synced and then renamed: whoever reads `path` sees
-    the old file or the new one.  The folder is made where it is missing.
-
-    Args:
-        synthetic: on any device.
-        path: of the file; one that is there is replaced.
-
-    Raises:
-        OSError: the folder or the file cannot be written.
-    """
-    tensors = {"images": synthetic.images, "labels": synthetic.labels}
-    zca = synthetic.space.zca
-    if zca is not None:
-        tensors |= {f"zca.{name}": getattr(zca, name) for name in _ZCA}
-    header = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "class_names": list(synthetic.class_names),
-        "mean": list(synthetic.space.mean),
-        "std": list(synthetic.space.std),
-        "zca_eps": None if zca is None else zca.eps,
-        "strategy": synthetic.strategy,
-        "learning_rate": synthetic.learning_rate,
-        "provenance": dict(synthetic.provenance),
-    }
-    write_tensors(Path(path), tensors, header)
+def check_strategy(strategy: str, size: tuple[int, int]) -> None:
+    """Refuse an unknown DSA strategy of images of `size` (H, W) with a ValueError."""
+    draw(1, 1, size=size, strategy=str(strategy), generator=torch.Generator())
 
 
-def load(path: str | Path) -> SyntheticSet:
-    """Read what `save` wrote, bit by bit, onto the CPU.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        The set.
-
-    Raises:
-        FileNotFoundError: there is no file.
-        ValueError: the file is truncated or corrupt, another program's, or of a newer format; the message names it.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no synthetic set at {path}")
-    tensors, header = read_tensors(Path(path))
-    if header.get("format") != FORMAT:
-        raise ValueError(f"{path} holds no synthetic set: its header does not say {FORMAT!r}")
+def check_provenance(provenance: Mapping[str, Any]) -> None:
+    """Refuse what is not plain JSON with a ValueError."""
     try:
-        if header["version"] > FORMAT_VERSION:
-            raise ValueError(f"format version {header['version']}; this ddlib reads up to {FORMAT_VERSION}")
-        return _assemble(header, tensors)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-
-
-def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SyntheticSet:
-    zca = None
-    if header["zca_eps"] is not None:
-        zca = ZCA(**{name: tensors[f"zca.{name}"] for name in _ZCA}, eps=header["zca_eps"])
-    return SyntheticSet(
-        images=tensors["images"],
-        labels=tensors["labels"],
-        class_names=tuple(header["class_names"]),
-        space=ValueSpace(tuple(header["mean"]), tuple(header["std"]), zca),
-        strategy=header["strategy"],
-        learning_rate=header["learning_rate"],
-        provenance=header["provenance"],
-    )
+        json.dumps(provenance, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"provenance must be plain JSON: {error}") from error
 
 
 def _check_images(images: Tensor, space: ValueSpace) -> None:

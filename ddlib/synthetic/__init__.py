@@ -1,0 +1,15 @@
+"""What distillation makes, with all that training on it needs, and the one file that holds it.
+
+    synthetic = load("cifar10.safetensors")
+    synthetic.images, synthetic.labels        # of a set: what a network trains on, in synthetic.space
+    synthetic.pixels()                        # what a reader looks at
+    synthetic.frozen(seed=0)                  # of a stream: a set drawn from its generator
+
+`SyntheticSet` holds images, `SyntheticStream` the generator that makes them; `save` and `load` take and give either.
+"""
+
+from ddlib.synthetic.images import SyntheticSet
+from ddlib.synthetic.stored import load, save
+from ddlib.synthetic.stream import SyntheticStream, generator_bytes
+
+__all__ = ["SyntheticSet", "SyntheticStream", "generator_bytes", "load", "save"]

@@ -1,0 +1,246 @@
+"""Synthetic streams: what they make, what is refused at birth, and the file that holds them."""
+
+import math
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from ddlib.models import passes
+from ddlib.models.gan import Generator
+from ddlib.models.initialisation import reset
+from ddlib.synthetic import SyntheticStream, generator_bytes, load, save
+from ddlib.tensors import read_tensors, write_tensors
+from ddlib.zca import ZCA, ValueSpace
+
+SHAPE, NAMES = (1, 8, 8), ("a", "b", "c")
+SPACE = ValueSpace((0.3,), (0.25,))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def trained_generator(**changes):
+    """A generator with other statistics in its batch norms than fresh ones have."""
+    network = Generator(**{"shape": SHAPE, "num_classes": 3, "width": 4, "latent": 10} | changes)
+    reset(network, seeded(1))
+    network.image.weight.data.mul_(20)
+    network.train()
+    classes = torch.arange(12) % network.num_classes
+    network(torch.randn(12, network.latent, generator=seeded(2)), classes)
+    return network.eval()
+
+
+def make(**changes):
+    fields = {
+        "generator": {name: tensor.clone() for name, tensor in trained_generator().state_dict().items()},
+        "shape": SHAPE,
+        "width": 4,
+        "latent": 10,
+        "conditioning": "onehot",
+        "class_names": NAMES,
+        "space": SPACE,
+        "strategy": "color_crop",
+        "frozen_strategy": "color_crop_cutout_scale_rotate",
+        "ipc": 4,
+    }
+    return SyntheticStream(**fields | changes)
+
+
+def test_images_are_those_of_the_generator_in_evaluation_mode_in_the_networks_space():
+    stream, labels = make(), torch.tensor([2, 0, 1, 1, 0])
+    noise = stream.noise(5, seeded(3))
+    assert torch.equal(noise, torch.randn(5, 10, generator=seeded(3)))
+    with torch.no_grad():
+        expected = ((trained_generator()(noise, labels) + 1) / 2 - 0.3) / 0.25
+    found = stream.images(labels, noise)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert found.dtype == torch.float32 and not found.requires_grad and found.is_contiguous()
+    assert expected.std() > 0.1, "images that say nothing"
+    rough = stream.images(labels, noise, precision="bfloat16")
+    assert rough.dtype == torch.float32 and 0 < (rough - expected).abs().max() < 0.3
+
+
+def test_images_do_not_depend_on_how_many_pass_at_once(monkeypatch):
+    stream, labels = make(), torch.arange(9) % 3
+    noise = stream.noise(9, seeded())
+    whole = stream.images(labels, noise)
+    monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", 4 * 64 * 2)
+    torch.testing.assert_close(stream.images(labels, noise), whole, rtol=1e-5, atol=1e-5)
+
+
+def test_labels_come_in_balanced_blocks_in_random_order():
+    found = make().labels(300, seeded()).view(100, 3)
+    assert found.dtype == torch.int64 and torch.equal(found.sort(1).values, torch.arange(3).expand(100, 3))
+    assert len({tuple(block) for block in found.tolist()}) == math.factorial(3)
+    assert make().labels(4, seeded()).shape == (4,)
+
+
+def test_unbalanced_labels_are_drawn_one_by_one():
+    found = make().labels(3000, seeded(), balanced=False)
+    assert all(abs(count - 1000) < 5 * math.sqrt(3000 * 2 / 9) for count in found.bincount().tolist())
+    assert (found.view(-1, 3).sort(1).values != torch.arange(3)).any()
+
+
+def test_a_frozen_stream_is_a_balanced_set_that_its_seed_decides():
+    stream = make(provenance={"method": "dim"})
+    found, again, other = stream.frozen(0), stream.frozen(0), stream.frozen(1)
+    assert found.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert torch.equal(found.images, again.images) and not torch.equal(found.images, other.images)
+    assert found.strategy == stream.frozen_strategy and found.class_names == NAMES and found.space is SPACE
+    assert found.provenance == {"method": "dim", "frozen": {"ipc": 4, "seed": 0}}
+    assert len(found.images.flatten(1).unique(dim=0)) == 12, "an image stands in it twice"
+
+
+def test_what_it_says_of_itself():
+    stream = make()
+    network = trained_generator()
+    count = sum(p.numel() for p in [*network.parameters(), *network.buffers()])
+    assert len(stream) == 12 and stream.num_classes == 3 and stream.bytes_stored == 4 * count
+    assert stream.redraw == 1 and replace(stream, ipc=7, redraw=None).ipc == 7
+    moved = stream.to("cpu")
+    assert all(torch.equal(moved.generator[name], tensor) for name, tensor in stream.generator.items())
+
+
+def test_the_published_generator_takes_the_bytes_that_the_paper_trades_for_images():
+    assert generator_bytes(shape=(3, 32, 32), num_classes=10) == 4 * (3_559_363 + 9_016)
+    assert generator_bytes(shape=SHAPE, num_classes=3, width=4, latent=10) == make().bytes_stored
+    with pytest.raises(ValueError, match="num_classes=60"):
+        generator_bytes(shape=(3, 32, 32), num_classes=60)
+
+
+def test_an_embedding_of_the_classes_is_part_of_the_generator():
+    network = trained_generator(latent=60, conditioning="embedding")
+    stream = make(generator=network.state_dict(), latent=60, conditioning="embedding")
+    assert any("classes" in name for name in stream.generator) and stream.frozen(0).images.isfinite().all()
+
+
+STATE = trained_generator().state_dict()
+ZCA_8 = ZCA(mean=torch.zeros(64), whitening=torch.eye(64), unwhitening=torch.eye(64), eps=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"generator": {n: t for n, t in STATE.items() if n != "image.bias"}}, "generator lacks image.bias; allowed"),
+        ({"generator": STATE | {"critic": torch.zeros(1)}}, "generator has critic; allowed: the .* tensors"),
+        ({"generator": STATE | {"image.bias": torch.zeros(2)}}, r"image.bias must be \(1,\) float32, got \(2,\)"),
+        ({"generator": STATE | {"image.bias": torch.zeros(1).double()}}, "image.bias must be .* got .* torch.float64"),
+        ({"generator": STATE | {"image.bias": torch.zeros(1) / 0}}, "image.bias holds values that are not finite"),
+        ({"width": 8}, r"generator: .* must be .* got"),
+        ({"shape": (1, 9, 9)}, r"shape=\(1, 9, 9\); it must be"),
+        ({"class_names": tuple("abcdef")}, "num_classes=6; a one-hot code in noise of 10 values allows at most 5"),
+        ({"conditioning": "sum"}, "conditioning='sum'; it must be one of onehot, embedding"),
+        ({"space": ValueSpace((0.3,), (0.25,), ZCA_8)}, "space is 'zca'; a generator makes pixels"),
+        ({"space": ValueSpace((0.3, 0.3), (1, 1))}, "space is for 2 channels, images have 1"),
+        ({"strategy": "color_twirl"}, "unknown strategy 'color_twirl'"),
+        ({"frozen_strategy": "twirl"}, "unknown strategy 'twirl'"),
+        ({"ipc": 0}, "ipc must be an integer of at least 1, got 0"),
+        ({"redraw": 0}, "redraw must be an integer of at least 1, or None to draw once, got 0"),
+        ({"redraw": True}, "redraw must be an integer"),
+        ({"provenance": {"x": torch.zeros(1)}}, "provenance must be plain JSON"),
+    ],
+)
+def test_what_is_not_a_stream_is_refused(changes, match):
+    with pytest.raises(ValueError, match=match):
+        make(**changes)
+
+
+@pytest.mark.parametrize("redraw", [1, 5, None])
+def test_the_file_gives_back_every_bit(tmp_path, redraw):
+    stream = make(redraw=redraw, provenance={"method": "dim", "rows": [3, 1]})
+    save(stream, tmp_path / "deep" / "stream.safetensors")
+    found = load(tmp_path / "deep" / "stream.safetensors")
+    assert isinstance(found, SyntheticStream) and found.generator.keys() == stream.generator.keys()
+    assert all(torch.equal(found.generator[name], tensor) for name, tensor in stream.generator.items())
+    plain = ("shape", "width", "latent", "conditioning", "class_names", "strategy", "frozen_strategy", "ipc", "redraw")
+    for name in (*plain, "provenance", "bytes_stored"):
+        assert getattr(found, name) == getattr(stream, name)
+    assert (found.space.mean, found.space.std, found.space.zca) == (SPACE.mean, SPACE.std, None)
+    assert torch.equal(found.frozen(3).images, stream.frozen(3).images)
+
+
+@pytest.fixture
+def path(tmp_path):
+    save(make(), tmp_path / "stream.safetensors")
+    return tmp_path / "stream.safetensors"
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, 0.5, 0.999])
+def test_a_truncated_file_is_refused(path, kept):
+    content = path.read_bytes()
+    path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+    with pytest.raises(ValueError, match="stream.safetensors is truncated or not a safetensors file"):
+        load(path)
+
+
+@pytest.mark.parametrize("where", [-100, 0.02, 0.5])
+def test_a_changed_bit_is_seen(path, where):
+    content = bytearray(path.read_bytes())
+    content[where if where < 0 else int(where * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="stream.safetensors is (damaged|truncated or not)"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"version": 2}, "stream.safetensors cannot be read: format version 2; this ddlib reads up to 1"),
+        ({"format": "ddlib.other"}, "holds no synthetic set: its header does not say 'ddlib.synthetic' or 'ddlib.str"),
+        ({"format": ["x"]}, "holds no synthetic set"),
+        ({"width": 5}, "stream.safetensors cannot be read: generator: .* must be"),
+        ({"width": "4"}, "stream.safetensors cannot be read: "),
+        ({"latent": None}, "stream.safetensors cannot be read: "),
+        ({"shape": [1, 16, 16]}, "stream.safetensors cannot be read: generator lacks"),
+        ({"class_names": list("abcdef")}, "cannot be read: num_classes=6; a one-hot"),
+        ({"ipc": 0}, "stream.safetensors cannot be read: ipc must be"),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused(path, changes, match):
+    tensors, header = read_tensors(path)
+    write_tensors(path, tensors, header | changes)
+    with pytest.raises(ValueError, match=match):
+        load(path)
+
+
+def test_tensors_of_another_network_are_refused(path):
+    _, header = read_tensors(path)
+    network = nn.Linear(3, 2).state_dict()
+    write_tensors(path, {f"generator.{name}": tensor for name, tensor in network.items()}, header)
+    with pytest.raises(ValueError, match="stream.safetensors cannot be read: generator lacks .* and has bias, weight"):
+        load(path)
+    safetensors.torch.save_file(network, path)
+    with pytest.raises(ValueError, match="stream.safetensors is not a file of ddlib's"):
+        load(path)
+
+
+class Planted:
+    """Something that writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.path),)
+
+
+@pytest.mark.parametrize("way", ["pickle", "torch", "torch of old"])
+def test_a_pickle_is_refused_without_being_executed(tmp_path, way):
+    path, trace = tmp_path / "stream.safetensors", tmp_path / "executed"
+    content = {"state_dict": trained_generator().state_dict(), "planted": Planted(trace)}
+    if way == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=way == "torch")
+    with pytest.raises(ValueError, match="stream.safetensors is truncated or not a safetensors file"):
+        load(path)
+    assert not trace.exists()
+    other = path.rename(tmp_path / "stream.pt")
+    pickle.loads(other.read_bytes()) if way == "pickle" else torch.load(other, weights_only=False)
+    assert trace.exists(), "the plant would not have shown"
