@@ -56,7 +56,7 @@ def discover() -> dict[str, type]:
             continue
         module = importlib.import_module(f"{__name__}.{info.name}")
         for value in vars(module).values():
-            if isinstance(value, type) and value.__module__ == module.__name__ and hasattr(value, "step"):
+            if isinstance(value, type) and value.__module__ == module.__name__ and hasattr(value, "finish"):
                 found[value.name] = value
     return dict(sorted(found.items()))
 

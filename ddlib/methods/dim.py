@@ -11,7 +11,7 @@ from torch import Tensor
 from ddlib import adversarial, augment, objectives, seeding
 from ddlib.adversarial import Pair
 from ddlib.datasets import ImageSet
-from ddlib.methods import _pool as pool
+from ddlib.methods import _pool as networks
 from ddlib.methods._generative import Generative, stream
 from ddlib.methods._pixels import require
 from ddlib.synthetic import SyntheticStream
@@ -37,10 +37,10 @@ class Distilling:
     """
 
     pair: Pair
-    kinds: tuple[pool.Architecture, ...]
-    draw: Callable[[int], pool.Member]
+    kinds: tuple[networks.Architecture, ...]
+    draw: Callable[[int], networks.Member]
     drawn: int = -1
-    member: pool.Member | None = None
+    member: networks.Member | None = None
 
     @property
     def step(self) -> int:
@@ -146,7 +146,7 @@ class DiM(Generative):
             adam.param_groups[0]["lr"] = self.lr
         kinds = tuple(self._architecture(name, train) for name in self.pool)
         sgd = {"lr": self.lr_pool, "momentum": self.momentum_pool, "weight_decay": self.decay_pool}
-        draw = functools.partial(pool.draw, kinds, seed, device=train.device, **sgd)
+        draw = functools.partial(networks.draw, kinds, seed, device=train.device, **sgd)
         return Distilling(pair, kinds, draw)
 
     def step(self, state: Distilling) -> dict[str, Tensor]:
@@ -170,19 +170,19 @@ class DiM(Generative):
         if self.adversarial and not self.freeze_critic:
             metrics |= adversarial.critic_step(self.gan, pair, real, labels, "dim")
         pair.step += 1
-        return {"loss": loss} | metrics
+        return {name: value.detach() for name, value in {"loss": loss, **metrics}.items()}
 
     def finish(self, state: Distilling) -> SyntheticStream:
         """The generator as it stands."""
         return stream(self, state.pair, iterations=state.step)
 
-    def _architecture(self, name: str, train: ImageSet) -> pool.Architecture:
+    def _architecture(self, name: str, train: ImageSet) -> networks.Architecture:
         options = {"width": self.pool_width, "norm": "batch"}
         if name == "convnet":
             given = {"width": self.width, "depth": self.depth}
             options = {option: value for option, value in given.items() if value is not None}
         told = tuple(sorted(options.items()))
-        return pool.architecture(name, told, train.shape, train.num_classes, compiled=self.compiled)
+        return networks.architecture(name, told, train.shape, train.num_classes, compiled=self.compiled)
 
     def _seen(self, state: Distilling, images: Tensor) -> Tensor:
         """Images in [-1, 1] as the pool's networks see them."""
@@ -201,7 +201,7 @@ class DiM(Generative):
         rows = rows[:needed].long().to(pair.train.device).view(-1, self.batch_size)
         shown = lambda batch: self._seen(state, adversarial.signed(pair.train, batch))  # noqa: E731
         with self.gan.autocast(pair):
-            return pool.train(state.member, pair.train, shown, rows, stream)
+            return networks.train(state.member, pair.train, shown, rows, stream)
 
     def _match(self, state: Distilling, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
         """How differently the pool's network judges the fakes and the real images, under one augmentation."""
