@@ -169,9 +169,8 @@ def test_a_networks_evaluation_goes_on_where_it_was(workplace):
     first = {name: kept[name][:1] for name in ("networks", "accuracies", "train_losses", "sittings")}
     work.files.write_json(path, kept | first)
     (again,) = study.run([cell], workplace)
-    assert again.accuracies == whole.accuracies and again.cost["generation_seconds"] > round(
-        kept["generation_seconds"], 2
-    )
+    assert again.accuracies == whole.accuracies
+    assert 100 < work.files.read_json(path)["generation_seconds"] < 110
 
 
 def test_a_plan_counts_a_shared_distillation_once(workplace):
