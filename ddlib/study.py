@@ -104,7 +104,7 @@ def _compute(cell: Cell, workplace: Workplace) -> Record:
     cost = {
         "distil_seconds": round(seconds, 2),
         "evaluate_seconds": round(sum(e["seconds"] for e in evaluations), 2),
-        "generation_seconds": round(sum(e.get("generation_seconds", 0.0) for e in evaluations), 2),
+        "generation_seconds": round(sum(e.get("generation_seconds", 0.0) for e in evaluations), 3),
         "steps_per_second": round(sum(made["steps"] for made in runs) / seconds, 3),
         "peak_memory_bytes": max(made["peak_memory_bytes"] for made in runs),
         "bytes_stored": stored,

@@ -15,6 +15,7 @@ from ddlib.evaluate import Protocol, check_batches, evaluate, training
 from ddlib.evaluate.shown import Generated, shown
 from ddlib.models import passes
 from ddlib.seeding import generator
+from ddlib.synthetic import SyntheticStream
 from ddlib.zca import ValueSpace
 
 SMALL = Protocol(options={"width": 4, "depth": 2}, num_networks=3, epochs=5, batch_size=6, lr=0.1)
@@ -102,6 +103,17 @@ def test_results_do_not_depend_on_the_buffer_nor_on_who_is_trained_together(redr
     assert part.train_losses == pytest.approx((found[0].train_losses[2], found[0].train_losses[0]), rel=1e-5)
     other = evaluate(stream, make_test(), SMALL, seed=4, networks=[0])
     assert abs(other.train_losses[0] - found[0].train_losses[0]) > 1e-4
+
+
+@pytest.mark.parametrize(("most", "calls"), [(1, 6), (24, 6), (48, 3), (60, 3), (1000, 1)])
+def test_as_many_draws_are_made_together_as_pass_the_generator(most, calls, monkeypatch):
+    monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", most * 4 * 64)
+    counts, images = [], SyntheticStream.images
+    monkeypatch.setattr(
+        SyntheticStream, "images", lambda *given, **how: counts.append(len(given[1])) or images(*given, **how)
+    )
+    epochs(make_stream())
+    assert len(counts) == calls and sum(counts) == 2 * 6 * 12
 
 
 def epochs(stream, protocol=SMALL, networks=(0, 1), seed=0):
