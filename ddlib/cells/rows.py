@@ -45,6 +45,7 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     `chosen.network` holds width and depth of the network for matching and evaluation alike.
     `chosen.evaluation` holds settings of `Protocol`, or in place of its `network` and `options` a mapping `networks`:
     name -> {"network": of `ddlib.models`, options ...}.  A row then has a cell for each of them, `tested_on` its name.
+    An evaluation too may have "by_ipc": {1: {"batch_size": 10}, ...}.
 
     Raises:
         ValueError: an unknown method, data set or setting, a value out of its range, or mini-batches that do not
@@ -167,8 +168,8 @@ def _cells(
     }
     told = (
         dict(getattr(kind, "evaluation", {}))
-        | chosen.evaluation
-        | checked(f"evaluation of {label!r}", row.get("evaluation", {}), Parameter(dict))
+        | _evaluation("the evaluation", chosen.evaluation, ipc)
+        | _evaluation(f"evaluation of {label!r}", row.get("evaluation", {}), ipc)
         | {key: row[key] for key in ("compat",) if key in row}
     )
     usual = {"norm": getattr(method, "norm", "instance"), **chosen.network}
@@ -178,6 +179,16 @@ def _cells(
         )
         for name, protocol in protocols(told, usual).items()
     ]
+
+
+def _evaluation(name: str, told: Any, ipc: int | None) -> dict[str, Any]:
+    """Settings of an evaluation, with what differs at this number of images laid over the rest."""
+    told = checked(name, told, Parameter(dict))
+    differing = checked(f"by_ipc of {name}", told.get("by_ipc", {}), Parameter(dict))
+    for at, settings in differing.items():
+        checked(f"by_ipc of {name} at {at}", settings, Parameter(dict))
+    here = {str(at): settings for at, settings in differing.items()}.get(str(ipc), {})
+    return {key: value for key, value in told.items() if key != "by_ipc"} | here
 
 
 def _checked_batches(cell: Cell) -> Cell:
