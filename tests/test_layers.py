@@ -27,6 +27,7 @@ ALLOWED = {
     "synthetic": DATA | {"files", "tensors"},
     "adversarial": DATA,
     "embedding": DATA,
+    "samples": {"seeding", "datasets", "synthetic"},
     "objectives": DATA,
     "unroll": DATA,
     "trajectories": DATA | {"tensors"},

@@ -284,6 +284,17 @@ def test_claim_of_a_rise():
     assert results.check_claim(rising, sets).tests == ()
 
 
+def test_claim_of_a_rise_from_network_to_network():
+    growing = claim(rises="dim", along="networks", ipc=(1, 10), networks=("lenet", "convnet", "alexnet"))
+    means = {("convnet", 1): 50, ("lenet", 1): 40, ("alexnet", 1): 45, ("lenet", 10): 60, ("alexnet", 10): 70}
+    records = [row("dim", ipc, m, cell={"tested_on": network}) for (network, ipc), m in means.items()]
+    assert [(t.where, t.outcome) for t in results.check_claim(growing, records).tests] == [
+        ("cifar10, lenet, IPC 1 to convnet", "holds"),
+        ("cifar10, IPC 1 to alexnet", "fails"),
+        ("cifar10, lenet, IPC 10 to alexnet", "holds"),
+    ]
+
+
 def test_claim_of_one_above_the_whole_training_set():
     records = [row("datm", ipc, m) for ipc, m in ((10, 50), (1, 30), (50, 90))] + [row("whole", None, 40)]
     above = claim(higher="datm", lower="whole")

@@ -4,10 +4,17 @@ Nothing global changes: figures are objects, the style holds while they are draw
 data give the same bytes.
 """
 
+from ddlib.report.budget import budget_table
 from ddlib.report.costs import cost_lines
 from ddlib.report.courses import courses, loss_against_start, metric_panels
-from ddlib.report.curves import accuracy_against_iterations, accuracy_curves
+from ddlib.report.curves import (
+    accuracy_against_iterations,
+    accuracy_against_redraw,
+    accuracy_against_size,
+    accuracy_curves,
+)
 from ddlib.report.figures import accuracy_bars
+from ddlib.report.generated import interpolation, neighbours
 from ddlib.report.images import image_grid, image_panels
 from ddlib.report.maps import attention_maps
 from ddlib.report.measured import agreement_table, cost_table
@@ -22,10 +29,13 @@ __all__ = [
     "Picture",
     "Table",
     "accuracy_against_iterations",
+    "accuracy_against_redraw",
+    "accuracy_against_size",
     "accuracy_bars",
     "accuracy_curves",
     "agreement_table",
     "attention_maps",
+    "budget_table",
     "claims_table",
     "cost_lines",
     "cost_table",
@@ -33,8 +43,10 @@ __all__ = [
     "footer",
     "image_grid",
     "image_panels",
+    "interpolation",
     "loss_against_start",
     "metric_panels",
+    "neighbours",
     "read_provenance",
     "save",
     "table",

@@ -1,7 +1,7 @@
-"""Accuracies as lines: against images per class, and against the steps of the distillation."""
+"""Accuracies as lines: against images per class, steps, the interval of redrawing, and the size of the network."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -70,11 +70,93 @@ def accuracy_against_iterations(groups: Mapping[str, Sequence[Record]]) -> Pictu
 
     Intervals are as in `accuracy_curves`, and so are hollow markers.
     """
+    return _against(groups, _steps, _scale_steps, "steps of distillation")
+
+
+def accuracy_against_redraw(groups: Mapping[str, Sequence[Record]]) -> Picture:
+    """Test accuracy against the epochs after which a generator's images are drawn anew, a panel for every IPC.
+
+    The axis is logarithmic, from 1, streaming, to "never", the frozen set, at its right end.
+
+    Args:
+        groups: name of the line -> records that differ in the hyper-parameter `redraw`; else as in
+            `accuracy_against_iterations`.
+    """
+    finite = [interval for group in groups.values() for r in group if (interval := _redraw(r)) not in (None, NEVER)]
+    never = 30 * max(finite, default=1)
+
+    def place(record: Record) -> int | None:
+        return never if _redraw(record) == NEVER else _redraw(record)
+
+    def scale(ax: Axes, intervals: Sequence[int], *, inches: float) -> None:
+        if not intervals:
+            ax.set_xticks([])
+            return
+        ax.set_xscale("log")
+        ax.set_xlim(intervals[0] / 1.5, intervals[-1] * 1.5)
+        ticks_at(ax, intervals, inches=inches, names={never: NEVER})
+
+    return _against(groups, place, scale, "epochs until drawn anew")
+
+
+NEVER = "never"
+
+
+def _redraw(record: Record) -> int | str | None:
+    """Epochs until images are drawn anew, `NEVER`, or None where the method has no generator."""
+    chosen = record.cell.get("hyperparameters", {})
+    return (chosen["redraw"] or NEVER) if "redraw" in chosen else None
+
+
+def accuracy_against_size(panels: Mapping[str, Sequence[Record]], parameters: Mapping[str, int]) -> Picture:
+    """Test accuracy against the number of parameters of the network tested on, a line for every row.
+
+    Args:
+        panels: title -> records of its lines, each row once on each network.  What was not run is left out.
+        parameters: name of a network, as `Record.network` -> its number of parameters, >= 1.
+
+    Intervals are as in `accuracy_curves`, and so are hollow markers.
+
+    Raises:
+        ValueError: the size of a record's network is not known.
+    """
+    shown = {title: done for title, group in panels.items() if (done := [r for r in group if r.n])}
+    if not shown:
+        return note("no cell was run")
+    every = [record for group in shown.values() for record in group]
+    if unknown := dict.fromkeys(r.network for r in every if r.network not in parameters):
+        raise ValueError(f"parameters lacks {', '.join(unknown)}; it has {', '.join(parameters) or 'none'}")
+    sizes = {name: count for name, count in parameters.items() if name in {r.network for r in every}}
+    looks = _looks([r.label for r in every], [])
+    figure = picture(WIDTH, 0.7 + 2.3 * len(shown), layout="constrained")
+    with styled():
+        axes = figure.subplots(len(shown), squeeze=False, sharex=True)[:, 0]
+        for ax, (title, group) in zip(axes, shown.items(), strict=True):
+            _draw(ax, [(r.label, sizes[r.network], r) for r in group], [], looks)
+            ax.set_title(title)
+        _scale_sizes(axes[-1], sizes)
+        _finish(figure, every, looks)
+    return figure
+
+
+def _against(
+    groups: Mapping[str, Sequence[Record]],
+    place: Callable[[Record], int | None],
+    scale: Callable[..., None],
+    axis: str,
+) -> Picture:
+    """A line for every group, a panel for every IPC.
+
+    Args:
+        place: where a record stands; None: it is a horizontal line.
+        scale: sets up a horizontal axis for the places on it, `inches` long.
+        axis: what the horizontal axis shows.
+    """
     shown = [(name, record) for name, group in groups.items() for record in group if record.n]
     ipcs = sorted({record.ipc for _, record in shown if record.ipc is not None})
     if not ipcs:
         return note("no cell was run")
-    looks = _looks([n for n, r in shown if _steps(r) is not None], [n for n, r in shown if _steps(r) is None])
+    looks = _looks([n for n, r in shown if place(r) is not None], [n for n, r in shown if place(r) is None])
     columns = 2 if len(ipcs) == 4 else min(3, len(ipcs))
     rows = math.ceil(len(ipcs) / columns)
     figure = picture(WIDTH, 0.3 + 2.3 * rows, layout="constrained")
@@ -84,10 +166,10 @@ def accuracy_against_iterations(groups: Mapping[str, Sequence[Record]]) -> Pictu
             ax.set_axis_off()
         for ax, ipc in zip(axes, ipcs, strict=False):
             here = [(name, record) for name, record in shown if record.ipc in (ipc, None)]
-            levels = [(name, record) for name, record in here if _steps(record) is None]
-            _draw(ax, [(n, _steps(r), r) for n, r in here if _steps(r) is not None], levels, looks)
-            _scale_steps(ax, sorted({_steps(r) for _, r in here} - {None}), inches=0.68 * WIDTH / columns)
-            ax.set(title=f"IPC {ipc}", xlabel="steps of distillation")
+            levels = [(name, record) for name, record in here if place(record) is None]
+            _draw(ax, [(n, place(r), r) for n, r in here if place(r) is not None], levels, looks)
+            scale(ax, sorted({place(r) for _, r in here} - {None}), inches=0.68 * WIDTH / columns)
+            ax.set(title=f"IPC {ipc}", xlabel=axis)
         for ax in axes[1:]:
             ax.set_ylabel("test accuracy (%)" if ax in axes[::columns] else "")
         _finish(figure, [record for _, record in shown], looks, below=True)
@@ -192,6 +274,17 @@ def _scale_steps(ax: Axes, steps: Sequence[int], *, inches: float) -> None:
         room = 0.07 * (steps[-1] - steps[0]) or 1
         ax.set_xlim(steps[0] - room, steps[-1] + room)
     ticks_at(ax, steps, inches=inches)
+
+
+def _scale_sizes(ax: Axes, sizes: Mapping[str, int]) -> None:
+    """A logarithmic axis with a tick at every network, its name and size turned, so that none is left out."""
+    ax.set_xscale("log")
+    ax.set_xlim(min(sizes.values()) / 1.3, max(sizes.values()) * 1.3)
+    texts = [f"{name}, {size / 1e6:.2g} M" for name, size in sizes.items()]
+    ax.set_xticks([*sizes.values()], texts, rotation=30, ha="right", rotation_mode="anchor")
+    ax.set_xticks([], minor=True)
+    ax.tick_params(axis="x", which="major", length=3)
+    ax.set_xlabel("network tested on, by its number of parameters")
 
 
 def _finish(figure: Picture, records: Sequence[Record], looks: Mapping[str, Mapping], *, below: bool = False) -> None:

@@ -109,20 +109,24 @@ def colors(labels: Sequence[str]) -> dict[str, str]:
     return {label: cycle.get(label, GREY) for label in labels}
 
 
-def ticks_at(ax: Axes, values: Sequence[float], *, inches: float) -> None:
+def ticks_at(
+    ax: Axes, values: Sequence[float], *, inches: float, names: Mapping[float, str] = MappingProxyType({})
+) -> None:
     """A tick at every value of the horizontal axis, numbered where there is room, the last one always; none between.
 
     Args:
         values: rising, at least one; scale and limits of the axis are set already.
         inches: about how long the axis is.
+        names: of values that are not called by their number.
     """
+    texts = {value: names.get(value, str(value)) for value in values}
     numbered: dict[float, tuple[float, float]] = {}
     for value in (values[-1], *values[:-1]):
         place = inches * ax.transAxes.inverted().transform(ax.transData.transform((value, ax.get_ylim()[1])))[0]
-        half = LETTER * (len(str(value)) + 1) / 2
+        half = LETTER * (len(texts[value]) + 1) / 2
         if all(abs(place - other) >= half + its_half for other, its_half in numbered.values()):
             numbered[value] = place, half
-    ax.set_xticks(values, [str(value) if value in numbered else "" for value in values])
+    ax.set_xticks(values, [texts[value] if value in numbered else "" for value in values])
     ax.set_xticks([], minor=True)
     ax.tick_params(axis="x", which="major", length=3)
 

@@ -3,7 +3,7 @@
 import html
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
@@ -95,6 +95,19 @@ def table(records: Sequence[Record], *, paper: str | None = None) -> Table:
     found = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
     head = f"{len(records)} {'cell' if len(records) == 1 else 'cells'}" + (f": {found}" if found else "")
     head = f"{title(paper)}. {head}" if paper else head
+    columns = ("method", "IPC", "paper", "ours", "verdict")
+    return Table(head, columns, grouped(records, _row), tuple(_notes(records)), provenance(records))
+
+
+def grouped(
+    records: Sequence[Record], row: Callable[[Record], tuple[str, ...]], *, what: str = "test accuracy in %"
+) -> tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]:
+    """The groups of a table of records: by data set and network, then by label in order of appearance, then by IPC.
+
+    Args:
+        row: the texts of a record.
+        what: stands at the end of a group's heading.
+    """
     labels = list(dict.fromkeys(record.label for record in records))
     places = list(dict.fromkeys(map(_place, records)))
 
@@ -106,9 +119,9 @@ def table(records: Sequence[Record], *, paper: str | None = None) -> Table:
     groups = []
     for (dataset, network), group in groupby(sorted(records, key=position), key=_place):
         group = list(group)
-        groups.append((_group_heading(group, dataset, network if several else ""), tuple(map(_row, group))))
-    columns = ("method", "IPC", "paper", "ours", "verdict")
-    return Table(head, columns, tuple(groups), tuple(_notes(records)), provenance(records))
+        heading = _group_heading(group, dataset, network if several else "")
+        groups.append((f"{heading}, {what}", tuple(map(row, group))))
+    return tuple(groups)
 
 
 def _place(record: Record) -> tuple[str, str]:
@@ -119,7 +132,7 @@ def _group_heading(records: Sequence[Record], dataset: str, network: str) -> str
     """The data set, the paper's own where it is another, and the network."""
     others = dict.fromkeys(r.reference.dataset for r in records if r.reference and r.reference.dataset != dataset)
     paper = f" (paper: {', '.join(others)})" if others else ""
-    return f"{dataset}{paper}{f', tested on {network}' if network else ''}, test accuracy in %"
+    return f"{dataset}{paper}{f', tested on {network}' if network else ''}"
 
 
 def _row(record: Record) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Whether a paper's claim holds in the records: directions, tested with Welch's interval."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -90,9 +90,14 @@ def _above(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Recor
 
 
 def _rising(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:
-    for (place, fewer), (next_place, more) in pairwise(_side(claim.rises, records).items()):
-        if place[:2] == next_place[:2]:
-            yield f"{_where(*place)} to {more.ipc}", more, fewer
+    """Neighbours in images per class on one network, or in the claim's order of networks at one number of images."""
+    side, at = _side(claim.rises, records), 1 if claim.along == "networks" else 2
+    lines: dict[tuple, list[tuple]] = defaultdict(list)
+    for place in sorted(side, key=lambda place: claim.networks.index(place[1])):
+        lines[place[:at] + place[at + 1 :]].append(place)
+    for line in lines.values():
+        for less, more in pairwise(line):
+            yield f"{_where(*less)} to {more[at]}", side[more], side[less]
 
 
 def _where(dataset: str, network: str, ipc: int) -> str:

@@ -62,7 +62,8 @@ class Reference:
 class Claim:
     """A sentence of a paper that a direction in the records can test.
 
-    Either `higher` is to be more accurate than `lower`, or `rises` is to gain with every step of images per class.
+    Either `higher` is to be more accurate than `lower`, or `rises` is to gain with every step of images per class, or,
+    `along` "networks", from each network to the next in the order in which they are named.
     datasets, ipc, networks: where the paper claims it.
     own_data: whether it is about these data sets alone, so that another one says nothing of it.
     """
@@ -76,6 +77,7 @@ class Claim:
     higher: str | None = None
     lower: str | None = None
     rises: str | None = None
+    along: str = "ipc"
     datasets: tuple[str, ...]
     ipc: tuple[int, ...]
     networks: tuple[str, ...] = ("convnet",)

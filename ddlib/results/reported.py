@@ -246,7 +246,8 @@ def _settings(entry: Any, content: Mapping[str, Any], file: str) -> Iterator[Set
         )
 
 
-TEST = {"higher": str, "lower": str, "rises": str, "datasets": list, "ipc": list, "networks": list, "own_data": bool}
+TEST = dict.fromkeys(("higher", "lower", "rises", "along"), str) | {"own_data": bool}
+TEST |= dict.fromkeys(("datasets", "ipc", "networks"), list)
 
 
 def _claim(entry: Any, content: Mapping[str, Any], file: str) -> Claim:
@@ -258,6 +259,8 @@ def _claim(entry: Any, content: Mapping[str, Any], file: str) -> Claim:
     _check(test, TEST, {"datasets", "ipc"}, f"{where}, test")
     if test.keys() & {"higher", "lower", "rises"} not in ({"higher", "lower"}, {"rises"}):
         raise ValueError(f"{where}: a test names higher and lower, or rises alone")
+    if "along" in test and ("rises" not in test or test["along"] not in ("ipc", "networks")):
+        raise ValueError(f"{where}: along is {test['along']!r}; allowed: ipc or networks, beside rises")
     if not all(_is(ipc, int) and ipc > 0 for ipc in test["ipc"]):
         raise ValueError(f"{where}: ipc is {test['ipc']!r}; allowed: integers from 1")
     lists = {key: tuple(value) for key, value in test.items() if isinstance(value, list)}
