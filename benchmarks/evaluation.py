@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ddlib.augment import STRATEGY
 from ddlib.evaluate import Protocol, training
+from ddlib.evaluate.shown import Fixed
 
 VARIANTS = {
     "reference": None,
@@ -174,8 +175,9 @@ def our_train(case: Case, protocol: Protocol) -> list[training.Trained]:
     size = training.at_once(protocol, learner, count, torch.device(case.device))
     for start in range(0, case.networks, size):
         group = range(start, min(start + size, case.networks))
-        data, settings = (case.images(count), case.labels(count)), {"strategy": STRATEGY, "networks": group, "seed": 0}
-        trained += training.train(learner, *data, protocol, **settings)
+        shown = Fixed(case.images(count), case.labels(count), STRATEGY)
+        (networks,) = training.train(learner, shown, protocol, networks=group, seed=0)
+        trained += networks
     return trained
 
 

@@ -179,6 +179,8 @@ def _of_type(name: str, value: Any, hint: Any) -> Any:
     allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if value is None and NoneType in allowed:
         return None
+    if len(allowed) > 1 and type(value) in allowed:
+        return value
     for kind in (bool, float, int, str):
         if kind in allowed:
             if kind in (int, float):

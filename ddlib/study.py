@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ddlib import OUTPUT, planning, results, work
+from ddlib import OUTPUT, datasets, planning, results, work
 from ddlib.cells import Cell, cells, deviations, fingerprint
 from ddlib.datasets import ImageSet
 from ddlib.pieces import Workplace
@@ -100,13 +100,17 @@ def _compute(cell: Cell, workplace: Workplace) -> Record:
     evaluations = [work.evaluation(cell, seed, workplace) for seed in cell.seeds]
     runs = [work.made(cell, seed, workplace) for seed in cell.seeds]
     seconds = sum(made["seconds"] for made in runs)
+    stored, num_classes = runs[0]["bytes_stored"], datasets.describe(cell.dataset).num_classes
     cost = {
         "distil_seconds": round(seconds, 2),
         "evaluate_seconds": round(sum(e["seconds"] for e in evaluations), 2),
+        "generation_seconds": round(sum(e.get("generation_seconds", 0.0) for e in evaluations), 3),
         "steps_per_second": round(sum(made["steps"] for made in runs) / seconds, 3),
         "peak_memory_bytes": max(made["peak_memory_bytes"] for made in runs),
-        "bytes_stored": runs[0]["bytes_stored"],
+        "bytes_stored": stored,
+        "bits_per_class": 8 * stored / num_classes,
         "images_shown": evaluations[0]["images_shown"],
+        "updates": evaluations[0]["updates"],
     }
     accuracies = [accuracy for e in evaluations for accuracy in e["accuracies"]]
     judged, distilled = (

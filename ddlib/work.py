@@ -4,7 +4,7 @@ Each has its place in the store, named by everything that its numbers depend on,
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,21 @@ from ddlib.locks import holder, locked
 from ddlib.pieces import Piece, Workplace
 from ddlib.planning import Missing
 from ddlib.provenance import provenance
-from ddlib.synthetic import SyntheticSet
+from ddlib.synthetic import SyntheticSet, SyntheticStream
 from ddlib.tensors import read_about, read_seal, read_tensors, write_tensors
 
 VERSION = 1
 """Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""
 
 
-def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet:
-    """What the cell's method distils at `seed`: from the store, or made now and kept there."""
+def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet | SyntheticStream:
+    """What the cell's method distils at `seed`: from the store, or made now and kept there.
+
+    What is distilled once for cells that differ in how it is deployed alone is given as this cell deploys it.
+    """
     _share(cell, seed, workplace)
-    return pieces.product(_distillation(cell, seed, workplace), workplace).to(workplace.device)
+    found = pieces.product(_distillation(cell, seed, workplace), workplace).to(workplace.device)
+    return replace(found, **cell.deployed) if cell.deployed else found
 
 
 def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
@@ -37,16 +41,21 @@ def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
 
     return Piece(
         folder=_folder(cell, seed, workplace),
-        name=f"{cell.set_name}, seed {seed}",
+        name=f"{cell.distilled_name}, seed {seed}",
         product="synthetic.safetensors",
         job=cell.method,
         start=start,
-        save=synthetic.save,
+        save=lambda made, path: synthetic.save(_undeployed(made, cell), path),
         load=synthetic.load,
-        about={"settings": cell.settings(), "seed": seed},
+        about={"settings": cell.settings(deployed=False), "seed": seed},
         code=codeprint.distillation(type(cell.method)),
         size=lambda made: made.bytes_stored,
     )
+
+
+def _undeployed(made: SyntheticSet | SyntheticStream, cell: Cell) -> SyntheticSet | SyntheticStream:
+    """The product as it is kept: the same whichever of the cells that share it came first."""
+    return replace(made, **dict.fromkeys(cell.deployed, 1)) if cell.deployed else made
 
 
 def prerequisites(cell: Cell, workplace: Workplace) -> dict[str, dict[str, Tensor]]:
@@ -124,7 +133,7 @@ def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any])
         group = tuple(network for network in group if network not in kept.get("networks", ()))
         if not group:
             continue
-        epochs = len(group) * (cell.protocol.epochs + 1)
+        epochs = len(group) * cell.protocol.rounds
         with (
             pieces.progress(name, epochs, workplace, log=path.parent / "log.txt", unit="epoch") as report,
             pieces.deterministic(),
@@ -133,7 +142,10 @@ def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any])
                 shown, test, cell.protocol, seed=seed, networks=group, on_epoch=lambda done, _: report(done)
             )
         sitting = {"networks": group, "provenance": provenance(workplace.device, codeprint.EVALUATION)}
-        kept = _joined(kept, {**asdict(found), "sittings": [sitting]}) | {"of": seal, "protocol": asdict(cell.protocol)}
+        kept = _joined(kept, {**asdict(found), "sittings": [sitting]}) | {
+            "of": seal,
+            "protocol": cell.protocol.settings(),
+        }
         files.write_json(path, kept)
     return kept
 
@@ -142,7 +154,8 @@ def _joined(kept: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]
     """Two parts of one evaluation as one: networks beside networks, seconds added."""
     lists = ("networks", "accuracies", "train_losses", "sittings")
     joined = {name: [*kept.get(name, ()), *found[name]] for name in lists}
-    return {**found, **joined, "seconds": kept.get("seconds", 0.0) + found["seconds"]}
+    times = {name: kept.get(name, 0.0) + found[name] for name in ("seconds", "generation_seconds")}
+    return {**found, **joined, **times}
 
 
 def _evaluated(path: Path, cell: Cell) -> bool:
@@ -231,16 +244,17 @@ def _load(cell: Cell, split: str, workplace: Workplace) -> ImageSet:
 def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
     """Where the evaluation of one seed of the cell is kept."""
     content = {
-        "protocol": asdict(cell.protocol),
+        "protocol": cell.protocol.settings(),
         "test": fingerprint_of(cell, "test"),
         "version": evaluate.VERSION,
     }
+    content |= {"deployed": cell.deployed} if cell.deployed else {}
     return _folder(cell, seed, workplace) / f"evaluation-{store.key(content)}.json"
 
 
 def _folder(cell: Cell, seed: int, workplace: Workplace) -> Path:
     """Named by the method's settings and version, the data's fingerprint and the seed; the evaluation counts not."""
-    content = {k: v for k, v in cell.settings().items() if k not in ("protocol", "tested_on", "seeds")}
+    content = {k: v for k, v in cell.settings(deployed=False).items() if k not in ("protocol", "tested_on", "seeds")}
     needs = {name: _identity(builder) for name, builder in cell.method.needs.items()}
     content |= {"needs": needs, "data": fingerprint_of(cell, "train"), "seed": seed, "code": VERSION}
     return workplace.folder / "distilled" / store.key(content)

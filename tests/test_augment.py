@@ -249,6 +249,14 @@ def test_draws_are_determined_by_the_generator():
     assert not torch.equal(one.values, other.values)
 
 
+@pytest.mark.parametrize("strategy", [dsa.STRATEGY, "scale_color_flip", "crop"])
+def test_the_first_number_of_a_group_picks_among_its_families_in_their_order(strategy):
+    names = [name for name in ("color", "crop", "cutout", "flip", "scale", "rotate") if name in strategy.split("_")]
+    first = torch.rand(200, dtype=torch.float64, generator=seeding.generator(0, "draws")).tolist()
+    expected = [names[int(number * len(names))] for number in first]
+    assert [dsa.FAMILIES[index] for index in make_draws(200, 1, strategy=strategy).family] == expected
+
+
 def test_strategy_and_size_do_not_change_how_much_is_drawn():
     states = []
     strategies = [("flip", (8, 8)), (dsa.STRATEGY, (64, 32)), ("none", (8, 8)), ("color+crop+cutout", (8, 8))]

@@ -13,6 +13,7 @@ from ddlib import ROOT, models
 from ddlib.augment import STRATEGY, augment, draw
 from ddlib.datasets import ImageSet
 from ddlib.evaluate import Protocol, evaluate, training
+from ddlib.evaluate.shown import Fixed
 from ddlib.models import passes
 from ddlib.seeding import generator
 from ddlib.synthetic import SyntheticSet
@@ -90,8 +91,8 @@ def distance(trained, model):
 
 def train(protocol, images, targets, networks, seed=0):
     learner = training.learner(protocol, SHAPE, 3)
-    settings = {"strategy": STRATEGY, "networks": networks, "seed": seed}
-    return learner, training.train(learner, images, targets, protocol, **settings)
+    (found,) = training.train(learner, Fixed(images, targets, STRATEGY), protocol, networks=networks, seed=seed)
+    return learner, found
 
 
 EXACT = 1e-10

@@ -1,9 +1,9 @@
-"""The one protocol by which every method is judged: train fresh networks on a synthetic set, test them on real images.
+"""The one protocol that judges every method: fresh networks, trained on what was distilled, tested on real images.
 
     found = evaluate(synthetic, datasets.load("cifar10", "test"), Protocol(num_networks=5), seed=0)
     found.accuracies        # percent, one a network
 
-Test images steer nothing: each network is tested once, after its last epoch.
+Test images steer nothing: each network is tested once, after its last epoch (`Protocol.compat` departs from that).
 """
 
 import math
@@ -16,12 +16,17 @@ import torch
 from ddlib.datasets import ImageSet
 from ddlib.evaluate import training
 from ddlib.evaluate.protocol import PRECISIONS, Protocol
-from ddlib.synthetic import SyntheticSet
+from ddlib.evaluate.shown import Shown, check_batches, shown
+from ddlib.synthetic import SyntheticSet, SyntheticStream
+from ddlib.zca import ValueSpace
 
-__all__ = ["PRECISIONS", "VERSION", "Evaluation", "Protocol", "evaluate", "groups"]
+__all__ = ["PRECISIONS", "VERSION", "Evaluation", "Protocol", "check_batches", "evaluate", "groups"]
 
 VERSION = 1
 """Raised when the same call gives other accuracies than before, beyond rounding."""
+
+HALVES = {name: ValueSpace((0.5,), (0.5,)) for name in ("mnist", "fashion_mnist")}
+"""Data set -> the space that DiM's code shows its test images in, whatever the networks were trained in."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,12 @@ class Evaluation:
     """What `evaluate` found.
 
     networks: indices of the networks, in the order of the next two.
-    accuracies: on the test set, percent, one a network.
+    accuracies: on the test set, percent, one a network; with `Protocol.compat` the highest of five.
     train_losses: mean cross-entropy over the (augmented) images of the last epoch, one a network.
-    seconds: wall time of training and testing.
+    seconds: wall time of training and testing, and of making the images of a stream.
     updates: of one network.
     images_shown: distinct images that a network was trained on, before augmentation.
+    generation_seconds: the part of `seconds` that a stream's generator took.
     """
 
     networks: tuple[int, ...]
@@ -42,10 +48,11 @@ class Evaluation:
     seconds: float
     updates: int
     images_shown: int
+    generation_seconds: float = 0.0
 
 
 def evaluate(
-    synthetic: SyntheticSet,
+    synthetic: SyntheticSet | SyntheticStream,
     test: ImageSet,
     protocol: Protocol,
     *,
@@ -56,8 +63,8 @@ def evaluate(
     """Train fresh networks on `synthetic` by `protocol`, and test each once on `test`.
 
     Hard labels are trained with cross-entropy, soft ones with cross-entropy against their softmax.  A set that has a
-    learning rate of its own is trained with that one, in place of the protocol's.  Networks with batch norm are
-    tested with their running statistics.
+    learning rate of its own is trained with that one, in place of the protocol's.  An epoch of a stream has K * ipc
+    images, drawn anew as its `redraw` says; with None, it is the set `synthetic.frozen(seed)`.
 
     Args:
         synthetic: what to train on; moved to the device of `test`.
@@ -74,35 +81,36 @@ def evaluate(
         Accuracies and losses in the order of `networks`, and the cost.
 
     Raises:
-        ValueError: the sets do not fit each other, the network does not fit the images, or an index is out of range.
+        ValueError: the sets do not fit each other, the network does not fit the images, an index is out of range, or
+            mini-batches do not divide the epochs of a stream.
         FloatingPointError: a network's loss is not finite in the last epoch.
     """
     chosen = _chosen(networks, protocol.num_networks)
     _check_fit(synthetic, test)
     learner = training.learner(protocol, test.shape, test.num_classes)
-    synthetic = synthetic.to(test.device)
     protocol = replace(protocol, lr=synthetic.learning_rate or protocol.lr)
     begin = time.perf_counter()
+    images = shown(synthetic.to(test.device), protocol, seed)
     size = training.at_once(protocol, learner, len(synthetic), test.device)
     accuracies, losses = [], []
     for start in range(0, len(chosen), size):
         group = chosen[start : start + size]
-        note = _progress(on_epoch, start, len(group), len(chosen), protocol.epochs + 1)
-        for index, trained in zip(group, _train(learner, synthetic, protocol, group, seed, note), strict=True):
-            losses.append(_finite(float(trained.loss), index, protocol))
-            found = training.predictions(learner, trained, len(test), test.take)
-            accuracies.append(100 * int((found == test.labels).sum()) / len(test))
+        note = _progress(on_epoch, start, len(group), len(chosen), protocol.rounds)
+        found = _judged(learner, images, test, protocol, networks=group, seed=seed, after_epoch=note)
+        accuracies += found[0]
+        losses += found[1]
     return Evaluation(
         networks=chosen,
         accuracies=tuple(accuracies),
         train_losses=tuple(losses),
         seconds=time.perf_counter() - begin,
         updates=protocol.updates(len(synthetic)),
-        images_shown=len(synthetic),
+        images_shown=images.distinct,
+        generation_seconds=images.generation_seconds,
     )
 
 
-def groups(synthetic: SyntheticSet, test: ImageSet, protocol: Protocol) -> list[tuple[int, ...]]:
+def groups(synthetic: SyntheticSet | SyntheticStream, test: ImageSet, protocol: Protocol) -> list[tuple[int, ...]]:
     """The networks that `evaluate` trains together, in order: each group can be asked for by itself.
 
     Returns:
@@ -115,11 +123,23 @@ def groups(synthetic: SyntheticSet, test: ImageSet, protocol: Protocol) -> list[
     return [everyone[start : start + size] for start in range(0, len(everyone), size)]
 
 
-def _train(learner, synthetic, protocol, group, seed, note):
-    targets = synthetic.labels.softmax(1) if synthetic.is_soft else synthetic.labels
-    strategy = synthetic.strategy if protocol.augmentation else "none"
-    settings = {"strategy": strategy, "networks": group, "seed": seed, "after_epoch": note}
-    return training.train(learner, synthetic.images, targets, protocol, **settings)
+def _judged(
+    learner: training.Learner, images: Shown, test: ImageSet, protocol: Protocol, *, networks: tuple[int, ...], **how
+) -> tuple[list[float], list[float]]:
+    """Accuracies and last losses of networks trained together: the highest accuracy, where they are tested often."""
+    best, losses = [0.0] * len(networks), []
+    for trained in training.train(learner, images, protocol, networks=networks, **how):
+        losses = [_finite(float(one.loss), i, protocol) for i, one in zip(networks, trained, strict=True)]
+        best = [max(before, _accuracy(learner, one, test)) for before, one in zip(best, trained, strict=True)]
+    return best, losses
+
+
+def _accuracy(learner: training.Learner, trained: training.Trained, test: ImageSet) -> float:
+    """Percent of the test images that a network classes rightly."""
+    halves = HALVES.get(test.name) if learner.test_batch else None
+    take = test.take if halves is None else lambda rows: halves.encode(test.space.decode(test.take(rows)))
+    found = training.predictions(learner, trained, len(test), take)
+    return 100 * int((found == test.labels).sum()) / len(test)
 
 
 def _progress(on_epoch, before, group, count, epochs):
@@ -150,10 +170,9 @@ def _chosen(networks: Sequence[int] | None, count: int) -> tuple[int, ...]:
     return chosen
 
 
-def _check_fit(synthetic: SyntheticSet, test: ImageSet) -> None:
-    shape = tuple(synthetic.images.shape[1:])
-    if shape != test.shape:
-        raise ValueError(f"synthetic images are {shape}, test images {test.shape}")
+def _check_fit(synthetic: SyntheticSet | SyntheticStream, test: ImageSet) -> None:
+    if synthetic.shape != test.shape:
+        raise ValueError(f"synthetic images are {synthetic.shape}, test images {test.shape}")
     if synthetic.class_names != tuple(test.class_names):
         raise ValueError(f"synthetic has the classes {synthetic.class_names}, test {test.class_names}")
     ours, theirs = synthetic.space, test.space

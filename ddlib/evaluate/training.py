@@ -7,7 +7,7 @@ by (seed, index of the network, epoch), so they do not depend on who else is tra
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,15 @@ from torch.func import functional_call
 from ddlib import models
 from ddlib.augment import Draws, augment, draw
 from ddlib.evaluate.protocol import Protocol
+from ddlib.evaluate.shown import STREAM, Shown
 from ddlib.models import compilation, passes
 from ddlib.seeding import generator, scoped
 
 Tensors = dict[str, Tensor]
 """Name in the network -> tensor; with a leading axis A where several networks are stacked."""
 
-STREAM = "evaluation"
-"""First name of every random stream used here."""
+TEST_BATCH = 128
+"""Test images whose statistics a network is tested on with `Protocol.compat`: the default batch of DiM's code."""
 
 TOGETHER_ELEMENTS = {"cpu": 0, "cuda": 2**24}
 """Largest map of one mini-batch of all networks trained together; beyond it, fewer are.
@@ -45,10 +46,12 @@ class Learner:
         build: a fresh network on the CPU, from a generator.
         losses: (parameters, buffers, images, targets) -> (1,), of one network: the sum over the images (1, B, C, H, W).
         stacked_losses: the same of A networks: images (A, B, C, H, W) -> (A,).
-        logits: (parameters, buffers, images (B, C, H, W)) -> (B, K), of one network in evaluation mode.
+        logits: (parameters, buffers, images (B, C, H, W)) -> (B, K), of one network in evaluation mode; with
+            `Protocol.compat` in training mode.
         elements: of the largest map of one image.
         whole_batches: whether images of a mini-batch depend on one another (running statistics, dropout).
         draws: whether the network draws random numbers itself (dropout).
+        test_batch: images of a test batch, where they depend on one another; else None.
     """
 
     build: Callable[[torch.Generator], nn.Module]
@@ -58,11 +61,12 @@ class Learner:
     elements: int
     whole_batches: bool
     draws: bool
+    test_batch: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A network after its last epoch, and its mean loss over that epoch: (), on the device."""
+    """A network after an epoch, and its mean loss over that epoch: (), on the device."""
 
     parameters: Tensors
     buffers: Tensors
@@ -75,21 +79,24 @@ def learner(protocol: Protocol, shape: tuple[int, int, int], num_classes: int) -
     The same arguments give the same object, so that what was compiled is compiled once a process.
 
     Raises:
-        ValueError: an unknown option of the network, or images too small for it.
+        ValueError: an unknown option of the network, images too small for it, or, with `compat`, dropout.
     """
     options = tuple(sorted(protocol.options.items()))
-    return _learner(protocol.network, options, tuple(shape), num_classes, protocol.precision, protocol.compiled)
+    how = protocol.precision, protocol.compiled, protocol.compat
+    return _learner(protocol.network, options, tuple(shape), num_classes, *how)
 
 
 @functools.lru_cache(maxsize=16)
-def _learner(network, options, shape, num_classes, precision, compiled):
+def _learner(network, options, shape, num_classes, precision, compiled, compat):
     build = functools.partial(models.build, network, shape=shape, num_classes=num_classes, **dict(options))
     with torch.device("meta"):  # a shape without values: functional_call brings the tensors
         training, testing = build(), build().eval()
         image = torch.empty(1, *shape)
         features = testing.features(image)
     draws = any(isinstance(module, nn.Dropout) and module.p > 0 for module in training.modules())
-    loss, logits = _functions(training, testing, precision)
+    if draws and compat:
+        raise ValueError(f"compat={compat!r} tests networks in training mode: {network} has dropout; allowed: none")
+    loss, logits = _functions(training, training if compat else testing, precision)
     ready = compilation.compiled if compiled else lambda function: function
     return Learner(
         build=lambda stream: build(generator=stream),
@@ -99,6 +106,7 @@ def _learner(network, options, shape, num_classes, precision, compiled):
         elements=max(tensor.numel() for tensor in (image, *features.maps, features.embedding)),
         whole_batches=draws or any(True for _ in training.buffers()),
         draws=draws,
+        test_batch=TEST_BATCH if compat else None,
     )
 
 
@@ -117,61 +125,61 @@ def _functions(training: nn.Module, testing: nn.Module, precision: str) -> tuple
 
 def train(
     learner: Learner,
-    images: Tensor,
-    targets: Tensor,
+    shown: Shown,
     protocol: Protocol,
     *,
-    strategy: str,
     networks: Sequence[int],
     seed: int,
     after_epoch: Callable[[], Any] = lambda: None,
-) -> list[Trained]:
+) -> Iterator[list[Trained]]:
     """Train the networks of the given indices together, by the protocol.
 
     Args:
         learner: of the protocol's network.
-        images: (N, C, H, W) float32 or float64; the networks are of the same type and on the same device.
-        targets: (N,) int64 labels, or (N, K) probabilities.
-        strategy: of the augmentation, or "none".
+        shown: what they are trained on; the networks are of its type and on its device.
         networks: their indices.  With a learner that `draws`, only one.
         seed: of all randomness.
         after_epoch: called after each epoch.
 
-    Returns:
-        One `Trained` a network.
+    Yields:
+        One `Trained` a network, whenever the protocol tests them; with the next epoch their tensors go on changing.
     """
-    parameters, buffers = _fresh(learner, images, networks, seed)
+    parameters, buffers = _fresh(learner, shown.like, networks, seed)
     optimiser = _sgd(parameters, protocol, protocol.lr)
-    size = micro_batch(min(protocol.batch_size, len(images)), learner, images.device)
-    for epoch in range(protocol.epochs + 1):
-        total = torch.zeros(len(networks), dtype=images.dtype, device=images.device)
+    size = micro_batch(min(protocol.batch_size, len(shown)), learner, shown.like.device)
+    for epoch in range(protocol.rounds):
+        total = torch.zeros(len(networks), dtype=shown.like.dtype, device=shown.like.device)
         noise = scoped(seed, STREAM, "dropout", networks[0], epoch) if learner.draws else contextlib.nullcontext()
+        streams = [generator(seed, STREAM, "augmentation", index, epoch) for index in networks]
         with noise:
-            for shown, aims in _batches(images, targets, protocol, strategy, networks, seed, epoch):
-                total += _update(learner, parameters, buffers, optimiser, shown, aims, size)
+            for images, aims in shown.epoch(epoch, networks, seed, protocol.batch_size):
+                images = _augmented(images, shown.strategy, streams)
+                total += _update(learner, parameters, buffers, optimiser, images, aims, size)
         if epoch == protocol.drop_epoch:
             optimiser = _sgd(parameters, protocol, protocol.lr * 0.1)
         after_epoch()
-    return [
-        Trained(_one(parameters, i, len(networks)), _one(buffers, i, len(networks)), loss / len(images))
-        for i, loss in enumerate(total)
-    ]
+        if epoch in protocol.tested_after:
+            yield [
+                Trained(_one(parameters, i, len(networks)), _one(buffers, i, len(networks)), loss / len(shown))
+                for i, loss in enumerate(total)
+            ]
 
 
 @torch.no_grad()
 def predictions(learner: Learner, trained: Trained, count: int, take: Callable[[Tensor], Tensor]) -> Tensor:
-    """The classes that a network in evaluation mode gives to `count` images: (count,) int64.
+    """The classes that a trained network gives to `count` images: (count,) int64.
 
     Args:
         take: (n,) int64 indices -> the images (n, C, H, W).
     """
     device = trained.loss.device
-    size = min(count, passes.most(learner.elements, device))
+    size = min(count, learner.test_batch or passes.most(learner.elements, device))
     found = torch.empty(count, dtype=torch.int64, device=device)
     for start in range(0, count, size):
-        start = min(start, count - size)  # the last pass goes over some images again: all have one size, for a compiler
-        rows = torch.arange(start, start + size, device=device)
-        found[start : start + size] = learner.logits(trained.parameters, trained.buffers, take(rows)).argmax(1)
+        if learner.test_batch is None:
+            start = min(start, count - size)  # the last pass goes over some images again: all have one size, for speed
+        rows = torch.arange(start, min(start + size, count), device=device)
+        found[rows] = learner.logits(trained.parameters, trained.buffers, take(rows)).argmax(1)
     return found
 
 
@@ -216,15 +224,6 @@ def _sgd(parameters: Tensors, protocol: Protocol, lr: float) -> torch.optim.Opti
     weights = list(parameters.values())
     settings = {"momentum": protocol.momentum, "weight_decay": protocol.weight_decay}
     return torch.optim.SGD(weights, lr=lr, **settings, foreach=True)
-
-
-def _batches(images, targets, protocol, strategy, networks, seed, epoch):
-    """The mini-batches of one epoch: images (A, B, C, H, W), augmented, and targets (A, B) or (A, B, K)."""
-    shuffles = [generator(seed, STREAM, "shuffle", index, epoch) for index in networks]
-    streams = [generator(seed, STREAM, "augmentation", index, epoch) for index in networks]
-    orders = torch.stack([torch.randperm(len(images), generator=stream) for stream in shuffles])
-    for rows in orders.to(images.device).split(protocol.batch_size, dim=1):
-        yield _augmented(images[rows], strategy, streams), targets[rows]
 
 
 def _augmented(images: Tensor, strategy: str, streams: Sequence[torch.Generator]) -> Tensor:

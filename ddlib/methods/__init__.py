@@ -6,13 +6,16 @@ setting as defaults.  It has three verbs:
 - `start(train, prerequisites, seed) -> state`: everything that changes is in the state, which has `step`,
   `state_dict()` (named tensors, from which a killed run goes on to the same bits) and `load_state_dict()`.
 - `step(state) -> metrics`: one outer update, in place; metrics are tensors or floats, read seldom.
-- `finish(state) -> SyntheticSet`: the last iterate, never the one that scored best on test data.
+- `finish(state) -> SyntheticSet | SyntheticStream`: the last iterate, never the one that scored best on test data.
 
 Besides its hyper-parameters it states `name`, `version` (raised when its numbers change), `iterations` (how many steps
 it takes), `needs` (name -> builder of an artefact made beforehand, itself with start, step and finish) and `whitened`
 (the data sets that its paper ZCA-whitens).  It may state `whitening` ("pixels" where these are not normalised before),
-`evaluation` (settings of the evaluation that are its paper's, where they are not the protocol's) and `rehearsal`
-(itself in a form whose steps, of equal cost, can be taken with untrained artefacts).  One without the hyper-parameter
+`evaluation` (settings of the evaluation that are its paper's, where they are not the protocol's), `rehearsal`
+(itself in a form whose steps, of equal cost, can be taken with untrained artefacts), `deployment` (those of its
+hyper-parameters that decide nothing of what is distilled, only how it is used: fields of its `SyntheticStream` of the
+same names, set when it is read; cells that differ in them alone share one distillation) and `bytes_stored(shape,
+num_classes)` (of the generator that it stores).  One without the hyper-parameter
 `ipc` takes the whole training set.  It does no I/O, sees no test data, and draws from named streams of the seed alone.
 A new module in this package is found by its dataclass; no list has to be edited.
 """
@@ -26,7 +29,7 @@ from typing import Any, Protocol
 
 from ddlib.datasets import ImageSet
 from ddlib.settings import fill
-from ddlib.synthetic import SyntheticSet
+from ddlib.synthetic import SyntheticSet, SyntheticStream
 
 
 class Method(Protocol):
@@ -44,7 +47,7 @@ class Method(Protocol):
 
     def step(self, state: Any) -> Mapping[str, Any]: ...
 
-    def finish(self, state: Any) -> SyntheticSet: ...
+    def finish(self, state: Any) -> SyntheticSet | SyntheticStream: ...
 
 
 @cache

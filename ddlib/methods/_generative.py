@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from ddlib import augment
 from ddlib.adversarial import Gan, Pair
 from ddlib.datasets import ImageSet
 from ddlib.methods._pixels import PRECISIONS, require
-from ddlib.models.gan import CONDITIONINGS, Generator
+from ddlib.models.gan import CONDITIONINGS
 from ddlib.synthetic import SyntheticStream
+from ddlib.synthetic.stream import generator_bytes
 
 STRATEGY = "color+crop"
 """Augmentation of DiM's students and pool: both transforms, for each image by itself."""
@@ -94,9 +93,7 @@ class Generative:
             ValueError: images that it cannot make, or more classes than the noise can code.
         """
         options = {"width": self.generator_width, "latent": self.latent, "conditioning": self.conditioning}
-        with torch.device("meta"):
-            generator = Generator(shape=shape, num_classes=num_classes, **options)
-        return sum(tensor.nbytes for tensor in generator.state_dict().values())
+        return generator_bytes(shape=shape, num_classes=num_classes, **options)
 
 
 def stream(method: Generative, pair: Pair, **provenance: Any) -> SyntheticStream:

@@ -52,6 +52,11 @@ class SyntheticSet:
         return len(self.images)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        return tuple(self.images.shape[1:])
+
+    @property
     def num_classes(self) -> int:
         """K."""
         return len(self.class_names)

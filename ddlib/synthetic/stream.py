@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ class SyntheticStream:
     Raises:
         ValueError: an argument is not as above, or the tensors are not those of such a generator.
     """
+
+    learning_rate: ClassVar[None] = None
+    """A stream has none of its own."""
 
     generator: Mapping[str, Tensor]
     shape: tuple[int, int, int]
@@ -78,6 +81,16 @@ class SyntheticStream:
         """Bytes of the generator as `save` writes it: weights and the running statistics of its batch norms."""
         return sum(tensor.nbytes for tensor in self.generator.values())
 
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(iter(self.generator.values())).device
+
+    @property
+    def pass_size(self) -> int:
+        """How many images the generator makes at a time; see `ddlib.models.passes`."""
+        return passes.most(self.width * self.shape[1] * self.shape[2], self.device)
+
     def to(self, device: str | torch.device) -> "SyntheticStream":
         """The same stream on `device`."""
         moved = {name: tensor.to(device) for name, tensor in self.generator.items()}
@@ -113,13 +126,12 @@ class SyntheticStream:
         Returns:
             (n, C, H, W) float32 in `space`, on the device of the generator: (x + 1) / 2 are pixels.
         """
-        weights, network = _channels_last(self.generator), self._network()
-        device = next(iter(weights.values())).device
-        size = passes.most(self.width * self.shape[1] * self.shape[2], device)
-        made = []
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            for rows in torch.arange(len(labels)).split(size):
-                inputs = noise[rows].to(device), labels[rows].to(device)
+        weights, network, made = _channels_last(self.generator), self._network(), []
+        parts = zip(
+            noise.to(self.device).split(self.pass_size), labels.to(self.device).split(self.pass_size), strict=True
+        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            for inputs in parts:
                 made.append(functional_call(network, weights, inputs).float())
         return self.space.encode((torch.cat(made).contiguous() + 1) / 2)
 

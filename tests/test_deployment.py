@@ -1,0 +1,308 @@
+"""Methods that store a generator: one distillation for all that differ in its deployment, and rows of equal bytes."""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from test_study import CHOSEN, cells
+
+from ddlib import augment, estimate, methods, pieces, study, work
+from ddlib.estimate import judging
+from ddlib.estimate import pace as pacing
+from ddlib.models.gan import Generator
+from ddlib.models.initialisation import reset
+from ddlib.synthetic import SyntheticStream, generator_bytes, load
+
+WIDTH = 6
+STREAMING = {"num_networks": 2, "epochs": 2, "batch_size": 5}
+
+
+@dataclass
+class State:
+    """A state of `Toy`."""
+
+    train: Any
+    seed: int
+    step: int = 0
+
+    def state_dict(self):
+        """The step."""
+        return {"step": torch.tensor(self.step)}
+
+    def load_state_dict(self, saved):
+        """Continue from what `state_dict` gave."""
+        self.step = int(saved["step"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy:
+    """A generator that is drawn and never trained."""
+
+    name: ClassVar[str] = "toy"
+    version: ClassVar[int] = 1
+    whitened: ClassVar[tuple] = ()
+    needs: ClassVar[dict] = {}
+    iterations: ClassVar[int] = 1
+    deployment: ClassVar[tuple] = ("ipc", "redraw")
+    ipc: int
+    redraw: int | None = 1
+    generator_width: int = WIDTH
+    compat: str | None = None
+
+    def bytes_stored(self, shape, num_classes):
+        """Of the generator."""
+        return generator_bytes(shape=shape, num_classes=num_classes, width=self.generator_width)
+
+    def start(self, train, needs, seed):
+        """Nothing yet."""
+        return State(train, seed)
+
+    def step(self, state):
+        """Nothing."""
+        state.step += 1
+        return {}
+
+    def finish(self, state):
+        """The generator."""
+        train = state.train
+        network = Generator(shape=train.shape, num_classes=train.num_classes, width=self.generator_width)
+        reset(network, torch.Generator().manual_seed(state.seed))
+        return SyntheticStream(
+            generator=network.state_dict(), shape=train.shape, width=self.generator_width, latent=100,
+            conditioning="onehot", class_names=train.class_names, space=train.space, strategy="color_crop",
+            frozen_strategy=augment.strategy_for(train.name), ipc=self.ipc, redraw=self.redraw,
+            provenance={"method": "toy"},
+        )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    """The methods, and the toy."""
+    known = methods.discover() | {"toy": Toy}
+    monkeypatch.setattr(methods, "discover", lambda: known)
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A store of its own."""
+    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none")
+
+
+ROWS = {
+    "stream": {"method": "toy", "evaluation": STREAMING},
+    "slow": {"method": "toy", "redraw": 2, "evaluation": STREAMING},
+    "frozen": {"method": "toy", "redraw": None, "evaluation": {"num_networks": 2, "epochs": 2}},
+}
+
+
+def toys(**changed):
+    """Three regimes at two numbers of images, of one distillation a seed."""
+    return cells(**{"ipcs": [1, 2], "methods": ROWS, "evaluation": {}, "seeds": [0]} | changed)
+
+
+def test_the_names_of_what_lies_in_stores_are_what_they_were(workplace):
+    """Computed before there were streams."""
+    expected = ["281b6dc194a398d7", "61c07c0ab2dc9878", "f9989006edb4b1f7"]
+    paths = [work.evaluation_path(cell, 0, workplace) for cell in cells()]
+    assert [path.parent.name for path in paths] == expected
+    assert {path.name for path in paths} == {"evaluation-25a44c435c6038ad.json"}
+    assert all("compat" not in cell.settings()["protocol"] for cell in cells())
+
+
+def test_cells_that_differ_in_deployment_alone_share_one_distillation(workplace, monkeypatch):
+    found = toys()
+    records = study.run(found, workplace)
+    assert len(list((workplace.folder / "distilled").iterdir())) == 1
+    assert len({str(work.evaluation_path(cell, 0, workplace)) for cell in found}) == 6
+    monkeypatch.setattr(pieces.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
+    for cell, record in zip(found, records, strict=True):
+        stream = study.synthetic_set(cell, 0, workplace)
+        assert (stream.ipc, stream.redraw) == (cell.method.ipc, cell.method.redraw) == (record.ipc, stream.redraw)
+        assert record.cell["hyperparameters"]["redraw"] == cell.method.redraw
+    assert [study.finished(cell, workplace) for cell in found] == [True] * 6
+    wider = toys(methods={"stream": ROWS["stream"] | {"generator_width": 7}})
+    assert not study.finished(wider[0], workplace), "a setting of the generator itself has no distillation of its own"
+
+
+def test_what_is_kept_does_not_depend_on_which_cell_came_first(workplace, tmp_path):
+    first, last, kept = *toys()[:1], *toys()[-1:], []
+    for cell in (first, last):
+        study.synthetic_set(cell, 0, workplace)
+        folder = work.evaluation_path(cell, 0, workplace).parent
+        kept.append((folder / "synthetic.safetensors").read_bytes())
+        about = json.loads((folder / "run.json").read_text())
+        assert "ipc" not in json.dumps(about) and "toy" in json.dumps(about)
+        shutil.rmtree(workplace.folder)
+    assert kept[0] == kept[1]
+
+
+def test_records_say_what_a_stream_costs(workplace):
+    by_label = {(r.label, r.ipc): r.cost for r in study.run(toys(), workplace)}
+    stored = generator_bytes(shape=(1, 16, 16), num_classes=10, width=WIDTH)
+    for (label, ipc), cost in by_label.items():
+        assert cost["bytes_stored"] == stored and cost["bits_per_class"] == 8 * stored / 10
+        assert cost["images_shown"] == 10 * ipc * {"stream": 3, "slow": 2, "frozen": 1}[label]
+        assert cost["updates"] == 3 * (1 if label == "frozen" else 2 * ipc)
+        assert 0 < cost["generation_seconds"] <= cost["evaluate_seconds"]
+    (record,) = study.run(cells(methods={"Random": {"method": "random"}}), workplace)
+    assert record.cost["generation_seconds"] == 0 and record.cost["bits_per_class"] == 8 * (16 * 16 * 4 + 8)
+
+
+def test_an_evaluation_from_before_there_were_streams_is_still_read(workplace):
+    (cell,) = cells(methods={"Random": {"method": "random"}}, seeds=[0])
+    study.run([cell], workplace)
+    path = work.evaluation_path(cell, 0, workplace)
+    kept = work.files.read_json(path)
+    work.files.write_json(path, {name: value for name, value in kept.items() if name != "generation_seconds"})
+    (record,) = study.run([cell], workplace)
+    assert record.n == 2 and record.cost["generation_seconds"] == 0
+
+
+def test_a_networks_evaluation_goes_on_where_it_was(workplace):
+    cell = toys()[0]
+    (whole,) = study.run([cell], workplace)
+    path = work.evaluation_path(cell, 0, workplace)
+    kept = work.files.read_json(path) | {"generation_seconds": 100.0}
+    first = {name: kept[name][:1] for name in ("networks", "accuracies", "train_losses", "sittings")}
+    work.files.write_json(path, kept | first)
+    (again,) = study.run([cell], workplace)
+    assert again.accuracies == whole.accuracies
+    assert 100 < work.files.read_json(path)["generation_seconds"] < 110
+
+
+def test_a_plan_counts_a_shared_distillation_once(workplace):
+    plan = study.plan(toys(), workplace)
+    assert plan.totals.distillations == 1 and plan.totals.trainings == 12
+
+
+@pytest.mark.parametrize(("redraw", "draws"), [(1, 10), (3, 4), (None, 0)])
+def test_an_estimate_counts_every_image_that_is_generated(redraw, draws, monkeypatch):
+    cell = toys(methods={"x": ROWS["stream"] | {"redraw": redraw, "evaluation": STREAMING | {"epochs": 9}}})[1]
+    train, test = (work.datasets.load("digits", split) for split in ("train", "test"))
+    pace = pacing.Pace(before=1.0, step=2.0, after=3.0, first=0.0, memory=5, disk=0)
+    generated = pacing.Pace(before=0.0, step=0.5, after=0.0, first=7.0, memory=9, disk=0)
+    monkeypatch.setattr(judging, "paced", lambda kind, _: generated if kind.startswith("generation") else pace)
+    found = estimate.evaluation(cell, train, test)
+    networks, updates = 2, 10 * 20 / 5
+    assert found.seconds == networks * (1 + 2 * updates + 3 + 0.5 * draws * 20)
+    assert (found.first, found.memory) == ((7.0, 9) if draws else (0.0, 5))
+    official = replace(cell, protocol=replace(cell.protocol, compat="official", epochs=10))
+    if redraw == 1:
+        assert estimate.evaluation(official, train, test).seconds == networks * (1 + 2 * updates + 15 + 0.5 * 200)
+
+
+def test_what_a_generator_takes_is_measured(workplace):
+    cell = toys()[0]
+    train, test = (work.datasets.load("digits", split) for split in ("train", "test"))
+    found = judging._generating(cell, train)
+    assert 1e-7 < found.step < 1e-2
+    assert estimate.evaluation(cell, train, test).seconds > 0
+    kept = estimate.distillation(cell, train)
+    assert kept.kind == estimate.distillation(toys()[-1], train).kind
+    assert kept.disk > generator_bytes(shape=(1, 16, 16), num_classes=10, width=WIDTH)
+
+
+def test_mini_batches_that_do_not_divide_an_epoch_are_refused_before_anything_runs():
+    match = "'stream' at IPC 1: batch_size=256 does not divide the 10 images .* the nearest 10"
+    with pytest.raises(ValueError, match=match):
+        toys(methods={"stream": {"method": "toy"}})
+    assert toys(methods={"frozen": {"method": "toy", "redraw": None}})
+
+
+def test_a_row_of_equal_bytes_stands_at_the_images_that_its_bytes_pay_for():
+    rows = {"stream": ROWS["stream"], "Random": {"method": "random"},
+            "same bytes": {"like": "Random", "equal_bytes": "stream"}}  # fmt: skip
+    found = toys(methods=rows)
+    (matched,) = (cell for cell in found if cell.label == "same bytes")
+    stored = generator_bytes(shape=(1, 16, 16), num_classes=10, width=WIDTH)
+    each = 10 * (16 * 16 * 4 + 8)
+    assert matched.ipc * each <= stored < (matched.ipc + 1) * each and matched.ipc > 2
+    assert [cell.ipc for cell in found] == [1, 1, 2, 2, matched.ipc]
+    assert found[-1] is matched and matched.method.name == "random"
+    within = toys(methods=rows, ipcs=[1, matched.ipc])
+    assert [cell.label for cell in within if cell.ipc == matched.ipc] == ["stream", "Random", "same bytes"]
+
+
+def test_the_bytes_that_are_matched_are_those_of_the_set(workplace):
+    rows = {"stream": ROWS["stream"], "same bytes": {"method": "random", "equal_bytes": "stream"}}
+    records = study.run(toys(methods=rows, ipcs=[1]), workplace)
+    stream, matched = (record.cost["bytes_stored"] for record in records)
+    assert stream - 10 * (16 * 16 * 4 + 8) < matched <= stream
+
+
+@pytest.mark.parametrize(("short", "ipc"), [(0, 3), (1, 2)])
+def test_labels_are_part_of_the_bytes(short, ipc, monkeypatch):
+    monkeypatch.setattr(Toy, "bytes_stored", lambda *_: 3 * 10 * (16 * 16 * 4 + 8) - short)
+    rows = {"stream": ROWS["stream"], "same bytes": {"method": "random", "equal_bytes": "stream"}}
+    assert toys(methods=rows)[-1].ipc == ipc
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        ({"a": {"equal_bytes": "stream"}}, "equal_bytes of 'a' is 'stream'; allowed: a row above it: none"),
+        ({"b": {}, "a": {"equal_bytes": "b"}}, "equal_bytes of 'a' is 'b', whose method 'random' stores no generator"),
+        ({"s": {"method": "toy"}, "a": {"equal_bytes": "s", "ipcs": [1]}}, "'a'.* says equal_bytes and ipcs; say one"),
+        (
+            {"s": {"method": "toy", "generator_width": 200}, "a": {"equal_bytes": "s"}},
+            "equal_bytes of 'a' is 's', whose generator takes the .* bytes of .* images per class; digits allows 1 to",
+        ),
+        (
+            {"s": {"method": "toy", "generator_width": 1}, "a": {"equal_bytes": "s"}},
+            "takes the .* bytes of 0 images per class; digits allows 1 to 135",
+        ),
+    ],
+)
+def test_a_row_of_equal_bytes_that_cannot_be_is_refused(rows, match):
+    told = {label: {"method": "random", "evaluation": {"batch_size": 10}} | row for label, row in rows.items()}
+    with pytest.raises(ValueError, match=match):
+        toys(methods=told)
+
+
+def test_a_row_like_one_at_given_numbers_of_images_may_stand_at_equal_bytes_and_back():
+    rows = {"s": ROWS["stream"], "a": {"method": "random", "ipcs": [1]}, "b": {"like": "a", "equal_bytes": "s"},
+            "c": {"like": "b", "ipcs": [2]}}  # fmt: skip
+    ipcs = {cell.label: cell.ipc for cell in toys(methods=rows)}
+    assert (ipcs["a"], ipcs["c"]) == (1, 2) and ipcs["b"] > 2
+
+
+def test_compat_of_a_row_goes_to_its_evaluation_and_to_its_method():
+    rows = {"s": ROWS["stream"] | {"evaluation": STREAMING | {"epochs": 5}, "compat": "official"},
+            "r": {"method": "random", "compat": "official", "evaluation": {"epochs": 5}},
+            "plain": {"method": "random"}}  # fmt: skip
+    stream, random, plain = toys(methods=rows, ipcs=[1])
+    assert stream.method.compat == stream.protocol.compat == random.protocol.compat == "official"
+    assert plain.protocol.compat is None and stream.settings()["protocol"]["compat"] == "official"
+    assert {"compat official (default: none)", "evaluation compat official (default: none)"} <= {
+        *study.deviations(stream)
+    }
+    assert "evaluation compat official (default: none)" in study.deviations(random)
+    assert not any("compat" in phrase for phrase in study.deviations(plain))
+    with pytest.raises(ValueError, match="unknown compat 'x'"):
+        toys(methods={"r": {"method": "random", "compat": "x"}})
+
+
+def test_an_evaluation_may_name_its_augmentation():
+    (cell,) = cells(methods={"r": {"method": "random"}}, evaluation=CHOSEN["evaluation"] | {"augmentation": "color"})
+    assert cell.protocol.augmentation == "color"
+    with pytest.raises(ValueError, match="augmentation"):
+        cells(evaluation={"augmentation": 3})
+    with pytest.raises(ValueError, match="unknown strategy 'twirl'"):
+        cells(evaluation={"augmentation": "twirl"})
+
+
+def test_a_damaged_generator_is_made_again_for_all_that_share_it(workplace):
+    found = toys()
+    before = study.run(found, workplace)
+    path = work.evaluation_path(found[0], 0, workplace).parent / "synthetic.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    stream = study.synthetic_set(found[-1], 0, workplace)
+    assert load(path).bytes_stored == stream.bytes_stored
+    after = study.run(found, workplace)
+    assert [r.accuracies for r in after] == [r.accuracies for r in before]
+    assert [r.cost["evaluate_seconds"] for r in after] == [r.cost["evaluate_seconds"] for r in before], "judged again"

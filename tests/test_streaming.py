@@ -1,0 +1,288 @@
+"""The evaluation of streams, and the published one of DiM, against plain loops."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_evaluate import make_synthetic, make_test
+from test_stream import SHAPE, make
+
+from ddlib import evaluate as package
+from ddlib import models
+from ddlib.augment import augment, draw
+from ddlib.evaluate import Protocol, check_batches, evaluate, training
+from ddlib.evaluate.shown import Generated, shown
+from ddlib.models import passes
+from ddlib.seeding import generator
+from ddlib.synthetic import SyntheticStream
+from ddlib.zca import ValueSpace
+
+SMALL = Protocol(options={"width": 4, "depth": 2}, num_networks=3, epochs=5, batch_size=6, lr=0.1)
+"""Two mini-batches an epoch of 12 images, six epochs."""
+
+OFFICIAL = replace(SMALL, compat="official")
+SPACE = ValueSpace((0.5,), (0.25,))
+
+
+def make_stream(**changes):
+    return make(**{"space": SPACE, "frozen_strategy": "crop"} | changes)
+
+
+def plain_epoch(stream, index, epoch, *, seed, shift=0):
+    """The images and labels of an epoch, each made alone; `shift` makes it wrong on purpose."""
+    source = generator(seed, "evaluation", "generated", index, epoch // stream.redraw + shift)
+    labels = stream.labels(len(stream), source)
+    noise = stream.noise(len(stream), source)
+    images = torch.cat([stream.images(labels[i : i + 1], noise[i : i + 1]) for i in range(len(stream))])
+    if stream.redraw > 1:
+        order = torch.randperm(len(stream), generator=generator(seed, "evaluation", "shuffle", index, epoch))
+        images, labels = images[order], labels[order]
+    return images, labels
+
+
+def fresh(protocol, index, seed):
+    build = {"shape": SHAPE, "num_classes": 3, "generator": generator(seed, "evaluation", "network", index)}
+    return models.build(protocol.network, **build, **protocol.options)
+
+
+def plain(stream, protocol, index, *, seed, after=lambda model: None, **wrong):
+    """One network on a stream, mini-batch by mini-batch; `after` sees it after each epoch."""
+    model, lr = fresh(protocol, index, seed), protocol.lr
+    settings = {"momentum": protocol.momentum, "weight_decay": protocol.weight_decay}
+    optimiser = torch.optim.SGD(model.parameters(), lr=lr, **settings)
+    official = protocol.compat is not None
+    for epoch in range(protocol.epochs + (not official)):
+        images, labels = plain_epoch(stream, index, epoch, seed=seed, **wrong)
+        source = generator(seed, "evaluation", "augmentation", index, epoch)
+        for start in range(0, len(stream), protocol.batch_size):
+            rows = slice(start, start + protocol.batch_size)
+            draws = draw(1, protocol.batch_size, size=SHAPE[1:], strategy=stream.strategy, generator=source)
+            optimiser.zero_grad()
+            F.cross_entropy(model(augment(images[rows], draws)), labels[rows]).backward()
+            optimiser.step()
+        if epoch == protocol.epochs // 2 + 1 and not official:
+            optimiser = torch.optim.SGD(model.parameters(), lr=lr * 0.1, **settings)
+        after(model)
+    return model
+
+
+def train(stream, protocol, networks, seed):
+    learner = training.learner(protocol, SHAPE, 3)
+    *_, found = training.train(learner, shown(stream, protocol, seed), protocol, networks=networks, seed=seed)
+    return found
+
+
+def distance(trained, model):
+    return max((trained.parameters[name] - p).abs().max().item() for name, p in model.named_parameters())
+
+
+NEAR = 1e-4
+
+
+@pytest.mark.parametrize("redraw", [1, 2, 4])
+@pytest.mark.parametrize("networks", [(1,), (0, 1, 2)], ids=["alone", "together"])
+def test_networks_are_those_of_the_plain_loop(redraw, networks):
+    stream = make_stream(redraw=redraw)
+    for index, found in zip(networks, train(stream, SMALL, networks, seed=7), strict=True):
+        assert distance(found, plain(stream, SMALL, index, seed=7)) < NEAR
+        assert distance(found, plain(stream, SMALL, index, seed=7, shift=1)) > 10 * NEAR
+
+
+@pytest.mark.parametrize("redraw", [1, 4, None])
+def test_results_do_not_depend_on_the_buffer_nor_on_who_is_trained_together(redraw, monkeypatch):
+    stream, found = make_stream(redraw=redraw), []
+    for most, at_once in ((1, 1), (24, 3), (30, 2), (10_000, 2)):
+        monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", most * 4 * 64)
+        assert stream.pass_size == most
+        found.append(evaluate(stream, make_test(), replace(SMALL, at_once=at_once), seed=3))
+    for other in found[1:]:
+        assert other.accuracies == found[0].accuracies and other.images_shown == found[0].images_shown
+        assert other.train_losses == pytest.approx(found[0].train_losses, rel=1e-5)
+    part = evaluate(stream, make_test(), SMALL, seed=3, networks=[2, 0])
+    assert part.train_losses == pytest.approx((found[0].train_losses[2], found[0].train_losses[0]), rel=1e-5)
+    other = evaluate(stream, make_test(), SMALL, seed=4, networks=[0])
+    assert abs(other.train_losses[0] - found[0].train_losses[0]) > 1e-4
+
+
+@pytest.mark.parametrize(("most", "calls"), [(1, 6), (24, 6), (48, 3), (60, 3), (1000, 1)])
+def test_as_many_draws_are_made_together_as_pass_the_generator(most, calls, monkeypatch):
+    monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", most * 4 * 64)
+    counts, images = [], SyntheticStream.images
+    monkeypatch.setattr(
+        SyntheticStream, "images", lambda *given, **how: counts.append(len(given[1])) or images(*given, **how)
+    )
+    epochs(make_stream())
+    assert len(counts) == calls and sum(counts) == 2 * 6 * 12
+
+
+def epochs(stream, protocol=SMALL, networks=(0, 1), seed=0):
+    """[epoch][batch] -> (images, labels)."""
+    source = shown(stream, protocol, seed)
+    return source, [list(source.epoch(e, networks, seed, protocol.batch_size)) for e in range(protocol.rounds)]
+
+
+def test_a_stream_shows_each_image_once_and_each_class_alike():
+    source, found = epochs(make_stream())
+    assert [len(batches) for batches in found] == [2] * 6
+    images = torch.cat([images for batches in found for images, _ in batches], dim=1)
+    assert images.shape == (2, 72, *SHAPE) and len(images.flatten(0, 1).flatten(1).unique(dim=0)) == 2 * 72
+    for batches in found:
+        for _, labels in batches:
+            assert torch.equal(labels.view(2, 2, 3).sort(2).values, torch.arange(3).expand(2, 2, 3))
+    assert source.distinct == 72
+
+
+def test_images_are_drawn_anew_as_often_as_asked_and_shuffled_each_epoch():
+    source, found = epochs(make_stream(redraw=2))
+    each = [torch.cat([images for images, _ in batches], dim=1)[0].flatten(1) for batches in found]
+    labels = [torch.cat([labels for _, labels in batches], dim=1)[0] for batches in found]
+    sets = [{tuple(image) for image in images.tolist()} for images in each]
+    assert sets[0] == sets[1] and sets[2] == sets[3] and not sets[0] & sets[2] and not sets[2] & sets[4]
+    assert not torch.equal(each[0], each[1]) and source.distinct == 36
+    with_labels = [
+        {(*image, label) for image, label in zip(images.tolist(), told.tolist(), strict=True)}
+        for images, told in zip(each, labels, strict=True)
+    ]
+    assert with_labels[0] == with_labels[1], "a label has left its image"
+    assert all(told.bincount().tolist() == [4] * 3 for told in labels)
+
+
+@pytest.mark.parametrize(("redraw", "distinct"), [(1, 72), (4, 24), (6, 12), (100, 12), (None, 12)])
+def test_what_an_evaluation_of_a_stream_says(redraw, distinct):
+    found = evaluate(make_stream(redraw=redraw), make_test(), SMALL, seed=0)
+    assert found.images_shown == distinct and found.updates == 6 * 2
+    assert 0 < found.generation_seconds < found.seconds
+    assert evaluate(make_synthetic(), make_test(), SMALL, seed=0).generation_seconds == 0
+
+
+def test_a_frozen_stream_is_evaluated_as_the_set_drawn_from_it():
+    stream = make_stream(redraw=None)
+    protocol = replace(SMALL, batch_size=7)  # need not divide
+    ours, theirs = (evaluate(s, make_test(), protocol, seed=5) for s in (stream, stream.frozen(5)))
+    assert (ours.accuracies, ours.train_losses) == (theirs.accuracies, theirs.train_losses)
+    assert ours.train_losses != evaluate(stream.frozen(6), make_test(), protocol, seed=5).train_losses
+
+
+def test_the_strategy_is_that_of_streaming_or_of_the_protocol():
+    stream = make_stream(strategy="color", redraw=2)
+    color, crop = (evaluate(replace(stream, strategy=s), make_test(), SMALL, seed=0) for s in ("color", "crop"))
+    assert color.train_losses != crop.train_losses
+    told = evaluate(stream, make_test(), replace(SMALL, augmentation="crop"), seed=0)
+    assert told.train_losses == crop.train_losses
+    none = evaluate(make_synthetic(strategy="color"), make_test(), replace(SMALL, augmentation="none"), seed=0)
+    off = evaluate(make_synthetic(strategy="color"), make_test(), replace(SMALL, augmentation=False), seed=0)
+    assert none.train_losses == off.train_losses
+
+
+def test_bfloat16_reaches_the_generator():
+    batch = []
+    for precision in ("float32", "bfloat16"):
+        source = shown(make_stream(), replace(SMALL, precision=precision), 0)
+        batch.append(next(iter(source.epoch(0, (0,), 0, 6)))[0])
+    assert 0 < (batch[0] - batch[1]).abs().max() < 0.5 and batch[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize(("ipc", "batch", "near"), [(4, 5, "4 or 6"), (4, 128, "12"), (1, 2, "1 or 3")])
+def test_a_mini_batch_that_does_not_divide_an_epoch_is_refused(ipc, batch, near):
+    match = f"batch_size={batch} does not divide the {3 * ipc} images of an epoch .* the nearest {near}$"
+    with pytest.raises(ValueError, match=match):
+        evaluate(make_stream(ipc=ipc), make_test(), replace(SMALL, batch_size=batch), seed=0)
+    with pytest.raises(ValueError, match="batch_size=128 does not divide the 500 images .* 125 or 250"):
+        check_batches(128, 500)
+    for count, batch in ((10, 10), (100, 25), (500, 50)):
+        check_batches(batch, count)
+
+
+def test_the_published_evaluation_keeps_its_learning_rate_for_exactly_its_epochs():
+    (found,) = train(make_stream(), OFFICIAL, (0,), seed=2)
+    assert OFFICIAL.rounds == 5 and SMALL.rounds == 6 and OFFICIAL.updates(12) == 10
+    # labels are drawn one by one where a mini-batch has not as many images as there are classes
+    assert distance(found, plain(make_stream(), OFFICIAL, 0, seed=2)) > 10 * NEAR
+    threes = replace(OFFICIAL, batch_size=3, epochs=10)
+    (found,) = train(make_stream(), threes, (0,), seed=2)
+    assert distance(found, plain(make_stream(), threes, 0, seed=2)) < NEAR
+
+
+def test_the_published_evaluation_draws_labels_one_by_one():
+    ours, theirs = (shown(make_stream(ipc=100), replace(p, batch_size=6), 0) for p in (SMALL, OFFICIAL))
+    kinds = [next(iter(s.epoch(0, (0,), 0, 300)))[1][0] for s in (ours, theirs)]
+    assert kinds[0].bincount().tolist() == [100] * 3 != kinds[1].bincount().tolist()
+    assert isinstance(theirs, Generated) and not theirs.balanced
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_the_published_evaluation_takes_the_highest_of_five_on_the_statistics_of_the_test_batch(norm, monkeypatch):
+    monkeypatch.setattr(training, "TEST_BATCH", 32)
+    training._learner.cache_clear()
+    protocol = replace(OFFICIAL, options=OFFICIAL.options | {"norm": norm}, epochs=10, batch_size=3, num_networks=2)
+    stream, test = make_stream(), make_test(50)
+    found = evaluate(stream, test, protocol, seed=1)
+    training._learner.cache_clear()
+    images, expected, usual = test.take(torch.arange(50)), [], []
+    for index in (0, 1):
+        rates, evaluated = [], []
+
+        def after(model, rates=rates, evaluated=evaluated):
+            before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            with torch.no_grad():
+                classes = torch.cat([model(part).argmax(1) for part in images.split(32)])
+                evaluated.append(int((model.eval()(images).argmax(1) == test.labels).sum()) * 2.0)
+            model.train().load_state_dict(before)
+            rates.append(int((classes == test.labels).sum()) * 2.0)
+
+        plain(stream, protocol, index, seed=1, after=after)
+        expected.append(max(rates[1::2]))
+        usual.append(max(evaluated[1::2]))
+    assert list(found.accuracies) == expected
+    assert norm == "instance" or usual != expected, "training mode makes no difference here"
+
+
+def test_the_published_evaluation_normalises_test_images_of_mnist_by_halves(monkeypatch):
+    seen = {}
+
+    def predictions(learner, trained, count, take):
+        seen[name, learner.test_batch is not None] = take(torch.arange(4))
+        return torch.zeros(count, dtype=torch.int64)
+
+    monkeypatch.setattr(package.training, "predictions", predictions)
+    space = ValueSpace((0.1307,), (0.3081,))
+    for name in ("mnist", "fashion_mnist", "svhn"):
+        test = make_test(name=name, space=space)
+        for protocol in (SMALL, OFFICIAL):
+            evaluate(make_stream(space=space), test, replace(protocol, num_networks=1), seed=0)
+        pixels = test.images[:4].float() / 255
+        ours, halves = space.encode(pixels), (pixels - 0.5) / 0.5
+        torch.testing.assert_close(seen[name, False], ours)
+        torch.testing.assert_close(seen[name, True], ours if name == "svhn" else halves)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"compat": "offical"}, "unknown compat 'offical'; known: official, or None"),
+        ({"compat": "official", "epochs": 7}, "epochs must be a multiple of 5 with compat 'official', got 7"),
+        ({"augmentation": "color_twirl"}, "unknown strategy 'color_twirl'"),
+    ],
+)
+def test_what_is_not_a_protocol_is_refused(changes, match):
+    with pytest.raises(ValueError, match=match):
+        Protocol(**changes)
+
+
+def test_the_published_evaluation_refuses_networks_that_draw():
+    vit = {"dim": 8, "depth": 1, "heads": 2, "head_dim": 4, "mlp_dim": 8}
+    with pytest.raises(ValueError, match="compat='official' tests networks in training mode: vit has dropout"):
+        evaluate(make_stream(), make_test(), replace(OFFICIAL, network="vit", options=vit), seed=0)
+
+
+def test_settings_that_came_later_are_named_only_where_they_say_something():
+    assert "compat" not in Protocol().settings() and OFFICIAL.settings()["compat"] == "official"
+    assert Protocol().settings()["augmentation"] is True
+
+
+def test_a_stream_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"synthetic is normalised with mean \(0.3,\)"):
+        evaluate(make(), make_test(), SMALL, seed=0)
+    with pytest.raises(ValueError, match=r"synthetic images are \(1, 8, 8\), test images \(1, 4, 4\)"):
+        evaluate(make_stream(), make_test(images=torch.zeros(50, 1, 4, 4, dtype=torch.uint8)), SMALL, seed=0)
