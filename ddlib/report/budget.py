@@ -11,7 +11,7 @@ UNKNOWN = "–"
 NOTES = (
     "kB, kbit/class: stored, labels and generators included, and as bits per class.",
     "images: distinct ones that a network is shown. updates: SGD steps of one network.",
-    "generating, distilling: seconds of the evaluation spent on making images, and of the distillations of all seeds, "
+    "generating, distilling: seconds, over all seeds and networks, of making images and of the distillations, "
     "without what is trained before them (a GAN, experts); rows that share one distillation show the same.",
     "regime: whether images are drawn anew as a network trains (streaming: all the time), or are one fixed set.",
     f"{UNKNOWN}: not recorded.",
