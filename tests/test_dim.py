@@ -11,7 +11,6 @@ from ddlib import adversarial, augment, datasets, loop, methods, models, seeding
 from ddlib.datasets import ValueSpace
 from ddlib.methods import _pool as networks
 from ddlib.methods.dim import MATCHES
-from ddlib.zca import _per_channel
 
 SMALL = {
     "ipc": 1,
@@ -47,10 +46,8 @@ def double(monkeypatch):
     """Everything in float64: weights, noise and images."""
     monkeypatch.setattr(adversarial, "signed", plain_signed)
     torch.set_default_dtype(torch.float64)
-    _per_channel.cache_clear()  # constants of a value space are kept in the type of their first use
     yield
     torch.set_default_dtype(torch.float32)
-    _per_channel.cache_clear()
 
 
 def trained(method, train):
