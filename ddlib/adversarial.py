@@ -15,6 +15,7 @@ from ddlib import models, seeding
 from ddlib.datasets import ImageSet
 from ddlib.models import passes
 from ddlib.models.gan import Critic, Generator
+from ddlib.objectives import at_least_float32
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -102,10 +103,11 @@ class Gan:
         """
         stream = seeding.generator(seed, "gan", "networks")
         options = {"shape": train.shape, "num_classes": train.num_classes, "width": self.width}
-        generator = Generator(**options, latent=self.latent, conditioning=self.conditioning)
-        critic = Critic(**options)
+        with torch.device("meta"):  # the constructors draw nothing here
+            generator = Generator(**options, latent=self.latent, conditioning=self.conditioning)
+            critic = Critic(**options)
         for network in (generator, critic):
-            models.reset(network, stream)
+            models.reset(network.to_empty(device="cpu"), stream)
             network.to(train.device, memory_format=torch.channels_last)
         adams = [torch.optim.Adam(n.parameters(), self.lr, (self.beta1, self.beta2)) for n in (generator, critic)]
         return Pair(train, seed, generator, critic, *adams)
@@ -154,7 +156,7 @@ def generator_loss(critic: Critic, fake: Tensor, labels: Tensor) -> Tensor:
         labels: (B,) of which the fakes should be.
     """
     scores, logits = critic(fake)
-    return F.cross_entropy(logits.float(), labels) - scores.float().mean()
+    return F.cross_entropy(at_least_float32(logits), labels) - at_least_float32(scores).mean()
 
 
 def critic_loss(critic: Critic, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> Tensor:
@@ -164,7 +166,7 @@ def critic_loss(critic: Critic, real: tuple[Tensor, Tensor], fake: tuple[Tensor,
         real, fake: images (B, C, H, W) in [-1, 1] with their labels (B,).
     """
     scores, logits = critic(torch.cat([fake[0], real[0]]))
-    scores, logits = scores.float().chunk(2), logits.float().chunk(2)
+    scores, logits = at_least_float32(scores).chunk(2), at_least_float32(logits).chunk(2)
     classes = F.cross_entropy(logits[0], fake[1]) + F.cross_entropy(logits[1], real[1])
     return scores[0].mean() - scores[1].mean() + classes
 
@@ -177,7 +179,7 @@ def gradient_penalty(critic: Critic, images: Tensor) -> Tensor:
     """
     images = images.detach().requires_grad_()
     (gradients,) = torch.autograd.grad(critic(images)[0].sum(), images, create_graph=True)
-    return (gradients.float().flatten(1).norm(dim=1) - 1).square().mean()
+    return (at_least_float32(gradients).flatten(1).norm(dim=1) - 1).square().mean()
 
 
 def critic_step(gan: Gan, state: Pair, real: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
@@ -198,7 +200,7 @@ def critic_step(gan: Gan, state: Pair, real: Tensor, labels: Tensor, name: str) 
     parameters = [*critic.parameters()]
     with gan.autocast(state):
         with torch.no_grad():
-            fake = state.generator(z, others).float()
+            fake = at_least_float32(state.generator(z, others))
         loss = critic_loss(critic, (real, labels), (fake, others))
     gradients = [*torch.autograd.grad(loss, parameters)]
     penalty = torch.zeros((), device=device)

@@ -172,7 +172,7 @@ class ValueSpace:
 @functools.lru_cache(maxsize=64)
 def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a tensor made in inference mode could not serve autograd later
-        return torch.tensor(values, device=device).view(1, -1, 1, 1)
+        return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ ALLOWED = {
     "augment": {"seeding", "datasets", "transforms"},
     "models": {"seeding", "datasets", "augment"},
     "synthetic": DATA | {"files", "tensors"},
-    "adversarial": DATA,
+    "adversarial": DATA | {"objectives"},
     "embedding": DATA,
     "samples": {"seeding", "datasets", "synthetic"},
     "objectives": DATA,

@@ -7,6 +7,7 @@ import torch
 
 from ddlib import datasets, loop, methods
 from ddlib.checkpoint import Checkpoint
+from ddlib.synthetic import SyntheticStream
 
 SMALL = {
     "width": 8,
@@ -26,9 +27,20 @@ SMALL = {
     "expert_training": 2,
     "shard": 1,
     "init": "real",
+    "generator_width": 4,
+    "latent": 20,
+    "gan_iterations": 3,
+    "gan_batch": 6,
+    "batch_size": 6,
+    "pool": ["convnet", "resnet10"],
+    "pool_width": 4,
+    "refresh": 2,
+    "inner_steps": 2,
 }
 NAMES = list(methods.discover())
 SIZED = [name for name in NAMES if "ipc" in methods.hyperparameters(methods.find(name))]
+DEPLOYED = [name for name in SIZED if "ipc" in getattr(methods.find(name), "deployment", ())]
+"""Those whose product is a generator: what is distilled does not depend on how many images it will be asked for."""
 
 
 def small(name, ipc=2, **more):
@@ -59,9 +71,24 @@ def made(train):
     return make
 
 
+def as_set(product):
+    """The images of a set, or those of a class-balanced set that is drawn from a generator."""
+    return product.frozen(0) if isinstance(product, SyntheticStream) else product
+
+
+def tensors(product):
+    """What is distilled: the images of a set, or the weights of a generator."""
+    return dict(product.generator) if isinstance(product, SyntheticStream) else {"images": product.images}
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_the_methods_of_the_papers_are_found():
     assert {"atom", "datadam", "dc", "dm", "dsa", "herding", "k_center", "random", "whole"} <= set(NAMES)
     assert {"datm", "ftd", "mtt", "tesla"} <= set(NAMES)
+    assert {"dim", "gan"} == set(DEPLOYED)
 
 
 class Cut:
@@ -101,7 +128,7 @@ def test_what_methods_need_goes_on_bit_by_bit_from_its_checkpoint(name, train, t
     assert builder.iterations > 1, "too short to be cut"
     whole = loop.run(builder, builder.start(train, {}, 0)).product
     product = cut_and_resumed(builder, train, {}, tmp_path)
-    assert product.keys() == whole.keys() and all(torch.equal(product[key], whole[key]) for key in whole)
+    assert equal(product, whole)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,30 +146,45 @@ class TestContract:
     def test_it_makes_a_labelled_set_of_the_size_asked_for(self, name, train, made):
         method = small(name)
         outcome = loop.run(method, method.start(train, made(method), 0), every=1)
-        product = outcome.product
+        assert all(not tensor.requires_grad for tensor in tensors(outcome.product).values())
+        product = as_set(outcome.product)
         labels = torch.arange(10).repeat_interleave(2) if name in SIZED else train.labels
         assert product.images.shape == (len(labels), *train.shape) and torch.isfinite(product.images).all()
         assert torch.equal(product.labels, labels) if not product.is_soft else product.labels.shape == (len(labels), 10)
-        assert product.class_names == train.class_names and not product.images.requires_grad
+        assert product.class_names == train.class_names and product.space == train.space
+        assert product.provenance["method"] == name and product.provenance["dataset"] == train.name
 
     def test_one_seed_gives_one_result_and_leaves_the_global_state_alone(self, name, train, made):
         method = small(name)
         before = torch.random.get_rng_state()
-        first, second = (loop.run(method, method.start(train, made(method), 1)).product.images for _ in range(2))
-        assert torch.equal(first, second)
+        first, second = (tensors(loop.run(method, method.start(train, made(method), 1)).product) for _ in range(2))
+        assert equal(first, second)
         assert torch.equal(before, torch.random.get_rng_state())
 
     def test_it_goes_on_bit_by_bit_from_its_checkpoint(self, name, train, made, tmp_path):
         method = small(name)
         whole = loop.run(method, method.start(train, made(method), 0)).product
-        assert torch.equal(cut_and_resumed(method, train, made(method), tmp_path).images, whole.images)
+        assert equal(tensors(cut_and_resumed(method, train, made(method), tmp_path)), tensors(whole))
 
 
 @pytest.mark.parametrize("ipc", [0, 31])
-@pytest.mark.parametrize("name", SIZED)
+@pytest.mark.parametrize("name", [name for name in SIZED if name not in DEPLOYED])
 def test_a_set_that_the_classes_cannot_give_is_refused(name, ipc, train, made):
     with pytest.raises(ValueError, match=rf"ipc={ipc}"):
         small(name, ipc=ipc).start(train, made(small(name)), 0)
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_the_number_of_images_changes_nothing_of_a_generator(name, train, made):
+    products = []
+    for ipc, redraw in ((1, 1), (31, None)):
+        method = small(name, ipc, redraw=redraw)
+        products.append(loop.run(method, method.start(train, made(method), 0)).product)
+        assert (products[-1].ipc, products[-1].redraw) == (ipc, redraw)
+        assert products[-1].bytes_stored == method.bytes_stored(train.shape, train.num_classes)
+    assert equal(*map(tensors, products))
+    with pytest.raises(ValueError, match=r"ipc=0; it must be >= 1"):
+        small(name, 0)
 
 
 def test_the_whole_set_is_the_real_images_and_takes_no_number_of_them(train):

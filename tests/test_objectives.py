@@ -100,3 +100,69 @@ def test_both_attentions_are_the_two(p_spatial, p_channel):
     both = objectives.both_attentions(maps, p_spatial=p_spatial, p_channel=p_channel)
     assert torch.equal(both[0], objectives.spatial_attention(maps, p_spatial))
     assert torch.equal(both[1], objectives.channel_attention(maps, p_channel))
+
+
+def softmax(logits):
+    """Of one image's logits, as it is defined."""
+    powers = [torch.exp(value) for value in logits]
+    return [value / sum(powers) for value in powers]
+
+
+def squares(p, q):
+    return sum((a - b) ** 2 for a, b in zip(p, q, strict=True))
+
+
+PAIRED = {
+    "log_probability": lambda r, s: squares(*([p.log() for p in softmax(x)] for x in (r, s))) / len(r),
+    "logit": lambda r, s: squares(r, s) / len(r),
+    "divergence": lambda r, s: sum(p * (p / q).log() for p, q in zip(softmax(r), softmax(s), strict=True)),
+}
+FOUND = {
+    "log_probability": objectives.log_probability_distance,
+    "logit": objectives.logit_distance,
+    "divergence": objectives.probability_divergence,
+}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_distances_of_paired_logits_are_means_over_the_images(name):
+    torch.manual_seed(0)
+    real, syn = 3 * torch.randn(2, 5, 4, dtype=torch.float64)
+    expected = sum(PAIRED[name](r, s) for r, s in zip(real, syn, strict=True)) / 5
+    torch.testing.assert_close(FOUND[name](real, syn), expected)
+    assert FOUND[name](real, real) == 0
+    if name != "logit":  # which is the one that sees a constant added to an image's logits
+        torch.testing.assert_close(FOUND[name](real + torch.arange(5.0)[:, None], syn), expected)
+
+
+def test_standardised_logits_of_a_worked_case():
+    # Both become (-1, 1) up to the 1e-6, whatever their mean and scale; the order of the classes counts.
+    real, syn = torch.tensor([[1.0, 3.0]]), torch.tensor([[-50.0, 250.0]])
+    assert objectives.standardised_logit_distance(real, syn) < 1e-10
+    torch.testing.assert_close(objectives.standardised_logit_distance(real, syn.flip(1)), torch.tensor(4.0))
+    flat = torch.zeros(1, 2, requires_grad=True)
+    distance = objectives.standardised_logit_distance(real, flat)
+    distance.backward()
+    assert torch.isfinite(flat.grad).all()
+    torch.testing.assert_close(distance, torch.tensor(1.0))
+
+
+def test_means_are_those_of_the_classes_that_are_there():
+    torch.manual_seed(0)
+    labels = torch.tensor([3, 0, 3, 3, 0, 4])  # none of 1, 2 and 5
+    real, syn = torch.randn(2, 6, 7, dtype=torch.float64)
+    total, classes = 0, sorted(set(labels.tolist()))
+    for k in classes:
+        rows = [i for i, label in enumerate(labels) if label == k]
+        real_mean, syn_mean = (sum(x[i] for i in rows) / len(rows) for x in (real, syn))
+        total += sum((a - b) ** 2 for a, b in zip(real_mean, syn_mean, strict=True)) / 7
+    found = objectives.class_mean_distance(real, syn, labels, 6)
+    torch.testing.assert_close(found, total / len(classes))
+    order = torch.randperm(6)  # of images, which must not count
+    torch.testing.assert_close(objectives.class_mean_distance(real[order], syn[order], labels[order], 6), found)
+
+
+def test_absolute_distance_sums_tensors_and_entries():
+    real = [torch.tensor([[1.0, -2.0], [0.0, 0.0]]), torch.tensor([3.0])]
+    syn = [torch.tensor([[-1.0, -2.0], [0.5, 0.0]]), torch.tensor([10.0])]
+    assert objectives.absolute_distance(real, syn) == 2 + 0.5 + 7

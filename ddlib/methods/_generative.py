@@ -61,7 +61,9 @@ class Generative:
         for name in ("beta1", "beta2"):
             require(name, value := getattr(self, name), 0 <= value < 1, "in [0, 1)")
         require("gradient_penalty", self.gradient_penalty, self.gradient_penalty >= 0, ">= 0")
-        require("conditioning", self.conditioning, self.conditioning in CONDITIONINGS, f"of {', '.join(CONDITIONINGS)}")
+        require(
+            "conditioning", self.conditioning, self.conditioning in CONDITIONINGS, f"one of {', '.join(CONDITIONINGS)}"
+        )
         require("precision", self.precision, self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         require("compat", self.compat, self.compat in COMPATS, "None or 'official'")
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ddlib import augment, models, seeding
 from ddlib.datasets import ImageSet
 from ddlib.models import compilation
+from ddlib.objectives import at_least_float32
 
 Tensors = dict[str, Tensor]
 
@@ -52,10 +53,11 @@ def architecture(
         network = build()
 
     def logits(parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
-        return functional_call(network, (parameters, buffers), (images,)).float()
+        return at_least_float32(functional_call(network, (parameters, buffers), (images,)))
 
     def embedding(parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
-        return functional_call(_Embed(network), (_nested(parameters), _nested(buffers)), (images,)).float()
+        given = _nested(parameters), _nested(buffers)
+        return at_least_float32(functional_call(_Embed(network), given, (images,)))
 
     def loss(parameters: Tensors, buffers: Tensors, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits(parameters, buffers, images), labels)

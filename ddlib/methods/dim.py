@@ -160,7 +160,7 @@ class DiM(Generative):
         if self.weight:
             metrics["pool_loss"] = self._train_pool(state)
         with self.gan.autocast(pair):
-            fake = pair.generator(noise, labels).float()
+            fake = objectives.at_least_float32(pair.generator(noise, labels))
             if self.adversarial:
                 loss = adversarial.generator_loss(pair.critic, fake, labels)
             if self.weight:

@@ -1,0 +1,288 @@
+"""One step of DiM's stage B, ours against a plain form of the published loop: time, memory, equality; and deployment.
+
+    python -m benchmarks.generative_matching [--width 196] [--batch 64] [--size cifar10] [--repeats 2] [--workers 0]
+
+The reference does what the published code does: in each step of the generator a new loader over per-image transforms,
+from which 16 mini-batches are taken; noise and class code made on the host image by image; one graph for everything,
+so that the generator's step also makes weight gradients of the critic and of the pool's network, on its real branch
+too, which are dropped; the gradient penalty in one pass; contiguous float32; three numbers read at each step.  Both
+sides see the same images, noise and transforms, and are compared before they are timed: exactly in float64 at a
+small size, and at full size in each precision.  Times are medians of alternating steps in one process, for each
+network of the pool; memory is the peak of a process of its own for each side.  The published loader has four workers
+(`--workers 4`); with 0, which flatters the reference, none has to be started.
+
+The second table is that of `benchmarks.generation`, at the same width and shapes.
+"""
+
+import argparse
+import contextlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks import generation
+from benchmarks.attention_matching import own_peak_megabytes
+from benchmarks.generation import CLASSES, SHAPES, decoded, pictures
+from ddlib import adversarial, augment, methods, models, seeding
+from ddlib.datasets import ImageSet
+from ddlib.methods import _pool
+from ddlib.methods.dim import POOL, DiM, Distilling
+from ddlib.models.gan import Critic, Generator
+
+OURS = {
+    "float32": {},
+    "bfloat16": {"precision": "bfloat16"},
+    "float32 compiled": {"compiled": True},
+    "bfloat16 compiled": {"precision": "bfloat16", "compiled": True},
+}
+PARTS = ("inner", "generator", "critic")
+TOLERANCE = {"loss": 1e-9, "gradients": 1e-6}
+"""Relative difference from the reference that is allowed in float64; of the loss, and of all gradients as a vector."""
+
+
+class Pictures(Dataset):
+    """Images one by one, each brought to [-1, 1]."""
+
+    def __init__(self, train: ImageSet):
+        self.images, self.labels = train.images, train.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        pixels = self.images[row].to(torch.get_default_dtype()) / 255
+        return pixels * 2 - 1, self.labels[row]
+
+
+class Plain:
+    """Stage B as published: modules, `backward`, and a loader that is made anew in each step."""
+
+    def __init__(self, method: DiM, state: Distilling, workers: int):
+        self.method, self.train, self.workers = method, state.pair.train, workers
+        shape = self.train.shape
+        self.generator = Generator(shape=shape, num_classes=CLASSES, width=method.generator_width)
+        self.critic = Critic(shape=shape, num_classes=CLASSES, width=method.generator_width)
+        self.generator.load_state_dict(state.pair.generator.state_dict())
+        self.critic.load_state_dict(state.pair.critic.state_dict())
+        betas = method.beta1, method.beta2
+        self.adams = [torch.optim.Adam(n.parameters(), method.lr, betas) for n in (self.generator, self.critic)]
+        stream = seeding.generator(0, "pool", 0)
+        torch.randint(1, (), generator=stream)  # of the one architecture
+        options = {} if method.pool == ("convnet",) else {"width": method.pool_width, "norm": "batch"}
+        options |= {"generator": stream, "shape": shape, "num_classes": CLASSES}
+        self.network = models.build(method.pool[0], **options).train()
+        settings = {"momentum": method.momentum_pool, "weight_decay": method.decay_pool}
+        self.sgd = torch.optim.SGD(self.network.parameters(), method.lr_pool, **settings)
+
+    def inner(self, step: int) -> None:
+        """SGD steps of the network on mini-batches of a new loader."""
+        stream = seeding.generator(0, "dim", "pool", step)
+        order = torch.randperm(len(self.train), generator=stream).tolist()
+        loader = DataLoader(Pictures(self.train), self.method.batch_size, sampler=order, num_workers=self.workers)
+        for _, (images, labels) in zip(range(self.method.inner_steps), loader, strict=False):
+            draws = augment.draw(1, len(images), size=self.train.shape[1:], strategy="color+crop", generator=stream)
+            seen = augment.augment(self.train.space.encode((images + 1) / 2), draws)
+            self.sgd.zero_grad()
+            F.cross_entropy(self.network(seen), labels).backward()
+            self.sgd.step()
+
+    def generator_step(self, x: Tensor, y: Tensor, step: int) -> Tensor:
+        """The generator on the match, the critic's score and the class terms, all in one graph."""
+        z = torch.randn(len(x), self.method.latent, generator=seeding.generator(0, "dim", "noise", step))
+        fake = decoded(self.generator, z, y)
+        stream = seeding.generator(0, "dim", "match", step)
+        one = augment.draw(1, 1, size=x.shape[2:], strategy="color+crop+cutout", generator=stream)
+        both = self.train.space.encode((torch.cat([x, fake]) + 1) / 2)
+        both = augment.augment(both, one.rows(torch.zeros(len(both), dtype=torch.int64)))
+        real, made = (F.log_softmax(self.network(half), 1) for half in both.chunk(2))
+        s, c = self.critic(fake)
+        loss = -s.mean() + F.cross_entropy(c, y) + self.method.weight * F.mse_loss(made, real)
+        self.adams[0].zero_grad()
+        loss.backward()
+        self.adams[0].step()
+        return loss
+
+    def critic_step(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """The critic on real images, fakes of fresh labels, and the penalty between them."""
+        stream = seeding.generator(0, "dim", "critic", step)
+        others = torch.randint(CLASSES, (len(x),), generator=stream)
+        z = torch.randn(len(x), self.method.latent, generator=stream)
+        share = torch.rand(len(x), 1, 1, 1, generator=stream)
+        with torch.no_grad():
+            fake = decoded(self.generator, z, others)
+        (s_real, c_real), (s_fake, c_fake) = self.critic(x), self.critic(fake)
+        mixed = (share * x + (1 - share) * fake).requires_grad_()
+        (gradient,) = torch.autograd.grad(self.critic(mixed)[0].sum(), mixed, create_graph=True)
+        penalty = ((gradient.flatten(1).norm(dim=1) - 1) ** 2).mean()
+        loss = s_fake.mean() - s_real.mean() + F.cross_entropy(c_fake, others) + F.cross_entropy(c_real, y)
+        self.adams[1].zero_grad()
+        (loss + self.method.gradient_penalty * penalty).backward()
+        self.adams[1].step()
+        return loss, penalty
+
+    def step(self, number: int) -> dict[str, float]:
+        """One step; returns its losses and the seconds of its parts."""
+        size, marks = self.method.batch_size, [time.perf_counter()]
+        order = torch.randperm(len(self.train), generator=seeding.generator(0, "dim", "shuffle", 0))
+        batch = [Pictures(self.train)[row] for row in order[number * size : (number + 1) * size].tolist()]
+        x, y = torch.stack([image for image, _ in batch]), torch.tensor([label for _, label in batch])
+        self.inner(number)
+        marks.append(time.perf_counter())
+        loss = self.generator_step(x, y, number)
+        marks.append(time.perf_counter())
+        critic_loss, penalty = self.critic_step(x, y, number)
+        found = {"loss": loss.item(), "critic_loss": critic_loss.item(), "penalty": penalty.item()}
+        marks.append(time.perf_counter())
+        parts = zip(PARTS, marks[1:], marks[:-1], strict=True)
+        return found | {part: end - begin for part, end, begin in parts}
+
+
+class Ours:
+    """`ddlib.methods.dim` and the seconds of its parts."""
+
+    def __init__(self, method: DiM, state: Distilling):
+        self.method, self.state = method, state
+
+    def step(self, number: int) -> dict[str, float]:
+        """One step; returns its losses and the seconds of its parts."""
+        spent = {"inner": 0.0, "critic": 0.0}
+        self.state.pair.step, begin = number, time.perf_counter()
+        with (
+            mock.patch.object(_pool, "train", _timed(_pool.train, spent, "inner")),
+            mock.patch.object(adversarial, "critic_step", _timed(adversarial.critic_step, spent, "critic")),
+        ):
+            found = self.method.step(self.state)
+        spent["generator"] = time.perf_counter() - begin - sum(spent.values())
+        return {name: float(found[name]) for name in ("loss", "critic_loss", "penalty")} | spent
+
+
+def _timed(function: Callable, spent: dict[str, float], part: str) -> Callable:
+    def call(*given: object, **named: object) -> object:
+        begin = time.perf_counter()
+        result = function(*given, **named)
+        spent[part] += time.perf_counter() - begin
+        return result
+
+    return call
+
+
+def prepared(side: str, architecture: str, case: argparse.Namespace, **more: object) -> Plain | Ours:
+    """One side before its first step, with the weights of an untrained GAN."""
+    settings = {"generator_width": case.width, "batch_size": case.batch, "pool": (architecture,)}
+    method = methods.build("dim", ipc=1, **settings | OURS.get(side, {}) | more)
+    train = pictures(case.size)
+    state = method.start(train, {"gan": method.gan.finish(method.gan.start(train, {}, 0))}, 0)
+    return Plain(method, state, case.workers) if side == "reference" else Ours(method, state)
+
+
+def gradients(side: Plain | Ours) -> Tensor:
+    """The last gradients of generator and critic as one vector: with beta1 = 0, Adam's first moment."""
+    adams = side.adams if isinstance(side, Plain) else (side.state.pair.generator_adam, side.state.pair.critic_adam)
+    found = [adam.state[p]["exp_avg"].flatten() for adam in adams for p in adam.param_groups[0]["params"]]
+    return torch.cat(found).double()
+
+
+def differences(plain: Plain, ours: Ours) -> dict[str, float]:
+    """Relative difference of the losses and the gradients of one step."""
+    expected, found = plain.step(0), ours.step(0)
+    losses = max(abs(found[n] / expected[n] - 1) for n in ("loss", "critic_loss", "penalty"))
+    wanted = gradients(plain)
+    return {"loss": losses, "gradients": float((gradients(ours) - wanted).norm() / wanted.norm())}
+
+
+@contextlib.contextmanager
+def in_double() -> Iterator[None]:
+    """Weights, noise and images in float64."""
+    signed = lambda train, rows: train.images[rows].double() / 255 * 2 - 1  # noqa: E731
+    torch.set_default_dtype(torch.float64)
+    try:
+        with mock.patch.object(adversarial, "signed", signed):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def compare(architectures: list[str], size: str) -> None:
+    """Hold ours to the reference in float64, at a small size.
+
+    Raises:
+        SystemExit: losses or gradients differ.
+    """
+    small = argparse.Namespace(width=8, batch=8, size=size, workers=0)
+    for architecture in architectures:
+        with in_double():
+            sides = (prepared(side, architecture, small, inner_steps=3) for side in ("reference", "float32"))
+            found = differences(*sides)
+        if any(found[name] > allowed for name, allowed in TOLERANCE.items()):
+            raise SystemExit(f"{architecture}: {found} off the reference in float64; no ratio is worth printing")
+        print(f"  {architecture}, float64: losses differ by {found['loss']:.0e}, gradients by {found['gradients']:.0e}")
+
+
+def peak_megabytes(side: str, architecture: str, case: argparse.Namespace) -> float:
+    """Peak resident memory of a process that takes one step of one side."""
+    words = [sys.executable, "-m", "benchmarks.generative_matching", "--memory", side, "--pool", architecture]
+    words += ["--width", str(case.width), "--batch", str(case.batch), "--size", case.size]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def measure(architecture: str, case: argparse.Namespace) -> dict[str, float]:
+    """Print the table of one network of the pool; returns the median seconds a step of each side."""
+    sides = {name: prepared(name, architecture, case) for name in ("reference", *case.only)}
+    for side in sides.values():  # which also warms it up
+        side.step(0)
+    wanted = gradients(sides["reference"])
+    off = {name: float((gradients(side) - wanted).norm() / wanted.norm()) for name, side in sides.items()}
+    taken: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for turn in range(1, case.repeats + 1):
+        for name, side in sides.items():
+            taken[name].append(side.step(turn))
+    del sides
+    memory = {name: peak_megabytes(name, architecture, case) for name in taken}
+    spent = {name: {part: statistics.median(s[part] for s in steps) for part in PARTS} for name, steps in taken.items()}
+    total = {name: sum(parts.values()) for name, parts in spent.items()}
+    for name, parts in spent.items():
+        told = ", ".join(f"{part} {seconds:.2f}" for part, seconds in parts.items())
+        ratios = f"time x{total[name] / total['reference']:.2f}, memory x{memory[name] / memory['reference']:.2f}"
+        line = f"{total[name]:6.2f} s a step ({told}), peak {memory[name]:5.0f} MiB   {ratios}, off by {off[name]:.0e}"
+        print(f"  {architecture:11} {name:17} {line}", flush=True)
+    return total
+
+
+def main(words: list[str] | None = None) -> None:
+    """Compare, time and weigh, or take one step of one side and print the peak memory."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--width", type=int, default=196, help="of generator and critic")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--size", default="cifar10", choices=list(SHAPES))
+    parser.add_argument("--pool", nargs="+", default=list(POOL), choices=POOL)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=0, help="processes of the reference's loader")
+    parser.add_argument("--only", nargs="+", default=["float32", "bfloat16"], choices=list(OURS))
+    parser.add_argument("--images", type=int, default=500, help="to be made at deployment; 0: leave it out")
+    parser.add_argument("--memory", choices=["reference", *OURS], help=argparse.SUPPRESS)
+    case = parser.parse_args(words)
+    if case.memory:
+        prepared(case.memory, case.pool[0], argparse.Namespace(**vars(case) | {"workers": 0})).step(0)
+        print(own_peak_megabytes())
+        return
+    print(f"one step of stage B, {case.size} shapes, width {case.width}, batch {case.batch}", flush=True)
+    compare(case.pool, case.size)
+    steps = [measure(architecture, case) for architecture in case.pool]
+    for name in case.only:
+        ratio = sum(step[name] for step in steps) / sum(step["reference"] for step in steps)
+        print(f"  {name} over the networks above: time x{ratio:.2f} of the reference", flush=True)
+    if case.images:
+        generation.table(case.size, width=case.width, images=case.images, repeats=case.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""Stage A of DiM against the same steps written plainly: one module, one `backward`, one image at a time."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ddlib import adversarial, loop, seeding
+from ddlib.adversarial import Gan
+from ddlib.datasets import ImageSet, ValueSpace
+from ddlib.models import passes
+from ddlib.models.gan import Critic, Generator
+
+SHAPE, CLASSES = (2, 8, 8), 4
+SMALL = {"iterations": 3, "batch_size": 5, "width": 3, "latent": 10, "lr": 1e-2, "beta1": 0.5}
+
+
+def pictures(seed=0, count=23, classes=CLASSES):
+    """Random uint8 pictures of four classes."""
+    stream = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=stream)
+    labels = torch.arange(count) % classes
+    space = ValueSpace(mean=(0.4, 0.5), std=(0.2, 0.3))
+    return ImageSet("pictures", "train", images, labels, tuple(map(str, range(classes))), space)
+
+
+@pytest.fixture
+def double(monkeypatch):
+    """Everything in float64: weights, noise and images."""
+    monkeypatch.setattr(adversarial, "signed", plain_signed)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def plain_signed(train, rows):
+    """Images in [-1, 1], in float64."""
+    return train.images[rows].double() / 255 * 2 - 1
+
+
+def plain_penalty(critic, images):
+    """(||grad s||_2 - 1)^2 of one image after another."""
+    total = 0
+    for image in images:
+        one = image[None].detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(one)[0].sum(), one, create_graph=True)
+        total = total + (gradient.square().sum().sqrt() - 1) ** 2
+    return total / len(images)
+
+
+def plain_critic_step(critic, adam, generator, x, y, stream, coefficient):
+    """L_D of WGAN-GP with AC-GAN's class terms, and a step on it."""
+    others = torch.randint(CLASSES, (len(x),), generator=stream)
+    z = torch.randn(len(x), generator.latent, generator=stream)
+    share = torch.rand(len(x), 1, 1, 1, generator=stream)
+    fake = generator(z, others).detach()
+    (s_real, c_real), (s_fake, c_fake) = critic(x), critic(fake)
+    loss = s_fake.mean() - s_real.mean() + F.cross_entropy(c_fake, others) + F.cross_entropy(c_real, y)
+    mixed = torch.stack([a * one + (1 - a) * other for a, one, other in zip(share, x, fake, strict=True)])
+    penalty = plain_penalty(critic, mixed)
+    adam.zero_grad()
+    (loss + coefficient * penalty).backward()
+    adam.step()
+    return loss.detach(), penalty.detach()
+
+
+def plain_step(gan, pair, train, rows, step):
+    """A whole step: the generator on the labels of the minibatch, then the critic on labels of its own."""
+    generator, critic, generator_adam, critic_adam = pair
+    x, y = plain_signed(train, rows), train.labels[rows]
+    z = torch.randn(len(x), gan.latent, generator=seeding.generator(7, "gan", "noise", step))
+    s, c = critic(generator(z, y))
+    loss = -s.mean() + F.cross_entropy(c, y)
+    generator_adam.zero_grad()
+    loss.backward()
+    generator_adam.step()
+    stream = seeding.generator(7, "gan", "critic", step)
+    return loss.detach(), *plain_critic_step(critic, critic_adam, generator, x, y, stream, gan.gradient_penalty)
+
+
+def plain_pair(gan, state):
+    """Networks and optimisers of their own, with the weights of `state`."""
+    generator = Generator(shape=SHAPE, num_classes=CLASSES, width=gan.width, latent=gan.latent)
+    critic = Critic(shape=SHAPE, num_classes=CLASSES, width=gan.width)
+    generator.load_state_dict(state.generator.state_dict())
+    critic.load_state_dict(state.critic.state_dict())
+    adams = [torch.optim.Adam(n.parameters(), gan.lr, (gan.beta1, gan.beta2)) for n in (generator, critic)]
+    return generator, critic, *adams
+
+
+def assert_pairs_agree(state, pair):
+    """Weights, running statistics and moments are equal; a step of Adam is `lr` long, here 1e-2, or nearly that.
+
+    Biases before a batch norm have no gradient but that of rounding, on which Adam moves them a little.
+    """
+    for (network, adam), plain, plain_adam in zip(state.networks().values(), pair[:2], pair[2:], strict=True):
+        torch.testing.assert_close(dict(network.state_dict()), dict(plain.state_dict()), rtol=1e-6, atol=1e-6)
+        ours, theirs = adversarial.moments(network, adam), adversarial.moments(plain, plain_adam)
+        assert ours.keys() == theirs.keys() and ours
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value, rtol=1e-6, atol=1e-9, msg=key, check_dtype=False)
+
+
+def test_steps_are_those_of_the_plain_form(double):
+    gan, train = Gan(**SMALL), pictures()
+    state = gan.start(train, {}, 7)
+    pair = plain_pair(gan, state)
+    for step in range(6):  # four minibatches an epoch
+        rows = adversarial.minibatch(state, gan.batch_size, "gan")
+        expected = plain_step(gan, pair, train, rows, step)
+        found = gan.step(state)
+        torch.testing.assert_close((found["loss"], found["critic_loss"], found["penalty"]), expected)
+        assert_pairs_agree(state, pair)
+    assert state.step == 6
+
+
+def test_the_penalty_is_that_of_finite_differences(double):
+    critic = Critic(shape=SHAPE, num_classes=CLASSES, width=3)
+    images, h = 2 * torch.rand(3, *SHAPE) - 1, 1e-6
+    norms = []
+    for image in images:
+        moved = h * torch.eye(image.numel()).view(-1, *SHAPE)
+        slopes = (critic(image + moved)[0] - critic(image - moved)[0]) / (2 * h)
+        norms.append(slopes.norm())
+    expected = torch.stack([(norm - 1) ** 2 for norm in norms]).mean()
+    found = adversarial.gradient_penalty(critic, images)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found, plain_penalty(critic, images))
+
+
+def test_the_gradient_of_the_penalty_is_that_of_finite_differences(double):
+    critic, h = Critic(shape=SHAPE, num_classes=CLASSES, width=3), 1e-6
+    images, weight = 2 * torch.rand(3, *SHAPE) - 1, critic.blocks[3].weight
+    (gradient,) = torch.autograd.grad(adversarial.gradient_penalty(critic, images), weight)
+    way, ends = torch.randn_like(weight), []
+    for sign in (1, -1):
+        with torch.no_grad():
+            weight += sign * h * way
+        ends.append(adversarial.gradient_penalty(critic, images).detach())
+        with torch.no_grad():
+            weight -= sign * h * way
+    torch.testing.assert_close((gradient * way).sum(), (ends[0] - ends[1]) / (2 * h), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_the_number_of_images_a_pass_changes_nothing(together, double, monkeypatch):
+    gan, train = Gan(**SMALL), pictures()
+    whole, parts = (gan.start(train, {}, 7) for _ in range(2))
+    expected = gan.step(whole)
+    monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", together * parts.critic.elements)
+    found = gan.step(parts)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=1e-7, atol=1e-9)
+
+
+def test_losses_of_scores_and_logits_that_are_known():
+    class Known:
+        """Scores 1, 2, ... and logits that favour class 0 by log 3."""
+
+        def __call__(self, images):
+            logits = torch.zeros(len(images), 2)
+            logits[:, 0] = torch.log(torch.tensor(3.0))
+            return torch.arange(1.0, len(images) + 1), logits
+
+    labels = torch.tensor([0, 1])
+    right, wrong = -torch.tensor(0.75).log(), -torch.tensor(0.25).log()
+    found = adversarial.generator_loss(Known(), torch.zeros(2, *SHAPE), labels)
+    torch.testing.assert_close(found, (right + wrong) / 2 - 1.5)
+    images = torch.zeros(2, *SHAPE)
+    found = adversarial.critic_loss(Known(), (images, torch.tensor([0, 0])), (images, labels))
+    torch.testing.assert_close(found, 1.5 - 3.5 + (right + wrong) / 2 + right)
+
+
+def test_a_step_leaves_no_gradient_and_the_global_state_alone():
+    gan = Gan(**SMALL)
+    before = torch.random.get_rng_state()
+    state = gan.start(pictures(), {}, 7)
+    start = {name: tensor.clone() for name, tensor in state.state_dict().items()}
+    gan.step(state)
+    assert torch.equal(before, torch.random.get_rng_state())
+    for network, _ in state.networks().values():
+        assert all(parameter.grad is None for parameter in network.parameters())
+        assert all(parameter.requires_grad for parameter in network.parameters())
+    moved = {name.split(".")[0] for name, tensor in start.items() if not torch.equal(tensor, state.state_dict()[name])}
+    assert {"generator", "critic", "step"} <= moved
+
+
+def test_an_epoch_shows_every_image_once_and_drops_what_is_left_over():
+    state, epochs = Gan(**SMALL).start(pictures(), {}, 7), []
+    for epoch in range(3):
+        rows = []
+        for _ in range(4):
+            rows.append(adversarial.minibatch(state, 5, "gan"))
+            state.step += 1
+        rows = torch.cat(rows).tolist()
+        assert len(set(rows)) == 20 and set(rows) <= set(range(23)), epoch
+        epochs.append(rows)
+    assert epochs[0] != epochs[1] != epochs[2] and set(epochs[0]) != set(epochs[1])
+    state.step = 6  # the same rows, whether one comes there by steps or from a checkpoint
+    assert adversarial.minibatch(state, 5, "gan").tolist() == epochs[1][10:15]
+
+
+def test_real_images_lie_in_minus_one_to_one_whatever_the_space():
+    train, rows = pictures(), torch.tensor([3, 1])
+    found = adversarial.signed(train, rows)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, train.images[rows].float() / 127.5 - 1)
+    encoded = dataclasses.replace(train, images=train.take(range(len(train))))
+    torch.testing.assert_close(adversarial.signed(encoded, rows), found)
+
+
+def test_a_gan_is_restored_with_the_moments_of_its_optimisers():
+    gan, train = Gan(**SMALL), pictures()
+    outcome = loop.run(gan, state := gan.start(train, {}, 7))
+    again = gan.restored(train, outcome.product, 8)
+    ours, theirs = again.state_dict(), state.state_dict()
+    assert int(ours.pop("step")) == 0 and int(theirs.pop("step")) == 3
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert {"generator_adam.project.weight.exp_avg_sq", "critic_adam.score.bias.exp_avg"} <= ours.keys()
+
+
+def test_bits_that_a_cut_leaves_are_those_of_an_uninterrupted_run():
+    gan, train = Gan(**SMALL), pictures()
+    whole, first = (gan.start(train, {}, 7) for _ in range(2))
+    for _ in range(6):
+        gan.step(whole)
+    for _ in range(3):
+        gan.step(first)
+    saved = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    second = gan.start(train, {}, 7)
+    second.load_state_dict(saved)
+    for _ in range(3):
+        gan.step(second)
+    ours, theirs = second.state_dict(), whole.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_gan_of_other_data_or_other_settings_is_refused():
+    gan, train = Gan(**SMALL), pictures()
+    product = loop.run(gan, gan.start(train, {}, 7)).product
+    with pytest.raises(ValueError, match="the GAN was trained on other data than pictures as it is here"):
+        gan.restored(pictures(seed=1), product, 7)
+    for name, value in (("width", 4), ("latent", 12), ("conditioning", "embedding")):
+        other = dataclasses.replace(gan, **({"latent": 60} if value == "embedding" else {}), **{name: value})
+        with pytest.raises(ValueError, match=rf"the GAN is of other settings than Gan\(.*{name}={value!r}"):
+            other.restored(train, product, 7)
+    lacking = {name: tensor for name, tensor in product.items() if name != "critic.score.bias"}
+    with pytest.raises(ValueError, match=r'(?s)the GAN is of other settings than .*"score.bias"'):
+        gan.restored(train, lacking, 7)
+
+
+def test_what_cannot_be_trained_is_refused():
+    with pytest.raises(ValueError, match=r"batch_size=24; it must be at most 23, the number of real images"):
+        (gan := Gan(**SMALL | {"batch_size": 24})).step(gan.start(pictures(), {}, 7))
+    with pytest.raises(ValueError, match=r"num_classes=6; a one-hot code in noise of 10 values allows at most 5"):
+        Gan(**SMALL).start(pictures(classes=6), {}, 7)

@@ -1,0 +1,385 @@
+"""Stage B of DiM against the same step written plainly: modules, `backward`, one image at a time."""
+
+import dataclasses
+
+import pytest
+import torch
+from test_adversarial import CLASSES, SHAPE, assert_pairs_agree, pictures, plain_critic_step, plain_pair, plain_signed
+from torch.nn import functional as F
+
+from ddlib import adversarial, augment, datasets, loop, methods, models, seeding
+from ddlib.datasets import ValueSpace
+from ddlib.methods import _pool as networks
+from ddlib.methods.dim import MATCHES
+
+SMALL = {
+    "ipc": 1,
+    "generator_width": 3,
+    "latent": 10,
+    "gan_iterations": 3,
+    "gan_batch": 5,
+    "gan_lr": 1e-3,
+    "beta1": 0.5,
+    "iterations": 5,
+    "batch_size": 5,
+    "lr": 1e-2,
+    "weight": 0.7,
+    "pool": ["convnet", "resnet10_ap"],
+    "pool_width": 2,
+    "width": 4,
+    "depth": 2,
+    "refresh": 3,
+    "inner_steps": 2,
+    "lr_pool": 0.1,
+    "decay_pool": 0.01,
+}
+OPTIONS = {"convnet": {"width": 4, "depth": 2}, "resnet10_ap": {"width": 2, "norm": "batch"}}
+
+
+def dim(**more):
+    """The method at a size that runs in a moment."""
+    return methods.build("dim", **SMALL | more)
+
+
+@pytest.fixture
+def double(monkeypatch):
+    """Everything in float64: weights, noise and images."""
+    monkeypatch.setattr(adversarial, "signed", plain_signed)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def trained(method, train):
+    """What stage A makes."""
+    return {"gan": loop.run(method.gan, method.gan.start(train, {}, 0)).product}
+
+
+def started(method, train=None):
+    """The state before the first step."""
+    train = train or pictures()
+    return method.start(train, trained(method, train), 7)
+
+
+def copied(state):
+    """Everything that a state holds, as it is now."""
+    return {name: tensor.clone() for name, tensor in state.state_dict().items()}
+
+
+def same(ours, theirs):
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class Plain:
+    """Stage B written as in the paper's code: a network and its SGD, and one graph for everything."""
+
+    def __init__(self, method, state):
+        self.method, self.train = method, state.pair.train
+        self.pair = plain_pair(method.gan, state.pair)
+        for (network, adam), mine, theirs in zip(
+            state.pair.networks().values(), self.pair[2:], self.pair[:2], strict=True
+        ):
+            mine.param_groups[0]["lr"] = method.lr
+            adversarial.load_moments(theirs, mine, adversarial.moments(network, adam))
+
+    def draw(self, number):
+        """A fresh network of the pool and its SGD."""
+        stream, method = seeding.generator(7, "pool", number), self.method
+        name = method.pool[int(torch.randint(len(method.pool), (), generator=stream))]
+        self.network = models.build(name, shape=SHAPE, num_classes=CLASSES, generator=stream, **OPTIONS[name]).train()
+        self.sgd = torch.optim.SGD(
+            self.network.parameters(), method.lr_pool, method.momentum_pool, weight_decay=method.decay_pool
+        )
+        return name
+
+    def seen(self, images):
+        """What the networks are shown."""
+        return self.train.space.encode((images + 1) / 2)
+
+    def inner(self, step):
+        """SGD steps on real images, each of them augmented by itself."""
+        method, stream = self.method, seeding.generator(7, "dim", "pool", step)
+        order = torch.randperm(len(self.train), generator=stream)
+        for i in range(method.inner_steps):
+            rows = order[i * method.batch_size : (i + 1) * method.batch_size]
+            draws = augment.draw(1, len(rows), size=SHAPE[1:], strategy="color+crop", generator=stream)
+            images = self.seen(plain_signed(self.train, rows))
+            one = [augment.augment(images[j : j + 1], draws.rows(torch.tensor([j]))) for j in range(len(rows))]
+            loss = F.cross_entropy(self.network(torch.cat(one)), self.train.labels[rows])
+            self.sgd.zero_grad()
+            loss.backward()
+            self.sgd.step()
+        return loss.detach()
+
+    def gradients(self, images, labels):
+        weights = [value for value in self.network.parameters() if value.dim() == 4]
+        return torch.autograd.grad(F.cross_entropy(self.network(images), labels), weights, create_graph=True)
+
+    def match(self, real, fake, y):
+        """Each match as a sum over images, or classes, and entries; the real branch keeps its graph."""
+        kind = self.method.match
+        if kind == "gradients":
+            pairs = zip(self.gradients(real, y), self.gradients(fake, y), strict=True)
+            return sum((r - s).abs().sum() for r, s in pairs)
+        judge = self.network.embed if kind == "features" else self.network
+        real, fake = judge(real), judge(fake)
+        B, K = real.shape
+        if kind in ("features", "class_means"):
+            if kind == "class_means":
+                real, fake = (torch.log(torch.softmax(x, 1)) for x in (real, fake))
+            present = sorted(set(y.tolist()))
+            means = [[x[y == k].mean(0) for x in (real, fake)] for k in present]
+            return sum(((r - s) ** 2).sum() for r, s in means) / (len(present) * K)
+        total = 0
+        for r, s in zip(real, fake, strict=True):
+            if kind == "standardised_logits":
+                r, s = ((x - x.mean()) / (((x - x.mean()) ** 2).mean() + 1e-6).sqrt() for x in (r, s))
+            p, q = torch.softmax(r, 0), torch.softmax(s, 0)
+            if kind == "divergence":
+                total = total + sum(p[k] * (p[k].log() - q[k].log()) for k in range(K)) / B
+                continue
+            if kind == "log_probabilities":
+                r, s = p.log(), q.log()
+            total = total + sum((r[k] - s[k]) ** 2 for k in range(K)) / (B * K)
+        return total
+
+    def step(self, number, rows):
+        """One step of everything; returns its metrics."""
+        generator, critic, generator_adam, critic_adam = self.pair
+        x, y = plain_signed(self.train, rows), self.train.labels[rows]
+        z = torch.randn(len(x), self.method.latent, generator=seeding.generator(7, "dim", "noise", number))
+        pool_loss = self.inner(number)
+        fake = generator(z, y)
+        stream = seeding.generator(7, "dim", "match", number)
+        one = augment.draw(1, 1, size=SHAPE[1:], strategy="color+crop+cutout", generator=stream)
+        shown = [torch.cat([augment.augment(self.seen(i[None]), one) for i in images]) for images in (x, fake)]
+        match = self.match(*shown, y)
+        s, c = critic(fake)
+        loss = -s.mean() + F.cross_entropy(c, y) + self.method.weight * match
+        generator_adam.zero_grad()
+        loss.backward()
+        generator_adam.step()
+        stream = seeding.generator(7, "dim", "critic", number)
+        found = plain_critic_step(critic, critic_adam, generator, x, y, stream, self.method.gradient_penalty)
+        metrics = {"loss": loss, "pool_loss": pool_loss, "match": match, "critic_loss": found[0], "penalty": found[1]}
+        return {name: value.detach() for name, value in metrics.items()}
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_steps_are_those_of_the_plain_form(match, double):
+    method = dim(match=match)
+    state = started(method)
+    plain, drawn = Plain(method, state), []
+    for number in range(5):
+        if number % 3 == 0:
+            drawn.append(plain.draw(number // 3))
+        rows = adversarial.minibatch(state.pair, 5, "dim")
+        torch.testing.assert_close(method.step(state), plain.step(number, rows), rtol=1e-7, atol=1e-9)
+        assert_pairs_agree(state.pair, plain.pair)
+        ours, theirs = state.member.parameters | state.member.buffers, plain.network.state_dict()
+        torch.testing.assert_close(ours, dict(theirs), rtol=1e-7, atol=1e-9)
+    assert drawn == ["convnet", "resnet10_ap"], "both kinds of norm are to be met"
+
+
+def test_every_architecture_is_drawn_about_as_often():
+    train = pictures()
+    state = started(dim(pool=["convnet", "resnet10", "resnet10_ap"]), train)
+    drawn = [state.kinds.index(state.draw(number).kind) for number in range(150)]
+    assert all(35 <= drawn.count(k) <= 65 for k in range(3))
+    first, second = (state.draw(drawn.index(k)).parameters for k in (0, 0))
+    assert same(first, second) and not same(first, state.draw(drawn.index(0, drawn.index(0) + 1)).parameters)
+
+
+@pytest.mark.parametrize("match", MATCHES)
+def test_the_match_alone_reaches_the_generator_alone(match, monkeypatch):
+    method = dim(match=match, adversarial=False)
+    state = started(method)
+    critic = {name: value.clone() for name, value in state.pair.critic.state_dict().items()}
+    moments = {name: value for name, value in copied(state).items() if name.startswith("critic_adam.")}
+    monkeypatch.setattr(state.pair.critic, "forward", None)  # a call is an error
+    before, trained_alone = copied(state), None
+
+    def train(member, *rest):
+        nonlocal trained_alone
+        loss = networks_train(member, *rest)
+        trained_alone = {name: value.detach().clone() for name, value in member.parameters.items()}
+        return loss
+
+    networks_train = networks.train
+    monkeypatch.setattr(networks, "train", train)
+    found = method.step(state)
+    after = copied(state)
+    assert found.keys() == {"loss", "pool_loss", "match"}
+    torch.testing.assert_close(found["loss"], method.weight * found["match"])
+    assert same(critic, dict(state.pair.critic.state_dict()))
+    assert all(torch.equal(after[name], value) for name, value in moments.items())
+    assert same(trained_alone, {name: value.detach() for name, value in state.member.parameters.items()})
+    for name in ("project.weight", "blocks.0.weight", "image.bias"):
+        assert not torch.equal(after[f"generator.{name}"], before[f"generator.{name}"]), name
+
+
+def test_a_step_leaves_no_gradient_and_the_global_state_alone():
+    before = torch.random.get_rng_state()
+    method = dim()
+    state = started(method)
+    method.step(state)
+    assert torch.equal(before, torch.random.get_rng_state())
+    parameters = [*state.pair.generator.parameters(), *state.pair.critic.parameters()]
+    parameters += state.member.parameters.values()
+    assert all(value.grad is None and value.requires_grad for value in parameters)
+
+
+def test_a_frozen_critic_stays_as_it_was_while_the_generator_goes_on():
+    method = dim(freeze_critic=True)
+    state = started(method)
+    before = copied(state)
+    for _ in range(2):
+        assert method.step(state).keys() == {"loss", "pool_loss", "match"}
+    after = copied(state)
+    for name, value in before.items():
+        assert torch.equal(after[name], value) or name.split(".")[0] in ("generator", "generator_adam", "step", "drawn")
+    assert not torch.equal(after["generator.image.weight"], before["generator.image.weight"])
+
+
+def test_without_a_weight_it_is_stage_a_that_goes_on(monkeypatch):
+    method, train = dim(weight=0.0), pictures()
+    state, gan = started(method, train), dataclasses.replace(method.gan, lr=method.lr)
+    going_on = method.gan.restored(train, trained(method, train)["gan"], 7)
+    for adam in (going_on.generator_adam, going_on.critic_adam):
+        adam.param_groups[0]["lr"] = method.lr
+    monkeypatch.setattr(networks, "draw", None)
+    found = [method.step(state) for _ in range(5)]
+    make = seeding.generator  # stage A with the numbers that stage B draws
+    monkeypatch.setattr(seeding, "generator", lambda seed, _, *names: make(seed, "dim", *names))
+    expected = [gan.step(going_on) for _ in range(5)]
+    assert all(same(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    assert state.member is None and state.drawn == -1
+    ours = {name: value for name, value in state.state_dict().items() if name != "drawn"}
+    assert same(ours, going_on.state_dict())
+
+
+def test_only_the_step_size_is_new_to_the_optimisers():
+    method, train = dim(), pictures()
+    product = trained(method, train)["gan"]
+    state = method.start(train, {"gan": product}, 7)
+    for network, adam in state.pair.networks().values():
+        (group,) = adam.param_groups
+        assert (group["lr"], group["betas"], group["eps"]) == (1e-2, (0.5, 0.9), 1e-8)
+        assert all(int(adam.state[parameter]["step"]) == 3 for parameter in network.parameters())
+    found = state.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in product.items() if name != "data")
+    assert int(found["step"]) == 0 and int(found["drawn"]) == -1
+
+
+@pytest.mark.parametrize("after", range(1, 5))
+def test_bits_that_a_cut_leaves_are_those_of_an_uninterrupted_run(after):
+    method = dim(match="features")
+    states = [started(method) for _ in range(3)]
+    for _ in range(5):
+        method.step(states[0])
+    for _ in range(after):
+        method.step(states[1])
+    states[2].load_state_dict(copied(states[1]))
+    for _ in range(5 - after):
+        method.step(states[2])
+    assert same(copied(states[2]), copied(states[0]))
+    assert any(name.startswith("pool.momentum.") for name in states[0].state_dict())
+
+
+def test_official_networks_are_shown_another_space_and_nothing_else_differs(double):
+    # Images x of [-1, 1] normalised as if they were pixels p: ((2p - 1) - m) / s = (p - (1 + m) / 2) / (s / 2).
+    method, train = dim(compat="official"), pictures()
+    space = train.space
+    moved = ValueSpace(tuple((1 + m) / 2 for m in space.mean), tuple(s / 2 for s in space.std))
+    official, ruled = started(method, train), started(dim(), dataclasses.replace(train, space=moved))
+    differing = started(dim(), train)
+    for _ in range(2):
+        found = method.step(official)
+        torch.testing.assert_close(found, dim().step(ruled), rtol=1e-5, atol=1e-8)
+        other = dim().step(differing)
+    torch.testing.assert_close(official.state_dict(), ruled.state_dict(), rtol=1e-4, atol=1e-6)
+    assert abs(other["match"] / found["match"] - 1) > 1e-2
+    shown = method._seen(official, torch.full((1, *SHAPE), 0.5))
+    torch.testing.assert_close(shown[0, :, 0, 0], torch.tensor([0.1 / 0.2, 0.0]))
+    shown = dim()._seen(official, torch.full((1, *SHAPE), 0.5))
+    torch.testing.assert_close(shown[0, :, 0, 0], torch.tensor([0.35 / 0.2, 0.25 / 0.3]))
+
+
+def test_the_whole_of_the_data_is_gone_over_more_than_once_where_it_is_small():
+    method = dim(inner_steps=7, refresh=1)  # 35 images of 23
+    state = started(method)
+    method.step(state)
+    assert torch.isfinite(method.step(state)["pool_loss"])
+    untrained = dim(inner_steps=0)
+    assert untrained.step(started(untrained))["pool_loss"] == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("pool", [], r"pool=\[\]; it must be a list of at least one of convnet, resnet10, resnet18, resnet10_ap"),
+        ("pool", ["convnet", "vit"], r"pool=\['convnet', 'vit'\]; it must be a list of at least one of convnet"),
+        ("weight", -0.1, r"weight=-0.1; it must be >= 0"),
+        ("match", "pixels", r"match='pixels'; it must be one of log_probabilities, logits"),
+        ("batch_size", 0, r"batch_size=0; it must be >= 1"),
+        ("refresh", 0, r"refresh=0; it must be >= 1"),
+        ("pool_width", 0, r"pool_width=0; it must be >= 1"),
+        ("inner_steps", -1, r"inner_steps=-1; it must be >= 0"),
+        ("iterations", -1, r"iterations=-1; it must be >= 0"),
+        ("decay_pool", -1e-4, r"decay_pool=-0.0001; it must be >= 0"),
+        ("lr", 0.0, r"lr=0.0; it must be > 0"),
+        ("lr_pool", 0.0, r"lr_pool=0.0; it must be > 0"),
+        ("momentum_pool", 1.0, r"momentum_pool=1.0; it must be in \[0, 1\)"),
+        ("redraw", 0, r"redraw=0; it must be >= 1, or None"),
+        ("generator_width", 0, r"generator_width=0; it must be >= 1"),
+        ("gan_batch", 0, r"gan_batch=0; it must be >= 1"),
+        ("gan_iterations", -1, r"gan_iterations=-1; it must be >= 0"),
+        ("gan_lr", 0.0, r"gan_lr=0.0; it must be > 0"),
+        ("beta1", 1.0, r"beta1=1.0; it must be in \[0, 1\)"),
+        ("beta2", -0.1, r"beta2=-0.1; it must be in \[0, 1\)"),
+        ("gradient_penalty", -1.0, r"gradient_penalty=-1.0; it must be >= 0"),
+        ("conditioning", "norms", r"conditioning='norms'; it must be one of onehot, embedding"),
+        ("precision", "float16", r"precision='float16'; it must be one of float32, bfloat16"),
+        ("compat", "unofficial", r"compat='unofficial'; it must be None or 'official'"),
+    ],
+)
+def test_values_out_of_range_are_refused(setting, value, message):
+    with pytest.raises(ValueError, match=message):
+        dim(**{setting: value})
+
+
+def test_nothing_to_make_small_is_refused():
+    with pytest.raises(ValueError, match=r"adversarial=False; it must be true where weight is 0"):
+        dim(adversarial=False, weight=0.0)
+
+
+@pytest.mark.parametrize("name", ["dim", "gan"])
+def test_a_gan_of_other_data_or_other_settings_is_refused(name):
+    fields = methods.hyperparameters(methods.find(name))
+    method = methods.build(name, **{key: value for key, value in SMALL.items() if key in fields})
+    product = trained(method, pictures())
+    with pytest.raises(ValueError, match="the GAN was trained on other data than pictures as it is here"):
+        method.start(pictures(seed=1), product, 7)
+    with pytest.raises(ValueError, match=r"the GAN is of other settings than Gan\(.*width=4"):
+        dataclasses.replace(method, generator_width=4).start(pictures(), product, 7)
+
+
+def test_data_that_do_not_fit_are_refused():
+    few, many = pictures(count=4), pictures(classes=6)
+    method = dim(gan_batch=4)
+    with pytest.raises(ValueError, match=r"batch_size=5; it must be at most 4, the number of real images"):
+        method.step(started(method, few))
+    with pytest.raises(ValueError, match=r"num_classes=6; a one-hot code in noise of 10 values allows at most 5"):
+        trained(method, many)
+    with pytest.raises(ValueError, match=r"num_classes=6; a one-hot code in noise of 10 values allows at most 5"):
+        method.bytes_stored(SHAPE, 6)
+
+
+def test_the_generator_makes_what_it_is_asked_for_after_both_stages():
+    train = datasets.load("digits", "train")
+    method = dim(ipc=3, redraw=None, gan_iterations=2, iterations=1, latent=20)
+    product = loop.run(method, method.start(train, trained(method, train), 7)).product
+    drawn = product.frozen(0)
+    assert len(drawn.images) == 30 and torch.equal(drawn.labels, torch.arange(10).repeat_interleave(3))
+    assert (product.strategy, product.frozen_strategy) == ("color+crop", "color_crop_cutout_scale_rotate")
+    assert product.provenance["iterations"] == 1 and product.provenance["gan_iterations"] == 2
