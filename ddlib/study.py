@@ -18,7 +18,7 @@ from ddlib.planning import Plan
 from ddlib.provenance import provenance
 from ddlib.results import Measurements, Record
 from ddlib.settings import settings
-from ddlib.work import finished, history, loss_course, prerequisites, synthetic_set
+from ddlib.work import finished, history, prerequisites, synthetic_set
 
 __all__ = [
     "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "history", "keep", "loss_course",
@@ -96,6 +96,11 @@ def plan(cells: Sequence[Cell], workplace: Workplace) -> Plan:
     return planning.plan([work.missing(cell, workplace) for cell in cells], workplace.device)
 
 
+def loss_course(cell: Cell, seed: int, workplace: Workplace) -> list[tuple[int, float]]:
+    """(step, loss) while the cell's set was distilled at `seed`; empty for a method without a loss."""
+    return history(cell, seed, workplace).get("loss", [])
+
+
 def _compute(cell: Cell, workplace: Workplace) -> Record:
     evaluations = [work.evaluation(cell, seed, workplace) for seed in cell.seeds]
     runs = [work.made(cell, seed, workplace) for seed in cell.seeds]
@@ -103,6 +108,7 @@ def _compute(cell: Cell, workplace: Workplace) -> Record:
     stored, num_classes = runs[0]["bytes_stored"], datasets.describe(cell.dataset).num_classes
     cost = {
         "distil_seconds": round(seconds, 2),
+        "prerequisite_seconds": work.prerequisite_seconds(cell, workplace),
         "evaluate_seconds": round(sum(e["seconds"] for e in evaluations), 2),
         "generation_seconds": round(sum(e.get("generation_seconds", 0.0) for e in evaluations), 3),
         "steps_per_second": round(sum(made["steps"] for made in runs) / seconds, 3),

@@ -63,6 +63,13 @@ def prerequisites(cell: Cell, workplace: Workplace) -> dict[str, dict[str, Tenso
     return {name: _prerequisite(cell, name, workplace) for name in cell.method.needs}
 
 
+def prerequisite_seconds(cell: Cell, workplace: Workplace) -> float | None:
+    """Seconds that what the cell's method needs took to make; None where the store does not have it (any more)."""
+    folders = [_artefact_folder(cell, builder, workplace) for builder in cell.method.needs.values()]
+    made = [files.read_json(folder / "run.json") for folder in folders]
+    return None if None in made else round(sum((about["seconds"] for about in made), 0.0), 2)
+
+
 def history(cell: Cell, seed: int, workplace: Workplace) -> dict[str, list[tuple[int, float]]]:
     """What was measured while the cell's set was distilled at `seed`: metric -> (step, value), in order."""
     kept = made(cell, seed, workplace)["history"]
@@ -85,11 +92,6 @@ def _share(cell: Cell, seed: int, workplace: Workplace) -> None:
 def _free(folder: Path) -> bool:
     """Whether a piece is neither finished nor under way."""
     return not (folder / "run.json").exists() and holder(folder / ".lock") is None
-
-
-def loss_course(cell: Cell, seed: int, workplace: Workplace) -> list[tuple[int, float]]:
-    """(step, loss) while the cell's set was distilled at `seed`; empty for a method without a loss."""
-    return history(cell, seed, workplace).get("loss", [])
 
 
 def made(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from ddlib.report.tables import Table, grouped
 from ddlib.results import Record, provenance
 
-COLUMNS = ("method", "IPC", "kB", "kbit/class", "images", "updates", "generating", "distilling", "regime")
+COLUMNS = ("method", "IPC", "kB", "kbit/class", "images", "updates", "generating", "before", "distilling", "regime")
 UNKNOWN = "–"
 
 NOTES = (
     "kB, kbit/class: stored, labels and generators included, and as bits per class.",
     "images: distinct ones that a network is shown. updates: SGD steps of one network.",
-    "generating, distilling: seconds, over all seeds and networks, of making images and of the distillations, "
-    "without what is trained before them (a GAN, experts); rows that share one distillation show the same.",
+    "generating, before, distilling: seconds, over all seeds and networks, of making images, of what is trained before "
+    "the distillations (a GAN, experts) and of these themselves; rows that share one show the same.",
     "regime: whether images are drawn anew as a network trains (streaming: all the time), or are one fixed set.",
     f"{UNKNOWN}: not recorded.",
 )
@@ -22,7 +22,8 @@ def budget_table(records: Sequence[Record]) -> Table:
     """What each record stores and spends: bytes, bits per class, images shown, updates, seconds.
 
     Rows stand as in `table`.  The numbers are those of `Record.cost` called `bytes_stored`, `bits_per_class`,
-    `images_shown`, `updates`, `generation_seconds` and `distil_seconds`; one that a record lacks is a dash.
+    `images_shown`, `updates`, `generation_seconds`, `prerequisite_seconds` and `distil_seconds`; one that is not there is
+    a dash.
     """
     done = [record for record in records if record.n]
     head = f"{len(done)} of {len(records)} {'cell' if len(records) == 1 else 'cells'} run: what each takes."
@@ -37,9 +38,10 @@ def _row(record: Record) -> tuple[str, ...]:
         _number(record, "images_shown"),
         _number(record, "updates"),
         _number(record, "generation_seconds"),
+        _number(record, "prerequisite_seconds"),
         _number(record, "distil_seconds"),
     )
-    widths = map(len, COLUMNS[2:8])
+    widths = map(len, COLUMNS[2:9])
     aligned = (text.rjust(max(width, 7)) for text, width in zip(numbers, widths, strict=True))
     return record.label, ipc.rjust(3), *aligned, _regime(record)
 
