@@ -22,8 +22,8 @@ def budget_table(records: Sequence[Record]) -> Table:
     """What each record stores and spends: bytes, bits per class, images shown, updates, seconds.
 
     Rows stand as in `table`.  The numbers are those of `Record.cost` called `bytes_stored`, `bits_per_class`,
-    `images_shown`, `updates`, `generation_seconds`, `prerequisite_seconds` and `distil_seconds`; one that is not there is
-    a dash.
+    `images_shown`, `updates`, `generation_seconds`, `prerequisite_seconds` and `distil_seconds`; one that is not$
+    there is a dash.
     """
     done = [record for record in records if record.n]
     head = f"{len(done)} of {len(records)} {'cell' if len(records) == 1 else 'cells'} run: what each takes."
