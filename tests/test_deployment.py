@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_study import CHOSEN, cells
 
-from ddlib import augment, estimate, methods, pieces, study, work
+from ddlib import augment, estimate, files, methods, pieces, study, work
 from ddlib.estimate import judging
 from ddlib.estimate import pace as pacing
 from ddlib.models.gan import Generator
@@ -306,3 +306,23 @@ def test_a_damaged_generator_is_made_again_for_all_that_share_it(workplace):
     after = study.run(found, workplace)
     assert [r.accuracies for r in after] == [r.accuracies for r in before]
     assert [r.cost["evaluate_seconds"] for r in after] == [r.cost["evaluate_seconds"] for r in before], "judged again"
+
+
+def test_an_evaluation_may_differ_by_the_number_of_images():
+    rows = {"Random": {"method": "random"}, "Own": {"method": "random", "evaluation": {"by_ipc": {10: {"epochs": 7}}}}}
+    told = {"epochs": 2, "by_ipc": {"1": {"batch_size": 10}, 10: {"batch_size": 25}}}
+    found = {(c.label, c.ipc): c.protocol for c in cells(ipcs=[1, 10, 20], methods=rows, evaluation=told)}
+    assert {ipc: found["Random", ipc].batch_size for ipc in (1, 10, 20)} == {1: 10, 10: 25, 20: 256}
+    assert [found["Own", ipc].epochs for ipc in (1, 10)] == [2, 7] and found["Own", 10].batch_size == 25
+    with pytest.raises(ValueError, match=r"by_ipc of the evaluation at 1=5 is int; it must be dict"):
+        cells(methods=rows, evaluation={"by_ipc": {1: 5}})
+
+
+def test_records_say_what_was_spent_before_the_distillation(workplace):
+    rows = {"Random": {"method": "random"}, "Herding": {"method": "herding", "epochs": 1}}
+    plain, herded = study.run(cells(methods=rows), workplace)
+    (made,) = (workplace.folder / "embedding").glob("*/run.json")
+    assert plain.cost["prerequisite_seconds"] == 0
+    assert herded.cost["prerequisite_seconds"] == round(files.read_json(made)["seconds"], 2) > 0
+    shutil.rmtree(made.parent)
+    assert study.run(cells(methods=rows), workplace)[1].cost["prerequisite_seconds"] is None
