@@ -144,8 +144,12 @@ class Gan:
         return state
 
     def autocast(self, state: Pair) -> torch.autocast:
-        """The context in which networks run: bfloat16 products where `precision` says so."""
-        return torch.autocast(state.train.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        """The context in which networks run: bfloat16 products where `precision` says so.
+
+        Weights are brought to bfloat16 at each use: the cache of autocast keeps what they were before a step.
+        """
+        lower, device = self.precision == "bfloat16", state.train.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=lower, cache_enabled=False)
 
 
 def generator_loss(critic: Critic, fake: Tensor, labels: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from ddlib import adversarial, augment, datasets, loop, methods, models, seeding
 from ddlib.datasets import ValueSpace
 from ddlib.methods import _pool as networks
 from ddlib.methods.dim import MATCHES
+from ddlib.models import passes
 
 SMALL = {
     "ipc": 1,
@@ -103,7 +104,7 @@ class Plain:
         for i in range(method.inner_steps):
             rows = order[i * method.batch_size : (i + 1) * method.batch_size]
             draws = augment.draw(1, len(rows), size=SHAPE[1:], strategy="color+crop", generator=stream)
-            images = self.seen(plain_signed(self.train, rows))
+            images = self.seen(plain_signed(self.train, rows)).to(torch.get_default_dtype())
             one = [augment.augment(images[j : j + 1], draws.rows(torch.tensor([j]))) for j in range(len(rows))]
             loss = F.cross_entropy(self.network(torch.cat(one)), self.train.labels[rows])
             self.sgd.zero_grad()
@@ -179,6 +180,37 @@ def test_steps_are_those_of_the_plain_form(match, double):
         ours, theirs = state.member.parameters | state.member.buffers, plain.network.state_dict()
         torch.testing.assert_close(ours, dict(theirs), rtol=1e-7, atol=1e-9)
     assert drawn == ["convnet", "resnet10_ap"], "both kinds of norm are to be met"
+
+
+def test_bfloat16_trains_the_pool_with_the_weights_as_they_stand():
+    method = dim(precision="bfloat16", inner_steps=4, pool=["convnet"])
+    state = started(method)
+    method.step(state)
+    plain = Plain(method, state)
+    plain.draw(0)
+    forward = plain.network.forward
+
+    def lowered(images):
+        with torch.autocast("cpu", torch.bfloat16):
+            return forward(images).float()
+
+    plain.network.forward = lowered
+    plain.network.float()
+    plain.inner(0)
+    drawn, wanted = state.draw(0).parameters, dict(plain.network.named_parameters())
+    moved = torch.cat([(wanted[name] - drawn[name]).flatten() for name in drawn])
+    apart = torch.cat([(wanted[name] - state.member.parameters[name]).flatten() for name in drawn])
+    assert apart.norm() < 0.02 * moved.norm()
+
+
+@pytest.mark.parametrize("elements", [1, 3 * 4 * 64])
+def test_the_number_of_images_a_pass_changes_nothing(elements, double, monkeypatch):
+    method = dim(pool=["convnet"])
+    whole, parts = started(method), started(method)
+    expected = method.step(whole)
+    monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", elements)
+    torch.testing.assert_close(method.step(parts), expected, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=1e-5, atol=1e-6)
 
 
 def test_every_architecture_is_drawn_about_as_often():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ddlib import augment, models, seeding
 from ddlib.datasets import ImageSet
-from ddlib.models import compilation
+from ddlib.models import compilation, passes
 from ddlib.objectives import at_least_float32
 
 Tensors = dict[str, Tensor]
@@ -26,12 +26,23 @@ class Architecture:
     logits: (B, K).
     embedding: (B, F), the input of the classifier.
     loss: with labels (B,) as a fourth argument, the mean cross-entropy.
+    elements: of the largest map of one image; None where batch statistics make images depend on one another.
     """
 
     build: Callable[[torch.Generator], nn.Module]
     logits: Callable[..., Tensor]
     embedding: Callable[..., Tensor]
     loss: Callable[..., Tensor]
+    elements: int | None
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Channels last where a mini-batch passes whole; pieces that stay in the cache are faster contiguous."""
+        return torch.channels_last if self.elements is None else torch.contiguous_format
+
+    def parts(self, images: Tensor) -> int:
+        """How many of these images pass the network at a time where only sums over them are asked for."""
+        return passes.size(len(images), self.elements, images.device) if self.elements else len(images)
 
 
 @functools.lru_cache(maxsize=16)
@@ -51,6 +62,9 @@ def architecture(
     build = functools.partial(models.build, name, shape=shape, num_classes=num_classes, **dict(options))
     with torch.device("meta"):
         network = build()
+        features = network.features(torch.empty(2, *shape))
+    largest = max(tensor.numel() // 2 for tensor in (*features.maps, features.embedding))
+    elements = None if dict(network.named_buffers()) else largest
 
     def logits(parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
         return at_least_float32(functional_call(network, (parameters, buffers), (images,)))
@@ -63,7 +77,7 @@ def architecture(
         return F.cross_entropy(logits(parameters, buffers, images), labels)
 
     ready = compilation.compiled if compiled else lambda function: function
-    return Architecture(lambda stream: build(generator=stream), ready(logits), embedding, ready(loss))
+    return Architecture(lambda stream: build(generator=stream), ready(logits), embedding, ready(loss), elements)
 
 
 class _Embed(nn.Module):
@@ -109,17 +123,35 @@ class Member:
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W) in the networks' space; differentiable in the images alone."""
-        return self.kind.logits(self._fixed(), self.buffers, images)
+        return self.kind.logits(self._fixed(), self.buffers, self.arranged(images))
 
     def embedding(self, images: Tensor) -> Tensor:
         """Embeddings (B, F), differentiable in the images alone."""
-        return self.kind.embedding(self._fixed(), self.buffers, images)
+        return self.kind.embedding(self._fixed(), self.buffers, self.arranged(images))
 
     def gradients(self, images: Tensor, labels: Tensor, *, create_graph: bool) -> list[Tensor]:
         """Gradients of the mean cross-entropy by the weights of more than two dimensions: the convolutions'."""
         weights = {name: value for name, value in self.parameters.items() if value.dim() > 2}
-        loss = F.cross_entropy(self.kind.logits(self.parameters, self.buffers, images), labels)
+        loss = F.cross_entropy(self.kind.logits(self.parameters, self.buffers, self.arranged(images)), labels)
         return [*torch.autograd.grad(loss, [*weights.values()], create_graph=create_graph)]
+
+    def arranged(self, images: Tensor) -> Tensor:
+        """The images in the memory format of the network."""
+        return images.contiguous(memory_format=self.kind.memory_format)
+
+    def descend(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One step of SGD on the mean cross-entropy, which is returned, (); gradients stay, to be overwritten."""
+        values, size = [*self.parameters.values()], self.kind.parts(images)
+        total, summed = 0.0, None
+        for part, own in zip(self.arranged(images).split(size), labels.split(size), strict=True):
+            loss = self.kind.loss(self.parameters, self.buffers, part, own) * (len(part) / len(images))
+            gradients = torch.autograd.grad(loss, values)
+            summed = gradients if summed is None else torch._foreach_add(summed, gradients)
+            total = total + loss.detach()
+        for value, gradient in zip(values, summed, strict=True):
+            value.grad = gradient
+        self.sgd.step()
+        return total
 
     def _fixed(self) -> Tensors:
         return {name: value.detach() for name, value in self.parameters.items()}
@@ -133,7 +165,7 @@ def draw(kinds: tuple[Architecture, ...], seed: int, number: int, device: torch.
     """
     stream = seeding.generator(seed, "pool", number)
     kind = kinds[int(torch.randint(len(kinds), (), generator=stream))]
-    network = kind.build(stream).to(device, memory_format=torch.channels_last)
+    network = kind.build(stream).to(device, memory_format=kind.memory_format)
     parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
     return Member(kind, parameters, dict(network.named_buffers()), torch.optim.SGD([*parameters.values()], **sgd))
 
@@ -154,13 +186,6 @@ def train(
     loss = torch.zeros((), device=train.device)
     for batch in rows:
         draws = augment.draw(1, len(batch), size=train.shape[1:], strategy="color+crop", generator=stream)
-        loss = member.kind.loss(
-            member.parameters, member.buffers, augment.augment(shown(batch), draws), train.labels[batch]
-        )
-        for value, gradient in zip(
-            member.parameters.values(), torch.autograd.grad(loss, [*member.parameters.values()]), strict=True
-        ):
-            value.grad = gradient
-        member.sgd.step()
+        loss = member.descend(augment.augment(shown(batch), draws), train.labels[batch])
     member.sgd.zero_grad()
-    return loss.detach()
+    return loss
