@@ -76,7 +76,9 @@ class Plain:
         self.adams = [torch.optim.Adam(n.parameters(), method.lr, betas) for n in (self.generator, self.critic)]
         stream = seeding.generator(0, "pool", 0)
         torch.randint(1, (), generator=stream)  # of the one architecture
-        options = {} if method.pool == ("convnet",) else {"width": method.pool_width, "norm": "batch"}
+        options = {"width": method.pool_width, "norm": "batch"}
+        if method.pool == ("convnet",):
+            options = {"width": method.width} if method.width else {}
         options |= {"generator": stream, "shape": shape, "num_classes": CLASSES}
         self.network = models.build(method.pool[0], **options).train()
         settings = {"momentum": method.momentum_pool, "weight_decay": method.decay_pool}
@@ -217,9 +219,10 @@ def compare(architectures: list[str], size: str) -> None:
         SystemExit: losses or gradients differ.
     """
     small = argparse.Namespace(width=8, batch=8, size=size, workers=0)
+    pool = {"width": 16, "pool_width": 8, "inner_steps": 3}
     for architecture in architectures:
         with in_double():
-            sides = (prepared(side, architecture, small, inner_steps=3) for side in ("reference", "float32"))
+            sides = (prepared(side, architecture, small, **pool) for side in ("reference", "float32"))
             found = differences(*sides)
         if any(found[name] > allowed for name, allowed in TOLERANCE.items()):
             raise SystemExit(f"{architecture}: {found} off the reference in float64; no ratio is worth printing")
