@@ -1,6 +1,6 @@
 """One step of DiM's stage B, ours against a plain form of the published loop: time, memory, equality; and deployment.
 
-    python -m benchmarks.generative_matching [--width 196] [--batch 64] [--size cifar10] [--repeats 2] [--workers 0]
+    OMP_NUM_THREADS=1 python -m benchmarks.generative_matching [--width 196] [--batch 64] [--size cifar10] [--repeats 2]
 
 The reference does what the published code does: in each step of the generator a new loader over per-image transforms,
 from which 16 mini-batches are taken; noise and class code made on the host image by image; one graph for everything,
@@ -9,7 +9,8 @@ too, which are dropped; the gradient penalty in one pass; contiguous float32; th
 sides see the same images, noise and transforms, and are compared before they are timed: exactly in float64 at a
 small size, and at full size in each precision.  Times are medians of alternating steps in one process, for each
 network of the pool; memory is the peak of a process of its own for each side.  The published loader has four workers
-(`--workers 4`); with 0, which flatters the reference, none has to be started.
+(`--workers 4`); with 0, which flatters the reference, none has to be started, and on a machine that is shared
+`--clock cpu` counts what the one process on its one thread computes.
 
 The second table is that of `benchmarks.generation`, at the same width and shapes.
 """
@@ -19,7 +20,6 @@ import contextlib
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from unittest import mock
 
@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import generation
 from benchmarks.attention_matching import own_peak_megabytes
-from benchmarks.generation import CLASSES, SHAPES, decoded, pictures
+from benchmarks.generation import CLASSES, CLOCKS, SHAPES, decoded, pictures
 from ddlib import adversarial, augment, methods, models, seeding
 from ddlib.datasets import ImageSet
 from ddlib.methods import _pool
@@ -65,8 +65,8 @@ class Pictures(Dataset):
 class Plain:
     """Stage B as published: modules, `backward`, and a loader that is made anew in each step."""
 
-    def __init__(self, method: DiM, state: Distilling, workers: int):
-        self.method, self.train, self.workers = method, state.pair.train, workers
+    def __init__(self, method: DiM, state: Distilling, clock: Callable[[], float], workers: int):
+        self.method, self.train, self.clock, self.workers = method, state.pair.train, clock, workers
         shape = self.train.shape
         self.generator = Generator(shape=shape, num_classes=CLASSES, width=method.generator_width)
         self.critic = Critic(shape=shape, num_classes=CLASSES, width=method.generator_width)
@@ -76,7 +76,9 @@ class Plain:
         self.adams = [torch.optim.Adam(n.parameters(), method.lr, betas) for n in (self.generator, self.critic)]
         stream = seeding.generator(0, "pool", 0)
         torch.randint(1, (), generator=stream)  # of the one architecture
-        options = {} if method.pool == ("convnet",) else {"width": method.pool_width, "norm": "batch"}
+        options = {"width": method.pool_width, "norm": "batch"}
+        if method.pool == ("convnet",):
+            options = {"width": method.width} if method.width else {}
         options |= {"generator": stream, "shape": shape, "num_classes": CLASSES}
         self.network = models.build(method.pool[0], **options).train()
         settings = {"momentum": method.momentum_pool, "weight_decay": method.decay_pool}
@@ -130,17 +132,17 @@ class Plain:
 
     def step(self, number: int) -> dict[str, float]:
         """One step; returns its losses and the seconds of its parts."""
-        size, marks = self.method.batch_size, [time.perf_counter()]
+        size, marks = self.method.batch_size, [self.clock()]
         order = torch.randperm(len(self.train), generator=seeding.generator(0, "dim", "shuffle", 0))
         batch = [Pictures(self.train)[row] for row in order[number * size : (number + 1) * size].tolist()]
         x, y = torch.stack([image for image, _ in batch]), torch.tensor([label for _, label in batch])
         self.inner(number)
-        marks.append(time.perf_counter())
+        marks.append(self.clock())
         loss = self.generator_step(x, y, number)
-        marks.append(time.perf_counter())
+        marks.append(self.clock())
         critic_loss, penalty = self.critic_step(x, y, number)
         found = {"loss": loss.item(), "critic_loss": critic_loss.item(), "penalty": penalty.item()}
-        marks.append(time.perf_counter())
+        marks.append(self.clock())
         parts = zip(PARTS, marks[1:], marks[:-1], strict=True)
         return found | {part: end - begin for part, end, begin in parts}
 
@@ -148,30 +150,31 @@ class Plain:
 class Ours:
     """`ddlib.methods.dim` and the seconds of its parts."""
 
-    def __init__(self, method: DiM, state: Distilling):
-        self.method, self.state = method, state
+    def __init__(self, method: DiM, state: Distilling, clock: Callable[[], float]):
+        self.method, self.state, self.clock = method, state, clock
 
     def step(self, number: int) -> dict[str, float]:
         """One step; returns its losses and the seconds of its parts."""
         spent = {"inner": 0.0, "critic": 0.0}
-        self.state.pair.step, begin = number, time.perf_counter()
+        self.state.pair.step, begin = number, self.clock()
         with (
-            mock.patch.object(_pool, "train", _timed(_pool.train, spent, "inner")),
-            mock.patch.object(adversarial, "critic_step", _timed(adversarial.critic_step, spent, "critic")),
+            mock.patch.object(_pool, "train", self.timed(_pool.train, spent, "inner")),
+            mock.patch.object(adversarial, "critic_step", self.timed(adversarial.critic_step, spent, "critic")),
         ):
             found = self.method.step(self.state)
-        spent["generator"] = time.perf_counter() - begin - sum(spent.values())
+        spent["generator"] = self.clock() - begin - sum(spent.values())
         return {name: float(found[name]) for name in ("loss", "critic_loss", "penalty")} | spent
 
+    def timed(self, function: Callable, spent: dict[str, float], part: str) -> Callable:
+        """`function`, which adds the seconds that it takes to those of a part."""
 
-def _timed(function: Callable, spent: dict[str, float], part: str) -> Callable:
-    def call(*given: object, **named: object) -> object:
-        begin = time.perf_counter()
-        result = function(*given, **named)
-        spent[part] += time.perf_counter() - begin
-        return result
+        def call(*given: object, **named: object) -> object:
+            begin = self.clock()
+            result = function(*given, **named)
+            spent[part] += self.clock() - begin
+            return result
 
-    return call
+        return call
 
 
 def prepared(side: str, architecture: str, case: argparse.Namespace, **more: object) -> Plain | Ours:
@@ -180,7 +183,8 @@ def prepared(side: str, architecture: str, case: argparse.Namespace, **more: obj
     method = methods.build("dim", ipc=1, **settings | OURS.get(side, {}) | more)
     train = pictures(case.size)
     state = method.start(train, {"gan": method.gan.finish(method.gan.start(train, {}, 0))}, 0)
-    return Plain(method, state, case.workers) if side == "reference" else Ours(method, state)
+    clock = CLOCKS[case.clock]
+    return Plain(method, state, clock, case.workers) if side == "reference" else Ours(method, state, clock)
 
 
 def gradients(side: Plain | Ours) -> Tensor:
@@ -216,10 +220,11 @@ def compare(architectures: list[str], size: str) -> None:
     Raises:
         SystemExit: losses or gradients differ.
     """
-    small = argparse.Namespace(width=8, batch=8, size=size, workers=0)
+    small = argparse.Namespace(width=8, batch=8, size=size, workers=0, clock="wall")
+    pool = {"width": 16, "pool_width": 8, "inner_steps": 3}
     for architecture in architectures:
         with in_double():
-            sides = (prepared(side, architecture, small, inner_steps=3) for side in ("reference", "float32"))
+            sides = (prepared(side, architecture, small, **pool) for side in ("reference", "float32"))
             found = differences(*sides)
         if any(found[name] > allowed for name, allowed in TOLERANCE.items()):
             raise SystemExit(f"{architecture}: {found} off the reference in float64; no ratio is worth printing")
@@ -269,6 +274,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", default=["float32", "bfloat16"], choices=list(OURS))
     parser.add_argument("--images", type=int, default=500, help="to be made at deployment; 0: leave it out")
     parser.add_argument("--memory", choices=["reference", *OURS], help=argparse.SUPPRESS)
+    parser.add_argument("--clock", default="wall", choices=list(CLOCKS))
     case = parser.parse_args(words)
     if case.memory:
         prepared(case.memory, case.pool[0], argparse.Namespace(**vars(case) | {"workers": 0})).step(0)
@@ -281,7 +287,9 @@ def main(words: list[str] | None = None) -> None:
         ratio = sum(step[name] for step in steps) / sum(step["reference"] for step in steps)
         print(f"  {name} over the networks above: time x{ratio:.2f} of the reference", flush=True)
     if case.images:
-        generation.table(case.size, width=case.width, images=case.images, repeats=case.repeats)
+        generation.table(
+            case.size, width=case.width, images=case.images, repeats=case.repeats, clock=CLOCKS[case.clock]
+        )
 
 
 if __name__ == "__main__":

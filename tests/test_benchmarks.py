@@ -1,8 +1,11 @@
 """The references that benchmarks time agree with what they are compared with."""
 
+import functools
+import time
+
 import pytest
 
-from benchmarks import attention_matching, experts, trajectory_matching
+from benchmarks import attention_matching, experts, generation, generative_matching, trajectory_matching
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
@@ -40,3 +43,39 @@ def test_a_trajectory_that_matches_something_else_is_not_timed(monkeypatch):
     monkeypatch.setitem(trajectory_matching.TOLERANCE, "float64", 1e-30)
     with pytest.raises(SystemExit, match=r"off the references in float64; no ratio is worth printing"):
         trajectory_matching.compare(1, 2, 4, ["eager"])
+
+
+def test_stage_b_takes_the_steps_of_its_reference(capsys):
+    generative_matching.compare(["convnet", "resnet10"], "fashion_mnist")
+    assert capsys.readouterr().out.count("float64: losses differ by") == 2
+
+
+def test_a_stage_b_that_takes_other_steps_is_not_timed(monkeypatch):
+    monkeypatch.setitem(generative_matching.TOLERANCE, "gradients", 1e-30)
+    with pytest.raises(SystemExit, match=r"off the reference in float64; no ratio is worth printing"):
+        generative_matching.compare(["convnet"], "cifar10")
+
+
+def test_stage_b_and_deployment_are_timed(monkeypatch, capsys):
+    monkeypatch.setattr(generative_matching, "peak_megabytes", lambda *case: 7.0)
+    small = functools.partial(generative_matching.prepared, width=8, inner_steps=2)
+    monkeypatch.setattr(generative_matching, "prepared", small)
+    monkeypatch.setattr(generative_matching, "compare", lambda *case: None)
+    told = ["--width", "4", "--batch", "4", "--repeats", "1", "--images", "20", "--pool", "convnet"]
+    generative_matching.main([*told, "--only", "float32"])
+    told = capsys.readouterr().out
+    assert "float32 over the networks above: time x" in told and "IPC 50, b = 50  bfloat16" in told
+
+
+def test_a_side_is_weighed(monkeypatch, capsys):
+    small = functools.partial(generative_matching.prepared, width=8, inner_steps=1)
+    monkeypatch.setattr(generative_matching, "prepared", small)
+    for side in ("reference", "bfloat16"):
+        generative_matching.main(["--memory", side, "--pool", "convnet", "--width", "4", "--batch", "4"])
+        assert float(capsys.readouterr().out) > 10
+
+
+def test_other_images_at_deployment_are_not_timed(monkeypatch):
+    monkeypatch.setattr(generation, "TOLERANCE", -1.0)
+    with pytest.raises(SystemExit, match=r"off the reference in float32; no ratio is worth printing"):
+        generation.table("fashion_mnist", width=4, images=10, repeats=1, clock=time.perf_counter)

@@ -1,5 +1,7 @@
 """What can only be checked on an accelerator: every method takes steps there, and networks are trained together."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -13,6 +15,8 @@ pytestmark = [
 SMALL = {"width": 8, "depth": 2, "batch_real": 6, "iterations": 2, "restarts": 2, "epochs": 1}
 SMALL |= {"experts": 2, "expert_training": 2, "expert_epochs": 1, "max_start_epoch": 1, "syn_steps": 3, "init": "real"}
 SMALL |= {"initial_max_start_epoch": None, "expansion_end": None}
+SMALL |= {"generator_width": 8, "latent": 20, "gan_iterations": 3, "gan_batch": 6, "batch_size": 6, "inner_steps": 2}
+SMALL |= {"pool": ["convnet", "resnet10"], "pool_width": 4, "refresh": 2}
 
 
 def small(name, **more):
@@ -28,15 +32,23 @@ def made(method, train):
     }
 
 
+def tensors(product):
+    """What is distilled: the images of a set, or the weights of a generator."""
+    return dict(product.generator) if isinstance(product, synthetic.SyntheticStream) else {"images": product.images}
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", list(methods.discover()))
 def test_every_method_distils_there_and_is_evaluated(name, precision, tmp_path):
     train, test = (datasets.load("digits", split, device="cuda") for split in ("train", "test"))
     method = small(name, precision=precision)
     product = loop.run(method, method.start(train, made(method, train), 0)).product
-    assert product.images.is_cuda and torch.isfinite(product.images).all()
+    for tensor in tensors(product).values():
+        assert tensor.is_cuda and torch.isfinite(tensor).all()
     synthetic.save(product, tmp_path / "set.safetensors")
     protocol = evaluate.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=2, precision=precision)
+    if isinstance(product, synthetic.SyntheticStream):
+        protocol = dataclasses.replace(protocol, batch_size=10)  # which divides its epoch
     found = evaluate.evaluate(synthetic.load(tmp_path / "set.safetensors"), test, protocol, seed=0)
     assert len(found.accuracies) == 3
 
@@ -49,6 +61,21 @@ def test_the_first_step_is_that_of_the_host():
             for device in ("cpu", "cuda")
         )
     torch.testing.assert_close(host, there, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("match", ["log_probabilities", "gradients"])
+def test_both_stages_of_dim_take_the_steps_of_the_host(match):
+    method, found = small("dim", match=match, iterations=1, gan_iterations=1), {}
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for device in ("cpu", "cuda"):
+            train = datasets.load("digits", "train", device=device)
+            gan = made(method, train)["gan"]
+            state = method.start(train, {"gan": gan}, 0)
+            metrics = method.step(state)
+            found[device] = {f"gan.{name}": t.cpu() for name, t in gan.items() if "exp_avg" in name}
+            found[device] |= {name: value.cpu() for name, value in metrics.items()}
+    for name, wanted in found["cpu"].items():  # the first moments are gradients
+        assert (found["cuda"][name] - wanted).norm() <= 1e-2 * wanted.norm() + 1e-5, name
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -79,13 +106,13 @@ class Cut:
         """Nothing is kept."""
 
 
-@pytest.mark.parametrize("name", ["atom", "datm", "dm", "dsa"])
+@pytest.mark.parametrize("name", ["atom", "datm", "dim", "dm", "dsa"])
 def test_work_that_is_cut_comes_to_the_same_bits_there(name, tmp_path):
     train, method = datasets.load("digits", "train", device="cuda"), small(name, iterations=5, restarts=5, width=64)
     path, needs = tmp_path / "checkpoint.safetensors", made(method, train)
     with pieces.deterministic():
-        whole = loop.run(method, method.start(train, needs, 0)).product.images
+        whole = tensors(loop.run(method, method.start(train, needs, 0)).product)
         with pytest.raises(RuntimeError, match="cut"):
             loop.run(method, method.start(train, needs, 0), checkpoint=Checkpoint(path, 0), report=Cut())
-        resumed = loop.run(method, method.start(train, needs, 0), checkpoint=Checkpoint(path, 0)).product.images
-    assert torch.equal(whole, resumed)
+        resumed = loop.run(method, method.start(train, needs, 0), checkpoint=Checkpoint(path, 0)).product
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in tensors(resumed).items())
