@@ -1,6 +1,6 @@
 """Adversarial training of a conditional GAN: AC-GAN's class terms with WGAN-GP's critic, stage A of DiM.
 
-`Gan` builds one, from which DiM goes on; `generator_loss`, `critic_loss` and `Pair` are its parts, which DiM shares.
+`Gan` builds one, from which DiM goes on with the same parts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,6 @@ from ddlib.datasets import ImageSet
 from ddlib.models import passes
 from ddlib.models.gan import Critic, Generator
 from ddlib.objectives import at_least_float32
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass
@@ -73,8 +71,7 @@ class Gan:
     iterations: minibatches, the published 150 epochs of CIFAR-10; MNIST and FashionMNIST 70,200, SVHN 85,800.
     batch_size: of real images, each seen once an epoch; what is left over at an epoch's end is dropped.
     width: channels of both networks.
-    latent: values of noise, those that the class replaces included.
-    conditioning: see `ddlib.models.gan.Generator`.
+    latent, conditioning: values of noise, and how the class stands in them; see `ddlib.models.gan.Generator`.
     lr, beta1, beta2: of both Adams, constant.
     gradient_penalty: coefficient of the penalty.
     precision: of convolutions and products; norms, losses and weights are float32 always.
@@ -99,8 +96,12 @@ class Gan:
         """Untrained networks.
 
         Raises:
-            ValueError: images that the networks cannot make, or more classes than the noise can code.
+            ValueError: images that a GAN cannot make, or fewer than a minibatch; more classes than the noise can code.
         """
+        if train.space.zca is not None:
+            raise ValueError(f"the images are {train.space.name}; a GAN makes pixels: load them with whitened: false")
+        if len(train) < self.batch_size:
+            raise ValueError(f"batch_size={self.batch_size!r}; it must be at most {len(train)}, the number of images")
         stream = seeding.generator(seed, "gan", "networks")
         options = {"shape": train.shape, "num_classes": train.num_classes, "width": self.width}
         with torch.device("meta"):  # the constructors draw nothing here
@@ -132,15 +133,18 @@ class Gan:
         """The networks and optimisers as `finish` gave them, at step 0.
 
         Raises:
-            ValueError: the artefact is of other data or of other settings.
+            ValueError: the artefact is of other data, or of networks of another kind, or lacks what it should hold.
         """
-        if not torch.equal(artefact["data"].cpu(), _coded(train)):
+        if not torch.equal(artefact.get("data", torch.empty(0)).cpu(), _coded(train)):
             raise ValueError(f"the GAN was trained on other data than {train.name} as it is here; train one on it")
         state = self.start(train, {}, seed)
-        try:
-            state.load_state_dict({name: t for name, t in artefact.items()} | {"step": torch.tensor(0)})
-        except (RuntimeError, KeyError) as error:
-            raise ValueError(f"the GAN is of other settings than {self}: {error}") from error
+        expected = {name: (tensor.shape, tensor.dtype) for name, tensor in _stepped(state, self.iterations).items()}
+        found = {name: (tensor.shape, tensor.dtype) for name, tensor in artefact.items() if name != "data"}
+        if other := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
+            raise ValueError(
+                f"the GAN is of other settings than {self}: {len(other)} tensors differ, such as {other[0]}"
+            )
+        state.load_state_dict(dict(artefact) | {"step": torch.tensor(0)})
         return state
 
     def autocast(self, state: Pair) -> torch.autocast:
@@ -189,8 +193,7 @@ def gradient_penalty(critic: Critic, images: Tensor) -> Tensor:
 def critic_step(gan: Gan, state: Pair, real: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
     """One step of the critic on a real minibatch and as many fakes of fresh labels, made without gradient.
 
-    The fakes are paired with the real images whatever the labels, as published; the generator's batch norm sees them in
-    training mode.
+    Fakes are paired with real images whatever the labels, and made in training mode, as published.
 
     Args:
         gan: its settings.
@@ -232,14 +235,8 @@ def _update(adam: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients
 
 
 def minibatch(state: Pair, size: int, name: str) -> Tensor:
-    """Rows of the real images of this step: (size,) int64; an epoch goes over them once in a random order.
-
-    Raises:
-        ValueError: there are fewer images than `size`.
-    """
+    """Rows of the real images of this step: (size,) int64; an epoch goes over them once in a random order."""
     each = len(state.train) // size
-    if not each:
-        raise ValueError(f"batch_size={size!r}; it must be at most {len(state.train)}, the number of real images")
     epoch, at = divmod(state.step, each)
     if state.order[0] != epoch:
         stream = seeding.generator(state.seed, name, "shuffle", epoch)
@@ -272,9 +269,18 @@ def moments(network: nn.Module, adam: torch.optim.Adam) -> dict[str, Tensor]:
 def load_moments(network: nn.Module, adam: torch.optim.Adam, saved: Mapping[str, Tensor]) -> None:
     """Give `adam` the moments that `moments` gave."""
     for name, parameter in network.named_parameters():
-        own = _under(f"{name}.", saved)
-        if own:
+        if own := _under(f"{name}.", saved):
             adam.state[parameter] = {key: _like(value, parameter, key) for key, value in own.items()}
+
+
+def _stepped(state: Pair, iterations: int) -> dict[str, Tensor]:
+    """Tensors of the kind that `Gan.finish` gives after so many iterations; Adam has moments from the first on."""
+    found = {name: tensor for name, tensor in state.state_dict().items() if name != "step"}
+    for kind, (network, _) in state.networks().items() if iterations else ():
+        for name, parameter in network.named_parameters():
+            kept = {"exp_avg": parameter, "exp_avg_sq": parameter, "step": torch.zeros(())}
+            found |= {f"{kind}_adam.{name}.{key}": tensor for key, tensor in kept.items()}
+    return found
 
 
 def _like(value: Tensor, parameter: Tensor, key: str) -> Tensor:

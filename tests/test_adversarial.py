@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddlib import adversarial, loop, seeding
+from ddlib import adversarial, datasets, loop, seeding
 from ddlib.adversarial import Gan
 from ddlib.datasets import ImageSet, ValueSpace
 from ddlib.models import passes
@@ -246,12 +246,34 @@ def test_a_gan_of_other_data_or_other_settings_is_refused():
         with pytest.raises(ValueError, match=rf"the GAN is of other settings than Gan\(.*{name}={value!r}"):
             other.restored(train, product, 7)
     lacking = {name: tensor for name, tensor in product.items() if name != "critic.score.bias"}
-    with pytest.raises(ValueError, match=r'(?s)the GAN is of other settings than .*"score.bias"'):
+    with pytest.raises(
+        ValueError, match=r"the GAN is of other settings than .*: 1 tensors differ, such as critic.score"
+    ):
         gan.restored(train, lacking, 7)
 
 
+def test_a_gan_that_lacks_its_data_or_its_optimisers_is_refused():
+    gan, train = Gan(**SMALL), pictures()
+    product = loop.run(gan, gan.start(train, {}, 7)).product
+    without = {name: tensor for name, tensor in product.items() if "_adam." not in name}
+    short = {name: tensor[:1] if name.endswith("exp_avg") else tensor for name, tensor in product.items()}
+    with pytest.raises(ValueError, match="the GAN was trained on other data than pictures"):
+        gan.restored(train, {name: tensor for name, tensor in product.items() if name != "data"}, 7)
+    for spoilt in (without, short):
+        with pytest.raises(ValueError, match=r"tensors differ, such as critic_adam"):
+            gan.restored(train, spoilt, 7)
+    untrained = dataclasses.replace(gan, iterations=0)
+    untrained.restored(train, untrained.finish(untrained.start(train, {}, 7)), 7)
+
+
+def test_whitened_images_are_refused_before_anything_is_trained():
+    train = datasets.load("digits", "train", zca=True)
+    with pytest.raises(ValueError, match="the images are zca; a GAN makes pixels: load them with whitened: false"):
+        Gan(**SMALL).start(train, {}, 7)
+
+
 def test_what_cannot_be_trained_is_refused():
-    with pytest.raises(ValueError, match=r"batch_size=24; it must be at most 23, the number of real images"):
+    with pytest.raises(ValueError, match=r"batch_size=24; it must be at most 23, the number of images"):
         (gan := Gan(**SMALL | {"batch_size": 24})).step(gan.start(pictures(), {}, 7))
     with pytest.raises(ValueError, match=r"num_classes=6; a one-hot code in noise of 10 values allows at most 5"):
         Gan(**SMALL).start(pictures(classes=6), {}, 7)

@@ -326,3 +326,18 @@ def test_records_say_what_was_spent_before_the_distillation(workplace):
     assert herded.cost["prerequisite_seconds"] == round(files.read_json(made)["seconds"], 2) > 0
     shutil.rmtree(made.parent)
     assert study.run(cells(methods=rows), workplace)[1].cost["prerequisite_seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"latent": 12}, r"methods\['DiM'\] on digits: num_classes=10; a one-hot code in noise of 12 values allows at"),
+        ({"latent": 0}, "latent=0; it must be >= 1"),
+        ({"pool": []}, r"pool=\[\]; it must be a list of at least one of convnet"),
+        ({"pool": [["convnet"]]}, r"pool=\[\['convnet'\]\]; it must be a list of at least one of convnet"),
+        ({"width": 0}, "width=0; it must be >= 1, or None"),
+    ],
+)
+def test_what_no_generator_can_be_is_refused_before_anything_is_trained(settings, match):
+    with pytest.raises(ValueError, match=match):
+        cells(methods={"DiM": {"method": "dim", "evaluation": {"batch_size": 10}} | settings})

@@ -399,7 +399,7 @@ def test_a_gan_of_other_data_or_other_settings_is_refused(name):
 def test_data_that_do_not_fit_are_refused():
     few, many = pictures(count=4), pictures(classes=6)
     method = dim(gan_batch=4)
-    with pytest.raises(ValueError, match=r"batch_size=5; it must be at most 4, the number of real images"):
+    with pytest.raises(ValueError, match=r"batch_size=5; it must be at most 4, all images"):
         method.step(started(method, few))
     with pytest.raises(ValueError, match=r"num_classes=6; a one-hot code in noise of 10 values allows at most 5"):
         trained(method, many)

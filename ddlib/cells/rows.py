@@ -121,7 +121,7 @@ def _equal_bytes(chosen: SimpleNamespace, label: str, rows: Mapping[str, Mapping
     if not hasattr(method, "bytes_stored"):
         raise ValueError(f"{name}, whose method {method.name!r} stores no generator; allowed: a row whose method does")
     data = datasets.describe(chosen.dataset)
-    stored, each = method.bytes_stored(data.shape, data.num_classes), 4 * math.prod(data.shape) + 8
+    stored, each = _sized(chosen, other, method), 4 * math.prod(data.shape) + 8
     count = stored // (data.num_classes * each)
     most = data.sizes[0] // data.num_classes if data.sizes else count
     if not 1 <= count <= most:
@@ -130,6 +130,15 @@ def _equal_bytes(chosen: SimpleNamespace, label: str, rows: Mapping[str, Mapping
             f"{most} of them, the images for training over the classes"
         )
     return count
+
+
+def _sized(chosen: SimpleNamespace, label: str, method: Any) -> int:
+    """Bytes of the generator that a row's method stores."""
+    data = datasets.describe(chosen.dataset)
+    try:
+        return method.bytes_stored(data.shape, data.num_classes)
+    except ValueError as error:
+        raise ValueError(f"methods[{label!r}] on {data.name}: {error}") from error
 
 
 def _kind(label: str, row: Mapping[str, Any]) -> type:
@@ -155,6 +164,8 @@ def _cells(
 ) -> list[Cell]:
     """The cells of a row at one IPC, one for each network that it is tested on."""
     kind, method = _kind(label, row), _method(chosen, label, row, ipc)
+    if hasattr(method, "bytes_stored"):  # refuses what no generator can be, before anything is trained
+        _sized(chosen, label, method)
     whitened = row.get("whitened", chosen.dataset in kind.whitened)
     shared = {
         **where,

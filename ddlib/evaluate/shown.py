@@ -102,7 +102,7 @@ class Generated:
     def epoch(self, epoch: int, networks: Sequence[int], seed: int, batch_size: int) -> Iterator[Batch]:
         """The mini-batches of an epoch, for the networks of the given indices.
 
-        Images that are shown once come as they are drawn, class by class in turn; others in a fresh order each epoch.
+        Images that are shown once come as they are drawn, others in a fresh order each epoch.
         """
         place = tuple(networks), seed, epoch // self.stream.redraw
         if place not in self._made:

@@ -53,7 +53,7 @@ class Generative:
     compat: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ipc", "generator_width", "gan_batch"):
+        for name in ("ipc", "generator_width", "latent", "gan_batch"):
             require(name, value := getattr(self, name), value >= 1, ">= 1")
         require("redraw", self.redraw, self.redraw is None or self.redraw >= 1, ">= 1, or None")
         require("gan_iterations", self.gan_iterations, self.gan_iterations >= 0, ">= 0")

@@ -124,6 +124,8 @@ class DiM(Generative):
         super().__post_init__()
         for name in ("batch_size", "refresh", "pool_width"):
             require(name, value := getattr(self, name), value >= 1, ">= 1")
+        for name in ("width", "depth"):
+            require(name, value := getattr(self, name), value is None or value >= 1, ">= 1, or None")
         for name in ("iterations", "inner_steps", "weight", "decay_pool"):
             require(name, value := getattr(self, name), value >= 0, ">= 0")
         for name in ("lr", "lr_pool"):
@@ -131,7 +133,7 @@ class DiM(Generative):
         require("momentum_pool", self.momentum_pool, 0 <= self.momentum_pool < 1, "in [0, 1)")
         require("match", self.match, self.match in MATCHES, f"one of {', '.join(MATCHES)}")
         require("adversarial", self.adversarial, self.adversarial or self.weight > 0, "true where weight is 0")
-        named = isinstance(self.pool, tuple | list) and bool(self.pool) and set(self.pool) <= set(POOL)
+        named = isinstance(self.pool, tuple | list) and bool(self.pool) and all(name in POOL for name in self.pool)
         require("pool", self.pool, named, f"a list of at least one of {', '.join(POOL)}")
         object.__setattr__(self, "pool", tuple(self.pool))
 
@@ -139,8 +141,10 @@ class DiM(Generative):
         """The trained GAN with the step size of this stage; no network of the pool is drawn yet.
 
         Raises:
-            ValueError: the GAN is of other data or other settings, or the images do not fit a network of the pool.
+            ValueError: the GAN is of other data or of networks of another kind, the images do not fit a network of the
+                pool, or there are fewer of them than `batch_size`.
         """
+        require("batch_size", self.batch_size, self.batch_size <= len(train), f"at most {len(train)}, all images")
         pair = self.gan.restored(train, prerequisites["gan"], seed)
         for adam in (pair.generator_adam, pair.critic_adam):
             adam.param_groups[0]["lr"] = self.lr

@@ -44,7 +44,7 @@ class PlainGan(Generative):
         """The trained networks.
 
         Raises:
-            ValueError: the GAN is of other data or other settings.
+            ValueError: the GAN is of other data, or of networks of another kind.
         """
         return Taken(self.gan.restored(train, prerequisites["gan"], seed))
 

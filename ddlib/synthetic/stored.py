@@ -79,7 +79,7 @@ def load(path: str | Path) -> SyntheticSet | SyntheticStream:
         if header["version"] > VERSIONS[kind]:
             raise ValueError(f"format version {header['version']}; this ddlib reads up to {VERSIONS[kind]}")
         return (_to_stream if kind == STREAM else _to_set)(header, tensors)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
