@@ -7,10 +7,11 @@ from which 16 mini-batches are taken; noise and class code made on the host imag
 so that the generator's step also makes weight gradients of the critic and of the pool's network, on its real branch
 too, which are dropped; the gradient penalty in one pass; contiguous float32; three numbers read at each step.  Both
 sides see the same images, noise and transforms, and are compared before they are timed: exactly in float64 at a
-small size, and at full size in each precision.  Times are medians of alternating steps in one process, for each
-network of the pool; memory is the peak of a process of its own for each side.  The published loader has four workers
-(`--workers 4`); with 0, which flatters the reference, none has to be started, and on a machine that is shared
-`--clock cpu` counts what the one process on its one thread computes.
+small size, and at full size in each precision with an untrained network of the pool (16 steps of SGD with batch norm
+make of rounding what they will).  Times are medians of alternating steps in one process, for each network of the
+pool; memory is the peak of a process of its own for each side.  The published loader has four workers; with
+`--workers 0`, which flatters the reference, none has to be started, and on a machine that is shared `--clock cpu`
+counts what the one process on its one thread computes.
 
 The second table is that of `benchmarks.generation`, at the same width and shapes.
 """
@@ -21,6 +22,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from unittest import mock
 
 import torch
@@ -242,8 +244,10 @@ def peak_megabytes(side: str, architecture: str, case: argparse.Namespace) -> fl
 def measure(architecture: str, case: argparse.Namespace) -> dict[str, float]:
     """Print the table of one network of the pool; returns the median seconds a step of each side."""
     sides = {name: prepared(name, architecture, case) for name in ("reference", *case.only)}
-    for side in sides.values():  # which also warms it up
+    for side in sides.values():
+        method, side.method = side.method, replace(side.method, inner_steps=0)
         side.step(0)
+        side.method = method
     wanted = gradients(sides["reference"])
     off = {name: float((gradients(side) - wanted).norm() / wanted.norm()) for name, side in sides.items()}
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
