@@ -138,8 +138,8 @@ class Gan:
         if not torch.equal(artefact.get("data", torch.empty(0)).cpu(), _coded(train)):
             raise ValueError(f"the GAN was trained on other data than {train.name} as it is here; train one on it")
         state = self.start(train, {}, seed)
-        expected = {name: (tensor.shape, tensor.dtype) for name, tensor in _stepped(state, self.iterations).items()}
-        found = {name: (tensor.shape, tensor.dtype) for name, tensor in artefact.items() if name != "data"}
+        expected = {name: (tensor.shape, tensor.dtype) for name, tensor in self.finish(state).items()}
+        found = {name: (tensor.shape, tensor.dtype) for name, tensor in artefact.items()}
         if other := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
             raise ValueError(
                 f"the GAN is of other settings than {self}: {len(other)} tensors differ, such as {other[0]}"
@@ -258,12 +258,13 @@ def signed(train: ImageSet, rows: Tensor) -> Tensor:
 
 
 def moments(network: nn.Module, adam: torch.optim.Adam) -> dict[str, Tensor]:
-    """Adam's moments and step counts by parameter; empty before the first step."""
-    return {
-        f"{name}.{key}": value
-        for name, parameter in network.named_parameters()
-        for key, value in adam.state.get(parameter, {}).items()
-    }
+    """Adam's moments and step counts by parameter; zero before the first step, as Adam takes them itself."""
+    found = {}
+    for name, parameter in network.named_parameters():
+        zero = torch.zeros_like(parameter, requires_grad=False)
+        kept = adam.state.get(parameter) or {"step": torch.zeros(()), "exp_avg": zero, "exp_avg_sq": zero}
+        found |= {f"{name}.{key}": value for key, value in kept.items()}
+    return found
 
 
 def load_moments(network: nn.Module, adam: torch.optim.Adam, saved: Mapping[str, Tensor]) -> None:
@@ -271,16 +272,6 @@ def load_moments(network: nn.Module, adam: torch.optim.Adam, saved: Mapping[str,
     for name, parameter in network.named_parameters():
         if own := _under(f"{name}.", saved):
             adam.state[parameter] = {key: _like(value, parameter, key) for key, value in own.items()}
-
-
-def _stepped(state: Pair, iterations: int) -> dict[str, Tensor]:
-    """Tensors of the kind that `Gan.finish` gives after so many iterations; Adam has moments from the first on."""
-    found = {name: tensor for name, tensor in state.state_dict().items() if name != "step"}
-    for kind, (network, _) in state.networks().items() if iterations else ():
-        for name, parameter in network.named_parameters():
-            kept = {"exp_avg": parameter, "exp_avg_sq": parameter, "step": torch.zeros(())}
-            found |= {f"{kind}_adam.{name}.{key}": tensor for key, tensor in kept.items()}
-    return found
 
 
 def _like(value: Tensor, parameter: Tensor, key: str) -> Tensor:
