@@ -57,14 +57,19 @@ class FeatureMatching(pixels.PixelMatching):
 
     def step(self, state: pixels.PixelState) -> dict[str, Tensor]:
         """One pixel step; returns the loss before it."""
+        loss, gradient = self.slope(state)
+        pixels.descend(self, state, gradient)
+        return {"loss": loss}
+
+    def slope(self, state: pixels.PixelState) -> tuple[Tensor, Tensor]:
+        """The loss of this step's network and real images, and its gradient in the synthetic ones."""
         models.reset(state.network, seeding.generator(state.seed, "network", state.step))
         real, syn = pixels.siamese(state, pixels.real_batch(state), state.images)
         with torch.no_grad():
             targets = self.statistics(state, real)
         loss = objectives.weighted_distance(self.weights(len(targets)), targets, self.statistics(state, syn))
         (gradient,) = torch.autograd.grad(loss, state.images)
-        pixels.descend(self, state, gradient)
-        return {"loss": loss.detach()}
+        return loss.detach(), gradient
 
     def finish(self, state: pixels.PixelState) -> SyntheticSet:
         """The images as they stand."""

@@ -71,8 +71,16 @@ class GradientMatching(pixels.PixelMatching):
 
     def step(self, state: pixels.PixelState) -> dict[str, Tensor]:
         """One matching step and, unless the network's time is up, its training; returns the distance before it."""
-        time = state.step % self.matching_steps
-        if time == 0:
+        loss, gradient = self.slope(state)
+        trained = (state.step + 1) % self.matching_steps > 0
+        pixels.descend(self, state, gradient)
+        if trained:
+            self.train_network(state)
+        return {"loss": loss}
+
+    def slope(self, state: pixels.PixelState) -> tuple[Tensor, Tensor]:
+        """The distance of this step, and its gradient in the synthetic images; a restart draws its network here."""
+        if state.step % self.matching_steps == 0:
             restart = state.step // self.matching_steps
             models.reset(state.network, seeding.generator(state.seed, "network", restart))
         freeze_statistics(state)
@@ -80,10 +88,7 @@ class GradientMatching(pixels.PixelMatching):
         targets = [g.detach() for g in self.class_gradients(state, real)]
         loss = objectives.gradient_distance(targets, self.class_gradients(state, syn)).sum()
         (gradient,) = torch.autograd.grad(loss, state.images)
-        pixels.descend(self, state, gradient)
-        if time + 1 < self.matching_steps:
-            self.train_network(state)
-        return {"loss": loss.detach()}
+        return loss.detach(), gradient
 
     def finish(self, state: pixels.PixelState) -> SyntheticSet:
         """The images as they stand."""

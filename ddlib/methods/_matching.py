@@ -126,8 +126,18 @@ def _warn_of_coverage(method: Any, count: int) -> None:
 
 def update(method: Any, state: MatchingState) -> dict[str, float | Tensor]:
     """One outer step, in place, unless its loss is above the threshold; that loss, and how things stand after it."""
-    expert, epoch = draw_start(method, state)
     targets = soft_targets(state)
+    found, epoch = slope(method, state, targets)
+    if counted(method, state, found, epoch):
+        _descend(method, state, found, targets)
+    state.step += 1
+    loss = float(found.loss)
+    return ({"loss": loss} if math.isfinite(loss) else {}) | {"start_epoch": epoch} | standing(state)
+
+
+def slope(method: Any, state: MatchingState, targets: Tensor) -> tuple[unroll.Gradient, int]:
+    """The loss of this outer step's expert, start epoch and mini-batches, and its gradient; and the start epoch."""
+    expert, epoch = draw_start(method, state)
     found = unroll.GRADIENTS[method.gradient](
         state.student,
         state.experts.vector(expert, epoch).to(state.images.device),
@@ -138,27 +148,42 @@ def update(method: Any, state: MatchingState) -> dict[str, float | Tensor]:
         batches=draw_batches(method, state),
         limit=method.threshold,
     )
+    return found, epoch
+
+
+def counted(method: Any, state: MatchingState, found: unroll.Gradient, epoch: int) -> bool:
+    """Whether the step may change anything; it is counted among those tried, and those skipped.
+
+    Raises:
+        FloatingPointError: the loss is no number and there is no threshold.
+    """
     loss = float(found.loss)
     state.tried[epoch] += 1
     if method.threshold is None and not math.isfinite(loss):
         raise FloatingPointError(
             f"loss is {loss} at step {state.step} from epoch {epoch}; a smaller lr_images or lr_student may help"
         )
-    if method.threshold is None or loss <= method.threshold:
-        _descend(method, state, found, targets)
-    else:
-        state.skipped[epoch] += 1
-    state.step += 1
-    return ({"loss": loss} if math.isfinite(loss) else {}) | {"start_epoch": epoch} | standing(state)
+    held = method.threshold is None or loss <= method.threshold
+    state.skipped[epoch] += not held
+    return held
 
 
 def _descend(method: Any, state: MatchingState, found: unroll.Gradient, targets: Tensor) -> None:
     """SGD with momentum, v <- mu v + g and p <- p - lr v, on the images, a and, where learnt, the label logits."""
     _sgd(state.images, state.velocities["images"], found.images, method.lr_images, method.momentum)
-    _sgd(state.lr, state.velocities["lr"], found.lr, method.lr_lr, method.momentum_lr)
     if method.labels == "learned":
-        slope = targets * (found.targets - (found.targets * targets).sum(1, keepdim=True))  # through the softmax
-        _sgd(state.logits, state.velocities["logits"], slope, method.lr_labels, method.momentum_labels)
+        steepness = targets * (found.targets - (found.targets * targets).sum(1, keepdim=True))  # through the softmax
+        _sgd(state.logits, state.velocities["logits"], steepness, method.lr_labels, method.momentum_labels)
+    descend_lr(method, state, found)
+
+
+def descend_lr(method: Any, state: MatchingState, found: unroll.Gradient) -> None:
+    """The step of the learnt step size a.
+
+    Raises:
+        FloatingPointError: a is no longer > 0.
+    """
+    _sgd(state.lr, state.velocities["lr"], found.lr, method.lr_lr, method.momentum_lr)
     if not state.lr > 0:
         raise FloatingPointError(
             f"the learnt step size lr_student became {float(state.lr):.4g} at step {state.step}; it must stay > 0: "

@@ -26,6 +26,7 @@ class SyntheticSet:
         strategy: the DSA strategy that training on the set goes with; see `ddlib.augment`.
         learning_rate: one that was learnt with the images, > 0, or None.
         provenance: where the set comes from, as plain JSON.
+        latents: what the images were rendered from by a generator that is kept elsewhere, by name.
 
     Raises:
         ValueError: an argument is not as above, or `space` does not fit the images.
@@ -38,6 +39,7 @@ class SyntheticSet:
     strategy: str
     learning_rate: float | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    latents: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
         _check_images(self.images, self.space)
@@ -68,7 +70,10 @@ class SyntheticSet:
 
     @property
     def bytes_stored(self) -> int:
-        """Bytes of images and labels as `save` writes them; a ZCA belongs to the real data and is not counted."""
+        """Bytes of images and labels as `save` writes them; a ZCA belongs to the real data and is not counted.
+
+        Nor are `latents`: they take the place of the images only for who has their generator.
+        """
         return self.images.nbytes + self.labels.nbytes
 
     def pixels(self) -> Tensor:
@@ -78,6 +83,7 @@ class SyntheticSet:
     def to(self, device: str | torch.device) -> "SyntheticSet":
         """The same set on `device`."""
         moved = {"images": self.images.to(device), "labels": self.labels.to(device), "space": self.space.to(device)}
+        moved |= {"latents": {name: tensor.to(device) for name, tensor in self.latents.items()}}
         return replace(self, **moved)
 
 

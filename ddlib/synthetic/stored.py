@@ -1,8 +1,8 @@
 """The one file that holds a synthetic set or stream.
 
-It is a safetensors file: `images`, `labels` and, of a whitened set, the tensors of its ZCA; or, of a stream,
-`generator.*`.  The rest is JSON in the header under "ddlib", with a checksum over all of it.  Any reader of safetensors
-can open it, and none executes anything that stands in it.
+It is a safetensors file: `images`, `labels`, of a whitened set the tensors of its ZCA, and, of one rendered from
+latents, `latents.*`; or, of a stream, `generator.*`.  The rest is JSON in the header under "ddlib", with a checksum
+over all of it.  Any reader of safetensors can open it, and none executes anything that stands in it.
 """
 
 from collections.abc import Mapping
@@ -27,6 +27,7 @@ SETTINGS = ("width", "latent", "conditioning", "strategy", "frozen_strategy", "i
 
 _ZCA = ("mean", "whitening", "unwhitening")
 _PREFIX = "generator."
+_LATENTS = "latents."
 
 
 def save(synthetic: SyntheticSet | SyntheticStream, path: str | Path) -> None:
@@ -87,6 +88,7 @@ def _set(synthetic: SyntheticSet) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, zca = {"images": synthetic.images, "labels": synthetic.labels}, synthetic.space.zca
     if zca is not None:
         tensors |= {f"zca.{name}": getattr(zca, name) for name in _ZCA}
+    tensors |= {f"{_LATENTS}{name}": tensor for name, tensor in synthetic.latents.items()}
     eps = None if zca is None else zca.eps
     return tensors, {"zca_eps": eps, "strategy": synthetic.strategy, "learning_rate": synthetic.learning_rate}
 
@@ -103,6 +105,7 @@ def _to_set(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Synthet
         strategy=header["strategy"],
         learning_rate=header["learning_rate"],
         provenance=header["provenance"],
+        latents={name.removeprefix(_LATENTS): t for name, t in tensors.items() if name.startswith(_LATENTS)},
     )
 
 

@@ -1,0 +1,102 @@
+"""The state of a method that renders its images from what it learns, and the matching of these images."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ddlib import sources
+from ddlib.datasets import ImageSet
+from ddlib.methods import _matching as matching
+from ddlib.methods._matching import MatchingState
+from ddlib.methods._pixels import PixelState
+from ddlib.methods.dc import DC
+from ddlib.methods.dm import DM
+from ddlib.methods.mtt import MTT
+from ddlib.models.latent import LatentDiffusion
+
+IMAGENET = 1000
+"""Classes of a prior that numbers them as ImageNet does."""
+
+
+@dataclass
+class LatentState:
+    """What changes while latents are learnt.
+
+    inner: the state of the matching, whose images are those rendered last.
+    tensors: name -> what images are rendered from, (K * ipc, ...), class-major; not all need be learnt.
+    moments: "name.first" and "name.second" of what is learnt.
+    step: steps taken.
+    """
+
+    train: ImageSet
+    seed: int
+    prior: LatentDiffusion
+    inner: PixelState | MatchingState
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    moments: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that a step changes."""
+        found = {f"tensor.{name}": tensor for name, tensor in self.tensors.items()}
+        found |= {f"moment.{name}": tensor for name, tensor in self.moments.items()}
+        found |= {f"inner.{name}": tensor for name, tensor in self.inner.state_dict().items()}
+        return found | {"step": torch.tensor(self.step)}
+
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Continue from what `state_dict` gave."""
+        for prefix, mine in (("tensor.", self.tensors), ("moment.", self.moments)):
+            for name, tensor in mine.items():
+                tensor.copy_(saved[prefix + name])
+        inner = {name.removeprefix("inner."): t for name, t in saved.items() if name.startswith("inner.")}
+        self.inner.load_state_dict(inner)
+        self.step = int(saved["step"])
+
+
+def image_slope(
+    objective: DM | DC | MTT, state: LatentState, images: Tensor
+) -> tuple[dict[str, float | Tensor], Tensor | None]:
+    """The loss of this step at `images`, and its gradient in them; None where the step may change nothing.
+
+    The step size that MTT learns takes its own step here.
+    """
+    inner = state.inner
+    place(inner, images)
+    inner.step = state.step
+    if not isinstance(objective, MTT):
+        loss, slope = objective.slope(inner)
+        return {"loss": loss}, slope
+    found, epoch = matching.slope(objective, inner, matching.soft_targets(inner))
+    metrics = {"loss": float(found.loss)} if math.isfinite(found.loss) else {}
+    if not matching.counted(objective, inner, found, epoch):
+        return metrics, None
+    matching.descend_lr(objective, inner, found)
+    return metrics | {"start_epoch": epoch, "lr": inner.lr.clone()}, found.images
+
+
+@torch.no_grad()
+def place(inner: PixelState | MatchingState, images: Tensor) -> None:
+    """Let `images` be those that are matched."""
+    inner.images.copy_(images)
+
+
+def class_ids(prior: LatentDiffusion, train: ImageSet, labels: Tensor) -> Tensor | None:
+    """The prior's numbers of the classes `labels` of `train`; None where the prior is unconditional.
+
+    Raises:
+        ValueError: a prior of other classes: neither as many as the data set has, nor ImageNet's 1,000, of which the
+            data set's are a part.
+    """
+    known = sources.CATALOGUE.get(train.name)
+    positions = known.positions if known else ()
+    if prior.num_classes in (None, train.num_classes):
+        return None if prior.num_classes is None else labels
+    if prior.num_classes == IMAGENET and positions:
+        return torch.tensor(positions, device=labels.device)[labels]
+    raise ValueError(
+        f"the prior knows {prior.num_classes} classes, {train.name} has {train.num_classes}; it must be a prior of as "
+        f"many, of none, or, for ImageNet's classes, of {IMAGENET}"
+    )

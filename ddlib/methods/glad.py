@@ -1,0 +1,48 @@
+"""GLaD, distillation through a generator's inner layer (Cazenavette et al., CVPR 2023), here an autoencoder's decoder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ddlib.methods._latent import LatentMatching
+from ddlib.methods._rendered import LatentState
+from ddlib.models.latent import LatentDiffusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class GLaD(LatentMatching):
+    """Learn for each image what a generator's first `layer` stages would make: S = G_L(... G_{layer+1}(f)).
+
+    The generator is the decoder of the latent diffusion model that LD3M uses; with `layer=0` the latent itself is
+    learnt, LD3M without diffusion.  f starts from the encoding of a real image of the class.
+
+    Deviations: the published generator is StyleGAN-XL, whose styles are learnt with f, and f starts from images that
+    it generates.
+
+    layer: stages of the decoder that are left out, >= 0.
+    """
+
+    name: ClassVar[str] = "glad"
+    version: ClassVar[int] = 1
+    published_lr: ClassVar[Mapping[str, float]] = {"dc": 1.0, "dm": 10.0, "mtt": 10_000.0}
+    layer: int = 0
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """What is learnt -> its step size."""
+        return {"f": self.lr}
+
+    @torch.no_grad()
+    def initial(self, state: LatentState) -> dict[str, Tensor]:
+        """f (K * ipc, channels, height, width) of the layer."""
+        return {"f": state.prior.split_decode(self.encoded(state), self.layer)}
+
+    def noise_of(self, state: LatentState, generator: torch.Generator) -> None:
+        """None: nothing is drawn."""
+
+    def rendered(self, prior: LatentDiffusion, tensors: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
+        """Images (B, C, H, W), about [-1, 1]."""
+        return prior.decode_from(tensors["f"], self.layer)

@@ -1,0 +1,242 @@
+"""LD3M and GLaD: what is learnt, and what the images made of it are matched by."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ddlib import datasets, loop, methods, seeding, synthetic
+from ddlib.models import latent
+from ddlib.sampler import Sampler
+from ddlib.trajectories import Trajectories
+
+SMALL = {"ipc": 2, "iterations": 4, "width": 8, "depth": 2, "batch_real": 8, "strategy": "none"}
+MTT = {"syn_steps": 2, "experts": 1, "expert_training": 2, "max_start_epoch": 1, "expert_epochs": 1, "lr_lr": 0.0}
+
+
+def digits() -> datasets.ImageSet:
+    whole = datasets.load("digits", "train")
+    rows = torch.cat([r[:12] for r in whole.class_indices])
+    return dataclasses.replace(whole, images=whole.images[rows], labels=whole.labels[rows])
+
+
+def prior(shape=(1, 16, 16), num_classes=10) -> latent.LatentDiffusion:
+    return latent.small(shape, num_classes, width=16, generator=seeding.generator(3))
+
+
+def built(name: str = "ld3m", **settings) -> methods.Method:
+    return methods.build(name, **SMALL | ({"steps": 2} if name == "ld3m" else {}) | settings)
+
+
+def begun(method, train=None, found=None, seed=7):
+    train = train or digits()
+    needs = {"prior": found or prior()}
+    for name, builder in method.needs.items():
+        if name != "prior":
+            needs[name] = loop.run(builder, builder.start(train, {}, 0)).product
+    return method.start(train, needs, seed)
+
+
+@pytest.mark.parametrize("name", ["ld3m", "glad"])
+def test_with_images_for_latents_a_step_is_one_of_the_matching_itself(name):
+    """Where rendering is the identity, what is learnt moves as the pixels of DM do."""
+    train = digits()
+    method = built(name, lr=0.5, **({"learn": "Z"} if name == "ld3m" else {}))
+    state = begun(method, train)
+    own = "Z" if name == "ld3m" else "f"
+    pixel = methods.build("dm", **SMALL, lr_images=0.5)
+    plain = pixel.start(train, {}, 7)
+
+    class Identity(type(method)):
+        def shown(self, state, tensors, noise):
+            return tensors[own]
+
+    same = Identity(**{f.name: getattr(method, f.name) for f in dataclasses.fields(method)})
+    state.tensors = {own: plain.images.detach().clone()}
+    state.moments = {f"{own}.{kind}": torch.zeros_like(plain.images) for kind in ("first", "second")}
+    if name == "ld3m":
+        same.__class__.noise_of = lambda *_: None
+    for _ in range(3):
+        assert float(same.step(state)["loss"]) == float(pixel.step(plain)["loss"])
+    torch.testing.assert_close(state.tensors[own], plain.images.detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("matching", ["dm", "dc", "mtt"])
+@pytest.mark.parametrize("name", ["ld3m", "glad"])
+def test_images_rendered_in_chunks_have_the_gradients_of_all_at_once(name, matching):
+    options = MTT if matching == "mtt" else {}
+    found = {}
+    for chunk in (None, 20, 3):
+        method = built(name, matching=matching, options=options, chunk=chunk, lr=0.1)
+        state = begun(method)
+        metrics = method.step(state)
+        found[chunk] = {k: t.clone() for k, t in state.tensors.items()}, float(metrics["loss"])
+    whole, loss = found[None]
+    for chunk in (20, 3):
+        assert found[chunk][1] == pytest.approx(loss, rel=1e-4)
+        for key, tensor in whole.items():
+            torch.testing.assert_close(found[chunk][0][key], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_the_gradient_is_that_of_the_loss_through_the_sampler():
+    """Against one plain graph from Z and c to the loss of DM."""
+    train, method = digits(), built(lr=0.1, strategy="none")
+    state = begun(method, train)
+    noise = method.noise_of(state, seeding.generator(7, "noise", 0))
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in state.tensors.items()}
+    rendered = Sampler(steps=2).render(state.prior, leaves["Z"], leaves["c"], noise)
+    images = train.space.encode(((rendered + 1) / 2).clamp(0, 1))
+    pixel = methods.build("dm", **SMALL)
+    plain = pixel.start(train, {}, 7)
+    plain.images = images
+    pixel_loss, slope = pixel.slope(plain)
+    wanted = torch.autograd.grad(images, list(leaves.values()), slope)
+    before = {name: tensor.clone() for name, tensor in state.tensors.items()}
+    assert float(method.step(state)["loss"]) == pytest.approx(float(pixel_loss), rel=1e-6)
+    for (name, tensor), gradient in zip(before.items(), wanted, strict=True):
+        torch.testing.assert_close((tensor - state.tensors[name]) / 0.1, gradient, rtol=1e-4, atol=1e-4)
+
+
+def test_dc_draws_a_network_a_step_and_trains_none_whatever_the_images_per_class():
+    method = built(matching="dc")
+    assert (method.objective.matching_steps, method.objective.lr_images) == (1, 0.1)
+    first, second = begun(method), begun(method)
+    for state in (first, second):
+        method.step(state)
+    second.inner.step = 99  # where the matching stands follows from the step at hand
+    assert float(method.step(first)["loss"]) == float(method.step(second)["loss"])
+
+
+@pytest.mark.parametrize(("name", "settings"), [("ld3m", {}), ("glad", {"layer": 2}), ("ld3m", {"optimizer": "adam"})])
+@pytest.mark.parametrize("matching", ["dm", "mtt"])
+def test_a_killed_run_goes_on_to_the_same_bits(name, settings, matching):
+    method = built(name, matching=matching, options=MTT if matching == "mtt" else {}, **settings)
+    whole, first = begun(method), begun(method)
+    for _ in range(4):
+        method.step(whole)
+    for _ in range(2):
+        method.step(first)
+    saved = {key: tensor.clone() for key, tensor in first.state_dict().items()}
+    second = begun(method)
+    second.load_state_dict(saved)
+    for _ in range(2):
+        method.step(second)
+    ours, theirs = method.finish(second), method.finish(whole)
+    assert torch.equal(ours.images, theirs.images)
+    assert all(torch.equal(ours.latents[name], theirs.latents[name]) for name in theirs.latents)
+
+
+def test_what_is_kept_renders_the_images_again(tmp_path):
+    method, found = built(), prior()
+    state = begun(method, found=found)
+    method.step(state)
+    synthetic.save(method.finish(state), tmp_path / "set.safetensors")
+    kept = synthetic.load(tmp_path / "set.safetensors")
+    rendered = method.sampler.render(found, kept.latents["Z"], kept.latents["c"], kept.latents["noise"])
+    assert torch.equal(kept.space.encode(rendered.add(1).div(2).clamp(0, 1)), kept.images)
+    assert kept.bytes_stored == kept.images.nbytes + kept.labels.nbytes
+
+
+def test_only_what_is_to_be_learnt_moves():
+    for learn, moving in (("Z", {"Z"}), ("c", {"c"}), ("Z+c", {"Z", "c"})):
+        method = built(learn=learn, lr=1.0)
+        state = begun(method)
+        before = {name: tensor.clone() for name, tensor in state.tensors.items()}
+        method.step(state)
+        assert {name for name, tensor in before.items() if not torch.equal(tensor, state.tensors[name])} == moving
+
+
+def test_c_has_a_step_size_of_its_own():
+    assert built(lr=2.0).rates == {"Z": 2.0, "c": 2.0}
+    assert built(lr=2.0, lr_c=0.5).rates == {"Z": 2.0, "c": 0.5}
+    assert [built(matching=m, options=MTT if m == "mtt" else {}).lr for m in ("dc", "dm", "mtt")] == [0.1, 1.0, 1000.0]
+    published = [built("glad", matching=m, options=MTT if m == "mtt" else {}).lr for m in ("dc", "dm", "mtt")]
+    assert published == [1.0, 10.0, 10_000.0]
+
+
+def test_latents_begin_as_encodings_of_random_real_images_of_the_class():
+    method, train, found = built(), digits(), prior()
+    state = begun(method, train, found)
+    real = methods.build("dm", **SMALL).start(train, {}, 7).images
+    with torch.no_grad():
+        signed = found.encode(train.space.decode(real) * 2 - 1)
+        normalised = found.encode(real)
+    assert torch.equal(state.tensors["Z"], signed)
+    assert torch.equal(begun(built(init_range="normalised"), train, found).tensors["Z"], normalised)
+    gaussian = begun(built(init="gaussian"), train, found).tensors["Z"]
+    assert abs(float(gaussian.mean())) < 0.05 and abs(float(gaussian.std()) - 1) < 0.05
+    labels = torch.arange(10).repeat_interleave(2)
+    assert torch.equal(state.tensors["c"], found.embed(labels))
+
+
+def test_adam_takes_the_steps_of_torch():
+    method = built(optimizer="adam", lr=0.05, learn="Z")
+    state = begun(method)
+    leaf = state.tensors["Z"].clone().requires_grad_()
+    adam = torch.optim.Adam([leaf], lr=0.05)
+    descend = type(method)._descend
+
+    def both(self, state, gradients):
+        leaf.grad = gradients["Z"].clone()
+        adam.step()
+        descend(self, state, gradients)
+
+    watched = type("Watched", (type(method),), {"_descend": both})
+    method = watched(**{f.name: getattr(method, f.name) for f in dataclasses.fields(method)})
+    for _ in range(3):
+        method.step(state)
+    torch.testing.assert_close(state.tensors["Z"], leaf.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_fixed_noise_stays_and_fresh_noise_changes():
+    for noise, equal in (("fixed", True), ("fresh", False)):
+        method = built(noise=noise, lr=1e-12)
+        state = begun(method)
+        images = []
+        for _ in range(2):
+            method.step(state)
+            images.append(state.inner.images.detach().clone())
+        assert torch.allclose(*images) is equal
+
+
+def test_the_classes_of_imagenet_are_found_by_their_number():
+    shape, train = (1, 16, 16), digits()
+    images = dataclasses.replace(train, name="imagenette32")
+    found = prior(shape, 1000)
+    state = begun(built(), images, found)
+    positions = torch.tensor([0, 217, 482, 491, 497, 566, 569, 571, 574, 701]).repeat_interleave(2)
+    assert torch.equal(state.tensors["c"], found.embed(positions))
+
+
+def test_a_prior_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="the prior knows 1000 classes, digits has 10"):
+        begun(built(), found=prior(num_classes=1000))
+    with pytest.raises(ValueError, match="images of 1 channels, and a prior of images of 3"):
+        begun(built("glad"), found=prior((3, 16, 16)))
+    with pytest.raises(ValueError, match="learn='Z.c'; it must be 'Z' with an unconditional prior"):
+        begun(built(), found=prior(num_classes=None))
+    begun(built(learn="Z"), found=prior(num_classes=None))
+    with pytest.raises(ValueError, match=r"the images='zca'; it must be normalised: load them with whitened: false"):
+        method = built()
+        method.start(datasets.load("digits", "train", zca=True), {"prior": prior()}, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"matching": "tm"}, "matching='tm'; it must be one of dm, dc, mtt"),
+        ({"steps": 3}, "steps=3"),
+        ({"residual": "eq8"}, "residual='eq8'"),
+        ({"learn": "w"}, "learn='w'; it must be one of"),
+        ({"init": "real"}, "init='real'; it must be one of encoded, gaussian"),
+        ({"chunk": 0}, "chunk=0; it must be >= 1"),
+        ({"lr": 0.0}, "lr=0.0; it must be > 0"),
+        ({"options": {"width": 8}}, "options='width'; it must be without"),
+        ({"options": {"syn_steps": 8}}, "unknown setting 'syn_steps' of options of matching='dm'"),
+        ({"matching": "mtt", "options": {"labels": "fixed"}}, "labels='fixed'; it must be 'hard'"),
+        ({"backprop_steps": 11}, "backprop_steps=11"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        built(**settings)
