@@ -29,6 +29,7 @@ ALLOWED = {
     "embedding": DATA,
     "samples": {"seeding", "datasets", "synthetic"},
     "objectives": DATA,
+    "sampler": {"models"},
     "unroll": DATA,
     "trajectories": DATA | {"tensors"},
     "costs": DATA | {"unroll", "trajectories", "loop", "memory"},
