@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-
 MANIFEST = "manifest.json"
 """The file of a folder that lists the others."""
 
@@ -63,7 +62,7 @@ def write_whole(path: str | Path, content: bytes) -> Path:
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Write a folder whole or not at all: the block makes the folder that it is given, which then takes the name `path`.
+    """Write a folder whole or not at all: the block makes the folder that it is given, which takes the name `path`.
 
     It gets a list of its files and their checksums, `MANIFEST`, which `check_folder` reads.  A folder that had the name
     is replaced.

@@ -98,7 +98,7 @@ def faults(entry: Entry) -> list[str]:
 
 
 def leftovers(store: Path) -> list[Path]:
-    """Files and folders that nothing can use: half-written, put aside as damaged, or a checkpoint of a piece that is finished."""
+    """What nothing can use: files and folders half-written or put aside as damaged, checkpoints of finished pieces."""
     found = [*store.rglob(".*.part"), *store.rglob("*.damaged"), *store.rglob("*.damaged.*")]
     pieces = [folder for folder in store.glob("*/*") if _is_piece(folder)]
     found += [f / CHECKPOINT for f in pieces if (f / RUN).exists() and (f / CHECKPOINT).exists()]
@@ -165,5 +165,5 @@ def _reader(path: Path) -> Callable[[Path], Any] | None:
     if path.name == "synthetic.safetensors":
         return synthetic.load
     if path.is_dir():
-        return None if path in leftovers_of(path.parent) else files.check_folder
+        return None if path.suffix else files.check_folder  # half-written, or put aside
     return {".json": files.read_json, ".safetensors": read_tensors}.get(path.suffix)

@@ -1,7 +1,7 @@
 """How artefacts are kept: as named tensors in one file, unless their builder says otherwise.
 
-A builder says so by four attributes: `product`, the name of the file or folder; `save(made, path)`; `load(path, device)`;
-and `size(made)` in bytes.
+A builder says so by four attributes: `product`, the name of the file or folder; `save(made, path)`;
+`load(path, device)`; and `size(made)` in bytes.
 """
 
 from collections.abc import Callable
