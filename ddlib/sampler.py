@@ -1,5 +1,21 @@
-"""Sampling of a latent diffusion model made for gradients: DDIM with LD3M's residual connections."""
+"""Sampling of a latent diffusion model made for gradients: DDIM with LD3M's residual connections.
 
+Write abar_t for the schedule's `alphas_cumprod`, a = sqrt(abar), s = sqrt(1 - abar), and K for the number of steps,
+at the times t_k = (k - 1) T / K + 1 of T = 1,000, and t_0 = 0.  From the learnable latent Z (Moser et al. 2025),
+
+    z_K = a_K Z + s_K eps
+    for k = K..1:
+        e   = eps(z_k, t_k, null) + g (eps(z_k, t_k, c) - eps(z_k, t_k, null))
+        x   = (z_k - s_k e) / a_k
+        x  <- (1 - w_k) x + w_k q(Z),    w_k = (k - 1) / (K - 1)
+        z_{k-1} = a_{k-1} x + s_{k-1} e
+    image = D(q(z_0))
+
+with the autoencoder's quantiser q, whose gradient is that of the identity, and decoder D.  Since w_K = 1, what does not
+pass through eps carries dz_0 / dZ = a_0 I at every K.
+"""
+
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +25,27 @@ from torch.utils.checkpoint import checkpoint
 from ddlib.models.latent import LatentDiffusion
 
 RESIDUALS = ("x0", "eq7", "none")
-"""As LD3M's published code mixes in the latent, as its paper's Eq. 7 does, and not at all."""
+"""How the latent is mixed in: as LD3M's published code does, as its paper's Eq. 7 does, and not at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """From a learnable latent Z and class vectors c to images."""
+    """From learnable latents Z and class vectors c to images, as the module's head says.
+
+    steps: K, a divisor of the schedule's T below T; at 1, w_1 = 0.
+    residual: "x0", as above and as published in code; "none", w = 0: plain DDIM; "eq7", as published in print: the
+        ancestral step's mean is mixed with z_K, z_{k-1} = (1 - k/K) mean + (k/K) z_K + sigma_k eps_k, where
+        sigma_k^2 = (1 - abar_{k-1}) / (1 - abar_k) (1 - abar_k / abar_{k-1}) and every step has fresh noise.
+    guidance: g; at 1, and without c, eps is asked once a step and not twice.
+    backprop_steps: how many of the last calls of eps carry gradient, 0 to K; None: all.
+    checkpointed: keep no activations of eps and D but compute them again for the gradient, which is the same.
+
+    Deviation from the paper: "x0" is the default, since the printed Eq. 7 fades the images and passes on less gradient
+    than no residual at all.  From its code: q(Z) is computed once a sampling, not once a step.
+
+    Raises:
+        ValueError: an argument is not as above.
+    """
 
     steps: int = 10
     residual: str = "x0"
@@ -22,49 +53,113 @@ class Sampler:
     backprop_steps: int | None = None
     checkpointed: bool = False
 
-    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """All noise of one sampling of latents of `shape` (B, c, h, w)."""
-        draws = 1 + self.steps if self.residual == "eq7" else 1
-        return torch.randn(draws, *shape, generator=generator, device=generator.device)
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps!r}; it must be >= 1")
+        if self.residual not in RESIDUALS:
+            raise ValueError(f"residual={self.residual!r}; it must be one of {', '.join(RESIDUALS)}")
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"guidance={self.guidance!r}; it must be finite")
+        if self.backprop_steps is not None and not 0 <= self.backprop_steps <= self.steps:
+            raise ValueError(f"backprop_steps={self.backprop_steps!r}; it must be 0 to steps={self.steps}, or None")
+
+    def times(self, length: int = 1000) -> list[int]:
+        """t_0 = 0, t_1 = 1, ..., t_K in a schedule of `length` = T steps.
+
+        Raises:
+            ValueError: K does not divide T, or is T.
+        """
+        if length % self.steps or self.steps == length:
+            known = ", ".join(str(steps) for steps in range(1, length) if length % steps == 0)
+            raise ValueError(f"steps={self.steps!r}; with a schedule of {length} steps it must be one of {known}")
+        return [0, *range(1, length, length // self.steps)]
+
+    def noise(self, shape: tuple[int, int, int, int], generator: torch.Generator) -> Tensor:
+        """All the noise of one sampling of latents of `shape` (B, c, h, w), on the generator's device.
+
+        Returns:
+            (n, B, c, h, w) standard normal; n = 1, and with "eq7" 1 + K: eps, eps_1, ..., eps_K.
+        """
+        return torch.randn(self._draws, *shape, generator=generator, device=generator.device)
+
+    @property
+    def _draws(self) -> int:
+        return 1 + self.steps if self.residual == "eq7" else 1
 
     def render(self, prior: LatentDiffusion, Z: Tensor, c: Tensor | None, noise: Tensor) -> Tensor:
-        """Images (B, C, H, W) of the latents `Z`, about [-1, 1] and not clamped; arguments as `latents`."""
+        """Images D(q(z_0)), (B, C, H, W), about [-1, 1] and not clamped; arguments and errors as `latents`."""
         z = self.latents(prior, Z, c, noise)
-        return checkpoint(prior.decode, z, use_reentrant=False) if self.checkpointed else prior.decode(z)
+        return _again(prior.decode, z) if self.checkpointed else prior.decode(z)
 
     def latents(self, prior: LatentDiffusion, Z: Tensor, c: Tensor | None, noise: Tensor) -> Tensor:
-        """z_0 (B, c, h, w)."""
-        stride = len(prior.alphas_cumprod) // self.steps
-        times = [0, *((k - 1) * stride + 1 for k in range(1, self.steps + 1))]
-        kept = [float(prior.alphas_cumprod[t]) for t in times]
-        a, s = [x**0.5 for x in kept], [(1 - x) ** 0.5 for x in kept]
-        first = z = a[-1] * Z + s[-1] * noise[0]
-        target = prior.quantise(Z) if self.residual == "x0" else None
+        """z_0 of latents and class vectors, which alone may require gradients; every image by itself.
+
+        Args:
+            prior: frozen.
+            Z: (B, c, h, w), in the units of `prior.encode`.
+            c: (B, 1, D); None with an unconditional prior.
+            noise: (n, B, c, h, w), of `noise`; the same noise gives the same images.
+
+        Returns:
+            (B, c, h, w).
+
+        Raises:
+            ValueError: a tensor does not fit the others or the prior, or K does not fit its schedule.
+        """
+        self._check(prior, Z, c, noise)
+        schedule = prior.alphas_cumprod.tolist()
+        times = self.times(len(schedule))
+        kept = [schedule[t] for t in times]
+        z = start = kept[-1] ** 0.5 * Z + (1 - kept[-1]) ** 0.5 * noise[0]
+        clean = prior.quantise(Z) if self.residual == "x0" else None
         for k in range(self.steps, 0, -1):
-            e = self._predicted(prior, z, times[k], c, k)
-            x = (z - s[k] * e) / a[k]
-            if self.residual == "x0":
-                weight = (k - 1) / (self.steps - 1) if self.steps > 1 else 0.0
-                x = (1 - weight) * x + weight * target
-            if self.residual != "eq7":
-                z = a[k - 1] * x + s[k - 1] * e
+            e = self._predicted(prior, z, c, times=times, k=k)
+            x = (z - (1 - kept[k]) ** 0.5 * e) / kept[k] ** 0.5
+            if self.residual == "eq7":
+                mean, deviation = _ancestral(x, e, kept[k], kept[k - 1])
+                z = torch.lerp(mean, start, k / self.steps) + deviation * noise[k]
                 continue
-            variance = (s[k - 1] / s[k]) ** 2 * (1 - kept[k] / kept[k - 1])
-            mean = a[k - 1] * x + (s[k - 1] ** 2 - variance) ** 0.5 * e
-            weight = k / self.steps
-            z = (1 - weight) * mean + weight * first + variance**0.5 * noise[k]
+            if clean is not None and self.steps > 1:
+                x = torch.lerp(x, clean, (k - 1) / (self.steps - 1))
+            z = kept[k - 1] ** 0.5 * x + (1 - kept[k - 1]) ** 0.5 * e
         return z
 
-    def _predicted(self, prior: LatentDiffusion, z: Tensor, t: int, c: Tensor | None, k: int) -> Tensor:
-        carries = self.backprop_steps is None or k <= self.backprop_steps
-        with torch.set_grad_enabled(carries and torch.is_grad_enabled()):
+    def _check(self, prior: LatentDiffusion, Z: Tensor, c: Tensor | None, noise: Tensor) -> None:
+        channels = prior.unet.config.in_channels
+        if Z.ndim != 4 or Z.shape[1] != channels:
+            raise ValueError(f"Z of shape {tuple(Z.shape)}; latents of this prior are (B, {channels}, h, w)")
+        expected = (self._draws, *Z.shape)
+        if noise.shape != expected:
+            raise ValueError(f"noise of shape {tuple(noise.shape)}; for these latents it must be {expected}")
+        null = prior.null(len(Z))
+        if (c is None) != (null is None):
+            state = "unconditional" if null is None else f"of {prior.num_classes} classes"
+            raise ValueError(f"c={'None' if c is None else 'a tensor'}, and the prior is {state}")
+        if c is not None and c.shape != null.shape:
+            raise ValueError(f"c of shape {tuple(c.shape)}; for these latents it must be {tuple(null.shape)}")
+
+    def _predicted(self, prior: LatentDiffusion, z: Tensor, c: Tensor | None, *, times: list[int], k: int) -> Tensor:
+        """e at step `k`, which carries gradient in the last `backprop_steps` steps."""
+        carries = torch.is_grad_enabled() and (self.backprop_steps is None or k <= self.backprop_steps)
+        with torch.set_grad_enabled(carries):
             if self.checkpointed and carries:
-                return checkpoint(self._guided, prior, z, t, c, use_reentrant=False)
-            return self._guided(prior, z, t, c)
+                return _again(self._guided, prior, z, times[k], c)
+            return self._guided(prior, z, times[k], c)
 
     def _guided(self, prior: LatentDiffusion, z: Tensor, t: int, c: Tensor | None) -> Tensor:
+        """The guided noise, of one batch that holds every image twice."""
         if c is None or self.guidance == 1:
             return prior.predict(z, t, c)
-        both = prior.predict(torch.cat([z, z]), t, torch.cat([prior.null(len(z)), c]))
-        null, found = both.chunk(2)
-        return null + self.guidance * (found - null)
+        without, found = prior.predict(torch.cat([z, z]), t, torch.cat([prior.null(len(z)), c])).chunk(2)
+        return torch.lerp(without, found, self.guidance)
+
+
+def _ancestral(x: Tensor, e: Tensor, kept: float, kept_next: float) -> tuple[Tensor, float]:
+    """Mean and deviation of the ancestral step (Ho et al. 2020) from abar = `kept` to `kept_next`."""
+    variance = (1 - kept_next) / (1 - kept) * (1 - kept / kept_next)
+    return kept_next**0.5 * x + (1 - kept_next - variance) ** 0.5 * e, variance**0.5
+
+
+def _again(function, *given) -> Tensor:
+    """What `function` gives; nothing that it computes on the way is kept for the gradient."""
+    return checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)

@@ -66,7 +66,7 @@ ALLOWED = {
     "workflow": {"notebooks", "files", "children", "cells", "study", "gpus", "reproduce", "jobs"},
     "stale": {"results", "report", "methods", "notebooks", "cells", "settings", "codeprint"},
     "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings", "gpus", "jobs"}
-    | {"inventory", "planning", "stale", "workflow"},
+    | {"inventory", "models", "planning", "stale", "workflow"},
     "__main__": {"cli"},
     "__init__": set(),
 }

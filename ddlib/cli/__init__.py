@@ -1,6 +1,7 @@
 """The command `ddlib`: data sets, notebooks run in bulk, and the store of what they computed.
 
     ddlib data list | get NAME | check [NAME]
+    ddlib prior convert CKPT FOLDER [--yes]
     ddlib plan [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--device D] [--budget-hours H] [--memory 16GB]
     ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--cores N | --executor slurm] ...
     ddlib cell NOTEBOOK [CELL] [--profile quick|hour|paper] [-f FILE]
@@ -17,7 +18,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddlib.cli import cell, data, plan, report, reproduce, runs
+from ddlib.cli import cell, data, plan, prior, report, reproduce, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +45,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ddlib", description="Data sets, notebooks run in bulk, and the store.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for part in (data, plan, reproduce, cell, runs, report):
+    for part in (data, prior, plan, reproduce, cell, runs, report):
         part.add(commands)
     return parser

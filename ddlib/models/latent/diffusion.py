@@ -158,7 +158,7 @@ class LatentDiffusion:
         return None if self._table is None else self._table.weight[-1].expand(count, 1, -1)
 
     def predict(self, z: Tensor, t: int, c: Tensor | None) -> Tensor:
-        """eps(z, t, c): the noise in `z` (B, c, h, w) at time `t` in [0, T), for class vectors `c` (B, 1, D) or None."""
+        """eps(z, t, c): the noise in `z` (B, c, h, w) at time `t` in [0, T), for class vectors `c` (B, 1, D)."""
         from ddlib.models.latent import parts
 
         return parts.predict(self.unet, z, torch.full((len(z),), t, device=z.device), c)

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 AUTOENCODERS = {"VQModel": VQModel, "AutoencoderKL": AutoencoderKL}
 """Class name in a configuration -> class."""
 
-UNETS = {"UNet2DConditionModel": UNet2DConditionModel, "UNet2DModel": UNet2DModel}
-"""Class name in a configuration -> class."""
-
-TRANSFORMERS = {"DiTTransformer2DModel": DiTTransformer2DModel, "Transformer2DModel": DiTTransformer2DModel}
-"""Class name in a configuration -> class; DiT's old name stands in the published configurations."""
+PREDICTORS = {
+    "UNet2DConditionModel": UNet2DConditionModel,
+    "UNet2DModel": UNet2DModel,
+    "DiTTransformer2DModel": DiTTransformer2DModel,
+    "Transformer2DModel": DiTTransformer2DModel,
+}
+"""Class name in a configuration -> class; DiT's former name stands in the published configurations."""
 
 SCHEDULE = {
     "beta_schedule": "scaled_linear",
