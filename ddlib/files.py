@@ -6,9 +6,13 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+MANIFEST = "manifest.json"
+"""The file of a folder that lists the others."""
 
 
 class Damaged(ValueError):
@@ -54,6 +58,66 @@ def write_whole(path: str | Path, content: bytes) -> Path:
     with whole(path) as part:
         part.write_bytes(content)
     return Path(path)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Write a folder whole or not at all: the block makes the folder that it is given, which takes the name `path`.
+
+    It gets a list of its files and their checksums, `MANIFEST`, which `check_folder` reads.  A folder that had the name
+    is replaced.
+
+    Raises:
+        OSError: as `whole`.
+    """
+    path = Path(path)
+    part, old = (path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") for _ in range(2))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        write_json(part / MANIFEST, {"files": _checksums(part)})
+        for file in filter(Path.is_file, part.rglob("*")):
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, old)
+        os.rename(part, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        for folder in (part, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_folder(path: Path) -> None:
+    """Read every file of a folder that `whole_folder` wrote, and compare it with its checksum.
+
+    Raises:
+        FileNotFoundError: there is no folder.
+        Damaged: it is not what was written; the message names the files.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        written = (read_json(path / MANIFEST) or {}).get("files")
+    except Damaged as error:
+        raise Damaged(path, f"is damaged: {error}") from error
+    if written is None:
+        raise Damaged(path, f"is damaged: it has no {MANIFEST}")
+    found = _checksums(path)
+    if other := sorted(name for name in written | found if written.get(name) != found.get(name)):
+        raise Damaged(path, f"is damaged: {', '.join(other)} are not what was written")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file under `folder`, by its path there, less the list itself."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cannot_write(path: Path, error: OSError) -> OSError:

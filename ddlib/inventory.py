@@ -85,7 +85,7 @@ def evaluations(entry: Entry) -> list[dict[str, Any]]:
 
 
 def faults(entry: Entry) -> list[str]:
-    """Read every file of a piece, and say which are not what was written."""
+    """Read every file and folder of a piece, and say which are not what was written."""
     found = []
     for path in sorted(entry.folder.iterdir()):
         read = _reader(path)
@@ -98,10 +98,11 @@ def faults(entry: Entry) -> list[str]:
 
 
 def leftovers(store: Path) -> list[Path]:
-    """Files that nothing can use: half-written, put aside as damaged, or a checkpoint of a piece that is finished."""
+    """What nothing can use: files and folders half-written or put aside as damaged, checkpoints of finished pieces."""
     found = [*store.rglob(".*.part"), *store.rglob("*.damaged"), *store.rglob("*.damaged.*")]
     pieces = [folder for folder in store.glob("*/*") if _is_piece(folder)]
     found += [f / CHECKPOINT for f in pieces if (f / RUN).exists() and (f / CHECKPOINT).exists()]
+    found = [path for path in found if not set(found) & set(path.parents)]  # a folder stands for what is in it
     busy = [folder for folder in pieces if _worker(folder) is not None]
     return sorted(path for path in found if not any(path.is_relative_to(folder) for folder in busy))
 
@@ -119,6 +120,16 @@ def remove(entry: Entry) -> int:
     return entry.size
 
 
+def discard(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files under a folder."""
+    return sum(os.stat(file).st_size for file in (path, *path.rglob("*")) if file.is_file())
+
+
 def _worker(folder: Path) -> str | None:
     """Who works on a piece, on itself or on an evaluation of it; None if nobody does."""
     return next(filter(None, map(holder, folder.glob(LOCKS))), None)
@@ -130,9 +141,8 @@ def _is_piece(folder: Path) -> bool:
 
 def _entry(folder: Path) -> Entry:
     state, detail, about = _state(folder)
-    size = sum(os.stat(path).st_size for path in folder.rglob("*") if path.is_file())
     kept = len(list(folder.glob("evaluation-*.json")))
-    return Entry(folder, about.get("name", folder.name), state, detail, kept, size)
+    return Entry(folder, about.get("name", folder.name), state, detail, kept, size(folder))
 
 
 def _state(folder: Path) -> tuple[str, str, dict[str, Any]]:
@@ -154,4 +164,6 @@ def _state(folder: Path) -> tuple[str, str, dict[str, Any]]:
 def _reader(path: Path) -> Callable[[Path], Any] | None:
     if path.name == "synthetic.safetensors":
         return synthetic.load
+    if path.is_dir():
+        return None if path.suffix else files.check_folder  # half-written, or put aside
     return {".json": files.read_json, ".safetensors": read_tensors}.get(path.suffix)

@@ -3,7 +3,7 @@
 A piece has a folder:
 
     run.json                 settings, cost, course and provenance; written last: with it the piece is finished
-    <product>.safetensors    what was made
+    <product>                what was made: a file of tensors, or a folder
     checkpoint.safetensors   while it is under way: what it goes on from
     log.txt                  a line now and then: how far it is, when it was interrupted, resumed and finished
     .lock                    held by the process that works on it; `.lock.owner` says which
@@ -65,7 +65,7 @@ class Piece:
 
     folder: of its own in the store; its name says everything that the product depends on.
     name: for people.
-    product: name of the product's file.
+    product: name of the product's file or folder.
     job: a method or a builder: iterations, step, finish.
     start: gives the state before the first step, with whatever that needs made beforehand.
     save, load: write the product to a path, and read it.

@@ -25,7 +25,7 @@ class DatasetInfo:
         sizes: (images in train, images in test); None where it is taken as found.
         licence: the terms of use, in words.
         how_to_get: where the files come from and how they must lie, in words.
-        location: the folder or file looked for under the data folder; empty for what an installed package brings.
+        location: the folder or file looked for under the data folder; empty for what scikit-learn brings.
         layout: how the files lie: "packaged", "idx", "cifar", "svhn", "tiny" or "folders".
         downloadable: whether `ddlib.datasets.get` can fetch it.
         positions: for "folders", the classes as keys of `ddlib.imagenet.SYNSETS`, in the order of the labels.
@@ -91,6 +91,29 @@ def _imagenet(subset: str, size: int) -> DatasetInfo:
         location="imagenet", layout="folders", positions=positions, cropped=True, exact=False,
     )  # fmt: skip
 
+
+def _reduced_imagenette(size: int) -> DatasetInfo:
+    return DatasetInfo(
+        name=f"imagenette{size}", title=f"the reduced ImageNette of imagenette128 at {size}x{size}",
+        shape=(3, size, size), num_classes=10, class_names=_classes(SUBSETS["imagenette"]),
+        mean=_IMAGENET_MEAN, std=_IMAGENET_STD, sizes=(4000, 1000), licence=_IMAGENET_LICENCE,
+        how_to_get="The files of imagenette128, resized with antialiasing as they are read.  Its results are no "
+        "paper's.",
+        location="imagenette128", layout="folders", positions=SUBSETS["imagenette"], cropped=True, exact=False,
+        fingerprints=_REDUCED_IMAGENETTE[size],
+    )  # fmt: skip
+
+
+_REDUCED_IMAGENETTE = {
+    32: (
+        "a7d354954e8a825327179010e52408ed639d5c4162054dfd7d0f9cb19b16328c",
+        "705c57f9c1b926d65322781b409fc3a5f7a10c2a14e5893084b689bc3d38bad3",
+    ),
+    64: (
+        "f73d1ab725da7a4d1ad919c60ae6547bbde9b34cc751275a771705f66038571b",
+        "9274986bb5f2fd0c01c9d2dd0551e476bc8d574cf984691982a2755d77b1bc5b",
+    ),
+}
 
 _LISTED = (
     DatasetInfo(
@@ -178,6 +201,17 @@ _LISTED = (
         fingerprints=(
             "ba11bd3b1e720d15f01fe7094cd0af7970fa3297f140e46765b0dedd7c3d1358",
             "fd30f429da7b8e0a964ed4a39b301b1c9aefa32931bb51e03b4785acfb7b1adc",
+        ),
+    ),
+    *map(_reduced_imagenette, _REDUCED_IMAGENETTE),
+    DatasetInfo(
+        name="photographs", title="gray 16x16 patches of the two photographs that scikit-learn brings",
+        shape=(1, 16, 16), num_classes=2, class_names=("temple", "flower"), mean=(0.3636,), std=(0.2725,),
+        sizes=(4056, 4056), licence="CC BY 2.0 (by danielbuechele and vultilion, as scikit-learn states)",
+        how_to_get="comes with scikit-learn", location="", layout="packaged", exact=False,
+        fingerprints=(
+            "76797d8b9e3a53610413395e5304f58ba38775fce585b65a3d0a94075eb8efca",
+            "fc927b8f71efde11cc8dc0cb883cb912654cbf982adcd5a732088bd24b6ec31c",
         ),
     ),
     *(_imagenet(subset, size) for subset in SUBSETS for size in (128, 256)),

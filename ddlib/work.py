@@ -8,18 +8,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ddlib import codeprint, datasets, evaluate, files, pieces, planning, store, synthetic
 from ddlib.cells import Cell
 from ddlib.datasets import ImageSet
 from ddlib.files import Damaged
+from ddlib.keeping import keeping
 from ddlib.locks import holder, locked
 from ddlib.pieces import Piece, Workplace
 from ddlib.planning import Missing
 from ddlib.provenance import provenance
 from ddlib.synthetic import SyntheticSet, SyntheticStream
-from ddlib.tensors import read_about, read_seal, read_tensors, write_tensors
+from ddlib.tensors import read_about, read_seal
 
 VERSION = 1
 """Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""
@@ -58,7 +57,7 @@ def _undeployed(made: SyntheticSet | SyntheticStream, cell: Cell) -> SyntheticSe
     return replace(made, **dict.fromkeys(cell.deployed, 1)) if cell.deployed else made
 
 
-def prerequisites(cell: Cell, workplace: Workplace) -> dict[str, dict[str, Tensor]]:
+def prerequisites(cell: Cell, workplace: Workplace) -> dict[str, Any]:
     """What the cell's method needs beforehand, by name, such as shards of experts: from the store, or made now."""
     return {name: _prerequisite(cell, name, workplace) for name in cell.method.needs}
 
@@ -268,8 +267,10 @@ def fingerprint_of(cell: Cell, split: str) -> str:
 
 
 def _identity(builder: Any) -> dict[str, Any]:
-    """What decides the artefact of a builder, besides the data."""
-    return {"name": builder.name, "version": builder.version, "settings": asdict(builder), "code": VERSION}
+    """What decides the artefact of a builder, besides the data of the cell."""
+    other = getattr(builder, "data", None)
+    of = {"of": datasets.load(other, "train").fingerprint} if other else {}
+    return {"name": builder.name, "version": builder.version, "settings": asdict(builder), "code": VERSION} | of
 
 
 def _artefact(cell: Cell, builder: Any) -> dict[str, Any]:
@@ -280,20 +281,17 @@ def _artefact_folder(cell: Cell, builder: Any, workplace: Workplace) -> Path:
     return workplace.folder / builder.name / store.key(_artefact(cell, builder))
 
 
-def _prerequisite(cell: Cell, name: str, workplace: Workplace) -> dict[str, Tensor]:
+def _prerequisite(cell: Cell, name: str, workplace: Workplace) -> Any:
     """An artefact that the method needs, shared by all cells that ask for the same settings on the same data."""
     builder = cell.method.needs[name]
     content = _artefact(cell, builder)
     piece = Piece(
         folder=_artefact_folder(cell, builder, workplace),
         name=f"{name}, {cell.dataset}",
-        product=f"{builder.name}.safetensors",
         job=builder,
         start=lambda: builder.start(train_set(cell, workplace), {}, builder.seed),
-        save=lambda made, path: write_tensors(path, made),
-        load=lambda path: read_tensors(path, "cpu" if getattr(builder, "mapped", False) else workplace.device)[0],
         about={"settings": content, "seed": builder.seed},
         code=codeprint.distillation(type(builder)),
-        size=lambda made: sum(tensor.nbytes for tensor in made.values()),
+        **vars(keeping(builder, workplace.device)),
     )
     return pieces.product(piece, workplace)

@@ -311,6 +311,29 @@ def test_data_root(monkeypatch, tmp_path):
     assert datasets.data_root() == ddlib.ROOT / "data"
 
 
+# --- photographs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("split", "left"), [("train", 0), ("test", 320)])
+def test_photographs_are_patches_of_one_half_of_each_picture(split, left):
+    images = load("photographs", split)
+    assert images.shape == (1, 16, 16) and images.images.dtype == torch.uint8 and images.num_classes == 2
+    for label, name in enumerate(("china.jpg", "flower.jpg")):
+        gray = Image.fromarray(sklearn.datasets.load_sample_image(name)).convert("L")  # within a level of ours
+        places = [(left + 8 * column, 8 * row) for row in range(52) for column in range(39)]
+        expected = np.stack([np.asarray(gray.crop((x, y, x + 16, y + 16))) for x, y in places]).astype(int)
+        found = images.images[images.labels == label][:, 0].numpy().astype(int)
+        assert abs(found - expected).max() <= 1
+        assert max(x for x, _ in places) + 16 == left + 320  # no patch crosses into the other half
+
+
+def test_photographs_constants_are_those_of_the_training_set():
+    pixels = load("photographs", "train").images.double() / 255
+    info = describe("photographs")
+    assert (pixels.mean().item(), pixels.std().item()) == pytest.approx((info.mean[0], info.std[0]), abs=5e-5)
+    assert check("photographs").state == "ok"
+
+
 # --- digits ------------------------------------------------------------------------------------------------------
 
 
@@ -656,6 +679,25 @@ def test_imagenet_resizes_the_short_side(tmp_path):
     assert (found - expected.view(1, -1, 1)).abs().max() < 2
     with pytest.raises(ValueError, match="is 300x256, expected 128x128"):
         imagenet.decode([path], (3, 128, 128))
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_reduced_imagenette_is_shrunk_as_it_is_read(size, tmp_path, monkeypatch):
+    shrink(monkeypatch, f"imagenette{size}", sizes=(10, 10))
+    pixels = []
+    for seed, wnid in enumerate(IMAGENETTE):
+        for split in ("train", "val"):
+            written = write_image(tmp_path / f"imagenette128/{split}/{wnid}/a.png", (128, 128), seed=seed)
+        pixels.append(torch.from_numpy(written.copy()).float())
+    images = load(f"imagenette{size}", "train", root=tmp_path)
+    assert images.shape == (3, size, size) and images.labels.tolist() == list(range(10))
+    assert images.class_names == describe("imagenette128").class_names
+    expected = torch.nn.functional.interpolate(
+        torch.stack(pixels), (size, size), mode="bilinear", align_corners=False, antialias=True
+    )
+    assert (images.images.float() - expected).abs().max() < 1.1
+    plain = torch.nn.functional.interpolate(torch.stack(pixels), (size, size), mode="bilinear", align_corners=False)
+    assert (plain - expected).abs().max() > 10  # what is not antialiased would be seen
 
 
 def test_imagenet_says_which_classes_are_missing(imagewoof):

@@ -76,10 +76,10 @@ def _clean(told: argparse.Namespace) -> int:
     if told.keys:
         return 0
     found = inventory.leftovers(told.store)
-    total = sum(path.stat().st_size for path in found)
+    total = sum(inventory.size(path) for path in found)
     for path in found:
         if not told.dry_run:
-            path.unlink()
+            inventory.discard(path)
         print(f"{verb} {path}")
     print(f"{verb} {len(found)} files, {_size(total)}")
     return 0

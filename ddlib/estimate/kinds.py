@@ -7,7 +7,7 @@ from typing import Any
 from ddlib.datasets import ImageSet
 from ddlib.estimate.pace import Pace
 
-LENGTHS = ("iterations", "restarts", "epochs", "num_networks", "first")
+LENGTHS = ("iterations", "restarts", "epochs", "num_networks", "first", "autoencoder_steps", "diffusion_steps")
 """Settings that say how often a step is taken, or which of many equals are made, and nothing about the step."""
 
 RECORD = 4096

@@ -9,12 +9,25 @@ from ddlib import methods, synthetic
 from ddlib.cells import Cell
 from ddlib.datasets import ImageSet
 from ddlib.estimate.kinds import Estimate, estimated, kind_of, paced
-from ddlib.estimate.pace import Pace, nbytes, on_all, probe
+from ddlib.estimate.pace import Pace, on_all, probe
+from ddlib.keeping import keeping
 
 
 def prerequisite(builder: Any, train: ImageSet) -> Estimate:
-    """What it takes to make the artefact of `builder` from `train`, on its device."""
-    kind = kind_of(builder.name, asdict(builder), train)
+    """What it takes to make the artefact of `builder` from `train`, on its device.
+
+    A builder whose steps are of several kinds names a builder for each of them in `stages`.
+    """
+    stages = getattr(builder, "stages", (builder,))
+    names = [builder.name, *(f"{builder.name}, stage {number}" for number in range(2, len(stages) + 1))]
+    found = [_stage(name, stage, train) for name, stage in zip(names, stages, strict=True)]
+    times = {name: sum(getattr(each, name) for each in found) for name in ("seconds", "first")}
+    most = {name: max(getattr(each, name) for each in found) for name in ("memory", "disk", "checkpoint")}
+    return replace(found[0], **times, **most)
+
+
+def _stage(name: str, builder: Any, train: ImageSet) -> Estimate:
+    kind = kind_of(name, asdict(builder), train)
     pace = paced(kind, lambda: on_all(lambda images: _building(builder, images), train))
     return estimated(kind, pace, pace.times(builder.iterations))
 
@@ -32,7 +45,7 @@ def _building(builder: Any, images: ImageSet) -> Pace:
     """The state may grow to the size of the product, and is in memory twice while it is written."""
 
     def keep(state: Any) -> int:
-        return nbytes(builder.finish(state).values())
+        return keeping(builder).size(builder.finish(state))
 
     pace = probe(builder, lambda: builder.start(images, {}, builder.seed), keep, images)
     return replace(pace, checkpoint=max(pace.checkpoint, pace.disk), memory=pace.memory + pace.disk)
