@@ -169,6 +169,21 @@ def test_an_evaluation_is_made_of_epochs_and_of_a_test(clock, train, monkeypatch
     assert found.first == pytest.approx(7) and calls == [1, 2]
 
 
+def test_a_warm_up_has_no_epoch_more_than_it_says(clock, train, monkeypatch):
+    monkeypatch.setattr(judging, "paced", lambda kind, _: estimate.Pace(1, 2, 3, 4, 5, 6))
+    test = datasets.load("digits", "test")
+    judged = cell(methods.build("random", ipc=1), schedule="warmup_cosine", ema=0.9, epochs=4)
+    assert estimate.evaluation(judged, train, test).seconds == 2 * (1 + 4 * 2 + 3)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_warm_up_can_be_probed(train, epochs):
+    test = datasets.load("digits", "test")
+    judged = cell(methods.build("random", ipc=1), schedule="warmup_cosine", ema=0.9, epochs=epochs)
+    found = estimate.evaluation(judged, train, test)
+    assert found.seconds > 0 and "warmup_cosine" in found.kind
+
+
 @pytest.mark.parametrize(("fixed", "factor"), [(0.0, 1.0), (1.0, 0.0)])
 def test_a_long_job_is_told_from_two_samples_of_its_data(clock, train, monkeypatch, fixed, factor):
     """A step that goes over all images grows with them; one that takes a mini-batch does not.  So does the memory."""

@@ -84,6 +84,7 @@ def test_every_network_has_a_small_one():
         ("densenet", 64, 200, {}, 1_000_618 + 190 * 385, 384),
         ("vit", 32, 10, {}, 9_523_722, 512),
         ("vit", 64, 200, {}, 9_719_496, 512),
+        ("vgg11", 32, 10, {"grid": 1}, 9_231_114, 512),
     ],
 )
 def test_parameter_counts_and_embeddings(name, side, num_classes, options, count, features):
@@ -92,6 +93,92 @@ def test_parameter_counts_and_embeddings(name, side, num_classes, options, count
         assert sum(parameter.numel() for parameter in model.parameters()) == count
         assert model.features(torch.zeros(2, 3, side, side)).embedding.shape == (2, features)
         assert model(torch.zeros(2, 3, side, side)).shape == (2, num_classes)
+
+
+CONVS = {  # of the networks of LD3M's evaluation that are chains: inputs, outputs and side of each convolution
+    "convnet": [(3, 128, 3)] + [(128, 128, 3)] * 4,
+    "vgg11": [(3, 64, 3), (64, 128, 3), (128, 256, 3), (256, 256, 3), (256, 512, 3), *[(512, 512, 3)] * 3],
+    "alexnet": [(3, 128, 5), (128, 192, 5), (192, 256, 3), (256, 192, 3), (192, 192, 3)],
+}
+
+
+def convolutions(name, normed):
+    """Weights and biases of the convolutions and, where `normed`, gains and biases of the norms."""
+    return sum(i * o * side**2 + o + 2 * o * normed for i, o, side in CONVS[name])
+
+
+def vit_count(tokens, *, depth, layer_norm):
+    """A ViT of width 512 with 8 heads of 64 on patches of 16 pixels in 3 channels, without its classifier."""
+    attention = 512 * 3 * 512 + 512 * 512 + 512
+    perceptron = 2 * (512 * 512 + 512)
+    norms = 2 * 512 * layer_norm
+    return (3 * 16**2 + 1) * 512 + (tokens + 1) * 512 + 512 + depth * (attention + perceptron + 2 * norms) + norms
+
+
+@pytest.mark.parametrize(
+    ("side", "name", "options", "trunk", "features"),
+    [
+        (128, "convnet", {}, convolutions("convnet", True), 128 * 4 * 4),
+        (256, "convnet", {}, convolutions("convnet", True) + 128 * 128 * 9 + 3 * 128, 128 * 4 * 4),
+        *[(side, "vgg11", {"grid": 7}, convolutions("vgg11", True), 512 * 49) for side in (128, 256)],
+        *[(side, "alexnet", {}, convolutions("alexnet", False), 192 * (side // 8) ** 2) for side in (128, 256)],
+        *[(side, "resnet18", {"pooling": "global"}, 11_168_832, 512) for side in (32, 128, 256)],
+        *[
+            (
+                side,
+                "vit",
+                {"patch": 16, "depth": 10, "layer_norm": layer_norm},
+                vit_count((side // 16) ** 2, depth=10, layer_norm=layer_norm),
+                512,
+            )
+            for side in (16, 128, 256)
+            for layer_norm in (False, True)
+        ],
+    ],
+)
+def test_the_networks_of_ld3ms_evaluation_have_the_parameters_of_their_layers(side, name, options, trunk, features):
+    with torch.device("meta"):
+        model = models.build(name, shape=(3, side, side), num_classes=10, **options)
+        assert model.features(torch.zeros(2, 3, side, side)).embedding.shape == (2, features)
+    assert model.classifier.weight.shape == (10, features)
+    assert sum(parameter.numel() for parameter in model.parameters()) == trunk + 10 * (features + 1)
+
+
+def test_a_vit_without_layer_norms_is_the_plain_loop():
+    model = small("vit", layer_norm=False).eval()
+    assert not any(isinstance(module, nn.LayerNorm) for module in model.modules())
+    x = images(model)
+    patches = x.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).reshape(4, 16, 48)
+    tokens = torch.cat([model.class_token.weight.expand(4, 1, -1), model.to_token(patches)], 1) + model.positions.weight
+    for layer in model.layers:
+        q, k, v = (each.view(4, 17, 2, 8).transpose(1, 2) for each in layer.attention.to_qkv(tokens).chunk(3, -1))
+        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(4, 17, 16)
+        tokens = tokens + layer.attention.to_out(seen)
+        tokens = tokens + layer.mlp[3](F.gelu(layer.mlp[0](tokens)))
+    torch.testing.assert_close(model.features(x).embedding, tokens[:, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 8), (7, 7), (2, 9), (14, 3)])
+def test_adaptive_max_pooling_equals_the_kernel(size):
+    x = torch.randn(2, 3, *size, dtype=torch.float64, generator=seeded()).requires_grad_()
+    ours, theirs = layers.AdaptiveMaxPool(7)(x), F.adaptive_max_pool2d(x, 7)
+    assert torch.equal(ours, theirs)
+    direction = torch.randn(theirs.shape, dtype=torch.float64, generator=seeded(1))
+    gradients = [torch.autograd.grad(y, x, direction)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-14, atol=1e-14)
+
+
+def test_vgg_with_a_grid_is_the_plain_one_up_to_its_last_map():
+    plain, pooled = small("vgg11"), small("vgg11", grid=7)
+    last = F.max_pool2d(plain.features(images(plain)).maps[-1], 2)
+    assert torch.equal(pooled.features(images(plain)).embedding, F.adaptive_max_pool2d(last, 7).flatten(1))
+
+
+def test_resnet18_may_average_all_of_its_last_map():
+    model = models.build("resnet18", shape=(3, 64, 48), num_classes=5, width=4, pooling="global", generator=seeded())
+    features = model.features(images(model))
+    assert features.maps[-1].shape == (4, 32, 8, 6)
+    torch.testing.assert_close(features.embedding, features.maps[-1].mean((2, 3)))
 
 
 def resnet_count(shape, num_classes, *, blocks, width, features):
@@ -625,7 +712,12 @@ def test_every_layer_of_the_zoo_has_a_law():
         ("densenet", (1, 8, 7), {}, r"shape \(1, 8, 7\) is too small for DenseNet: 8x8 pixels at least"),
         ("densenet", (1, 15, 15), {"norm": "instance"}, "more than one pixel"),
         ("densenet", (3, 32, 32), {"norm": "weight"}, "unknown norm 'weight'; known: instance, batch"),
+        ("resnet18", (3, 32, 32), {"pooling": "max"}, "unknown pooling 'max'; known: 4x4, global"),
+        ("vgg11", (3, 32, 32), {"grid": 0}, "grid 0: at least 1"),
+        ("vgg11", (3, 16, 16), {"grid": 7, "norm": "none"}, "too small for VGG11: nothing is left"),
         ("vit", (3, 30, 30), {}, "multiples of patch 4"),
+        ("vit", (3, 40, 40), {"patch": 16}, r"shape \(3, 40, 40\): height and width must be multiples of patch 16"),
+        ("vit", (3, 32, 32), {"patch": 0}, "multiples of patch 0, at least 1"),
         ("mlp", (28, 28), {}, r"shape \(28, 28\): three positive integers"),
         ("mlp", (0, 28, 28), {}, r"shape \(0, 28, 28\): three positive integers"),
     ],

@@ -79,6 +79,69 @@ def test_a_row_has_a_cell_for_each_network_it_is_tested_on():
     assert "tested_on" not in cells()[0].settings() and str(cells()[0]) == "Random, digits, IPC 1"
 
 
+def test_an_evaluation_may_differ_by_network():
+    told = {"networks": NETWORKS, "lr": 0.5, "by_network": {"MLP": {"lr": 0.1, "epochs": 7}}}
+    rows = {
+        "Random": {"method": "random"},
+        "own": {"method": "random", "evaluation": {"lr": 0.2, "by_network": {"wide": {"lr": 0.3}}}},
+        "sized": {"method": "random", "evaluation": {"by_ipc": {1: {"by_network": {"wide": {"lr": 0.4}}}}}},
+    }
+    found = {(cell.label, cell.tested_on): cell.protocol for cell in cells(methods=rows, evaluation=told)}
+    assert [found["Random", name].lr for name in NETWORKS] == [0.5, 0.5, 0.1] and found["Random", "MLP"].epochs == 7
+    assert [found["own", name].lr for name in NETWORKS] == [
+        0.2,
+        0.3,
+        0.2,
+    ]  # a row's setting goes before any of the notebook's
+    assert [found["sized", name].lr for name in NETWORKS] == [0.5, 0.4, 0.1]
+    assert all("by_network" not in protocol.settings() for protocol in found.values())
+
+
+def test_what_a_methods_own_paper_says_of_a_network_is_no_deviation(monkeypatch):
+    told = {"schedule": "warmup_cosine", "ema": 0.9, "lr": 0.5, "by_network": {"MLP": {"lr": 0.1}, "untested": {}}}
+    monkeypatch.setattr(methods.find("dm"), "evaluation", told, raising=False)
+    paper = {"dataset": "cifar10", "network": {}, "evaluation": {"networks": NETWORKS}}
+    plain, wide, mlp = cells(**paper, methods={"DM": {"method": "dm"}})
+    assert mlp.protocol.lr == 0.1 and mlp.protocol.ema == plain.protocol.ema == 0.9
+    assert study.deviations(plain) == study.deviations(mlp) == []
+    other = cells(**paper, methods={"DM": {"method": "dm", "evaluation": {"lr": 0.5}}})[-1]
+    assert study.deviations(other) == ["evaluation lr 0.5 (default: 0.1)"]
+    alone = cells(dataset="cifar10", network={}, evaluation={}, methods={"DM": {"method": "dm"}})[0]
+    assert alone.protocol.lr == 0.5 and study.deviations(alone) == []
+
+
+def test_an_average_that_the_paper_does_not_have_is_a_deviation():
+    paper = {"dataset": "cifar10", "network": {}, "evaluation": {"schedule": "warmup_cosine", "ema": 0.9}}
+    (found,) = cells(**paper, methods={"Random": {"method": "random"}})
+    expected = ["evaluation schedule warmup_cosine (default: step)", "evaluation ema 0.9 (default: none)"]
+    assert study.deviations(found) == expected
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["the evaluation", "evaluation of 'r'"])
+@pytest.mark.parametrize(
+    ("networks", "told", "match"),
+    [
+        (NETWORKS, {"vgg": {}}, "by_network of {} speaks of 'vgg'; allowed: ConvNet, wide, MLP"),
+        (
+            None,
+            {"convnet": {"lr": 0.1}},
+            "by_network of {} speaks of 'convnet'; allowed: none, for there are no networks",
+        ),
+        (NETWORKS, 3, "by_network of {}=3 is int; it must be dict"),
+        (NETWORKS, {"MLP": 3}, "by_network of {} at MLP=3 is int; it must be dict"),
+        (NETWORKS, {"MLP": {"options": {}}}, "by_network of {} at MLP says options; say that in networks"),
+        (NETWORKS, {"MLP": {"lt": 1}}, "unknown setting 'lt' of the evaluation"),
+        (NETWORKS, {"MLP": {"lr": "1e-4"}}, "lr of the evaluation='1e-4' is text, not a number"),
+    ],
+)
+def test_what_is_no_setting_by_network_is_refused(networks, told, match, own):
+    row, which = {"method": "random"}, {"networks": networks} if networks else {}
+    told = {"by_network": told}
+    rows = {"r": row | {"evaluation": told} if own else row}
+    with pytest.raises(ValueError, match=match.format("evaluation of 'r'" if own else "the evaluation")):
+        cells(methods=rows, evaluation=which if own else which | told)
+
+
 def test_a_set_is_distilled_once_for_all_networks(workplace, monkeypatch):
     rows, told = {"Random": {"method": "random"}}, {"num_networks": 2, "epochs": 1}
     study.run(cells(methods=rows, evaluation=told), workplace)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ddlib import results
 from ddlib.cells.cell import Cell
+from ddlib.cells.networks import at
 from ddlib.evaluate import Protocol
 from ddlib.zca import PIXELS
 
@@ -34,7 +35,7 @@ def deviations(cell: Cell) -> list[str]:
     stated = results.published(cell.paper, **place)
     kind = type(cell.method)
     whitened = whitening("whitened", stated.pop("whitened", cell.reference_dataset in kind.whitened), kind)
-    protocol = Protocol(**(getattr(cell.method, "evaluation", {}) | stated.pop("evaluation", {})))
+    protocol = Protocol(**at([getattr(cell.method, "evaluation", {}), stated.pop("evaluation", {})], cell.tested_on))
     found = []
     if cell.dataset != cell.reference_dataset:
         found.append(f"{cell.dataset} instead of {cell.reference_dataset}")
@@ -55,7 +56,7 @@ def deviations(cell: Cell) -> list[str]:
 
 def _differences(where: str, ours: Mapping[str, Any], paper: Mapping[str, Any]) -> list[str]:
     """A phrase for each setting of ours that is not the paper's; what changes speed alone does not count."""
-    unset = {"compat": "none"}
+    unset = {"compat": "none", "ema": "none"}
     return [
         f"{where}{name} {value} (default: {unset.get(name, 'by data') if paper.get(name) is None else paper[name]})"
         for name, value in ours.items()

@@ -45,7 +45,8 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     `chosen.network` holds width and depth of the network for matching and evaluation alike.
     `chosen.evaluation` holds settings of `Protocol`, or in place of its `network` and `options` a mapping `networks`:
     name -> {"network": of `ddlib.models`, options ...}.  A row then has a cell for each of them, `tested_on` its name.
-    An evaluation too may have "by_ipc": {1: {"batch_size": 10}, ...}.
+    An evaluation too may have "by_ipc": {1: {"batch_size": 10}, ...}, and beside `networks` it may have "by_network":
+    {name: {"lr": 0.0001}, ...}, settings that differ for one of them.
 
     Raises:
         ValueError: an unknown method, data set or setting, a value out of its range, or mini-batches that do not
@@ -177,18 +178,15 @@ def _cells(
         "reference_dataset": chosen.reference_dataset,
         "reported": checked(f"reported of {label!r}", row.get("reported", True), Parameter(bool)),
     }
-    told = (
-        dict(getattr(kind, "evaluation", {}))
-        | _evaluation("the evaluation", chosen.evaluation, ipc)
-        | _evaluation(f"evaluation of {label!r}", row.get("evaluation", {}), ipc)
-        | {key: row[key] for key in ("compat",) if key in row}
-    )
+    said = {"the evaluation": chosen.evaluation, f"evaluation of {label!r}": row.get("evaluation", {})}
+    told = {name: _evaluation(name, settings, ipc) for name, settings in said.items()}
+    told["the row"] = {key: row[key] for key in ("compat",) if key in row}
     usual = {"norm": getattr(method, "norm", "instance"), **chosen.network}
     return [
         _checked_batches(
             Cell(**shared, tested_on=name, protocol=fill(Protocol, "the evaluation", _speed(chosen) | protocol))
         )
-        for name, protocol in protocols(told, usual).items()
+        for name, protocol in protocols(getattr(kind, "evaluation", {}), told, usual).items()
     ]
 
 

@@ -64,12 +64,15 @@ def _count(cell: Cell, train: ImageSet) -> int:
 
 
 def _evaluating(cell: Cell, train: ImageSet, test: ImageSet, together: int) -> Pace:
-    """Epochs of one mini-batch of real images, in the first networks that are trained together."""
+    """Epochs of one mini-batch of real images, in the first networks that are trained together.
+
+    They take as long by any schedule; the one by steps has an epoch after the first even where E is 1.
+    """
     count = min(_count(cell, train), cell.protocol.batch_size)
     shown, tested = _shown(train, count), sample(test)
 
     def course(epochs: int) -> Pace:
-        protocol, ticks = replace(cell.protocol, epochs=epochs, compat=None), [now(test.device)]
+        protocol, ticks = replace(cell.protocol, epochs=epochs, compat=None, schedule="step"), [now(test.device)]
         tick = {"networks": range(together), "on_epoch": lambda *_: ticks.append(now(test.device))}
         evaluate.evaluate(shown, tested, protocol, seed=0, **tick)
         testing = (now(test.device) - ticks[-1]) * len(test) / len(tested)

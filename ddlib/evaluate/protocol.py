@@ -17,7 +17,13 @@ OFFICIAL = "official"
 LOOKS = 5
 """How often the published code looks at the test images."""
 
-LATER = {"compat": None}
+STEP, WARMUP_COSINE = SCHEDULES = ("step", "warmup_cosine")
+"""Courses of the learning rate."""
+
+START = 1e-7
+"""Share of the learning rate at which a warm-up begins."""
+
+LATER = {"compat": None, "schedule": STEP, "ema": None}
 """Settings that came when results lay in stores already: at these values they are no part of a protocol's name."""
 
 
@@ -29,6 +35,15 @@ class Protocol:
     learning rate is divided by ten, once, and the optimiser rebuilt, which forgets its momentum.  Augmentation is
     DSA, not siamese: one family a mini-batch, own parameters for each image.  The network of the last epoch is
     tested, once, with the running statistics of its batch norms.
+
+    With `schedule="warmup_cosine"` (GLaD, Cazenavette et al. 2023, and LD3M) there are exactly E epochs, and the rate
+    changes after each: it rises linearly from 1e-7 `lr` to `lr` over the first half, and falls to 0 along a cosine
+    over the second, `lr` * (1 + cos(pi (e - w) / (E - w))) / 2 in epoch e from w = E // 2 on.  The published code keeps
+    `lr` for one epoch more in between.  With `ema` what is tested is an average of the weights (and of running
+    statistics), updated once an epoch: after the n-th, average <- d average + (1 - d) weights with
+    d = min(`ema`, 1 - 1 / n), hence a plain mean until 1 / (1 - `ema`) epochs are done.  (The library that the
+    published code takes counts the second epoch twice and the first not at all.)  `ema` counts epochs: 0.995 is that of
+    1,000 of them, and with fewer the same share of the training is remembered by 0.995 ** (1000 / E).
 
     With `compat="official"` all is as in the published code of DiM (Wang et al. 2023), which SELECTS ON TEST DATA: a
     constant learning rate, exactly E epochs, and the highest of five accuracies on the test images, one every E / 5
@@ -53,6 +68,8 @@ class Protocol:
         at_once: most networks to train together; None: chosen by `ddlib.evaluate.training.at_once`.  The results
             do not depend on it, up to rounding.
         compat: None, or "official": see above.  E must be a multiple of 5 then.
+        schedule: "step" or "warmup_cosine"; "step" with `compat`, which has a course of its own.
+        ema: in (0, 1), or None: the weights themselves are tested.  None with `compat`.
 
     Raises:
         ValueError: an argument is not as above.  Options are checked by `evaluate`, which knows the images.
@@ -71,6 +88,8 @@ class Protocol:
     compiled: bool = False
     at_once: int | None = None
     compat: str | None = None
+    schedule: str = STEP
+    ema: float | None = None
 
     def __post_init__(self):
         if self.network not in models.names():
@@ -91,6 +110,7 @@ class Protocol:
             raise ValueError(f"unknown compat {self.compat!r}; known: {OFFICIAL}, or None")
         if self.compat and self.epochs % LOOKS:
             raise ValueError(f"epochs must be a multiple of {LOOKS} with compat {OFFICIAL!r}, got {self.epochs}")
+        self._check_schedule()
         if not isinstance(self.augmentation, bool):
             check_strategy(self.augmentation, (1, 1))
         object.__setattr__(self, "options", dict(self.options))
@@ -98,15 +118,37 @@ class Protocol:
             if not isinstance(value, str | int | float | None):
                 raise ValueError(f"option {name!r} must be text, a number, a boolean or None, got {value!r}")
 
+    def _check_schedule(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must lie in (0, 1), or be None, got {self.ema!r}")
+        for name in ("schedule", "ema"):
+            if self.compat and getattr(self, name) != LATER[name]:
+                raise ValueError(
+                    f"{name} must be {LATER[name]!r} with compat {OFFICIAL!r}, got {getattr(self, name)!r}"
+                )
+
+    @property
+    def _stepped(self) -> bool:
+        return self.compat is None and self.schedule == STEP
+
     @property
     def rounds(self) -> int:
-        """How many epochs are gone through: E + 1, for they are counted from 0 to E; E with `compat`."""
-        return self.epochs + (self.compat is None)
+        """How many epochs are gone through: E; with the schedule "step" E + 1, for they are counted from 0 to E."""
+        return self.epochs + self._stepped
 
     @property
     def drop_epoch(self) -> int | None:
-        """Index of the epoch after which the learning rate drops: E // 2 + 1; None with `compat`."""
-        return None if self.compat else self.epochs // 2 + 1
+        """Index of the epoch after which the learning rate drops: E // 2 + 1 with the schedule "step", else None."""
+        return self.epochs // 2 + 1 if self._stepped else None
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate in the epoch of this index, from 0 on."""
+        if self.schedule == WARMUP_COSINE:
+            return self.lr * _warmup_cosine(epoch, self.epochs)
+        dropped = self.drop_epoch is not None and epoch > self.drop_epoch
+        return self.lr * 0.1 if dropped else self.lr
 
     @property
     def tested_after(self) -> tuple[int, ...]:
@@ -125,3 +167,11 @@ class Protocol:
     def settings(self) -> dict[str, Any]:
         """All settings as plain JSON, such as names in the store are made of; see `LATER`."""
         return {name: value for name, value in asdict(self).items() if name not in LATER or value != LATER[name]}
+
+
+def _warmup_cosine(epoch: int, epochs: int) -> float:
+    """Share of the full rate in an epoch: a line from `START` to 1 over the first half, then a cosine to 0."""
+    half = epochs // 2
+    if epoch < half:
+        return START + (1 - START) * epoch / half
+    return (1 + math.cos(math.pi * (epoch - half) / (epochs - half))) / 2

@@ -97,7 +97,7 @@ def _learner(network, options, shape, num_classes, precision, compiled, compat):
     if draws and compat:
         raise ValueError(f"compat={compat!r} tests networks in training mode: {network} has dropout; allowed: none")
     loss, logits = _functions(training, training if compat else testing, precision)
-    ready = compilation.compiled if compiled else lambda function: function
+    ready = functools.partial(compilation.compiled, draws=draws) if compiled else lambda function: function
     return Learner(
         build=lambda stream: build(generator=stream),
         losses=ready(lambda p, b, images, targets: loss(p, b, images[0], targets[0])[None]),
@@ -145,9 +145,11 @@ def train(
         One `Trained` a network, whenever the protocol tests them; with the next epoch their tensors go on changing.
     """
     parameters, buffers = _fresh(learner, shown.like, networks, seed)
-    optimiser = _sgd(parameters, protocol, protocol.lr)
+    optimiser, tested = _sgd(parameters, protocol), (parameters, buffers)
     size = micro_batch(min(protocol.batch_size, len(shown)), learner, shown.like.device)
     for epoch in range(protocol.rounds):
+        for group in optimiser.param_groups:
+            group["lr"] = protocol.rate(epoch)
         total = torch.zeros(len(networks), dtype=shown.like.dtype, device=shown.like.device)
         noise = scoped(seed, STREAM, "dropout", networks[0], epoch) if learner.draws else contextlib.nullcontext()
         streams = [generator(seed, STREAM, "augmentation", index, epoch) for index in networks]
@@ -156,11 +158,14 @@ def train(
                 images = _augmented(images, shown.strategy, streams)
                 total += _update(learner, parameters, buffers, optimiser, images, aims, size)
         if epoch == protocol.drop_epoch:
-            optimiser = _sgd(parameters, protocol, protocol.lr * 0.1)
+            optimiser = _sgd(parameters, protocol)
+        if protocol.ema is not None:
+            decay = min(protocol.ema, 1 - 1 / (epoch + 1))
+            tested = tuple(map(functools.partial(_averaged, decay), tested, (parameters, buffers)))
         after_epoch()
         if epoch in protocol.tested_after:
             yield [
-                Trained(_one(parameters, i, len(networks)), _one(buffers, i, len(networks)), loss / len(shown))
+                Trained(*(_one(tensors, i, len(networks)) for tensors in tested), loss / len(shown))
                 for i, loss in enumerate(total)
             ]
 
@@ -219,11 +224,17 @@ def _fresh(learner: Learner, like: Tensor, networks: Sequence[int], seed: int) -
     return {name: parameter.requires_grad_() for name, parameter in parameters.items()}, buffers
 
 
-def _sgd(parameters: Tensors, protocol: Protocol, lr: float) -> torch.optim.Optimizer:
+def _sgd(parameters: Tensors, protocol: Protocol) -> torch.optim.Optimizer:
     """A fresh optimiser: elementwise, so that on stacked parameters it is one for each network."""
     weights = list(parameters.values())
     settings = {"momentum": protocol.momentum, "weight_decay": protocol.weight_decay}
-    return torch.optim.SGD(weights, lr=lr, **settings, foreach=True)
+    return torch.optim.SGD(weights, lr=protocol.lr, **settings, foreach=True)
+
+
+@torch.no_grad()
+def _averaged(decay: float, average: Tensors, now: Tensors) -> Tensors:
+    """decay * average + (1 - decay) * now, as tensors of their own."""
+    return {name: tensor.detach().lerp(average[name].detach(), decay) for name, tensor in now.items()}
 
 
 def _augmented(images: Tensor, strategy: str, streams: Sequence[torch.Generator]) -> Tensor:

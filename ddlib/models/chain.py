@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ddlib.models.layers import Network, Size, activation, norm, pooling
+from ddlib.models.layers import AdaptiveMaxPool, Network, Size, activation, norm, pooling
 
 
 class Stage(NamedTuple):
@@ -30,9 +30,10 @@ class Chain(Network):
         num_classes: K.
         norm_kind, activation_kind: of every block; see `ddlib.models.layers`.
         hidden: widths of the linear layers, each with a ReLU, between the trunk and the classifier.
+        grid: side of the square to which the last map, pooled, is brought by adaptive max pooling; None: it stays.
 
     Raises:
-        ValueError: the images are too small for the stages, or an option is unknown.
+        ValueError: the images are too small for the stages, or an option is unknown or below 1.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Chain(Network):
         norm_kind: str = "none",
         activation_kind: str = "relu",
         hidden: Sequence[int] = (),
+        grid: int | None = None,
     ):
         super().__init__(shape, num_classes)
         self.blocks, self.poolings = nn.ModuleList(), nn.ModuleList()
@@ -61,6 +63,8 @@ class Chain(Network):
                 )
             )
             self.poolings.append(pooling(stage.pooling))
+        self.grid = nn.Identity() if grid is None else AdaptiveMaxPool(_positive("grid", grid))
+        size = size if grid is None else (grid, grid)
         widths = [channels * size[0] * size[1], *(_positive("width", width) for width in hidden)]
         self.hidden = nn.Sequential(
             *(
@@ -89,7 +93,7 @@ class Chain(Network):
             if maps is not None:
                 maps.append(x)
             x = pool(x)
-        return self.hidden(x.flatten(1))
+        return self.hidden(self.grid(x).flatten(1))
 
 
 def first_padding(shape: tuple[int, int, int], usual: int) -> int:

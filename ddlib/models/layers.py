@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor, nn, ones, zeros
+from torch import Tensor, nn, ones, stack, zeros
 
 from ddlib.models.initialisation import LAWS, affine_norm
 
@@ -139,6 +139,35 @@ class AveragePool2x2(nn.Module):
         height, width = 2 * (x.shape[-2] // 2), 2 * (x.shape[-1] // 2)
         rows = x[..., 0:height:2, :width] + x[..., 1:height:2, :width]
         return (rows[..., 0::2] + rows[..., 1::2]) * 0.25
+
+
+class AdaptiveMaxPool(nn.Module):
+    """Largest values over a grid of windows, as `torch.nn.AdaptiveMaxPool2d(side)`: equal parts, rounded outwards.
+
+    Window i of a map with H rows goes from floor(i H / side) to ceil((i + 1) H / side), so that windows overlap where
+    `side` does not divide H, and a map with fewer rows than `side` is enlarged.  Rows first and then columns: the
+    kernel's gradient is added up in any order on a GPU, where results would not repeat bit by bit.
+
+    Args:
+        side: of the grid, at least 1.
+    """
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, side, side)."""
+        return self._along(self._along(x, -2), -1)
+
+    def _along(self, x: Tensor, dim: int) -> Tensor:
+        length = x.shape[dim]
+        windows = [(i * length // self.side, -(-(i + 1) * length // self.side)) for i in range(self.side)]
+        return stack([x.narrow(dim, start, end - start).amax(dim) for start, end in windows], dim)
+
+    def extra_repr(self) -> str:
+        """Side of the grid, for `print(model)`."""
+        return str(self.side)
 
 
 LAWS[InstanceNorm2d] = LAWS[BatchNorm2d] = affine_norm

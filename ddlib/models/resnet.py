@@ -56,12 +56,23 @@ class ResNet(Network):
         width: channels of the first stage; the others have 2, 4 and 8 times as many.
         norm: see `ddlib.models.layers.norm`.
         average: downsample by 2x2 average pooling instead of by stride, and pool nothing at the end.
+        pooling: without `average`, what the last map is averaged over: "4x4" windows, or all of it, "global".
     """
 
     def __init__(
-        self, *, shape: tuple[int, int, int], num_classes: int, blocks: int, width: int, norm: str, average: bool
+        self,
+        *,
+        shape: tuple[int, int, int],
+        num_classes: int,
+        blocks: int,
+        width: int,
+        norm: str,
+        average: bool,
+        pooling: str = "4x4",
     ):
         super().__init__(shape, num_classes)
+        if pooling not in ("4x4", "global"):
+            raise ValueError(f"unknown pooling {pooling!r}; known: 4x4, global")
         if width < 1:
             raise ValueError(f"width {width}: at least 1 expected")
         size = shape[1:]
@@ -76,7 +87,8 @@ class ResNet(Network):
             for _ in range(blocks - 1):
                 stage.append(BasicBlock(channels, channels, size, stride=1, norm_kind=norm, average=average))
             self.stages.append(nn.Sequential(*stage))
-        window = (1, 1) if average else (min(4, size[0]), min(4, size[1]))
+        most = max(size) if pooling == "global" else 4
+        window = (1, 1) if average else (min(most, size[0]), min(most, size[1]))
         self.pool = nn.AvgPool2d(window)
         self.classifier = nn.Linear(channels * (size[0] // window[0]) * (size[1] // window[1]), num_classes)
 
@@ -114,23 +126,28 @@ def resnet10_ap(*, shape: tuple[int, int, int], num_classes: int, width: int = 6
     return ResNet(shape=shape, num_classes=num_classes, blocks=1, width=width, norm=norm, average=True)
 
 
-def resnet18(*, shape: tuple[int, int, int], num_classes: int, width: int = 64, norm: str = "instance") -> ResNet:
+def resnet18(
+    *, shape: tuple[int, int, int], num_classes: int, width: int = 64, norm: str = "instance", pooling: str = "4x4"
+) -> ResNet:
     """ResNet-18 as DC evaluates with it: strided convolutions, 4x4 average pooling of the last map.
 
     For 3x32x32 images and 10 classes 11,173,962 parameters; 2,797,610 with `width=32`, which with `norm="batch"` is
     DiM's CIFAR-style network, not torchvision's ResNet-18 (11.2 M).  Embedding: 8 `width` up to 32x32, four times that
-    at 64x64, where the pooling leaves 2x2.  Maps smaller than 4x4 (images below 25x25) are pooled whole.
+    at 64x64, where the pooling leaves 2x2.  Maps smaller than 4x4 (images below 25x25) are pooled whole, and so are all
+    with `pooling="global"`, as GLaD and LD3M evaluate with it: 11,173,962 parameters at any size.
 
     Args:
         shape: (C, H, W) of the images; with instance norm, 9 along the longer side at least.
         num_classes: K.
         width: channels of the first stage; the others have 2, 4 and 8 times as many.
         norm: "instance" as published; "batch" is DM's ResNet18BN; also "layer", "group" and "none".
+        pooling: what the last map is averaged over: "4x4" windows, or all of it, "global".
 
     Raises:
-        ValueError: the images are too small, or the norm is unknown.
+        ValueError: the images are too small, or the norm or the pooling is unknown.
     """
-    return ResNet(shape=shape, num_classes=num_classes, blocks=2, width=width, norm=norm, average=False)
+    shared = {"shape": shape, "num_classes": num_classes, "width": width, "norm": norm}
+    return ResNet(**shared, blocks=2, average=False, pooling=pooling)
 
 
 def resnet18_ap(*, shape: tuple[int, int, int], num_classes: int, width: int = 64, norm: str = "instance") -> ResNet:

@@ -29,13 +29,13 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm transformer layer: x + attention(norm x), then x + mlp(norm x) with GELU."""
+    """Pre-norm transformer layer: x + attention(norm x), then x + mlp(norm x) with GELU; the norms may be left out."""
 
-    def __init__(self, dim: int, *, heads: int, head_dim: int, mlp_dim: int, dropout: float):
+    def __init__(self, dim: int, *, heads: int, head_dim: int, mlp_dim: int, dropout: float, layer_norm: bool):
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = _norm(dim, layer_norm)
         self.attention = Attention(dim, heads=heads, head_dim=head_dim, dropout=dropout)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = _norm(dim, layer_norm)
         self.mlp = nn.Sequential(
             nn.Linear(dim, mlp_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp_dim, dim), nn.Dropout(dropout)
         )
@@ -49,10 +49,11 @@ class Layer(nn.Module):
 class ViT(Network):
     """Vision transformer: patches to tokens, a class token first, positions added, pre-norm layers, a classifier.
 
-    9,523,722 parameters for 3x32x32 images and 10 classes.  No maps.  Embedding: the class token after the last
-    norm, F = `dim`.  Dropout on the tokens and inside the layers draws from torch's global random state in training
-    mode, since torch's dropout takes no generator: wrap training in `ddlib.seeding.scoped` (and say
-    `randomness="different"` to `torch.vmap`).
+    9,523,722 parameters for 3x32x32 images and 10 classes.  The ViT of GLaD and LD3M, for images of 128 pixels and
+    more, has `patch=16, depth=10, layer_norm=False`: 16,176,650 parameters at 3x128x128; smaller images take a smaller
+    patch.  No maps.  Embedding: the class token after the last norm, F = `dim`.  Dropout on the tokens and inside the
+    layers draws from torch's global random state in training mode, since torch's dropout takes no generator: wrap
+    training in `ddlib.seeding.scoped` (and say `randomness="different"` to `torch.vmap`).
 
     Args:
         shape: (C, H, W) of the images; H and W multiples of `patch`.
@@ -63,9 +64,10 @@ class ViT(Network):
         heads, head_dim: number of attention heads and the width of each.
         mlp_dim: hidden width of the layers' perceptron.
         dropout: probability, for tokens and layers.
+        layer_norm: whether there are layer norms, in the layers and after them.
 
     Raises:
-        ValueError: H or W is no multiple of `patch`.
+        ValueError: `patch` is below 1, or H or W is no multiple of it.
     """
 
     def __init__(
@@ -80,19 +82,20 @@ class ViT(Network):
         head_dim: int = 64,
         mlp_dim: int = 512,
         dropout: float = 0.1,
+        layer_norm: bool = True,
     ):
         super().__init__(shape, num_classes)
         channels, height, width = shape
-        if height % patch or width % patch:
-            raise ValueError(f"shape {self.shape}: height and width must be multiples of patch {patch}")
+        if patch < 1 or height % patch or width % patch:
+            raise ValueError(f"shape {self.shape}: height and width must be multiples of patch {patch}, at least 1")
         self.patch = patch
         self.to_token = nn.Linear(channels * patch * patch, dim)
         self.positions = nn.Embedding((height // patch) * (width // patch) + 1, dim)
         self.class_token = nn.Embedding(1, dim)
         self.dropout = nn.Dropout(dropout)
-        sizes = {"heads": heads, "head_dim": head_dim, "mlp_dim": mlp_dim, "dropout": dropout}
+        sizes = {"heads": heads, "head_dim": head_dim, "mlp_dim": mlp_dim, "dropout": dropout, "layer_norm": layer_norm}
         self.layers = nn.Sequential(*(Layer(dim, **sizes) for _ in range(depth)))
-        self.norm = nn.LayerNorm(dim)
+        self.norm = _norm(dim, layer_norm)
         self.classifier = nn.Linear(dim, num_classes)
 
     def embed(self, images: Tensor, maps: list[Tensor] | None = None) -> Tensor:
@@ -101,3 +104,7 @@ class ViT(Network):
         first = self.class_token.weight.expand(len(images), 1, -1)
         tokens = torch.cat([first, self.to_token(patches)], dim=1) + self.positions.weight
         return self.norm(self.layers(self.dropout(tokens))[:, 0])
+
+
+def _norm(dim: int, wanted: bool) -> nn.Module:
+    return nn.LayerNorm(dim) if wanted else nn.Identity()
