@@ -135,6 +135,7 @@ def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: 
     data = work.fingerprint_of(cell, "train")
     where = {"table": cell.table, "method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
     where |= {"network": cell.tested_on} if cell.tested_on else {}
+    where |= {"condition": cell.condition} if cell.condition else {}
     return Record.of(
         accuracies,
         label=cell.label,

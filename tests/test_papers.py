@@ -14,7 +14,7 @@ PAPERS = results.papers()
 
 
 def test_there_are_papers():
-    assert {"atom", "datm", "dim"} <= set(PAPERS)
+    assert {"atom", "datm", "dim", "ld3m"} <= set(PAPERS)
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -57,7 +57,7 @@ def test_accuracy_rises_with_images_per_class_or_the_value_is_marked(paper):
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_verified_claims_follow_from_the_reported_numbers(paper):
-    value = {(r.method, r.dataset, r.ipc, r.network): r.value for r in results.references(paper) if _main(r)}
+    value = {(_row(r), r.dataset, r.ipc, r.network): r.value for r in results.references(paper) if _main(r)}
     for claim in results.claims(paper):
         places = [(d, i, n) for d in claim.datasets for i in claim.ipc for n in claim.networks]
         if claim.unverified:
@@ -74,8 +74,13 @@ def test_verified_claims_follow_from_the_reported_numbers(paper):
 
 
 def _main(reference):
-    plain = reference.metric == "accuracy" and not reference.condition
-    return plain and reference.primary and reference.table in ("main", "cross_architecture", "architectures")
+    plain = reference.metric == "accuracy" and reference.primary
+    return plain and reference.table in ("main", "cross_architecture", "architectures")
+
+
+def _row(reference):
+    """As a claim calls it."""
+    return ", ".join(filter(None, (reference.method, reference.condition)))
 
 
 def test_atoms_own_cells_were_not_found():
@@ -248,6 +253,108 @@ def test_dims_settings_follow_from_the_epochs_of_a_data_set(dataset, epoch, gan,
         assert plain == {name: found[name] for name in plain}
 
 
+TABLE_4 = """
+dsa  -  42.3±3.5 52.3±.7  45.1±8.3 40.1±7.6 36.1±.4  38.1±.4
+dm   -  44.4±.5  52.6±.4  50.6±.5  47.5±.7  35.4±.4  36.0±.5
+glad dc 45.9±1.0 53.1±1.4 50.1±.6  48.9±1.1 38.9±1.0 38.4±.7
+glad dm 45.8±.6  52.8±1.0 51.3±.6  49.7±.4  36.4±.4  38.6±.7
+ld3m dc 47.1±1.2 55.2±1.0 51.8±1.4 49.9±1.3 39.5±1.0 39.0±1.3
+ld3m dm 47.3±2.1 57.0±1.3 52.3±1.1 48.2±4.9 39.5±1.5 39.4±1.8
+"""
+
+
+@pytest.mark.parametrize("line", TABLE_4.strip().splitlines(), ids=lambda line: "-".join(line.split()[:2]))
+def test_ld3ms_table_4_as_it_is_printed_with_its_means(line):
+    method, condition, *printed = line.split()
+    place = {"table": "main", "method": method, "condition": condition.strip("-"), "ipc": 10, "network": "unseen"}
+    found = [
+        results.find("ld3m", dataset=f"imagenet_{name}_128", **place) for name in ("a_to_e", "a", "b", "c", "d", "e")
+    ]
+    assert [[r.value, r.std] for r in found] == [[float(n) for n in text.split("±")] for text in printed]
+    assert not any(r.unverified for r in found) and {r.comparable for r in found} == {method != "glad"}
+    mean, *each = (r.value for r in found)
+    assert sum(each) / 5 == pytest.approx(mean, abs=0.06)
+
+
+def test_ld3ms_gains_are_relative_where_they_are_called_so():
+    known = results.references("ld3m")
+    means = [r for r in known if (r.dataset, r.metric) == ("imagenet_a_to_e_128", "accuracy")]
+    mean = {(r.method, r.condition): r.value for r in means}
+    gain = {r.condition: r.value for r in known if r.metric == "gain"}
+    for condition in ("dc", "dm"):
+        ratio = mean["ld3m", condition] / mean["glad", condition]
+        assert 100 * (ratio - 1) == pytest.approx(gain[condition], abs=0.25)  # of means that were rounded
+    by_ipc = {r.ipc: r.value for r in known if r.metric == "points"}
+    assert by_ipc[10] == pytest.approx(57.0 - 52.8)
+
+
+NORMS = """
+10 .0293 58.1 1984
+20 .0188 33.5 1779
+30 .0129 19.8 1535
+40 .0149 15.4 1033
+50 .0142 13.9 978
+60 .0127 12.1 956
+70 .0124 10.4 838
+80 .0122 8.7  715
+90 .0129 6.5  504
+"""
+
+
+@pytest.mark.parametrize("line", NORMS.strip().splitlines(), ids=lambda line: line.split()[0])
+def test_ld3ms_table_1_and_what_of_it_is_noising(line):
+    steps, noising, raw, divided = (float(text) for text in line.split())
+    place = {"method": "ld3m", "dataset": "unstated", "ipc": 1, "condition": f"T = {steps:g}"}
+    read, made = (
+        results.find("ld3m", table="gradient_norms", metric=metric, **place)
+        for metric in ("gradient_norm", "start_gradient_norm")
+    )
+    assert (read.value, read.unverified, made.value, made.unverified) == (raw, False, divided, True)
+    assert raw / noising == pytest.approx(divided, rel=0.006)  # a_K has three figures
+
+
+REPRINTED = """
+unseen  mtt  -   22.0 14.8 17.1 22.3 16.2 25.5
+unseen  glad mtt 30.4 17.1 21.1 -    19.6 28.2
+unseen  ld3m mtt 32.0 19.9 21.4 -    22.1 30.4
+unseen  gsdd -   58.1 34.6 39.9 53.6 34.0 58.0
+convnet glad dm  32.2 21.2 21.8 -    22.3 27.6
+convnet dsa  -   34.2 22.5 21.0 -    22.0 32.0
+convnet ld3m dm  -    -    -    -    -    -
+"""
+
+
+@pytest.mark.parametrize("line", REPRINTED.strip().splitlines(), ids=lambda line: "-".join(line.split()[:3]))
+def test_what_is_reprinted_beside_ld3m_is_unverified_and_its_own_tables_are_not_found(line):
+    network, method, condition, *printed = line.split()
+    for name, text in zip(("nette", "woof", "fruits", "yellow", "cats", "birds"), printed, strict=True):
+        place = {"dataset": f"image{name}_128", "ipc": 1, "network": network, "condition": condition.strip("-")}
+        found = results.find("ld3m", table="main", method=method, **place)
+        if text != "-":
+            assert (found.value, found.unverified, found.source_key) == (float(text), True, "gsdd")
+        else:
+            assert name == "yellow" or (found.value, found.state, found.unverified) == (None, "not found", True)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "marks"),
+    [
+        ({"table": "cifar10", "dataset": "cifar10", "ipc": 50, "condition": "mtt"}, 73.2, (True, True, "audit")),
+        ({"table": "components", "condition": "with diffusion"}, 36.5, (False, False, "prose")),
+        ({"table": "components", "condition": "Z and c, residual"}, 28.1, (False, False, "prose")),
+        ({"table": "components", "condition": "dm, Gaussian start"}, None, (True, False, "unread")),
+        ({"table": "steps", "condition": "T = 20", "metric": "minutes"}, 574, (False, False, "prose")),
+        ({"table": "steps", "condition": "T = 20", "metric": "megabytes"}, 29400, (False, False, "prose")),
+        ({"table": "steps", "condition": "T = 20"}, None, (True, True, "unread")),
+        ({"table": "resolution", "dataset": "imagenet_a_256", "condition": "dc"}, None, (True, True, "unread")),
+    ],
+)
+def test_cells_of_ld3ms_other_tables(where, value, marks):
+    found = results.find("ld3m", **{"method": "ld3m", "dataset": "unstated", "ipc": 1} | where)
+    assert found.value == value
+    assert (found.unverified, found.comparable, found.source_key) == marks
+
+
 @pytest.mark.parametrize(
     ("method", "dataset", "ipc", "value", "std", "delta", "marks"),
     [
@@ -392,9 +499,26 @@ def test_settings_are_read(tmp_path):
     assert {(s.method, s.dataset, s.source) for s in found.values()} == {("dm", "cifar10", "A poster")}
 
 
+def test_settings_of_several_data_sets_and_of_one_condition(tmp_path, monkeypatch):
+    path = write(tmp_path, PLAIN)
+    told = SETTINGS.replace("dataset: cifar10", "dataset: [cifar10, svhn], condition: fast")
+    path.write_text(path.read_text() + SETTINGS + told.replace("settings:\n", "").replace("lr: 2.0", "lr: 3.0"))
+    paper = results.load(path)
+    assert [(s.dataset, s.ipc, s.condition) for s in paper.settings if s.ipc == 10] == [
+        ("cifar10", 10, ""), ("cifar10", 10, "fast"), ("svhn", 10, "fast"),
+    ]  # fmt: skip
+    monkeypatch.setattr(results.reported, "_named", lambda _: paper)
+    place = {"method": "dm", "dataset": "cifar10", "ipc": 10}
+    assert results.published("x", **place)["lr"] == 2.0
+    assert results.published("x", **place, condition="fast")["lr"] == 3.0
+    assert results.published("x", **place, condition="slow") == {}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "match"),
     [
+        ("dataset: cifar10, source", "dataset: 3, source", "dataset is 3, of the wrong type"),
+        ("dataset: cifar10, source", "dataset: [cifar10, 3], source", r"dataset is \['cifar10', 3\]; allowed: a name"),
         ("by_ipc", "ipcs", "settings of 'dm': unknown key 'ipcs'; known: method, dataset"),
         (", by_ipc: {1: {}, 10: {lr: 2.0}, all: {}}", "", "settings of 'dm': without by_ipc"),
         ("source: a", "source: z", "settings of 'dm': unknown source 'z'; known: a, b"),
@@ -478,6 +602,6 @@ def test_claims_can_be_checked_on_the_rows_of_every_parameter_file(path):
 
 
 def test_every_reference_is_of_a_data_set_that_is_known():
-    known = set(datasets.names()) | {"imagenet64", "imagenet100"}
+    known = set(datasets.names()) | {"imagenet64", "imagenet100", "imagenet_a_to_e_128", "unstated"}
     for paper in results.papers():
         assert {reference.dataset for reference in results.references(paper)} - known == set()

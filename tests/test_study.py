@@ -240,6 +240,24 @@ def test_the_papers_own_cell_has_no_deviations_and_every_other_names_its_own():
     assert study.deviations(narrow) == ["width 32 (default: by data)"]
 
 
+def test_a_method_may_say_which_of_its_papers_rows_it_is(monkeypatch):
+    monkeypatch.setattr(methods.find("dm"), "condition", "fast", raising=False)
+    stated = {"": {}, "fast": {"iterations": 7}}
+    monkeypatch.setattr(results, "published", lambda paper, *, condition="", **place: dict(stated[condition]))
+    rows = {"DM": {"method": "dm", "iterations": 7}, "Random": {"method": "random"}}
+    dm, random = cells(dataset="cifar10", ipcs=[1], network={}, evaluation={}, methods=rows)
+    assert (dm.condition, random.condition) == ("fast", "")
+    assert study.deviations(dm) == [] and study.deviations(random) == []
+
+
+def test_its_number_stands_beside_that_row(workplace, monkeypatch):
+    monkeypatch.setattr(methods.find("random"), "condition", "fast", raising=False)
+    asked = []
+    monkeypatch.setattr(results, "find", lambda paper, **where: asked.append(where))
+    study.run(cells(methods={"Random": {"method": "random"}}, seeds=[0]), workplace)
+    assert asked == [{"table": "main", "method": "random", "dataset": "cifar10", "ipc": 1, "condition": "fast"}]
+
+
 def test_settings_that_the_paper_states_are_no_deviations(monkeypatch):
     stated = {"iterations": 7, "lr_images": 2.0, "whitened": True, "evaluation": {"batch_size": 128}}
 

@@ -46,6 +46,11 @@ class Cell:
         return getattr(self.method, "ipc", None)
 
     @property
+    def condition(self) -> str:
+        """Which of the rows that the paper reports under the method's name it is; "" where there is but one."""
+        return getattr(self.method, "condition", "")
+
+    @property
     def amount(self) -> str:
         """Images per class, for people."""
         return "all images" if self.ipc is None else f"IPC {self.ipc}"

@@ -32,6 +32,7 @@ def deviations(cell: Cell) -> list[str]:
     The paper's setting is what its file states for the cell, and the method's and the protocol's defaults for the rest.
     """
     place = {"method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    place |= {"condition": cell.condition} if cell.condition else {}
     stated = results.published(cell.paper, **place)
     kind = type(cell.method)
     whitened = whitening("whitened", stated.pop("whitened", cell.reference_dataset in kind.whitened), kind)

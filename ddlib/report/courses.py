@@ -6,7 +6,7 @@ from statistics import fmean
 
 from matplotlib.ticker import MaxNLocator
 
-from ddlib.report.style import GREY, PALETTE, WIDTH, Picture, colors, note, picture, styled
+from ddlib.report.style import GREY, PALETTE, WIDTH, Picture, colors, legend_below, note, picture, styled
 
 Course = Sequence[tuple[int, float]]
 """(step, value) pairs in order."""
@@ -30,6 +30,40 @@ def courses(histories: Mapping[str, Course], *, quantity: str = "loss") -> Pictu
             ax.set(yscale="log", title=name, xlabel="step")
         figure.axes[0].set_ylabel(quantity)
     return figure
+
+
+def loss_reduction(histories: Mapping[str, Course], *, quantity: str = "matching loss") -> Picture:
+    """How far several runs lower a loss: the loss itself, and what is left of it, both on axes that they share.
+
+    Each step has its own networks and real images, so that single losses (faint) scatter; lines are means over a tenth
+    of the course.  What is left is relative to the first of these means.
+
+    Args:
+        histories: name -> course of values > 0; what has fewer than two is left out.
+    """
+    shown = {name: list(points) for name, points in histories.items() if len(points) > 1}
+    if not shown:
+        return note("nothing with a course was run")
+    figure = picture(WIDTH, 2.7, layout="constrained")
+    with styled():
+        both, handles = figure.subplots(1, 2), []
+        for name, color in colors(list(shown)).items():
+            steps, values = zip(*shown[name], strict=True)
+            smooth = _running_mean(values)
+            both[0].plot(steps, values, color=color, linewidth=0.8, alpha=0.3)
+            handles += both[0].plot(steps, smooth, color=color, linewidth=1.4, label=name)
+            both[1].plot(steps, [100 * value / smooth[0] for value in smooth], color=color, linewidth=1.4)
+        both[0].set(yscale="log", title=quantity, xlabel="iteration", ylabel=quantity)
+        both[1].set(title="what is left of it", xlabel="iteration", ylabel="% of the beginning's")
+        legend_below(figure, handles)
+    return figure
+
+
+def _running_mean(values: Sequence[float]) -> list[float]:
+    """Of each value and those before and after it, a tenth of all together; fewer at the ends, as many on each side."""
+    half = len(values) // 20
+    windows = (min(half, i, len(values) - 1 - i) for i in range(len(values)))
+    return [fmean(values[i - width : i + width + 1]) for i, width in enumerate(windows)]
 
 
 def metric_panels(metrics: Mapping[str, Course], *, over: str = "step") -> Picture:

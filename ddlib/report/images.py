@@ -86,16 +86,40 @@ def image_panels(columns: Mapping[str, Images], rows: Sequence[int]) -> Picture:
         raise ValueError(f"rows={list(rows)!r}; allowed: indices in 0..{least - 1}, at least one")
     first = next(iter(columns.values()))
     names = [first.class_names[c].replace("_", " ") for c in _hard(first)[list(rows)].tolist()]
+    return _panels(names, {name: _bytes(images.pixels())[list(rows)] for name, images in columns.items()})
+
+
+def image_strips(names: Sequence[str], columns: Mapping[str | int, Tensor]) -> Picture:
+    """What became of some images, a row for each: such as the real one, its encoding, and it after some iterations.
+
+    Args:
+        names: what the rows show, such as classes.
+        columns: title -> (B, C, H, W) pixels in [0, 1], as many as `names`; a number stands for as many iterations.
+
+    Raises:
+        ValueError: a column of another number of images than there are names, or of neither 1 nor 3 channels.
+    """
+    if not columns or not len(names):
+        return note("no image was made")
+    for title, pixels in columns.items():
+        if pixels.ndim != 4 or len(pixels) != len(names):
+            raise ValueError(f"columns[{title!r}] is {tuple(pixels.shape)}; allowed: ({len(names)}, C, H, W), as names")
+    titles = [title if isinstance(title, str) else f"{title:,} iterations" for title in columns]
+    shown = dict(zip(titles, map(_bytes, columns.values()), strict=True))
+    return _panels([name.replace("_", " ") for name in names], shown)
+
+
+def _panels(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> Picture:
+    """A column of images (rows, H, W, C) uint8 for every title, a name before every row."""
     left = 0.075 * max(map(len, names)) + 0.1
     tile = min(PANEL, (WIDTH - left) / len(columns))
     titles = [textwrap.fill(name, max(1, int((tile + 0.2) / 0.085))) for name in columns]
     top = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.06
-    width, height = left + (tile + BETWEEN) * len(columns) - BETWEEN, top + tile * len(rows)
+    width, height = left + (tile + BETWEEN) * len(columns) - BETWEEN, top + tile * len(names)
     figure = picture(width, height)
-    for place, (title, images) in enumerate(zip(titles, columns.values(), strict=True)):
+    for place, (title, shown) in enumerate(zip(titles, columns.values(), strict=True)):
         x = left + place * (tile + BETWEEN)
-        canvas = _stacked(_bytes(images)[list(rows)])
-        _draw_block(figure, (x / width, 0, tile / width, tile * len(rows) / height), "", canvas)
+        _draw_block(figure, (x / width, 0, tile / width, tile * len(names) / height), "", _stacked(shown))
         with styled():
             middle, above = (x + tile / 2) / width, 1 - (top - 0.05) / height
             figure.text(middle, above, title, fontsize=8, ha="center", va="bottom", parse_math=False)
@@ -117,12 +141,11 @@ def _hard(images: Images) -> Tensor:
     return labels.argmax(1) if labels.ndim == 2 else labels
 
 
-def _bytes(images: Images) -> np.ndarray:
-    """The pixels as (N, H, W, C) uint8."""
-    pixels = images.pixels().detach().cpu().clamp(0, 1)
-    shown = (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()
+def _bytes(pixels: Tensor) -> np.ndarray:
+    """Pixels in [0, 1] as (N, H, W, C) uint8."""
+    shown = (pixels.detach().cpu().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     if shown.shape[3] not in (1, 3):
-        raise ValueError(f"pixels() has {shown.shape[3]} channels; allowed: 1 or 3")
+        raise ValueError(f"pixels have {shown.shape[3]} channels; allowed: 1 or 3")
     return shown
 
 
@@ -151,7 +174,7 @@ def mosaic(images: Images, classes: Sequence[int], per_class: int) -> np.ndarray
 
     Images are a sixteenth of their height apart, at least a pixel.
     """
-    shown, labels = _bytes(images), _hard(images)
+    shown, labels = _bytes(images.pixels()), _hard(images)
     _, height, width, _ = shown.shape
     gap = max(1, height // 16)
     canvas = np.full((per_class * (height + gap) - gap, len(classes) * (width + gap) - gap, 3), 255, np.uint8)

@@ -12,8 +12,17 @@ METRICS = {
     "minutes": ("min", 0.0, math.inf),
     "megabytes": ("MB", 0.0, math.inf),
     "images": ("", 0.0, math.inf),
+    "points": ("points", -100.0, 100.0),
+    "gain": ("%", -100.0, math.inf),
+    "lpips": ("", 0.0, math.inf),
+    "gradient_norm": ("1e-4", 0.0, math.inf),
+    "start_gradient_norm": ("1e-4", 0.0, math.inf),
 }
-"""Metric -> its unit and the least and greatest value it can take."""
+"""Metric -> its unit and the least and greatest value it can take.
+
+points, gain: of one accuracy over another, as a difference and relative to it.  gradient_norm, start_gradient_norm: of
+a loss by the latent that is learnt, and by the noised one at which a sampler starts.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +38,8 @@ class Reference:
     primary: of several references of one cell, the one that verdicts are given against.
     delta: half the width of the band of equivalence, in points; None for the default.
     network: tested on.
-    condition: what else distinguishes the entry, such as "whole space" of an architecture search.
+    condition: what else distinguishes the entry, such as "whole space" of an architecture search, or which of the rows
+        that a paper reports under one name it is.
     """
 
     paper: str
@@ -91,6 +101,7 @@ class Setting:
     ipc: images per class; None for the whole training set.
     values: as a row of a notebook's `methods` says them: hyper-parameters, and `whitened` and `evaluation` where they
         are not the method's and the protocol's own.
+    condition: as of a `Reference`.
     """
 
     method: str
@@ -98,6 +109,7 @@ class Setting:
     ipc: int | None
     source: str
     values: Mapping[str, Any]
+    condition: str = ""
 
 
 @dataclass(frozen=True)

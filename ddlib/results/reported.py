@@ -65,7 +65,7 @@ def find(
     return next((r for r in known if r.primary and r.cell == cell), None)
 
 
-def published(paper: str, *, method: str, dataset: str, ipc: int | None) -> dict[str, Any]:
+def published(paper: str, *, method: str, dataset: str, ipc: int | None, condition: str = "") -> dict[str, Any]:
     """The settings behind the reported numbers of one cell, where the file states them; else none.
 
     Returns:
@@ -74,9 +74,9 @@ def published(paper: str, *, method: str, dataset: str, ipc: int | None) -> dict
     Raises:
         ValueError: no such paper (the known ones are listed).
     """
-    cell = (method, dataset, ipc)
+    cell = (method, dataset, ipc, condition)
     stated = _named(paper).settings
-    return next((dict(s.values) for s in stated if (s.method, s.dataset, s.ipc) == cell), {})
+    return next((dict(s.values) for s in stated if (s.method, s.dataset, s.ipc, s.condition) == cell), {})
 
 
 @functools.cache
@@ -111,7 +111,7 @@ def load(path: str | Path) -> Paper:
     if len({c.id for c in stated}) < len(stated):
         raise ValueError(f"{path}: two claims have one id: {', '.join(c.id for c in stated)}")
     settings = [s for entry in content.get("settings", []) for s in _settings(entry, content, str(path))]
-    cells = [(s.method, s.dataset, s.ipc) for s in settings]
+    cells = [(s.method, s.dataset, s.ipc) + (s.condition,) * bool(s.condition) for s in settings]
     twice = [cell for i, cell in enumerate(cells) if cell in cells[:i]]
     if twice:
         raise ValueError(f"{path}: the settings of {twice[0]} stand twice")
@@ -229,21 +229,26 @@ def _settled(found: list[Reference], file: str) -> list[Reference]:
 
 
 def _settings(entry: Any, content: Mapping[str, Any], file: str) -> Iterator[Setting]:
-    """The settings of one method on one data set, one for each number of images per class."""
-    keys = dict.fromkeys(("method", "dataset", "source"), str) | {"values": dict, "by_ipc": dict}
+    """The settings of one method on one data set, or on several, one for each number of images per class."""
+    keys = {"method": str, "dataset": (str, list), "source": str, "condition": str, "values": dict, "by_ipc": dict}
     where = f"{file}: settings of {entry.get('method')!r}" if isinstance(entry, dict) else f"{file}: settings"
     _check(entry, keys, {"method", "dataset", "source", "by_ipc"}, where)
     _known("source", entry["source"], content["sources"], where)
+    named = entry["dataset"] if isinstance(entry["dataset"], list) else [entry["dataset"]]
+    if not named or not all(isinstance(dataset, str) for dataset in named):
+        raise ValueError(f"{where}: dataset is {named!r}; allowed: a name, or several")
     for ipc, own in entry["by_ipc"].items():
         if not isinstance(own, dict):
             raise ValueError(f"{where}, ipc {ipc!r}: {own!r} is not a mapping")
-        yield Setting(
-            method=entry["method"],
-            dataset=entry["dataset"],
-            ipc=_ipc(ipc, where),
-            source=content["sources"][entry["source"]],
-            values=entry.get("values", {}) | own,
-        )
+        for dataset in named:
+            yield Setting(
+                method=entry["method"],
+                dataset=dataset,
+                ipc=_ipc(ipc, where),
+                source=content["sources"][entry["source"]],
+                values=entry.get("values", {}) | own,
+                condition=entry.get("condition", ""),
+            )
 
 
 TEST = dict.fromkeys(("higher", "lower", "rises", "along"), str) | {"own_data": bool}
