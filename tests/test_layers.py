@@ -35,7 +35,8 @@ ALLOWED = {
     "unroll": DATA,
     "trajectories": DATA | {"tensors"},
     "costs": DATA | {"unroll", "trajectories", "loop", "memory"},
-    "methods": DATA | {"adversarial", "embedding", "prior", "objectives", "unroll", "trajectories", "settings"},
+    "methods": DATA
+    | {"adversarial", "prior", "sampler", "embedding", "objectives", "unroll", "trajectories", "settings"},
     "evaluate": DATA,
     "store": {"files"},
     "locks": {"files"},

@@ -8,7 +8,6 @@ import torch
 from ddlib import datasets, loop, methods, seeding, synthetic
 from ddlib.models import latent
 from ddlib.sampler import Sampler
-from ddlib.trajectories import Trajectories
 
 SMALL = {"ipc": 2, "iterations": 4, "width": 8, "depth": 2, "batch_real": 8, "strategy": "none"}
 MTT = {"syn_steps": 2, "experts": 1, "expert_training": 2, "max_start_epoch": 1, "expert_epochs": 1, "lr_lr": 0.0}
@@ -209,7 +208,7 @@ def test_the_classes_of_imagenet_are_found_by_their_number():
 
 
 def test_a_prior_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="the prior knows 1000 classes, digits has 10"):
+    with pytest.raises(ValueError, match="the prior is of 1000 classes, and digits has 10"):
         begun(built(), found=prior(num_classes=1000))
     with pytest.raises(ValueError, match="images of 1 channels, and a prior of images of 3"):
         begun(built("glad"), found=prior((3, 16, 16)))
@@ -225,7 +224,7 @@ def test_a_prior_that_does_not_fit_is_refused():
     ("settings", "message"),
     [
         ({"matching": "tm"}, "matching='tm'; it must be one of dm, dc, mtt"),
-        ({"steps": 3}, "steps=3"),
+        ({"prior": {"widht": 8}}, "unknown setting 'widht' of the prior"),
         ({"residual": "eq8"}, "residual='eq8'"),
         ({"learn": "w"}, "learn='w'; it must be one of"),
         ({"init": "real"}, "init='real'; it must be one of encoded, gaussian"),

@@ -14,7 +14,7 @@ from ddlib.methods._rendered import LatentState, image_slope, place
 from ddlib.methods.dc import DC
 from ddlib.methods.dm import DM
 from ddlib.methods.mtt import MTT
-from ddlib.models.latent import LatentDiffusion, load_prior
+from ddlib.models.latent import load_prior
 from ddlib.prior import Prior
 from ddlib.settings import fill
 from ddlib.synthetic import SyntheticSet
@@ -34,9 +34,6 @@ ADAM = (0.9, 0.999)
 
 OWN = ("ipc", "iterations", "batch_real", "network", "norm", "width", "depth", "strategy", "precision")
 """Settings that `options` may not give: they stand beside it, or are the method's business."""
-
-PRIOR = "prior_"
-"""Settings of `ddlib.prior.Prior` stand in a method under their names with this before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +58,8 @@ class LatentMatching:
     strategy: DSA families joined by "_", "none", or None for the data set's own.
     network, norm, width, depth: the network matched in; None keeps the network's default.
     precision: of convolutions and products; losses, schedules and what is learnt are float32 always.
-    prior: folder or hub id of a latent diffusion model, as `ddlib.models.latent.load_prior` takes it; None: a small
-        one is trained on the data set itself, with the settings that follow.
-    prior_...: of `ddlib.prior.Prior`.
+    prior: settings of the `ddlib.prior.Prior` that is trained, on the data set itself unless they say otherwise; or
+        the folder or hub id of a latent diffusion model that `ddlib.models.latent.load_prior` takes.
     """
 
     whitened: ClassVar[tuple[str, ...]] = ()
@@ -86,14 +82,7 @@ class LatentMatching:
     width: int | None = None
     depth: int | None = None
     precision: str = "float32"
-    prior: str | None = None
-    prior_autoencoder_steps: int = Prior.autoencoder_steps
-    prior_diffusion_steps: int = Prior.diffusion_steps
-    prior_batch_size: int = Prior.batch_size
-    prior_width: int = Prior.width
-    prior_data: str | None = None
-    prior_trained: str = "all"
-    prior_seed: int = 0
+    prior: str | dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("ipc", "batch_real"):
@@ -138,16 +127,12 @@ class LatentMatching:
         return fill(MATCHINGS[self.matching], f"options of matching={self.matching!r}", told)
 
     @property
-    def trained_prior(self) -> Prior:
-        """The builder of the small prior that is trained where `prior` names none."""
-        names = [name for name in self.__dataclass_fields__ if name.startswith(PRIOR)]
-        told = {name.removeprefix(PRIOR): getattr(self, name) for name in names}
-        return Prior(**told, precision=self.precision)
-
-    @property
     def needs(self) -> Mapping[str, Any]:
         """The prior, unless it is one that is there, and what the matching needs."""
-        return ({"prior": self.trained_prior} if self.prior is None else {}) | dict(self.objective.needs)
+        needed = dict(self.objective.needs)
+        if isinstance(self.prior, str):
+            return needed
+        return {"prior": fill(Prior, "the prior", {"precision": self.precision} | self.prior)} | needed
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> LatentState:
         """The tensors from which the initial images are rendered.
@@ -156,7 +141,7 @@ class LatentMatching:
             ValueError: a prior of other channels, classes or sizes than the images; `ipc` outside the class sizes.
         """
         require("the images", train.space.name, train.space.zca is None, "normalised: load them with whitened: false")
-        prior = (prerequisites["prior"] if self.prior is None else load_prior(self.prior)).to(train.device)
+        prior = (load_prior(self.prior) if isinstance(self.prior, str) else prerequisites["prior"]).to(train.device)
         prior.latent_shape(train.shape)  # refuses images that it cannot make
         state = LatentState(train, seed, prior, self.objective.start(train, prerequisites, seed))
         state.tensors = self.initial(state)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ddlib import sources
 from ddlib.datasets import ImageSet
 from ddlib.methods import _matching as matching
 from ddlib.methods._matching import MatchingState
@@ -16,9 +15,6 @@ from ddlib.methods.dc import DC
 from ddlib.methods.dm import DM
 from ddlib.methods.mtt import MTT
 from ddlib.models.latent import LatentDiffusion
-
-IMAGENET = 1000
-"""Classes of a prior that numbers them as ImageNet does."""
 
 
 @dataclass
@@ -81,22 +77,3 @@ def image_slope(
 def place(inner: PixelState | MatchingState, images: Tensor) -> None:
     """Let `images` be those that are matched."""
     inner.images.copy_(images)
-
-
-def class_ids(prior: LatentDiffusion, train: ImageSet, labels: Tensor) -> Tensor | None:
-    """The prior's numbers of the classes `labels` of `train`; None where the prior is unconditional.
-
-    Raises:
-        ValueError: a prior of other classes: neither as many as the data set has, nor ImageNet's 1,000, of which the
-            data set's are a part.
-    """
-    known = sources.CATALOGUE.get(train.name)
-    positions = known.positions if known else ()
-    if prior.num_classes in (None, train.num_classes):
-        return None if prior.num_classes is None else labels
-    if prior.num_classes == IMAGENET and positions:
-        return torch.tensor(positions, device=labels.device)[labels]
-    raise ValueError(
-        f"the prior knows {prior.num_classes} classes, {train.name} has {train.num_classes}; it must be a prior of as "
-        f"many, of none, or, for ImageNet's classes, of {IMAGENET}"
-    )

@@ -10,8 +10,9 @@ from torch import Tensor
 from ddlib.methods import _selection as selection
 from ddlib.methods._latent import LatentMatching
 from ddlib.methods._pixels import require
-from ddlib.methods._rendered import LatentState, class_ids
+from ddlib.methods._rendered import LatentState
 from ddlib.models.latent import LatentDiffusion
+from ddlib.prior import class_ids
 from ddlib.sampler import Sampler
 
 LEARN = ("Z+c", "Z", "c")
@@ -70,11 +71,12 @@ class LD3M(LatentMatching):
 
     def initial(self, state: LatentState) -> dict[str, Tensor]:
         """Z (K * ipc, c, h, w), and, unless the prior is unconditional, c (K * ipc, 1, D)."""
-        labels = selection.class_major_labels(state.train, self.ipc)
-        ids = class_ids(state.prior, state.train, labels)
+        ids = class_ids(state.prior, state.train)
         require("learn", self.learn, ids is not None or self.learn == "Z", "'Z' with an unconditional prior")
-        tensors = {"Z": self.encoded(state)}
-        return tensors if ids is None else tensors | {"c": state.prior.embed(ids).detach().clone()}
+        if ids is None:
+            return {"Z": self.encoded(state)}
+        labels = selection.class_major_labels(state.train, self.ipc)
+        return {"Z": self.encoded(state), "c": state.prior.embed(ids[labels]).detach().clone()}
 
     def noise_of(self, state: LatentState, generator: torch.Generator) -> Tensor:
         """All noise of one sampling of all images."""
