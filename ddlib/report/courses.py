@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ddlib.report.style import GREY, PALETTE, WIDTH, Picture, colors, legend_below, note, picture, styled
 
@@ -54,16 +54,18 @@ def loss_reduction(histories: Mapping[str, Course], *, quantity: str = "matching
             handles += both[0].plot(steps, smooth, color=color, linewidth=1.4, label=name)
             both[1].plot(steps, [100 * value / smooth[0] for value in smooth], color=color, linewidth=1.4)
         both[0].set(yscale="log", title=quantity, xlabel="iteration", ylabel=quantity)
+        both[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        both[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        both[0].yaxis.set_minor_formatter(NullFormatter())
         both[1].set(title="what is left of it", xlabel="iteration", ylabel="% of the beginning's")
         legend_below(figure, handles)
     return figure
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    """Of each value and those before and after it, a tenth of all together; fewer at the ends, as many on each side."""
+    """The mean of each value and those around it, a tenth of all together, fewer at the ends."""
     half = len(values) // 20
-    windows = (min(half, i, len(values) - 1 - i) for i in range(len(values)))
-    return [fmean(values[i - width : i + width + 1]) for i, width in enumerate(windows)]
+    return [fmean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
 
 
 def metric_panels(metrics: Mapping[str, Course], *, over: str = "step") -> Picture:
