@@ -20,7 +20,7 @@ from ddlib.report.maps import attention_maps
 from ddlib.report.measured import agreement_table, cost_table
 from ddlib.report.saving import LIMIT, read_provenance, save
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
-from ddlib.report.tables import Table, claims_table, table
+from ddlib.report.tables import Table, claims_table, table, unseen_table
 
 __all__ = [
     "LIMIT",
@@ -50,4 +50,5 @@ __all__ = [
     "read_provenance",
     "save",
     "table",
+    "unseen_table",
 ]
