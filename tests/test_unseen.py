@@ -102,7 +102,9 @@ def test_the_table_has_the_deviation_both_ways():
     shown = report.unseen_table([*records(), *(record(name, (), "GLaD") for name in NETWORKS)])
     text = str(shown)
     assert [line.split() for line in text.splitlines()[:7]] == [line.split() for line in TEXT.splitlines()]
-    assert "ours: mean over the networks ± sample deviation of that mean (number of repeats)." in text
+    assert "ours: mean over the networks ± sample deviation of that mean (number of repeats)." in text.replace(
+        "\n  ", " "
+    )
     assert "the mean of the networks' own deviations (population)" in text.replace("\n  ", " ")
     assert "NOT RUN</td>" in shown._repr_html_()
 
