@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from ddlib import ROOT, datasets, evaluate, methods, results, study
+from ddlib.cells.networks import at
 from ddlib.results import METRICS
 from ddlib.settings import settings
 
@@ -546,7 +547,9 @@ def test_stated_settings_are_those_of_a_method(paper):
     """What a file states has the names of the method's fields, so that a cell can be compared with it."""
     for setting in results.load(ROOT / "ddlib" / "papers" / f"{paper}.yaml").settings:
         values = dict(setting.values)
-        evaluate.Protocol(**values.pop("evaluation", {}))
+        told = values.pop("evaluation", {})
+        for network in ("", *told.get("by_network", {})):
+            evaluate.Protocol(**at([told], network))
         assert type(values.pop("whitened", True)) is bool
         assert values.keys() <= set(methods.hyperparameters(methods.find(setting.method))), setting
         assert setting.dataset in datasets.names()

@@ -21,7 +21,7 @@ from ddlib.report.measured import agreement_table, cost_table
 from ddlib.report.sampling import course_over_steps, gradient_norms
 from ddlib.report.saving import LIMIT, read_provenance, save
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
-from ddlib.report.tables import Table, claims_table, table
+from ddlib.report.tables import Table, claims_table, table, unseen_table
 
 __all__ = [
     "LIMIT",
@@ -55,4 +55,5 @@ __all__ = [
     "read_provenance",
     "save",
     "table",
+    "unseen_table",
 ]

@@ -9,7 +9,19 @@ from itertools import groupby
 from typing import Any
 
 from ddlib.report.style import footer
-from ddlib.results import VERDICTS, ClaimCheck, ClaimTest, Record, Reference, joined, provenance, title
+from ddlib.results import (
+    VERDICTS,
+    ClaimCheck,
+    ClaimTest,
+    Record,
+    Reference,
+    joined,
+    mean_of_deviations,
+    mean_record,
+    provenance,
+    title,
+    unseen_groups,
+)
 
 DAGGER, DOUBLE_DAGGER = "†", "‡"
 TEXT_WIDTH = 88
@@ -91,12 +103,54 @@ def table(records: Sequence[Record], *, paper: str | None = None) -> Table:
     Args:
         paper: one of `results.papers()`, whose title to put above.
     """
+    columns = ("method", "IPC", "paper", "ours", "verdict")
+    return Table(_head(records, paper), columns, grouped(records, _row), tuple(_notes(records)), provenance(records))
+
+
+def _head(records: Sequence[Record], paper: str | None) -> str:
     counts = Counter(record.verdict for record in records)
     found = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
     head = f"{len(records)} {'cell' if len(records) == 1 else 'cells'}" + (f": {found}" if found else "")
-    head = f"{title(paper)}. {head}" if paper else head
-    columns = ("method", "IPC", "paper", "ours", "verdict")
-    return Table(head, columns, grouped(records, _row), tuple(_notes(records)), provenance(records))
+    return f"{title(paper)}. {head}" if paper else head
+
+
+def unseen_table(records: Sequence[Record], *, seen: Sequence[str] = ("convnet",), paper: str | None = None) -> Table:
+    """The mean over the networks that nothing was distilled with, as `table`, with the deviation both ways.
+
+    Ours is the mean ± the sample deviation of the mean itself, over the repeats of `results.unseen`; "their ±" is what
+    GLaD and LD3M print in its place, the mean of the networks' population deviations.
+
+    Args:
+        records: as `study.run` gives them, of every network.
+        seen: the networks that were distilled with.
+        paper: one of `results.papers()`, whose title to put above.
+
+    Raises:
+        ValueError: as `results.unseen`.
+    """
+    groups = unseen_groups(records, seen)
+    means = [mean_record(group) for group in groups]
+    spreads = dict(zip(map(id, means), map(mean_of_deviations, groups), strict=True))
+
+    def row(record: Record) -> tuple[str, ...]:
+        *texts, outcome = _row(record)
+        spread = spreads[id(record)]
+        return (*texts, "-" if spread is None else f"± {spread:3.1f}", outcome)
+
+    over = ", ".join(dict.fromkeys(record.network for group in groups for record in group))
+    return Table(
+        head=_head(means, paper),
+        columns=("method", "IPC", "paper", "ours", "their ±", "verdict"),
+        groups=grouped(means, row, what=f"mean test accuracy in % over {over}"),
+        notes=(*MEANS, *[*_notes(means)][1:]),
+        provenance=provenance(means),
+    )
+
+
+MEANS = (
+    "paper: as published. ours: mean over the networks ± sample deviation of that mean (number of repeats).",
+    "their ±: as published, the mean of the networks' own deviations (population), beside the same mean.",
+)
 
 
 def grouped(

@@ -4,6 +4,7 @@ A number stands here with everything needed to judge it: all single accuracies, 
 what the setting differs from the paper's.  Nothing here computes an accuracy, and nothing draws.
 """
 
+from ddlib.results.across import UNSEEN, mean_of_deviations, mean_record, unseen, unseen_groups
 from ddlib.results.claims import ClaimCheck, ClaimTest, check_claim
 from ddlib.results.measurements import Measurements, read_measurements, write_measurements
 from ddlib.results.provenances import joined, provenance
@@ -16,6 +17,7 @@ __all__ = [
     "ASSUMED_N",
     "DELTA",
     "METRICS",
+    "UNSEEN",
     "VERDICTS",
     "Claim",
     "ClaimCheck",
@@ -33,6 +35,8 @@ __all__ = [
     "interval",
     "joined",
     "load",
+    "mean_record",
+    "mean_of_deviations",
     "papers",
     "pick",
     "provenance",
@@ -41,6 +45,8 @@ __all__ = [
     "read_measurements",
     "references",
     "title",
+    "unseen",
+    "unseen_groups",
     "verdict",
     "write",
     "write_measurements",

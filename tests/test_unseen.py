@@ -1,0 +1,125 @@
+"""The mean over networks that nothing was distilled with: numbers worked out by hand."""
+
+import math
+
+import pytest
+
+from ddlib import report, results
+from ddlib.results import Record, Reference, compare, unseen
+
+NETWORKS = {"convnet": (90.0, 80.0, 70.0), "vgg11": (30.0, 32.0, 34.0), "vit": (20.0, 24.0, 19.0)}
+
+
+def record(network, accuracies, label="LD3M", **fields):
+    common = {"method": "ld3m", "dataset": "cifar10", "ipc": 1}
+    cell = {"tested_on": network, "protocol": {"network": network}, "seeds": [0, 1, 2]}
+    return Record.of(accuracies, label=label, **(common | {"cell": cell} | fields))
+
+
+def records(**fields):
+    return [record(network, accuracies, **fields) for network, accuracies in NETWORKS.items()]
+
+
+def reference(network, value=None):
+    state = "reported" if value else "not found"
+    place = {"paper": "p", "table": "t", "method": "ld3m", "dataset": "cifar10", "ipc": 1, "condition": "dm"}
+    return Reference(**place, network=network, value=value, source="S", state=state)
+
+
+def test_the_mean_is_over_the_unseen_networks_repeat_by_repeat():
+    (mean,) = unseen(records())
+    assert mean.accuracies == (25.0, 28.0, 26.5) and mean.network == results.UNSEEN == "unseen"
+    assert mean.accuracy_mean == 26.5 and mean.accuracy_std == pytest.approx(1.5)
+    assert mean.accuracy_std_between_seeds == pytest.approx(1.5)
+    assert mean.cell["networks"] == {"vgg11": {"network": "vgg11"}, "vit": {"network": "vit"}}
+    assert unseen(records(), seen=())[0].accuracies == (140 / 3, 136 / 3, 123 / 3)
+    assert unseen([]) == []
+
+
+def test_the_published_deviation_is_the_mean_of_the_networks_own():
+    (group,) = results.unseen_groups(records())
+    spread = (math.sqrt(8 / 3) + math.sqrt((1 + 9 + 4) / 3)) / 2
+    assert results.mean_of_deviations(group) == pytest.approx(spread)
+
+
+def test_a_mean_deviates_where_one_of_its_records_does_and_adds_up_what_they_cost():
+    plain, narrow = record("vgg11", (1.0, 2.0), deviations=["a"]), record("vit", (3.0, 4.0), deviations=["b", "a"])
+    first, second = ({"commit": name, "dirty": False} for name in "xy")
+    costs = ({"evaluate_seconds": 2.0}, {"evaluate_seconds": 3.0})
+    group = [
+        record(r.network, r.accuracies, deviations=r.deviations, cost=cost, provenance=made)
+        for r, cost, made in zip((plain, narrow), costs, (first, second), strict=True)
+    ]
+    (mean,) = unseen(group, seen=())
+    assert mean.deviations == ("a", "b") and mean.verdict == "PROXY"
+    assert mean.cost == {"evaluate_seconds": 5.0}
+    assert mean.provenance == {"commit": ["x", "y"], "dirty": False}
+
+
+def test_a_mean_with_a_network_that_was_not_run_was_not_run():
+    (mean,) = unseen([record("vgg11", (1.0, 2.0)), record("vit", (), cost={"estimated_hours": 3.0})], seen=())
+    assert mean.verdict == "NOT RUN" and mean.cost == {"estimated_hours": 3.0} and mean.n == 0
+    assert results.mean_of_deviations([record("vgg11", (1.0, 2.0)), record("vit", ())]) is None
+
+
+def test_a_mean_stands_beside_what_the_paper_reports_for_it(monkeypatch):
+    asked = []
+
+    def find(paper, **where):
+        asked.append((paper, where))
+        return reference("unseen", 26.4)
+
+    monkeypatch.setattr("ddlib.results.across.find", find)
+    known = [record(name, found, reference=reference(name)) for name, found in NETWORKS.items()]
+    assert unseen(known)[0].reference.value == 26.4
+    place = {"table": "t", "method": "ld3m", "dataset": "cifar10", "ipc": 1, "condition": "dm", "network": "unseen"}
+    assert asked == [("p", place)]
+    assert unseen(records())[0].reference is None
+
+
+def test_means_serve_wherever_records_do():
+    ours, other = unseen([*records(), *(record(n, [a - 5 for a in v], "GLaD") for n, v in NETWORKS.items())])
+    assert compare(ours, other).difference == pytest.approx(5)
+    claim = results.Claim(
+        paper="p", id="c", statement="S.", where="t", source="s", higher="LD3M", lower="GLaD", datasets=("cifar10",),
+        ipc=(1,), networks=("unseen",),
+    )  # fmt: skip
+    assert results.check_claim(claim, [ours, other]).outcome == "holds"
+    assert Record.from_json(ours.to_json()) == ours
+
+
+TEXT = """\
+2 cells: 1 NOT RUN, 1 NO REFERENCE
+
+cifar10, mean test accuracy in % over vgg11, vit
+method  IPC  paper  ours        their ±  verdict
+------  ---  -----  --------------  -------  ------------
+LD3M      1  -      26.5 ± 1.5 (3)  ± 1.9    NO REFERENCE
+GLaD      1  -      not run     -        NOT RUN"""
+
+
+def test_the_table_has_the_deviation_both_ways():
+    shown = report.unseen_table([*records(), *(record(name, (), "GLaD") for name in NETWORKS)])
+    text = str(shown)
+    assert [line.split() for line in text.splitlines()[:7]] == [line.split() for line in TEXT.splitlines()]
+    assert "ours: mean over the networks ± sample deviation of that mean (number of repeats)." in text.replace(
+        "\n  ", " "
+    )
+    assert "the mean of the networks' own deviations (population)" in text.replace("\n  ", " ")
+    assert "NOT RUN</td>" in shown._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("found", "seen", "match"),
+    [
+        (records(), ["convnot"], "seen names 'convnot'; known: convnet, vgg11, vit"),
+        (records(), list(NETWORKS), "leaves no network of convnet, vgg11, vit"),
+        (records()[:2] + [record("vit", (1.0,))], ["convnet"], "accuracies of 3 on vgg11, 1 on vit; allowed: as many"),
+        ([*records(), record("vgg11", (1.0,), "GLaD")], ["convnet"], r"'GLaD', .* on vgg11; allowed: vgg11, vit, each"),
+        ([*records(), records()[2]], ["convnet"], "tested on vgg11, vit, vit; allowed: vgg11, vit, each once"),
+    ],
+)  # fmt: skip
+def test_what_has_no_mean_is_refused(found, seen, match):
+    for call in (unseen, lambda found, seen: report.unseen_table(found, seen=seen)):
+        with pytest.raises(ValueError, match=match):
+            call(found, seen)
