@@ -186,6 +186,16 @@ def attentions(unet):
     return [module for name, module in unet.named_modules() if re.search(r"transformer_blocks\.\d$", name)]
 
 
+def test_the_original_has_the_published_size():
+    """Parameters of cin256, in millions, from the widths of its first weights alone."""
+    shapes = {conversion.WIDTH: (192, 3, 3, 3), conversion.AUTOENCODER_WIDTH: (128, 3, 3, 3)}
+    shapes |= {conversion.CODES: (8192, 3), conversion.CLASSES: (1001, 512)}
+    first = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    with torch.device("meta"):
+        built = conversion._noise_predictor(first), conversion._autoencoder(first)
+    assert [round(sum(weight.numel() for weight in part.parameters()) / 1e6, 1) for part in built] == [400.9, 55.3]
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_converts_a_file_to_a_folder(weights, tmp_path, wrapped):
     torch.save({"state_dict": weights, "epoch": 3} if wrapped else weights, tmp_path / "model.ckpt")

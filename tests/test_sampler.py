@@ -258,6 +258,12 @@ def test_checkpointing_and_fewer_steps_keep_less(coded):
     assert checkpointed < full / 20
 
 
+def test_checkpointing_keeps_nothing_of_the_decoder(coded):
+    sampler, *tensors = given(coded, steps=4, backprop_steps=0)
+    full = kept_for_the_gradient(coded, sampler, *tensors)
+    assert kept_for_the_gradient(coded, dataclasses.replace(sampler, checkpointed=True), *tensors) < full / 10
+
+
 def test_the_prior_gets_no_gradient(coded):
     gradients(coded, *given(coded, steps=2))
     assert all(x.grad is None for part in (coded.vae, coded.unet, coded.embedder) for x in part.parameters())
