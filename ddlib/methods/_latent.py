@@ -107,6 +107,11 @@ class LatentMatching:
         _ = self.objective, self.needs  # these refuse what they cannot be
 
     @property
+    def condition(self) -> str:
+        """The loss that is matched: papers have a row for each."""
+        return self.matching
+
+    @property
     def objective(self) -> DM | DC | MTT:
         """The method of pixels whose loss is matched.
 
