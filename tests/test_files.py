@@ -128,3 +128,55 @@ def test_a_file_that_cannot_be_opened_is_not_taken_for_missing_or_damaged(tmp_pa
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert read_about(tmp_path / "f") == {"step": 3} and read_seal(tmp_path / "f") is not None
     assert read_about(tmp_path / "g") is None and read_seal(tmp_path / "g") is None
+
+
+# --- folders -----------------------------------------------------------------------------------------------------
+
+
+def folder_of(path, content=b"one"):
+    """A folder with a file, and one in a folder of its own."""
+    with files.whole_folder(path) as part:
+        (part / "inner").mkdir(parents=True)
+        (part / "a.bin").write_bytes(content)
+        (part / "inner/b.bin").write_bytes(b"two")
+    return path
+
+
+def test_a_folder_is_written_whole_and_replaced_whole(tmp_path):
+    path = folder_of(tmp_path / "made/here")
+    files.check_folder(path)
+    folder_of(path, b"three")
+    files.check_folder(path)
+    assert (path / "a.bin").read_bytes() == b"three" and [p.name for p in path.parent.iterdir()] == ["here"]
+
+
+def test_a_folder_that_fails_leaves_what_was_there(tmp_path):
+    path = folder_of(tmp_path / "f")
+    with pytest.raises(KeyError), files.whole_folder(path) as part:
+        part.mkdir()
+        (part / "a.bin").write_bytes(b"half")
+        raise KeyError
+    files.check_folder(path)
+    assert (path / "a.bin").read_bytes() == b"one" and [p.name for p in tmp_path.iterdir()] == ["f"]
+    with pytest.raises(OSError, match=f"cannot write {tmp_path / 'f/a.bin/g'}: Not a directory"):
+        folder_of(path / "a.bin/g")
+
+
+@pytest.mark.parametrize(
+    ("harm", "match"),
+    [
+        (lambda path: (path / "a.bin").write_bytes(b"onf"), "is damaged: a.bin are not what was written"),
+        (lambda path: (path / "inner/b.bin").unlink(), "is damaged: inner/b.bin are not"),
+        (lambda path: (path / "inner/c.bin").touch(), "is damaged: inner/c.bin are not"),
+        (lambda path: (path / files.MANIFEST).unlink(), "is damaged: it has no manifest.json"),
+        (lambda path: (path / files.MANIFEST).write_bytes(b"{}"), "is damaged: .*manifest.json is damaged"),
+    ],
+)
+def test_whatever_is_done_to_a_folder_is_seen(harm, match, tmp_path):
+    path = folder_of(tmp_path / "f")
+    harm(path)
+    with pytest.raises(files.Damaged, match=f"{path} {match}") as error:
+        files.check_folder(path)
+    assert error.value.path == path
+    with pytest.raises(FileNotFoundError, match="g does not exist"):
+        files.check_folder(tmp_path / "g")

@@ -27,7 +27,7 @@ ALLOWED = {
     "synthetic": DATA | {"files", "tensors"},
     "adversarial": DATA | {"objectives"},
     "embedding": DATA,
-    "prior": DATA | {"adversarial", "files"},
+    "prior": DATA | {"adversarial", "files", "objectives"},
     "keeping": {"tensors"},
     "samples": {"seeding", "datasets", "synthetic"},
     "objectives": DATA,

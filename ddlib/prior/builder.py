@@ -15,6 +15,7 @@ from ddlib.adversarial import descend
 from ddlib.datasets import ImageSet
 from ddlib.models import latent
 from ddlib.models.latent import LatentDiffusion
+from ddlib.objectives import at_least_float32
 from ddlib.prior.pictures import shaped, signed
 from ddlib.prior.training import Training, average, measure, predictor_of, revive, revives, set_rate
 
@@ -30,7 +31,9 @@ class Prior:
 
     First the autoencoder, on images x in [-1, 1] with z = E(x), its nearest codes q(z), and sg that stops gradients,
 
-        L = mean |D(q(z)) - x| + mean (D(q(z)) - x)^2 + mean (q(z) - sg z)^2 + .25 mean (sg q(z) - z)^2,
+        L = mean |D(q(z)) - x| + mean (D(q(z)) - x)^2 + mean (sg q(z) - z)^2 + .25 mean (q(z) - sg z)^2
+
+    (CompVis' weights, the .25 on the codes; VQ-VAE's paper has it on the other term),
 
     then, on its latents scaled to unit variance, with noise e, a time t and the class y or, now and then, none,
 
@@ -177,10 +180,10 @@ class Prior:
         with self._autocast(state):
             z = vae.encode(images).latents
             if revives(state.step, self._first):
-                revive(vae.quantize, z.detach().float(), stream, all_codes=state.step == 0)
+                revive(vae.quantize, at_least_float32(z.detach()), stream, all_codes=state.step == 0)
             out = vae.decode(z)
-        error = out.sample.float() - images
-        loss = error.abs().mean() + error.square().mean() + out.commit_loss.float().mean()
+        error = at_least_float32(out.sample) - images
+        loss = error.abs().mean() + error.square().mean() + at_least_float32(out.commit_loss).mean()
         descend(loss, vae, state.autoencoder_adam)
         return {"loss": loss.detach(), "reconstruction_error": error.detach().square().mean()}
 
@@ -202,7 +205,7 @@ class Prior:
         with self._autocast(state):
             c = _told(state.prior, state.labels[rows], dropped)
             predicted = parts.predict(state.prior.unet, noisy, times.to(rows.device), c)
-        loss = F.mse_loss(predicted.float(), noise)
+        loss = F.mse_loss(at_least_float32(predicted), noise)
         descend(loss, state.predictor, state.predictor_adam)
         average(state, min(self.ema, (1 + taken) / (10 + taken)))
         return {"loss": loss.detach(), "noise_error": loss.detach()}
