@@ -11,8 +11,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     convert = verbs.add_parser("convert", help="make a folder of CompVis' checkpoint of cin256")
     convert.add_argument("checkpoint", type=Path, metavar="CKPT", help="the file model.ckpt of cin256")
     convert.add_argument("folder", type=Path, metavar="FOLDER", help="the new folder, to name as `prior`")
-    convert.add_argument("--yes", action="store_true",
-                         help="load a checkpoint that holds more than tensors, which runs code of whoever made it")  # fmt: skip
+    convert.add_argument("--yes", action="store_true", help="load more than tensors: runs code of whoever made CKPT")
     convert.set_defaults(command=_convert)
 
 

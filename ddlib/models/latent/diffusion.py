@@ -73,15 +73,17 @@ class LatentDiffusion:
         """(c, h, w) of the latents of images of `shape` (C, H, W).
 
         Raises:
-            ValueError: other channels, or a side that the autoencoder cannot divide.
+            ValueError: other channels, or sides that the autoencoder or the noise predictor cannot divide.
         """
         from ddlib.models.latent import parts
 
         channels, *sides = shape
         if channels != self.channels:
-            raise ValueError(f"images of {channels} channels, and a prior of images of {self.channels}")
-        if any(side < 1 or side % self.factor for side in sides):
-            raise ValueError(f"images of {sides[0]}x{sides[1]} pixels; sides must be multiples of {self.factor}")
+            raise ValueError(f"images of {channels} channels; this prior is of images of {self.channels}")
+        unit, square = self.factor * parts.unit(self.unet), parts.square(self.unet)
+        if any(side < 1 or side % unit for side in sides) or (square and sides[0] != sides[1]):
+            what = f"sides must be {'equal and ' if square else ''}multiples of {unit}"
+            raise ValueError(f"images of {sides[0]}x{sides[1]} pixels; with this prior {what}")
         return parts.latent_channels(self.vae), *(side // self.factor for side in sides)
 
     def encode(self, images: Tensor) -> Tensor:

@@ -106,6 +106,18 @@ def latent_channels(vae: nn.Module) -> int:
     return vae.config.get("vq_embed_dim") or vae.config.latent_channels
 
 
+def unit(unet: nn.Module) -> int:
+    """What the sides of a latent must be multiples of."""
+    if isinstance(unet, DiTTransformer2DModel):
+        return unet.config.patch_size
+    return 2 ** (len(unet.config.block_out_channels) - 1) if isinstance(unet, UNet2DModel) else 1
+
+
+def square(unet: nn.Module) -> bool:
+    """Whether the sides of a latent must be equal."""
+    return isinstance(unet, DiTTransformer2DModel)
+
+
 def check(vae: nn.Module, unet: nn.Module, scheduler: DDIMScheduler, embedder: ClassEmbedder | None) -> None:
     """That the parts fit one another.
 

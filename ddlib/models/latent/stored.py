@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def _folder(source: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(source), allow_patterns=wanted))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = textwrap.shorten(str(error), 300)
         raise OSError(
             f"no prior {str(source)!r}: there is no such folder, and the hub does not give it; with a network it is "
             f"got once and then read from the cache ({type(error).__name__}: {reason})"
@@ -154,7 +155,7 @@ def _network(folder: Path, classes: dict[str, type]) -> Any:
                 folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
             )
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
-        raise ValueError(f"{folder} cannot be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{folder} cannot be read: {textwrap.shorten(str(error), 300)}") from error
     if wrong := [*told["missing_keys"], *told["unexpected_keys"], *told["mismatched_keys"]]:
         raise ValueError(f"{folder}: its weights are not those of its {name}; {len(wrong)} differ, first {wrong[0]}")
     return network

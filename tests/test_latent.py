@@ -1,0 +1,533 @@
+"""Latent diffusion models: their parts against diffusers' own, folders there and back, and what is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+
+from ddlib import models
+from ddlib.models import latent
+from ddlib.models.latent import LatentDiffusion, load_prior, save_prior, small
+from ddlib.sampler import Sampler
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=7):
+    return torch.randn(*shape, generator=seeded(seed))
+
+
+def reset(network, seed=1):
+    models.reset(network, seeded(seed))
+    return network
+
+
+def kl(channels=1, latent_channels=3):
+    from diffusers import AutoencoderKL
+
+    with torch.random.fork_rng():
+        vae = AutoencoderKL(
+            in_channels=channels,
+            out_channels=channels,
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            latent_channels=latent_channels,
+            scaling_factor=0.7,
+        )
+    return reset(vae)
+
+
+def dit(classes=10):
+    """Two blocks, with one class table as the published ones have, and variances beside the noise."""
+    from diffusers import DiTTransformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = DiTTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=8,
+            in_channels=4,
+            out_channels=8,
+            num_layers=2,
+            sample_size=4,
+            num_embeds_ada_norm=classes,
+        ).eval()
+    first, second = (block.norm1.emb.class_embedder.embedding_table for block in net.transformer_blocks)
+    second.load_state_dict(first.state_dict())
+    return net
+
+
+def of_vq(num_classes=3, channels=1):
+    return small((channels, 8, 8), num_classes, width=16, generator=seeded(), codes=16)
+
+
+def of_kl(num_classes=3):
+    prior = of_vq(num_classes)
+    return LatentDiffusion(kl(), prior.unet, prior.scheduler, prior.embedder).to("cpu")
+
+
+def of_dit():
+    return LatentDiffusion(kl(latent_channels=4), dit(), of_vq().scheduler).to("cpu")
+
+
+PRIORS = {
+    "gray": of_vq,
+    "colour": lambda: of_vq(channels=3),
+    "unconditional": lambda: of_vq(None),
+    "kl": of_kl,
+    "dit": of_dit,
+}
+
+
+@pytest.fixture(scope="module", params=PRIORS)
+def prior(request):
+    return PRIORS[request.param]()
+
+
+def rendered(prior, count=4):
+    """Images of fixed latents, class vectors and noise."""
+    Z = normal(count, *prior.latent_shape((prior.channels, 8, 8)))
+    c = prior.embed(torch.arange(count) % (prior.num_classes or 1))
+    sampler = Sampler(steps=4)
+    return sampler.render(prior, Z, c, sampler.noise(Z.shape, seeded(2)))
+
+
+# What every prior does.
+
+
+def test_encodes_decodes_and_samples(prior):
+    images = normal(4, prior.channels, 8, 8)
+    z = prior.encode(images)
+    assert z.shape == (4, *prior.latent_shape(images.shape[1:])) and prior.factor == 2
+    assert prior.decode(z).shape == images.shape
+    assert rendered(prior).shape == images.shape and rendered(prior).isfinite().all()
+
+
+def test_latents_are_in_scaled_units(prior):
+    """The scale that the configuration names is applied on the way in and taken back on the way out."""
+    images, scale = normal(2, prior.channels, 8, 8), prior.vae.config.scaling_factor
+    found = prior.vae.encode(images)
+    raw = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
+    torch.testing.assert_close(prior.encode(images), raw * scale)
+    torch.testing.assert_close(prior.decode(raw * scale), prior.vae.decode(raw).sample)
+
+
+def test_a_scale_other_than_one_reaches_the_codes():
+    prior = of_vq()
+    raw = normal(2, 3, 4, 4) / 30
+    expected = prior.vae.decode(raw).sample, prior.vae.quantize(raw)[0]
+    prior.vae.register_to_config(scaling_factor=5.0)
+    torch.testing.assert_close(prior.decode(raw * 5), expected[0])
+    torch.testing.assert_close(prior.quantise(raw * 5), expected[1] * 5)
+
+
+def test_quantises_to_the_nearest_code_with_the_gradient_of_the_identity():
+    prior = of_vq()
+    z = (normal(2, 3, 4, 4) / 30).requires_grad_()
+    codes, places = prior.vae.quantize.embedding.weight, z.detach().movedim(1, -1).reshape(-1, 3)
+    nearest = codes[(places[:, None] - codes).square().sum(2).argmin(1)].view(2, 4, 4, 3).movedim(-1, 1)
+    found = prior.quantise(z)
+    torch.testing.assert_close(found, nearest)
+    (slope,) = torch.autograd.grad(found, z, normal(*z.shape))
+    torch.testing.assert_close(slope, normal(*z.shape))
+
+
+def test_without_codes_quantising_is_the_identity():
+    z = normal(2, 3, 4, 4)
+    assert of_kl().quantise(z) is z
+
+
+def test_the_decoder_in_two_is_the_decoder(prior):
+    z = normal(2, *prior.latent_shape((prior.channels, 8, 8))) / 30
+    expected = prior.vae.decode(z / prior.vae.config.scaling_factor).sample
+    assert prior.split_decode(z, 0) is z
+    for layer in range(prior.stages + 1):
+        assert torch.equal(prior.decode_from(prior.split_decode(z, layer), layer), expected)
+    assert torch.equal(prior.split_decode(z, prior.stages), expected)
+    for layer in (-1, prior.stages + 1):
+        with pytest.raises(ValueError, match=f"layer={layer}; .* has the layers 0 to {prior.stages}"):
+            prior.split_decode(z, layer)
+        with pytest.raises(ValueError, match=f"layer={layer}"):
+            prior.decode_from(z, layer)
+
+
+def test_is_frozen(prior):
+    for part in (prior.vae, prior.unet, prior.embedder):
+        assert part is None or not part.training
+        assert part is None or not any(weight.requires_grad for weight in part.parameters())
+
+
+# Classes.
+
+
+@pytest.mark.parametrize("name", ["gray", "dit"])
+def test_the_null_class_is_the_last_row(name):
+    prior = PRIORS[name]()
+    K = {"gray": 3, "dit": 10}[name]
+    assert prior.num_classes == K
+    assert prior.embed(torch.tensor([0, K])).shape == (2, 1, 16)
+    assert torch.equal(prior.null(2), prior.embed(torch.tensor([K, K])))
+
+
+def test_without_classes():
+    prior = of_vq(None)
+    assert prior.num_classes is None and prior.embed(torch.zeros(2, dtype=torch.int64)) is None
+    assert prior.null(2) is None
+    z = normal(2, 3, 4, 4)
+    assert torch.equal(prior.predict(z, 7, None), prior.unet(z, 7).sample)
+
+
+def test_predicts_as_diffusers_does():
+    prior, z = of_vq(), normal(2, 3, 4, 4)
+    c = prior.embed(torch.tensor([2, 0]))
+    assert torch.equal(prior.predict(z, 7, c), prior.unet(z, 7, encoder_hidden_states=c).sample)
+
+
+def test_dit_predicts_from_vectors_what_it_does_from_labels():
+    z, labels = normal(2, 4, 4, 4), torch.tensor([2, 9])
+    expected = dit()(z, torch.tensor([7, 7]), class_labels=labels).sample[:, :4]
+    prior = of_dit()
+    assert torch.equal(prior.predict(z, 7, prior.embed(labels)), expected)
+    assert torch.equal(prior.unet(z, torch.tensor([7, 7]), class_labels=labels).sample[:, :4], expected)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_the_class_vectors_of_a_dit_are_learnable(checkpointed):
+    prior = of_dit()
+    Z, c = normal(2, 4, 4, 4), prior.embed(torch.tensor([2, 9])).clone().requires_grad_()
+    sampler = Sampler(steps=4, checkpointed=checkpointed)
+    images = sampler.render(prior, Z, c, sampler.noise(Z.shape, seeded()))
+    (slope,) = torch.autograd.grad(images.square().sum(), c)
+    assert slope.abs().amax((1, 2)).min() > 0
+
+
+# The small one.
+
+
+@pytest.mark.parametrize(("shape", "factor"), [((1, 16, 16), 2), ((3, 32, 16), 4), ((3, 8, 8), 1)])
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize("num_classes", [None, 1, 10])
+def test_small_is_for_any_shape(shape, factor, levels, num_classes):
+    prior = small(shape, num_classes, width=16, generator=seeded(), factor=factor, levels=levels, codes=4)
+    assert (prior.channels, prior.factor, prior.num_classes) == (shape[0], factor, num_classes)
+    size = prior.latent_shape(shape)
+    assert size == (3, shape[1] // factor, shape[2] // factor)
+    assert prior.encode(normal(2, *shape)).shape == (2, *size)
+    c = prior.embed(torch.tensor([0, 0]))
+    assert prior.predict(normal(2, *size), 5, c).shape == (2, *size)
+    assert prior.decode(normal(2, *size)).shape == (2, *shape)
+
+
+@pytest.mark.parametrize(("shape", "factor"), [((1, 28, 28), 2), ((1, 28, 28), 4), ((3, 28, 12), 4)])
+def test_small_is_for_latents_of_odd_sides(shape, factor):
+    prior = small(shape, 3, width=16, generator=seeded(), factor=factor, levels=3, codes=4)
+    z = normal(2, *prior.latent_shape(shape))
+    assert prior.predict(z, 5, prior.null(2)).shape == z.shape
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_weights_come_from_the_generator_alone(num_classes):
+    state = torch.random.get_rng_state()
+    priors = [small((1, 8, 8), num_classes, width=16, generator=seeded(seed)) for seed in (0, 0, 1)]
+    first, again, other = (
+        [weight for part in (p.vae, p.unet, p.embedder) if part is not None for weight in part.parameters()]
+        for p in priors
+    )
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    drawn = [one for one in first if len(one.unique()) > 1]  # norms start as ones and zeros
+    assert len(drawn) > len(first) / 2
+    assert not any(torch.equal(one, two) for one, two in zip(first, other, strict=True) if len(one.unique()) > 1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_schedule_is_that_of_cin256():
+    found = of_vq().alphas_cumprod
+    assert found.shape == (1000,) and found.dtype == torch.float64
+    roots = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64)
+    torch.testing.assert_close(found, (1 - roots**2).cumprod(0), rtol=2e-5, atol=0)
+    assert found[0] ** 0.5 == pytest.approx(0.99925, abs=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "match"),
+    [
+        ((1, 8, 8), {"width": 24}, "width=24; it must be a positive multiple of 16"),
+        ((1, 8, 8), {"width": 0}, "width=0"),
+        ((1, 8, 8), {"factor": 3}, "factor=3; it must be a power of two"),
+        ((1, 8, 8), {"factor": 0}, "factor=0"),
+        ((1, 8, 8), {"levels": 0}, "levels=0; it must be >= 1"),
+        ((1, 8, 8), {"codes": 0}, "codes=0"),
+        ((1, 8, 8), {"num_classes": 0}, "num_classes=0"),
+        ((1, 10, 8), {"factor": 4}, "images of 10x8 pixels; with this prior sides must be multiples of 4"),
+    ],
+)
+def test_small_refuses(shape, settings, match):
+    with pytest.raises(ValueError, match=match):
+        small(shape, **{"num_classes": 3, "width": 16, "generator": seeded(), **settings})
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "match"),
+    [
+        ("gray", (3, 8, 8), "images of 3 channels; this prior is of images of 1"),
+        ("gray", (1, 9, 8), "images of 9x8 pixels; with this prior sides must be multiples of 2"),
+        ("gray", (1, 0, 8), "images of 0x8"),
+        ("unconditional", (1, 6, 8), "images of 6x8 pixels; with this prior sides must be multiples of 4"),
+        ("dit", (1, 6, 6), "images of 6x6 pixels; with this prior sides must be equal and multiples of 4"),
+        ("dit", (1, 8, 16), "images of 8x16 pixels; with this prior sides must be equal"),
+    ],
+)
+def test_refuses_images_of_another_shape(name, shape, match):
+    with pytest.raises(ValueError, match=match):
+        PRIORS[name]().latent_shape(shape)
+
+
+def other_embedder(prior):
+    from ddlib.models.latent.parts import ClassEmbedder
+
+    return prior.vae, prior.unet, prior.scheduler, ClassEmbedder(3, 8)
+
+
+def velocity(prior):
+    from diffusers import DDIMScheduler
+
+    return prior.vae, prior.unet, DDIMScheduler(prediction_type="v_prediction"), prior.embedder
+
+
+def labelled(prior):
+    from diffusers import UNet2DModel
+
+    unet = UNet2DModel(
+        in_channels=3,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        num_class_embeds=3,
+        class_embed_type="timestep",
+    )
+    return prior.vae, unet, prior.scheduler, None
+
+
+def untied(prior):
+    net = dit()
+    with torch.no_grad():
+        net.transformer_blocks[1].norm1.emb.class_embedder.embedding_table.weight[0, 0] += 1
+    return kl(latent_channels=4), net, prior.scheduler, None
+
+
+@pytest.mark.parametrize(
+    ("parts", "match"),
+    [
+        (
+            lambda p: (kl(latent_channels=4), p.unet, p.scheduler, p.embedder),
+            "takes latents of 3 .* gives 4; they must",
+        ),
+        (lambda p: (p.vae, p.unet, p.scheduler, None), "UNet2DConditionModel without a class embedder"),
+        (lambda p: (p.vae, of_vq(None).unet, p.scheduler, p.embedder), "a class embedder beside UNet2DModel"),
+        (other_embedder, "gives vectors of 8 values, the noise predictor takes 16; they must be equal"),
+        (velocity, "prediction_type is 'v_prediction'; known: epsilon"),
+        (labelled, "class_embed_type='timestep'; only None is known"),
+        (untied, "different class tables; they must be copies of one table"),
+    ],
+)
+def test_refuses_parts_that_do_not_fit(parts, match):
+    with pytest.raises(ValueError, match=match):
+        LatentDiffusion(*parts(of_vq()))
+
+
+# Folders.
+
+
+def test_saved_and_loaded_is_the_same_to_the_bit(prior, tmp_path):
+    save_prior(prior, tmp_path / "prior")
+    state = torch.random.get_rng_state()
+    loaded = load_prior(tmp_path / "prior")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(rendered(loaded), rendered(prior))
+    images = normal(2, prior.channels, 8, 8)
+    assert torch.equal(loaded.encode(images), prior.encode(images))
+    assert torch.equal(loaded.alphas_cumprod, prior.alphas_cumprod)
+    test_is_frozen(loaded)
+    assert [path.name for path in tmp_path.iterdir()] == ["prior"]
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt")]
+
+
+def test_a_dit_is_saved_as_diffusers_reads_it(tmp_path):
+    from diffusers import DiTTransformer2DModel
+
+    save_prior(of_dit(), tmp_path / "prior")
+    found = DiTTransformer2DModel.from_pretrained(tmp_path / "prior" / "transformer", low_cpu_mem_usage=False)
+    expected = dit().state_dict()
+    assert found.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.state_dict().items())
+
+
+def test_the_names_of_published_folders_are_known(folder):
+    (folder / "vae").rename(folder / "vqvae")
+    assert torch.equal(rendered(load_prior(folder)), rendered(of_vq()))
+
+
+def test_the_published_name_of_dit_is_known(tmp_path):
+    save_prior(of_dit(), tmp_path / "prior")
+    change(tmp_path / "prior" / "transformer" / "config.json", _class_name="Transformer2DModel")
+    assert torch.equal(rendered(load_prior(tmp_path / "prior")), rendered(of_dit()))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_prior(of_vq(), tmp_path / "prior")
+    return tmp_path / "prior"
+
+
+def change(file, **settings):
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    prior = of_vq()
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prior.scheduler, "save_pretrained", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_prior(prior, tmp_path / "prior")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_over(folder):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with pytest.raises(FileExistsError, match="prior exists already; name a new folder"):
+        save_prior(of_vq(), folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def remove(path):
+    for file in path.iterdir():
+        file.unlink()
+    path.rmdir()
+
+
+def pickled(folder):
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    torch.save({}, folder / "unet" / "diffusion_pytorch_model.bin")
+
+
+def cut(folder):
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def emptied(folder):
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file(dict(list(load_file(file).items())[1:]), file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("harm", "error", "match"),
+    [
+        (lambda f: remove(f / "vae"), OSError, "no sub-folder vae or vqvae, for the autoencoder"),
+        (lambda f: remove(f / "unet"), OSError, "no sub-folder unet or transformer, for the noise predictor"),
+        (lambda f: remove(f / "scheduler"), OSError, "no sub-folder scheduler, for the scheduler"),
+        (lambda f: remove(f / "class_embedder"), OSError, "no sub-folder class_embedder, for the class embedder"),
+        (lambda f: (f / "vae" / "config.json").unlink(), OSError, "vae has no config.json"),
+        (lambda f: (f / "scheduler" / "scheduler_config.json").unlink(), OSError, "has no scheduler_config.json"),
+        (lambda f: (f / "vae" / "config.json").write_text("{"), ValueError, "config.json is damaged"),
+        (lambda f: change(f / "unet" / "config.json", _class_name="UNet3D"), ValueError, "a UNet3D; known: UNet2DCond"),
+        (lambda f: change(f / "vae" / "config.json", _class_name="VQVAE"), ValueError, "VQVAE; known: VQModel, Auto"),
+        (lambda f: change(f / "unet" / "config.json", in_channels=4), ValueError, "unet cannot be read"),
+        (
+            lambda f: change(f / "unet" / "config.json", layers_per_block=2),
+            ValueError,
+            "unet cannot be read: .*size mis",
+        ),
+        (lambda f: (f / "vae" / "diffusion_pytorch_model.safetensors").unlink(), OSError, "vae has no weights"),
+        (pickled, ValueError, "holds a pickle, diffusion_pytorch_model.bin; .* from safetensors alone"),
+        (cut, ValueError, "unet cannot be read"),
+        (emptied, ValueError, "its weights are not those of its UNet2DConditionModel; 1 differ, first conv_in.bias"),
+    ],
+)
+def test_refuses_a_folder(folder, harm, error, match):
+    harm(folder)
+    with pytest.raises(error, match=match):
+        load_prior(folder)
+
+
+def test_refuses_a_folder_whose_parts_do_not_fit(folder, tmp_path):
+    save_prior(of_dit(), tmp_path / "other")
+    remove(folder / "vae")
+    (tmp_path / "other" / "vae").rename(folder / "vae")
+    with pytest.raises(
+        ValueError, match="prior: the noise predictor takes latents of 3 channels, the autoencoder gives 4"
+    ):
+        load_prior(folder)
+
+
+# The hub.
+
+
+def test_a_folder_that_exists_is_not_looked_for_on_the_hub(folder, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    (folder.parent / "owner").mkdir()
+    folder.rename(folder.parent / "owner" / "prior")
+    monkeypatch.chdir(folder.parent)
+    assert load_prior("owner/prior").num_classes == 3
+
+
+def test_of_the_hub_only_safetensors_are_got(folder, monkeypatch):
+    asked = {}
+
+    def got(name, allow_patterns):
+        asked[name] = allow_patterns
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", got)
+    assert torch.equal(rendered(load_prior("owner/name")), rendered(of_vq()))
+    patterns = asked["owner/name"]
+    assert {Path(pattern).suffix for pattern in patterns} == {".json", ".safetensors"}
+    kept = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert kept <= set(patterns)
+
+
+def test_a_hub_id_without_network(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(OSError, match="no prior 'owner/name': there is no such folder, and the hub does not give it"):
+        load_prior("owner/name")
+
+
+@pytest.mark.parametrize("source", ["nowhere", "a/b/c", "/no/where", "../no/where", "", "./nowhere"])
+def test_what_is_neither_a_folder_nor_a_hub_id(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if source:
+        with pytest.raises(FileNotFoundError, match=f"no prior '{source}'.*a hub id is 'owner/name'"):
+            load_prior(source)
+    else:
+        with pytest.raises(FileNotFoundError, match="no sub-folder vae"):
+            load_prior(source)
+
+
+def test_a_file_is_no_prior(tmp_path):
+    (tmp_path / "prior").touch()
+    with pytest.raises(NotADirectoryError, match="is a file; it must be a folder or a hub id"):
+        load_prior(tmp_path / "prior")
+
+
+# What others pay.
+
+
+def test_diffusers_is_imported_only_where_it_is_used():
+    text = "import sys, ddlib.methods, ddlib.sampler, ddlib.models.latent; sys.exit('diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", text]).returncode == 0
+    assert latent.__all__

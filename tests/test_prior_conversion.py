@@ -1,0 +1,292 @@
+"""The conversion of CompVis' cin256, on a small copy of its topology whose weights bear CompVis' names."""
+
+import re
+
+import pytest
+import torch
+
+from ddlib import models
+from ddlib.cli import main
+from ddlib.models.latent import conversion, load_prior
+from ddlib.models.latent.conversion import convert, from_compvis
+
+LEVELS = 4
+CLASSES, CONTEXT, CODES = 5, 24, 32
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=7):
+    return torch.randn(*shape, generator=seeded(seed))
+
+
+def network():
+    """cin256's noise predictor at a sixth of its width."""
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        found = UNet2DConditionModel(
+            in_channels=3,
+            out_channels=3,
+            block_out_channels=(32, 64, 96, 160),
+            down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 3,
+            up_block_types=("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D",),
+            cross_attention_dim=CONTEXT,
+            attention_head_dim=1,
+        )
+    return filled(found)
+
+
+def autoencoder():
+    """Its VQ autoencoder at a quarter of its width."""
+    from diffusers import VQModel
+
+    with torch.device("meta"):
+        found = VQModel(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(32, 64, 128),
+            layers_per_block=2,
+            num_vq_embeddings=CODES,
+            scaling_factor=1.0,
+        )
+    return filled(found)
+
+
+def filled(found):
+    models.reset(found.to_empty(device="cpu"), seeded(1))
+    with torch.no_grad():
+        for index, weight in enumerate(found.parameters()):
+            weight.add_(0.02 * normal(*weight.shape, seed=index))
+    return found.eval()
+
+
+RESIDUAL_BLOCK = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+OUTER = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+IN_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+def network_name(name):
+    """CompVis' name of a weight of the noise predictor, where every block of a level is numbered on."""
+    for ours, theirs in OUTER.items():
+        if name.startswith(f"{ours}."):
+            return name.replace(ours, theirs)
+    side, *rest = re.fullmatch(r"(down|mid|up)_blocks?\.(?:(\d)\.)?(\w+)\.(\d)\.(.*)", name).groups()
+    level, kind, index, end = int(rest[0] or 0), rest[1], int(rest[2]), rest[3]
+    if kind == "resnets":
+        first, second = end.split(".")
+        end = f"{RESIDUAL_BLOCK[first]}.{second}"
+    if side == "mid":
+        return f"middle_block.{2 * index if kind == 'resnets' else 1}.{end}"
+    place = {"resnets": 0, "attentions": 1}.get(kind)
+    if side == "down":
+        if kind == "downsamplers":
+            return f"input_blocks.{3 * (level + 1)}.0.op.{end.removeprefix('conv.')}"
+        return f"input_blocks.{1 + 3 * level + index}.{place}.{end}"
+    if kind == "upsamplers":
+        return f"output_blocks.{3 * level + 2}.{1 if level == LEVELS - 1 else 2}.{end}"
+    return f"output_blocks.{3 * level + index}.{place}.{end}"
+
+
+def autoencoder_name(name):
+    """CompVis' name of a weight of the autoencoder; its decoder counts levels from the image."""
+    name = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+    name = re.sub(r"down_blocks\.(\d)\.resnets", r"down.\1.block", name)
+    name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
+    name = re.sub(r"up_blocks\.(\d)\.resnets", lambda found: f"up.{2 - int(found[1])}.block", name)
+    name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda found: f"up.{2 - int(found[1])}.upsample", name)
+    name = re.sub(r"mid_block\.resnets\.(\d)", lambda found: f"mid.block_{int(found[1]) + 1}", name)
+    if found := re.fullmatch(r"(.*)mid_block\.attentions\.0\.(.*)\.(\w+)", name):
+        name = f"{found[1]}mid.attn_1.{IN_ATTENTION[found[2]]}.{found[3]}"
+    return name
+
+
+def checkpoint():
+    """All weights under CompVis' names, and some that are to be left out."""
+    found = {f"model.diffusion_model.{network_name(name)}": w for name, w in network().state_dict().items()}
+    for name, weight in autoencoder().state_dict().items():
+        attends = ".attentions." in name and weight.ndim == 2  # of 1x1 convolutions there
+        found[f"first_stage_model.{autoencoder_name(name)}"] = weight[:, :, None, None] if attends else weight
+    found["cond_stage_model.embedding.weight"] = normal(CLASSES + 1, CONTEXT)
+    return found | {"betas": torch.ones(1000), "model_ema.num_updates": torch.tensor(3)}
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return checkpoint()
+
+
+def test_names_are_those_that_compvis_gives(weights):
+    """A sample of names of the published checkpoint."""
+    for name in (
+        "model.diffusion_model.input_blocks.1.0.in_layers.0.weight",
+        "model.diffusion_model.input_blocks.3.0.op.weight",
+        "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight",
+        "model.diffusion_model.middle_block.1.proj_in.weight",
+        "model.diffusion_model.output_blocks.2.2.conv.weight",
+        "model.diffusion_model.output_blocks.11.0.skip_connection.weight",
+        "model.diffusion_model.out.2.bias",
+        "first_stage_model.encoder.down.1.block.0.nin_shortcut.weight",
+        "first_stage_model.decoder.up.2.upsample.conv.weight",
+        "first_stage_model.decoder.mid.attn_1.proj_out.bias",
+        "first_stage_model.quantize.embedding.weight",
+        "first_stage_model.post_quant_conv.weight",
+    ):
+        assert name in weights
+
+
+def same(found, expected):
+    found, expected = found.state_dict(), expected.state_dict()
+    assert {name: value.shape for name, value in found.items()} == {n: value.shape for n, value in expected.items()}
+    return all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_every_weight_finds_its_place(weights):
+    prior = from_compvis(weights)
+    assert same(prior.unet, network())
+    assert same(prior.vae, autoencoder())
+    assert torch.equal(prior.embedder.embedding.weight, weights["cond_stage_model.embedding.weight"])
+
+
+def test_computes_what_the_original_does(weights):
+    prior = from_compvis(weights)
+    z, c = normal(2, 3, 8, 8), normal(2, 1, CONTEXT)
+    assert torch.equal(prior.predict(z, 7, c), network()(z, 7, encoder_hidden_states=c).sample)
+    images = normal(2, 3, 16, 16)
+    expected = autoencoder().encode(images).latents
+    assert torch.equal(prior.encode(images), expected)
+    assert torch.equal(prior.decode(expected), autoencoder().decode(expected).sample)
+
+
+def test_has_one_head_and_latents_as_they_are(weights):
+    prior = from_compvis(weights)
+    assert {block.attn1.heads for block in attentions(prior.unet)} == {1}
+    assert prior.vae.config.scaling_factor == 1 and prior.factor == 4
+    assert (prior.num_classes, prior.channels) == (CLASSES, 3)
+    assert torch.equal(prior.null(1)[0, 0], weights["cond_stage_model.embedding.weight"][-1])
+    assert prior.scheduler.config.beta_schedule == "scaled_linear" and not prior.unet.training
+
+
+def attentions(unet):
+    return [module for name, module in unet.named_modules() if re.search(r"transformer_blocks\.\d$", name)]
+
+
+def test_the_original_has_the_published_size():
+    """Parameters of cin256, in millions, from the widths of its first weights alone."""
+    shapes = {conversion.WIDTH: (192, 3, 3, 3), conversion.AUTOENCODER_WIDTH: (128, 3, 3, 3)}
+    shapes |= {conversion.CODES: (8192, 3), conversion.CLASSES: (1001, 512)}
+    first = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    with torch.device("meta"):
+        built = conversion._noise_predictor(first), conversion._autoencoder(first)
+    assert [round(sum(weight.numel() for weight in part.parameters()) / 1e6, 1) for part in built] == [400.9, 55.3]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_converts_a_file_to_a_folder(weights, tmp_path, wrapped):
+    torch.save({"state_dict": weights, "epoch": 3} if wrapped else weights, tmp_path / "model.ckpt")
+    prior = convert(tmp_path / "model.ckpt", tmp_path / "new" / "cin256")
+    loaded = load_prior(tmp_path / "new" / "cin256")
+    assert same(loaded.unet, prior.unet) and same(loaded.vae, prior.vae) and same(loaded.embedder, prior.embedder)
+    assert {block.attn1.heads for block in attentions(loaded.unet)} == {1}
+
+
+class Callback:
+    """What a trainer leaves in its checkpoints."""
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_more_than_tensors_are_loaded_when_told_so_alone(weights, tmp_path, capsys):
+    torch.save({"state_dict": weights, "callbacks": Callback()}, tmp_path / "model.ckpt")
+    command = ["prior", "convert", str(tmp_path / "model.ckpt"), str(tmp_path / "cin256")]
+    assert main(command) == 2
+    assert "holds more than tensors, and loading that runs code of whoever made it; `--yes`" in capsys.readouterr().err
+    assert left(tmp_path) == ["model.ckpt"]
+    assert main([*command, "--yes"]) == 0
+    assert f"cin256: {CLASSES} classes, images of 3 channels" in capsys.readouterr().out
+    assert same(load_prior(tmp_path / "cin256").unet, network())
+
+
+def test_a_package_that_the_checkpoint_needs_is_named(weights, tmp_path, monkeypatch):
+    def load(*_, weights_only, **__):
+        raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
+
+    (tmp_path / "model.ckpt").touch()
+    monkeypatch.setattr(conversion.torch, "load", load)
+    with pytest.raises(ValueError, match="holds objects of the package 'lightning'; install it"):
+        convert(tmp_path / "model.ckpt", tmp_path / "cin256", trusted=True)
+
+
+def without(weights, *names):
+    return {name: value for name, value in weights.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("harm", "match"),
+    [
+        (
+            lambda w: without(w, conversion.CLASSES),
+            "no class-conditional latent .* no cond_stage_model.embedding.weight",
+        ),
+        (
+            lambda w: without(w, conversion.CODES),
+            "with a VQ autoencoder: no first_stage_model.quantize.embedding.weight",
+        ),
+        (
+            lambda w: without(w, f"{conversion.NETWORK}out.2.bias"),
+            "topology, UNet2DConditionModel: Missing .*conv_out.bias",
+        ),
+        (lambda w: without(w, f"{conversion.AUTOENCODER}decoder.conv_out.bias"), "topology, VQModel: Missing"),
+        (
+            lambda w: w | {f"{conversion.NETWORK}input_blocks.1.0.more.weight": torch.ones(1)},
+            "UNet2DConditionModel: Unexpected .*more.weight",
+        ),
+        (
+            lambda w: w | {f"{conversion.NETWORK}out.2.bias": torch.ones(4)},
+            "UNet2DConditionModel: size mismatch for conv_out",
+        ),
+        (lambda w: {"weights": [1]}, "model.ckpt holds no weights by name"),
+        (lambda w: torch.ones(1), "model.ckpt holds no weights by name"),
+    ],
+)
+def test_refuses_another_model(weights, harm, match, tmp_path):
+    torch.save(harm(weights), tmp_path / "model.ckpt")
+    with pytest.raises(ValueError, match=match):
+        convert(tmp_path / "model.ckpt", tmp_path / "cin256")
+    assert left(tmp_path) == ["model.ckpt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint at all", b"PK\x03\x04 cut"])
+def test_refuses_a_damaged_file(content, tmp_path):
+    (tmp_path / "model.ckpt").write_bytes(content)
+    with pytest.raises(ValueError, match="model.ckpt is damaged"):
+        convert(tmp_path / "model.ckpt", tmp_path / "cin256")
+    assert left(tmp_path) == ["model.ckpt"]
+
+
+def test_refuses_a_checkpoint_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint '.*model.ckpt'"):
+        convert(tmp_path / "model.ckpt", tmp_path / "cin256")
+
+
+def test_writes_over_nothing(tmp_path):
+    (tmp_path / "cin256").mkdir()
+    with pytest.raises(FileExistsError, match="cin256 exists already"):
+        convert(tmp_path / "model.ckpt", tmp_path / "cin256")

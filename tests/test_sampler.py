@@ -1,0 +1,367 @@
+"""The sampler: against diffusers' own steps, frozen noise, and exact gradients however they are computed."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from ddlib import models
+from ddlib.models import latent
+from ddlib.models.latent import LatentDiffusion
+from ddlib.sampler import RESIDUALS, Sampler
+
+DIVISORS = (2, 4, 5, 8, 10, 20, 25, 40, 50)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape, seed=7):
+    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def doubled(prior):
+    for part in (prior.vae, prior.unet, prior.embedder):
+        if part is not None:
+            part.double()
+    return prior
+
+
+@pytest.fixture(scope="module")
+def coded():
+    """With codes, and conditional."""
+    return doubled(latent.small((1, 8, 8), 3, width=16, generator=seeded(), codes=16))
+
+
+@pytest.fixture(scope="module")
+def smooth(coded):
+    """Without codes, so that images are differentiable in the latents."""
+    from diffusers import AutoencoderKL
+
+    with torch.random.fork_rng():
+        vae = AutoencoderKL(
+            in_channels=1,
+            out_channels=1,
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            latent_channels=3,
+            scaling_factor=0.7,
+        )
+    models.reset(vae, seeded(1))
+    return doubled(LatentDiffusion(vae, coded.unet, coded.scheduler, coded.embedder).to("cpu"))
+
+
+@pytest.fixture(scope="module")
+def unconditional():
+    return doubled(latent.small((3, 8, 8), None, width=16, generator=seeded(), codes=16))
+
+
+class Constant(LatentDiffusion):
+    """A noise predictor that answers the same to all."""
+
+    def predict(self, z, t, c):
+        return torch.full_like(z, 0.3)
+
+
+class Curved(LatentDiffusion):
+    """A noise predictor that is cheap, and depends on all that it is given."""
+
+    def predict(self, z, t, c):
+        return torch.tanh(z * (0.2 + t / 2000) + c.mean((1, 2))[:, None, None, None])
+
+
+def like(prior, kind):
+    return kind(prior.vae, prior.unet, prior.scheduler, prior.embedder)
+
+
+def given(prior, count=3, **settings):
+    """A sampler, Z, c and noise."""
+    sampler = Sampler(**settings)
+    Z = normal(count, 3, 4, 4)
+    labels = torch.arange(count) % (prior.num_classes or 1)
+    c = None if prior.num_classes is None else prior.embed(labels).detach().clone()
+    return sampler, Z, c, sampler.noise(Z.shape, seeded(2)).double()
+
+
+def gradients(prior, sampler, Z, c, noise):
+    """Images, and the gradients of a projection of them."""
+    leaves = [tensor.clone().requires_grad_() for tensor in (Z, c) if tensor is not None]
+    images = sampler.render(prior, leaves[0], leaves[1] if c is not None else None, noise)
+    return images.detach(), *torch.autograd.grad((images * normal(*images.shape)).sum(), leaves, allow_unused=True)
+
+
+# The steps, against diffusers'.
+
+
+def plain(prior, sampler, Z, c, noise):
+    """The sampling as published, on diffusers' own steps."""
+    scheduler = copy.deepcopy(prior.scheduler)
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
+    scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.double()
+    scheduler.set_timesteps(sampler.steps)
+    times, K = [int(t) for t in scheduler.timesteps], sampler.steps
+    z = start = scheduler.add_noise(Z, noise[0], torch.tensor(times[:1]))
+    for k, t in zip(range(K, 0, -1), times, strict=True):
+        null, e = prior.predict(z, t, prior.null(len(z))), prior.predict(z, t, c)
+        e = null + sampler.guidance * (e - null)
+        if sampler.residual == "eq7":
+            mean = scheduler.step(e, t, z, eta=1, variance_noise=torch.zeros_like(z)).prev_sample
+            sigma = scheduler._get_variance(t, t - 1000 // K) ** 0.5
+            z = (1 - k / K) * mean + k / K * start + sigma * noise[k]
+            continue
+        step = scheduler.step(e, t, z)
+        weight = (k - 1) / (K - 1) if sampler.residual == "x0" and K > 1 else 0
+        kept = scheduler.alphas_cumprod[times[K - k + 1] if k > 1 else 0]
+        z = step.prev_sample + kept**0.5 * weight * (prior.quantise(Z) - step.pred_original_sample)
+    return z
+
+
+@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize("steps", (1, *DIVISORS, 100, 500))
+def test_steps_are_those_of_diffusers(coded, residual, steps):
+    prior = like(coded, Curved)
+    sampler, *tensors = given(prior, steps=steps, residual=residual)
+    torch.testing.assert_close(sampler.latents(prior, *tensors), plain(prior, sampler, *tensors), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_steps_are_those_of_diffusers_with_a_network(coded, residual):
+    sampler, *tensors = given(coded, steps=5, residual=residual)
+    torch.testing.assert_close(sampler.latents(coded, *tensors), plain(coded, sampler, *tensors), rtol=1e-9, atol=1e-9)
+
+
+def test_times_are_the_published_ones():
+    assert Sampler(steps=10).times() == [0, *range(1, 1000, 100)]
+    assert Sampler(steps=20).times()[-1] == 951
+    assert Sampler(steps=1).times() == [0, 1]
+
+
+# With the noise frozen.
+
+
+def derivative(prior, **settings):
+    """dz_0 / dZ along a direction, and the direction."""
+    sampler, Z, c, noise = given(prior, **settings)
+    Z.requires_grad_()
+    direction = normal(*Z.shape, seed=9)
+    return torch.autograd.grad(sampler.latents(prior, Z, c, noise), Z, direction)[0], direction
+
+
+@pytest.mark.parametrize("residual", ["x0", "none"])
+@pytest.mark.parametrize("steps", DIVISORS)
+def test_what_does_not_pass_through_the_network_is_the_identity(coded, residual, steps):
+    found, direction = derivative(like(coded, Constant), steps=steps, residual=residual)
+    torch.testing.assert_close(found, coded.alphas_cumprod[0] ** 0.5 * direction, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(10, 0.042), (20, 0.025), (50, 0.017)])
+def test_the_printed_equation_passes_on_little(coded, steps, expected):
+    found, direction = derivative(like(coded, Constant), steps=steps, residual="eq7")
+    ratio = found / direction
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio))
+    assert ratio.mean() == pytest.approx(expected, abs=6e-4)
+
+
+# Gradients.
+
+
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_gradients_are_those_of_finite_differences(smooth, residual):
+    sampler, Z, c, noise = given(smooth, steps=4, residual=residual)
+    images, *found = gradients(smooth, sampler, Z, c, noise)
+    weights, h = normal(*images.shape), 1e-5
+    for slope, steps in zip(found, [(normal(*Z.shape, seed=11), 0), (0, normal(*c.shape, seed=12))], strict=True):
+        sides = [
+            (sampler.render(smooth, Z + h * sign * steps[0], c + h * sign * steps[1], noise) * weights).sum()
+            for sign in (1, -1)
+        ]
+        along = sum((slope * step).sum() for step in steps if torch.is_tensor(step))
+        torch.testing.assert_close(along, (sides[0] - sides[1]) / (2 * h), rtol=1e-6, atol=1e-9)
+
+
+def close(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["coded", "smooth", "unconditional"])
+@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize("backprop_steps", [None, 2])
+def test_checkpointing_changes_nothing(name, residual, backprop_steps, request):
+    prior = request.getfixturevalue(name)
+    sampler, *tensors = given(prior, steps=4, residual=residual, backprop_steps=backprop_steps)
+    expected = gradients(prior, sampler, *tensors)
+    close(gradients(prior, dataclasses.replace(sampler, checkpointed=True), *tensors), expected)
+
+
+@pytest.mark.parametrize("name", ["coded", "smooth", "unconditional"])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_images_are_independent_of_their_batch(name, checkpointed, request):
+    prior = request.getfixturevalue(name)
+    sampler, Z, c, noise = given(prior, 5, steps=4, residual="eq7", checkpointed=checkpointed)
+    whole = sampler.render(prior, Z, c, noise)
+    weights = normal(*whole.shape)
+    parts = []
+    for rows in (slice(0, 2), slice(2, 5)):
+        leaves = [None if x is None else x[rows].clone().requires_grad_() for x in (Z, c)]
+        images = sampler.render(prior, *leaves, noise[:, rows])
+        wanted = [leaf for leaf in leaves if leaf is not None]
+        parts.append((images, *torch.autograd.grad((images * weights[rows]).sum(), wanted)))
+    close([torch.cat(x) for x in zip(*parts, strict=True)], gradients(prior, sampler, Z, c, noise))
+
+
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_all_steps_are_the_full_chain_to_the_bit(coded, residual):
+    sampler, *tensors = given(coded, steps=4, residual=residual)
+    expected = gradients(coded, sampler, *tensors)
+    found = gradients(coded, dataclasses.replace(sampler, backprop_steps=4), *tensors)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_fewer_steps_change_the_gradient_and_not_the_images(coded):
+    sampler, *tensors = given(coded, steps=4)
+    images, to_Z, to_c = gradients(coded, sampler, *tensors)
+    for backprop_steps in (0, 1, 2):
+        found = gradients(coded, dataclasses.replace(sampler, backprop_steps=backprop_steps), *tensors)
+        assert torch.equal(found[0], images)
+        assert not torch.allclose(found[1], to_Z)
+        assert (found[2] is None) == (backprop_steps == 0)
+    assert to_c.abs().max() > 0
+
+
+def kept_for_the_gradient(prior, sampler, *tensors):
+    """Bytes that the graph of one rendering holds."""
+    Z, c, noise = tensors
+    sizes = {}
+
+    def pack(tensor):
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    weights = {x.untyped_storage().data_ptr() for part in (prior.vae, prior.unet) for x in part.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        images = sampler.render(prior, Z.clone().requires_grad_(), c.clone().requires_grad_(), noise)
+    assert images.requires_grad
+    return sum(size for place, size in sizes.items() if place not in weights)
+
+
+def test_checkpointing_and_fewer_steps_keep_less(coded):
+    sampler, *tensors = given(coded, steps=10)
+    full = kept_for_the_gradient(coded, sampler, *tensors)
+    few = kept_for_the_gradient(coded, dataclasses.replace(sampler, backprop_steps=2), *tensors)
+    checkpointed = kept_for_the_gradient(coded, dataclasses.replace(sampler, checkpointed=True), *tensors)
+    assert few < full / 2
+    assert checkpointed < full / 20
+
+
+def test_checkpointing_keeps_nothing_of_the_decoder(coded):
+    sampler, *tensors = given(coded, steps=4, backprop_steps=0)
+    full = kept_for_the_gradient(coded, sampler, *tensors)
+    assert kept_for_the_gradient(coded, dataclasses.replace(sampler, checkpointed=True), *tensors) < full / 10
+
+
+def test_the_prior_gets_no_gradient(coded):
+    gradients(coded, *given(coded, steps=2))
+    assert all(x.grad is None for part in (coded.vae, coded.unet, coded.embedder) for x in part.parameters())
+
+
+# One rule each.
+
+
+def test_the_same_noise_gives_the_same_images(coded):
+    sampler, *tensors = given(coded, steps=4, residual="eq7")
+    assert torch.equal(sampler.render(coded, *tensors), sampler.render(coded, *tensors))
+    shape = (2, 3, 4, 4)
+    assert torch.equal(sampler.noise(shape, seeded(1)), sampler.noise(shape, seeded(1)))
+    assert not torch.equal(sampler.noise(shape, seeded(1)), sampler.noise(shape, seeded(2)))
+    assert sampler.noise(shape, seeded()).shape == (5, *shape)
+    assert Sampler(steps=4).noise(shape, seeded()).shape == (1, *shape)
+
+
+def test_residuals_and_guidance_change_the_images(coded):
+    _, Z, c, noise = given(coded, steps=4, residual="eq7")
+    images = [Sampler(steps=4, residual=r).render(coded, Z, c, noise[: 5 if r == "eq7" else 1]) for r in RESIDUALS]
+    images.append(Sampler(steps=4, guidance=1.0).render(coded, Z, c, noise[:1]))
+    assert all(not torch.allclose(one, other) for i, one in enumerate(images) for other in images[:i])
+
+
+@pytest.mark.parametrize(("guidance", "batch"), [(3.0, 6), (1.0, 3)])
+def test_guidance_takes_one_call_of_a_double_batch(coded, guidance, batch):
+    calls = []
+
+    class Counted(Curved):
+        def predict(self, z, t, c):
+            calls.append((len(z), t))
+            return super().predict(z, t, c)
+
+    sampler, *tensors = given(coded, steps=5, guidance=guidance)
+    sampler.latents(like(coded, Counted), *tensors)
+    assert calls == [(batch, t) for t in (801, 601, 401, 201, 1)]
+
+
+def test_quantises_once_a_sampling_and_once_an_image(coded):
+    calls = []
+
+    class Counted(Constant):
+        def quantise(self, z):
+            calls.append(z)
+            return super().quantise(z)
+
+    sampler, Z, c, noise = given(coded, steps=5)
+    sampler.render(like(coded, Counted), Z, c, noise)
+    assert len(calls) == 2 and calls[0] is Z
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"steps": 0}, "steps=0; it must be >= 1"),
+        ({"residual": "mean"}, "residual='mean'; it must be one of x0, eq7, none"),
+        ({"guidance": float("nan")}, "guidance=nan; it must be finite"),
+        ({"backprop_steps": 11}, "backprop_steps=11; it must be 0 to steps=10, or None"),
+        ({"backprop_steps": -1}, "backprop_steps=-1"),
+    ],
+)
+def test_refuses_settings(settings, match):
+    with pytest.raises(ValueError, match=match):
+        Sampler(**settings)
+
+
+@pytest.mark.parametrize("steps", [3, 30, 1000, 2000])
+def test_refuses_steps_that_do_not_divide(coded, steps):
+    with pytest.raises(ValueError, match=f"steps={steps}; with a schedule of 1000 steps .* one of 1, 2, 4, 5, 8, 10, "):
+        Sampler(steps=steps).times()
+    with pytest.raises(ValueError, match=f"steps={steps}; with a schedule of 1000"):
+        Sampler(steps=steps).latents(coded, *given(coded)[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (
+            lambda Z, c, noise: (Z[:, :2], c, noise),
+            r"Z of shape \(3, 2, 4, 4\); latents of this prior are \(B, 3, h, w",
+        ),
+        (lambda Z, c, noise: (Z[0], c, noise), r"Z of shape \(3, 4, 4\)"),
+        (lambda Z, c, noise: (Z, c, noise[:, :2]), r"noise of shape \(1, 2, 3, 4, 4\); .* must be \(1, 3, 3, 4, 4\)"),
+        (lambda Z, c, noise: (Z, c, noise[..., :2]), r"noise of shape \(1, 3, 3, 4, 2\)"),
+        (lambda Z, c, noise: (Z, c, noise[0]), r"noise of shape \(3, 3, 4, 4\)"),
+        (lambda Z, c, noise: (Z, c[:2], noise), r"c of shape \(2, 1, 16\); .* must be \(3, 1, 16\)"),
+        (lambda Z, c, noise: (Z, c[..., :8], noise), r"c of shape \(3, 1, 8\)"),
+        (lambda Z, c, noise: (Z, None, noise), "c=None, and the prior is of 3 classes"),
+    ],
+)
+def test_refuses_tensors_that_do_not_fit(coded, change, match):
+    sampler, *tensors = given(coded)
+    with pytest.raises(ValueError, match=match):
+        sampler.latents(coded, *change(*tensors))
+
+
+def test_refuses_class_vectors_without_classes(unconditional, coded):
+    sampler, Z, _, noise = given(unconditional)
+    with pytest.raises(ValueError, match="c=a tensor, and the prior is unconditional"):
+        sampler.latents(unconditional, Z, coded.null(3), noise)
