@@ -149,7 +149,7 @@ class LatentMatching:
         prior = (load_prior(self.prior) if isinstance(self.prior, str) else prerequisites["prior"]).to(train.device)
         prior.latent_shape(train.shape)  # refuses images that it cannot make
         state = LatentState(train, seed, prior, self.objective.start(train, prerequisites, seed))
-        state.tensors = self.initial(state)
+        state.tensors = {name: tensor.contiguous() for name, tensor in self.initial(state).items()}  # as once loaded
         state.moments = {
             f"{name}.{kind}": torch.zeros_like(state.tensors[name]) for name in self.rates for kind in KINDS
         }

@@ -56,7 +56,9 @@ class LD3M(LatentMatching):
         if self.lr_c is None:
             object.__setattr__(self, "lr_c", self.lr)
         require("lr_c", self.lr_c, self.lr_c > 0, "> 0")
-        _ = self.sampler  # refuses what it cannot be
+        sampler = self.sampler  # refuses what it cannot be
+        if not isinstance(self.prior, str):
+            sampler.times()
 
     @property
     def sampler(self) -> Sampler:
