@@ -53,6 +53,8 @@ PARAMETERS = {
     "step_sizes": Parameter(float, many=True, low=0.0, above=True),
     "expert_epochs": Parameter(int, low=1),
     "starts": Parameter(int, many=True, low=0),
+    "residuals": Parameter(str, many=True, choices=("x0", "eq7", "none")),
+    "draws": Parameter(int, low=1),
     "memory_gb": Parameter(float, low=0.0, above=True, optional=True),
     "device": Parameter(str),
     "precision": Parameter(str, choices=("float32", "bfloat16")),
