@@ -15,6 +15,7 @@ from ddlib.methods.dc import DC
 from ddlib.methods.dm import DM
 from ddlib.methods.mtt import MTT
 from ddlib.models.latent import load_prior
+from ddlib.objectives import at_least_float32
 from ddlib.prior import Prior
 from ddlib.settings import fill
 from ddlib.synthetic import SyntheticSet
@@ -193,7 +194,7 @@ class LatentMatching:
         """Images (B, C, H, W) in the space of the real ones, clamped to pixels that exist."""
         with torch.autocast(state.train.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             rendered = self.rendered(state.prior, tensors, noise)
-        return state.train.space.encode(rendered.float().add(1).div(2).clamp(0, 1))
+        return state.train.space.encode(at_least_float32(rendered).add(1).div(2).clamp(0, 1))
 
     def encoded(self, state: LatentState) -> Tensor:
         """Latents of the initial real images, or Gaussian ones: (K * ipc, c, h, w)."""

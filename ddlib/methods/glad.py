@@ -1,4 +1,4 @@
-"""GLaD, distillation through a generator's inner layer (Cazenavette et al., CVPR 2023), here an autoencoder's decoder."""
+"""GLaD, distillation through a generator's inner layer (Cazenavette et al., CVPR 2023)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,0 +1,269 @@
+"""One iteration of LD3M with DM, ours against a plain form of the published two-phase scheme: time, memory, equality.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.latent_distillation [--steps 5 10 20] [--repeats 3] [--clock cpu]
+
+The reference does what the published code does: all images are sampled without a graph in chunks of 10; the loss is
+taken class by class with a new network object; then each chunk is sampled again with a graph, every call of the noise
+predictor under a checkpoint, so that one step of the sampler is four passes through it; and the nearest codes of the
+latent are looked for at every step.  Ours is `ddlib.methods.ld3m`: one phase, exact, with and without checkpoints, and
+with gradients of the last two calls alone.  Both sides have the same prior, images, transforms and noise, of which the
+published code draws a new one for its second phase, and are compared before they are timed: in float64 at a small
+size, and in what is timed at full size.
+
+Ten classes at one image each, untrained networks; by default 32 pixels in colour, latents of 16x16, a noise predictor
+of 3.9 M parameters, and 16 real images a class, with which the loss is some tenth of the reference's iteration, as at
+the published size.  Times are medians of alternating iterations; memory is the peak of a process of its own, less what
+it held before its iteration.  With `--prior FOLDER`, cosines of the gradients of the last calls alone with the whole
+ones are printed for that prior and images of `--data`.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from benchmarks.attention_matching import CLASSES, SIDE, pictures, plain_augment, plain_network
+from benchmarks.generation import CLOCKS
+from ddlib import augment, datasets, memory, methods, models, seeding
+from ddlib.methods.ld3m import LD3M
+from ddlib.models import latent
+
+OURS = {
+    "exact": {},
+    "checkpointed": {"checkpointed": True},
+    "last two": {"backprop_steps": 2},
+    "exact bfloat16": {"precision": "bfloat16"},
+    "last two bfloat16": {"precision": "bfloat16", "backprop_steps": 2},
+}
+CHUNK = 10
+TOLERANCE = 1e-7
+"""Relative difference from the reference that is allowed in float64, of the loss and of the gradients of Z and c; what
+there is comes of the transforms, whose strengths are drawn in float32."""
+
+Found = tuple[Tensor, dict[str, Tensor]]
+"""The loss, and its gradients in Z and c."""
+
+
+class Plain:
+    """The published iteration: phase 1 without a graph, the loss in pixels, phase 2 with one."""
+
+    def __init__(self, method: LD3M, state: SimpleNamespace):
+        self.method, self.state = method, state
+
+    def step(self, number: int) -> Found:
+        """One iteration on latents and class vectors that stay where they are."""
+        noise = self.method.noise_of(self.state, seeding.generator(0, "noise", number))[0]
+        Z, c = self.state.tensors["Z"], self.state.tensors["c"]
+        chunks = [slice(at, at + CHUNK) for at in range(0, len(Z), CHUNK)]
+        with torch.no_grad():
+            images = torch.cat([self.rendered(Z[rows], c[rows], noise[rows]) for rows in chunks])
+        images.requires_grad_()
+        loss = self.loss(images, number)
+        loss.backward()
+        found: dict[str, list[Tensor]] = {"Z": [], "c": []}
+        for rows in chunks:
+            leaves = [tensor[rows].detach().clone().requires_grad_() for tensor in (Z, c)]
+            self.rendered(*leaves, noise[rows]).backward(images.grad[rows])
+            for name, leaf in zip(found, leaves, strict=True):
+                found[name].append(leaf.grad)
+        return loss.detach(), {name: torch.cat(parts) for name, parts in found.items()}
+
+    def rendered(self, Z: Tensor, c: Tensor, noise: Tensor) -> Tensor:
+        """Sample, decode, clamp, normalise."""
+        decoded = self.state.prior.vae.decode(self.sampled(Z, c, noise)).sample
+        mean, std = (torch.tensor(v, dtype=Z.dtype).view(1, -1, 1, 1) for v in (self.space.mean, self.space.std))
+        return (((decoded + 1) / 2).clamp(0, 1) - mean) / std
+
+    @property
+    def space(self) -> datasets.ValueSpace:
+        """Of the real images."""
+        return self.state.train.space
+
+    def sampled(self, Z: Tensor, c: Tensor, noise: Tensor) -> Tensor:
+        """z_0, with q(Z) anew and, where a graph is kept, a checkpoint at each step."""
+        prior, steps = self.state.prior, self.method.steps
+        kept = prior.scheduler.alphas_cumprod.to(Z.dtype)
+        times = list(range(1, len(kept), len(kept) // steps))
+        z = kept[times[-1]].sqrt() * Z + (1 - kept[times[-1]]).sqrt() * noise
+        for k in reversed(range(steps)):
+            now, then = kept[times[k]], kept[times[k - 1]] if k else kept[0]
+            e = checkpoint(self.guided, z, c, times[k], use_reentrant=False)
+            x = (z - (1 - now).sqrt() * e) / now.sqrt()
+            w = k / (steps - 1) if steps > 1 else 0.0
+            x = (1 - w) * x + w * prior.vae.quantize(Z)[0]
+            z = then.sqrt() * x + (1 - then).sqrt() * e
+        return z
+
+    def guided(self, z: Tensor, c: Tensor, t: int) -> Tensor:
+        """The guided noise, of a double batch."""
+        null = self.state.prior.embedder(torch.full((len(z),), CLASSES))
+        told, times = torch.cat([null, c]), torch.full((2 * len(z),), t)
+        without, found = self.state.prior.unet(torch.cat([z, z]), times, encoder_hidden_states=told).sample.chunk(2)
+        return without + self.method.guidance * (found - without)
+
+    def loss(self, images: Tensor, number: int) -> Tensor:
+        """The loss of DM, class by class, with a network that is new."""
+        inner = self.state.inner
+        models.reset(inner.network, seeding.generator(0, "network", number))
+        network = plain_network("instance", 128, inner.network)
+        order, stream = (seeding.generator(0, name, number) for name in ("real", "augmentation"))
+        draws = augment.draw(CLASSES, 1, size=(SIDE, SIDE), strategy=inner.strategy, generator=stream)
+        loss = images.new_zeros(())
+        for k, rows in enumerate(inner.rows_by_class):
+            real = self.state.train.take(rows[torch.randperm(len(rows), generator=order)[: inner.batch_real]])
+            target = network.embed(plain_augment(real, draws, k)).mean(0).detach()
+            loss = loss + ((target - network.embed(plain_augment(images[k : k + 1], draws, k)).mean(0)) ** 2).sum()
+        return loss
+
+
+class Ours:
+    """`ddlib.methods.ld3m`, of which the first step's momentum is the gradient."""
+
+    def __init__(self, method: LD3M, state: SimpleNamespace):
+        self.method, self.state = method, state
+
+    def step(self, number: int) -> Found:
+        """One iteration on latents and class vectors that stay where they are."""
+        self.state.step = number
+        for moment in self.state.moments.values():
+            moment.zero_()
+        loss = self.method.step(self.state)["loss"]
+        return loss, {name: self.state.moments[f"{name}.first"].clone() for name in ("Z", "c")}
+
+
+def prepared(name: str, steps: int, case: argparse.Namespace) -> Plain | Ours:
+    """One side before its first iteration, with step sizes that move nothing."""
+    settings = {"steps": steps, "batch_real": case.batch_real, "lr": 1e-30, "strategy": augment.STRATEGY}
+    method = methods.build("ld3m", ipc=1, width=128, **settings | OURS.get(name, {}))
+    told = {"width": case.width, "factor": case.factor, "generator": seeding.generator(0, "prior")}
+    prior = latent.small((3, SIDE, SIDE), CLASSES, **told)
+    state = method.start(pictures(2 * case.batch_real), {"prior": prior}, 0)
+    return (Plain if name == "reference" else Ours)(method, state)
+
+
+def doubled(side: Plain | Ours) -> Plain | Ours:
+    """The same side, all in float64."""
+    state, train, inner = side.state, side.state.train, side.state.inner
+    told = {name: getattr(train, name) for name in ("device", "num_classes", "shape", "space")}
+    state.train = inner.train = SimpleNamespace(take=lambda rows: train.take(rows).double(), **told)
+    for module in (state.prior.vae, state.prior.unet, state.prior.embedder, inner.network):
+        module.double()
+    for tensors in (state.tensors, state.moments):
+        tensors.update({name: tensor.double() for name, tensor in tensors.items()})
+    inner.images = inner.images.detach().double().requires_grad_()
+    return side
+
+
+def off(found: Found, wanted: Found) -> float:
+    """The worst relative difference among the loss and the gradients."""
+    pairs = [(found[0], wanted[0]), *((found[1][name], wanted[1][name]) for name in wanted[1])]
+    return max(float((a.double() - b.double()).norm() / b.double().norm()) for a, b in pairs)
+
+
+def compare(steps: int) -> None:
+    """Hold what is exact to the reference in float64, at a small size.
+
+    Raises:
+        SystemExit: loss or gradients differ.
+    """
+    small = argparse.Namespace(batch_real=3, width=16, factor=4)
+    sides = {name: doubled(prepared(name, steps, small)) for name in ("reference", "exact", "checkpointed")}
+    torch.set_default_dtype(torch.float64)  # of the noise
+    try:
+        steps_taken = {name: side.step(0) for name, side in sides.items()}
+    finally:
+        torch.set_default_dtype(torch.float32)
+    wanted = steps_taken.pop("reference")
+    found = {name: off(step, wanted) for name, step in steps_taken.items()}
+    if max(found.values()) > TOLERANCE:
+        raise SystemExit(f"{found} off the reference in float64; no ratio is worth printing")
+    print(f"  float64: {', '.join(f'{name} off by {worst:.0e}' for name, worst in found.items())}", flush=True)
+
+
+def measure(steps: int, case: argparse.Namespace) -> None:
+    """Print the table of one number of steps."""
+    sides, clock = {name: prepared(name, steps, case) for name in ("reference", *case.only)}, CLOCKS[case.clock]
+    first = {name: side.step(0) for name, side in sides.items()}
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(1, case.repeats + 1):
+        for name, side in sides.items():
+            begin = clock()
+            side.step(turn)
+            taken[name].append(clock() - begin)
+    del sides
+    seconds = {name: statistics.median(each) for name, each in taken.items()}
+    peak = {name: peak_megabytes(name, steps, case) for name in taken}
+    for name, each in seconds.items():
+        ratios = f"time x{each / seconds['reference']:.2f}, memory x{peak[name] / peak['reference']:.2f}"
+        told = f"{each:6.2f} s, peak {peak[name]:5.0f} MiB   {ratios}   {likeness(first[name], first['reference'])}"
+        print(f"  {name:17} {told}", flush=True)
+
+
+def likeness(found: Found, wanted: Found) -> str:
+    """Cosines of the gradients with others, and the ratios of their norms."""
+    pairs = {name: (found[1][name].flatten(), wanted[1][name].flatten()) for name in wanted[1]}
+    cosines = {name: F.cosine_similarity(a, b, dim=0) for name, (a, b) in pairs.items()}
+    return ", ".join(f"{name}: cosine {cosines[name]:.4f} x{a.norm() / b.norm():.2f}" for name, (a, b) in pairs.items())
+
+
+def peak_megabytes(name: str, steps: int, case: argparse.Namespace) -> float:
+    """Peak resident memory of a process that takes one iteration of one side, less what it had before it."""
+    words = [sys.executable, "-m", "benchmarks.latent_distillation", "--memory", name, "--steps", str(steps)]
+    words += ["--width", str(case.width), "--factor", str(case.factor), "--batch-real", str(case.batch_real)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def weigh(side: Plain | Ours) -> float:
+    """MiB that one iteration adds to this process at most."""
+    memory.reset_peak_memory("cpu")
+    before = memory.peak_memory("cpu")
+    side.step(0)
+    return (memory.peak_memory("cpu") - before) / 2**20
+
+
+def truncated(folder: str, data: str, steps: int) -> None:
+    """Print how far the gradient of the last calls alone is from the whole one, with a trained prior."""
+    train, found = datasets.load(data, "train"), {}
+    whole = methods.build("ld3m", ipc=1, steps=steps, batch_real=64, prior=folder)
+    for calls in (None, 0, 1, 2, steps // 2):
+        method = replace(whole, backprop_steps=calls)
+        found[calls] = Ours(method, method.start(train, {}, 0)).step(0)
+        if calls is not None:
+            print(f"  the last {calls} of {steps}: {likeness(found[calls], found[None])}", flush=True)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Compare, time and weigh, or take one iteration of one side and print the peak memory."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", nargs="+", type=int, default=[5, 10, 20])
+    parser.add_argument("--width", type=int, default=64, help="of the prior")
+    parser.add_argument("--factor", type=int, default=2, help="by which latents are smaller than images")
+    parser.add_argument("--batch-real", type=int, default=16, help="real images a class; published: 256")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=["exact", "checkpointed", "last two"], choices=list(OURS))
+    parser.add_argument("--prior", help="folder of a trained prior")
+    parser.add_argument("--data", default="digits", help="what that prior was trained on")
+    parser.add_argument("--memory", choices=["reference", *OURS], help=argparse.SUPPRESS)
+    parser.add_argument("--clock", default="wall", choices=list(CLOCKS))
+    case = parser.parse_args(words)
+    if case.memory:
+        print(weigh(prepared(case.memory, case.steps[0], case)))
+        return
+    for steps in case.steps:
+        print(f"T = {steps}, prior of width {case.width}, latents of {SIDE // case.factor} pixels", flush=True)
+        compare(steps)
+        measure(steps, case)
+        if case.prior:
+            truncated(case.prior, case.data, steps)
+
+
+if __name__ == "__main__":
+    main()
