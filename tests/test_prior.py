@@ -179,7 +179,7 @@ def test_bits_that_a_cut_leaves_are_those_of_an_uninterrupted_run(cut):
     builder = Prior(**SMALL)
     whole = after(builder, 8)
     saved = {name: tensor.clone() for name, tensor in after(builder, cut).state_dict().items()}
-    second = builder.start(painted(), {}, 7)
+    second = after(Prior(**SMALL | {"lr_autoencoder": 1e-3}), 5)  # with latents, of another autoencoder
     second.load_state_dict(saved)
     after(builder, 8, state=second)
     assert equal(second.state_dict(), whole.state_dict())
