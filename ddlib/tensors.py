@@ -32,11 +32,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 def _dense(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors dense on the CPU, copied only where they are not, or where an earlier one has the same memory."""
-    dense: dict[str, Tensor] = {}
+    dense, taken = {}, set()
     for name, tensor in tensors.items():
         found = tensor.detach().cpu().contiguous()
-        taken = {other.untyped_storage().data_ptr() for other in dense.values()}
         dense[name] = found.clone() if found.untyped_storage().data_ptr() in taken else found
+        taken.add(dense[name].untyped_storage().data_ptr())
     return dense
 
 

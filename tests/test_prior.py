@@ -179,7 +179,7 @@ def test_bits_that_a_cut_leaves_are_those_of_an_uninterrupted_run(cut):
     builder = Prior(**SMALL)
     whole = after(builder, 8)
     saved = {name: tensor.clone() for name, tensor in after(builder, cut).state_dict().items()}
-    second = builder.start(painted(), {}, 7)
+    second = after(Prior(**SMALL | {"lr_autoencoder": 1e-3}), 5)  # with latents, of another autoencoder
     second.load_state_dict(saved)
     after(builder, 8, state=second)
     assert equal(second.state_dict(), whole.state_dict())
@@ -253,7 +253,7 @@ def test_data_that_do_not_fit_are_refused():
 def test_a_prior_of_other_channels_or_classes_is_refused():
     prior, without = (latent.small(SHAPE, k, width=16, generator=torch.Generator()) for k in (CLASSES, None))
     assert class_ids(prior, painted()).tolist() == [0, 1, 2, 3] and class_ids(without, painted()) is None
-    with pytest.raises(ValueError, match="images of 3 channels, and a prior of images of 1"):
+    with pytest.raises(ValueError, match="images of 3 channels; this prior is of images of 1"):
         class_ids(prior, painted(4, (3, 16, 16)))
     with pytest.raises(ValueError, match="the prior is of 4 classes, and pictures has 3; take a prior of as many"):
         class_ids(prior, painted(classes=3))
