@@ -10,7 +10,10 @@ from ddlib.cells.networks import at
 from ddlib.evaluate import Protocol
 from ddlib.zca import PIXELS
 
-SPEED = ("precision", "expert_precision", "compiled", "at_once", "num_networks", "shard", "kept_epochs")
+SPEED = (
+    *("precision", "expert_precision", "compiled", "at_once", "num_networks"),
+    *("shard", "kept_epochs", "chunk", "checkpointed"),
+)
 """Settings that change how fast, how often or in what parts, not what: a cell that differs in them alone is the
 paper's cell."""
 
