@@ -14,7 +14,7 @@ from ddlib.methods._rendered import LatentState, image_slope, place
 from ddlib.methods.dc import DC
 from ddlib.methods.dm import DM
 from ddlib.methods.mtt import MTT
-from ddlib.models.latent import load_prior
+from ddlib.models.latent import LatentDiffusion, load_prior
 from ddlib.objectives import at_least_float32
 from ddlib.prior import Prior
 from ddlib.settings import fill
@@ -135,10 +135,19 @@ class LatentMatching:
     @property
     def needs(self) -> Mapping[str, Any]:
         """The prior, unless it is one that is there, and what the matching needs."""
-        needed = dict(self.objective.needs)
+        trained = self.trained
+        return ({} if trained is None else {"prior": trained}) | dict(self.objective.needs)
+
+    @property
+    def trained(self) -> Prior | None:
+        """The prior that is trained; None: it is one that is there."""
         if isinstance(self.prior, str):
-            return needed
-        return {"prior": fill(Prior, "the prior", {"precision": self.precision} | self.prior)} | needed
+            return None
+        return fill(Prior, "the prior", {"precision": self.precision} | self.prior)
+
+    def opened(self) -> LatentDiffusion:
+        """The prior that is there."""
+        return load_prior(self.prior)
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> LatentState:
         """The tensors from which the initial images are rendered.
@@ -147,7 +156,7 @@ class LatentMatching:
             ValueError: a prior of other channels, classes or sizes than the images; `ipc` outside the class sizes.
         """
         require("the images", train.space.name, train.space.zca is None, "normalised: load them with whitened: false")
-        prior = (load_prior(self.prior) if isinstance(self.prior, str) else prerequisites["prior"]).to(train.device)
+        prior = (self.opened() if self.trained is None else prerequisites["prior"]).to(train.device)
         prior.latent_shape(train.shape)  # refuses images that it cannot make
         state = LatentState(train, seed, prior, self.objective.start(train, prerequisites, seed))
         state.tensors = {name: tensor.contiguous() for name, tensor in self.initial(state).items()}  # as once loaded

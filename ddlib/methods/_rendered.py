@@ -15,6 +15,7 @@ from ddlib.methods.dc import DC
 from ddlib.methods.dm import DM
 from ddlib.methods.mtt import MTT
 from ddlib.models.latent import LatentDiffusion
+from ddlib.models.latent.stylegan import StyleGAN
 
 
 @dataclass
@@ -29,7 +30,7 @@ class LatentState:
 
     train: ImageSet
     seed: int
-    prior: LatentDiffusion
+    prior: LatentDiffusion | StyleGAN
     inner: PixelState | MatchingState
     tensors: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Tensor] = field(default_factory=dict)
