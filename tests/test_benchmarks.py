@@ -5,7 +5,16 @@ import time
 
 import pytest
 
-from benchmarks import attention_matching, experts, generation, generative_matching, trajectory_matching
+from benchmarks import (
+    attention_matching,
+    experts,
+    generation,
+    generative_matching,
+    latent_distillation,
+    trajectory_matching,
+)
+from ddlib import seeding
+from ddlib.models import latent
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
@@ -79,3 +88,29 @@ def test_other_images_at_deployment_are_not_timed(monkeypatch):
     monkeypatch.setattr(generation, "TOLERANCE", -1.0)
     with pytest.raises(SystemExit, match=r"off the reference in float32; no ratio is worth printing"):
         generation.table("fashion_mnist", width=4, images=10, repeats=1, clock=time.perf_counter)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_latent_distillation_computes_what_its_reference_does(steps, capsys):
+    latent_distillation.compare(steps)
+    assert "float64: exact off by" in capsys.readouterr().out
+
+
+def test_latents_that_learn_something_else_are_not_timed(monkeypatch):
+    monkeypatch.setitem(latent_distillation.OURS, "exact", {"backprop_steps": 1})
+    with pytest.raises(SystemExit, match=r"off the reference in float64; no ratio is worth printing"):
+        latent_distillation.compare(2)
+
+
+def test_an_iteration_of_ld3m_is_timed_and_its_last_calls_are_compared(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(latent_distillation, "peak_megabytes", lambda *case: 7.0)
+    monkeypatch.setattr(latent_distillation, "compare", lambda *case: None)
+    prior = latent.small((1, 16, 16), 10, width=16, factor=4, generator=seeding.generator(0))
+    latent.save_prior(prior, tmp_path / "prior")
+    small = ["--steps", "2", "--width", "16", "--factor", "4", "--batch-real", "2", "--repeats", "1"]
+    latent_distillation.main([*small, "--only", "exact", "last two bfloat16", "--prior", str(tmp_path / "prior")])
+    told = capsys.readouterr().out
+    assert "last two bfloat16" in told and "memory x1.00   Z: cosine 1.0000 x1.00, c: cosine 1.0000 x1.00" in told
+    assert "the last 0 of 2: Z: cosine" in told and "c: cosine 0.0000 x0.00" in told
+    latent_distillation.main([*small, "--memory", "checkpointed"])
+    assert float(capsys.readouterr().out) > 0
