@@ -258,6 +258,8 @@ def _folder(cell: Cell, seed: int, workplace: Workplace) -> Path:
     content = {k: v for k, v in cell.settings(deployed=False).items() if k not in ("protocol", "tested_on", "seeds")}
     needs = {name: _identity(builder) for name, builder in cell.method.needs.items()}
     content |= {"needs": needs, "data": fingerprint_of(cell, "train"), "seed": seed, "code": VERSION}
+    found = getattr(cell.method, "found", None)
+    content |= {} if found is None else {"found": found}
     return workplace.folder / "distilled" / store.key(content)
 
 

@@ -271,3 +271,33 @@ def test_a_prior_that_does_not_fit_is_refused():
 def test_what_cannot_be_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         built(**settings)
+
+
+def test_gradient_matching_augments_as_published():
+    """LD3M's DC is matched under DSA, one draw a class."""
+    state = begun(built(matching="dc", strategy="color_crop"))
+    assert state.inner.strategy == "color_crop"
+
+
+def test_what_was_learnt_on_the_way_is_kept():
+    method, found = built(iterations=4, learn="Z"), prior()
+    state = begun(method, found=found)
+    seen = {}
+    for n in range(1, 5):
+        method.step(state)
+        seen[n] = method.rendering(state)[0]
+    made = method.finish(state)
+    looks = method.looked(found, made)
+    assert [*looks] == [1, 2]
+    for n, pixels in looks.items():
+        torch.testing.assert_close(made.space.encode(pixels), seen[n])
+
+
+def test_a_prior_that_is_there_is_known_by_its_content(tmp_path):
+    latent.save_prior(prior(), tmp_path / "one")
+    method = built(prior=str(tmp_path / "one"))
+    first = method.found
+    assert first == method.found and first is not None
+    (tmp_path / "one" / "unet" / "config.json").write_text("{}")
+    assert method.found != first
+    assert built().found is None

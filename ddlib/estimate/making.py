@@ -19,6 +19,8 @@ def prerequisite(builder: Any, train: ImageSet) -> Estimate:
     A builder whose steps are of several kinds names a builder for each of them in `stages`.
     """
     stages = getattr(builder, "stages", (builder,))
+    if not stages:  # nothing is trained
+        return Estimate(kind_of(builder.name, asdict(builder), train), 0.0)
     names = [builder.name, *(f"{builder.name}, stage {number}" for number in range(2, len(stages) + 1))]
     found = [_stage(name, stage, train) for name, stage in zip(names, stages, strict=True)]
     times = {name: sum(getattr(each, name) for each in found) for name in ("seconds", "first")}

@@ -15,8 +15,9 @@ it takes), `needs` (name -> builder of an artefact made beforehand, itself with 
 (itself in a form whose steps, of equal cost, can be taken with untrained artefacts), `deployment` (those of its
 hyper-parameters that decide nothing of what is distilled, only how it is used: fields of its `SyntheticStream` of the
 same names, set when it is read; cells that differ in them alone share one distillation), `bytes_stored(shape,
-num_classes)` (of the generator that it stores) and `condition` (which of the rows that its paper reports under its name
-it is, such as the loss that it matches by).  One without the hyper-parameter `ipc` takes the whole training set.  It
+num_classes)` (of the generator that it stores) `condition` (which of the rows that its paper reports under its name
+it is, such as the loss that it matches by) and `found` (what decides its numbers besides the settings: a fingerprint of
+files that it reads).  One without the hyper-parameter `ipc` takes the whole training set.  It
 does no I/O, sees no test data, and draws from named streams of the seed alone.
 A new module in this package is found by its dataclass; no list has to be edited.
 """

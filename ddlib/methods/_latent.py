@@ -11,17 +11,17 @@ from ddlib import models, seeding
 from ddlib.datasets import ImageSet
 from ddlib.methods._pixels import PRECISIONS, require
 from ddlib.methods._rendered import LatentState, image_slope, place
-from ddlib.methods.dc import DC
 from ddlib.methods.dm import DM
+from ddlib.methods.dsa import DSA
 from ddlib.methods.mtt import MTT
-from ddlib.models.latent import LatentDiffusion, load_prior
+from ddlib.models.latent import LatentDiffusion, fingerprint, load_prior
 from ddlib.objectives import at_least_float32
 from ddlib.prior import Prior
 from ddlib.settings import fill
 from ddlib.synthetic import SyntheticSet
 
-MATCHINGS = {"dm": DM, "dc": DC, "mtt": MTT}
-"""Loss -> the method of pixels that it is of."""
+MATCHINGS = {"dm": DM, "dc": DSA, "mtt": MTT}
+"""Loss -> the method of pixels that it is of; all augment by DSA, and the papers call the second DC all the same."""
 
 OPTIMIZERS = ("sgd", "adam")
 INITS = ("encoded", "gaussian")
@@ -33,7 +33,10 @@ KINDS = ("first", "second")
 ADAM = (0.9, 0.999)
 """Decay of Adam's moments."""
 
-OWN = ("ipc", "iterations", "batch_real", "network", "norm", "width", "depth", "strategy", "precision")
+OWN = (
+    *("ipc", "iterations", "batch_real", "network", "norm", "width", "depth", "strategy", "precision", "compiled"),
+    *("init", "lr_images", "momentum", "restarts", "matching_steps", "network_epochs"),
+)
 """Settings that `options` may not give: they stand beside it, or are the method's business."""
 
 
@@ -113,7 +116,7 @@ class LatentMatching:
         return self.matching
 
     @property
-    def objective(self) -> DM | DC | MTT:
+    def objective(self) -> DM | DSA | MTT:
         """The method of pixels whose loss is matched.
 
         Raises:
@@ -149,6 +152,15 @@ class LatentMatching:
         """The prior that is there."""
         return load_prior(self.prior)
 
+    def prior_of(self, prerequisites: Mapping[str, Any]) -> LatentDiffusion:
+        """The prior, trained before or there already."""
+        return self.opened() if self.trained is None else prerequisites["prior"]
+
+    @property
+    def found(self) -> str | None:
+        """The content of a prior that is there, which decides numbers as settings do; None where it is trained."""
+        return fingerprint(self.prior) if isinstance(self.prior, str) else None
+
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> LatentState:
         """The tensors from which the initial images are rendered.
 
@@ -156,14 +168,20 @@ class LatentMatching:
             ValueError: a prior of other channels, classes or sizes than the images; `ipc` outside the class sizes.
         """
         require("the images", train.space.name, train.space.zca is None, "normalised: load them with whitened: false")
-        prior = (self.opened() if self.trained is None else prerequisites["prior"]).to(train.device)
+        prior = self.prior_of(prerequisites).to(train.device)
         prior.latent_shape(train.shape)  # refuses images that it cannot make
         state = LatentState(train, seed, prior, self.objective.start(train, prerequisites, seed))
         state.tensors = {name: tensor.contiguous() for name, tensor in self.initial(state).items()}  # as once loaded
         state.moments = {
             f"{name}.{kind}": torch.zeros_like(state.tensors[name]) for name in self.rates for kind in KINDS
         }
+        state.course = {f"{name}.{n}": torch.zeros_like(state.tensors[name]) for name in self.rates for n in self.looks}
         return state
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Steps after which what is learnt is kept to be looked at: a quarter and a half of them."""
+        return tuple(n for n in dict.fromkeys((self.iterations // 4, self.iterations // 2)) if n)
 
     def step(self, state: LatentState) -> dict[str, float | Tensor]:
         """One step of what is learnt; its loss, and the norms of its gradients."""
@@ -181,6 +199,9 @@ class LatentMatching:
             self._descend(state, gradients)
             metrics |= {f"gradient_{name}": gradient.norm() for name, gradient in gradients.items()}
         state.step += 1
+        if state.step in self.looks:
+            for name in self.rates:
+                state.course[f"{name}.{state.step}"] = state.tensors[name].clone()
         return metrics
 
     def finish(self, state: LatentState) -> SyntheticSet:
@@ -189,9 +210,18 @@ class LatentMatching:
         place(state.inner, images)
         made = self.objective.finish(state.inner)
         told = {"method": self.name, "matching": self.matching, "iterations": state.step}
-        kept = state.tensors | ({} if noise is None else {"noise": noise})
+        kept = state.tensors | state.course | ({} if noise is None else {"noise": noise})
         kept = {name: tensor.detach().clone() for name, tensor in kept.items()}
         return replace(made, provenance=dict(made.provenance) | told, latents=kept)
+
+    @torch.no_grad()
+    def looked(self, prior: LatentDiffusion, made: SyntheticSet) -> dict[int, Tensor]:
+        """Pixels (n, C, H, W) in [0, 1] of a finished set at `looks`, from the noise of its images."""
+        found = {}
+        for n in self.looks:
+            tensors = made.latents | {name: made.latents[f"{name}.{n}"] for name in self.rates}
+            found[n] = self.rendered(prior, tensors, made.latents.get("noise")).add(1).div(2).clamp(0, 1)
+        return found
 
     @torch.no_grad()
     def rendering(self, state: LatentState) -> tuple[Tensor, Tensor | None]:

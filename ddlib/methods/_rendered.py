@@ -11,8 +11,8 @@ from ddlib.datasets import ImageSet
 from ddlib.methods import _matching as matching
 from ddlib.methods._matching import MatchingState
 from ddlib.methods._pixels import PixelState
-from ddlib.methods.dc import DC
 from ddlib.methods.dm import DM
+from ddlib.methods.dsa import DSA
 from ddlib.methods.mtt import MTT
 from ddlib.models.latent import LatentDiffusion
 from ddlib.models.latent.stylegan import StyleGAN
@@ -24,6 +24,7 @@ class LatentState:
 
     inner: the state of the matching, whose images are those rendered last.
     tensors: name -> what images are rendered from, (K * ipc, ...), class-major; not all need be learnt.
+    course: "name.step": what was learnt by then, zero before.
     moments: "name.first" and "name.second" of what is learnt.
     step: steps taken.
     """
@@ -34,18 +35,20 @@ class LatentState:
     inner: PixelState | MatchingState
     tensors: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Tensor] = field(default_factory=dict)
+    course: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that a step changes."""
         found = {f"tensor.{name}": tensor for name, tensor in self.tensors.items()}
         found |= {f"moment.{name}": tensor for name, tensor in self.moments.items()}
+        found |= {f"course.{name}": tensor for name, tensor in self.course.items()}
         found |= {f"inner.{name}": tensor for name, tensor in self.inner.state_dict().items()}
         return found | {"step": torch.tensor(self.step)}
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` gave."""
-        for prefix, mine in (("tensor.", self.tensors), ("moment.", self.moments)):
+        for prefix, mine in (("tensor.", self.tensors), ("moment.", self.moments), ("course.", self.course)):
             for name, tensor in mine.items():
                 tensor.copy_(saved[prefix + name])
         inner = {name.removeprefix("inner."): t for name, t in saved.items() if name.startswith("inner.")}
@@ -54,7 +57,7 @@ class LatentState:
 
 
 def image_slope(
-    objective: DM | DC | MTT, state: LatentState, images: Tensor
+    objective: DM | DSA | MTT, state: LatentState, images: Tensor
 ) -> tuple[dict[str, float | Tensor], Tensor | None]:
     """The loss of this step at `images`, and its gradient in them; None where the step may change nothing.
 

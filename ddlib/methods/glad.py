@@ -12,7 +12,7 @@ from ddlib.methods import _selection as selection
 from ddlib.methods._latent import LatentMatching
 from ddlib.methods._pixels import require
 from ddlib.methods._rendered import LatentState
-from ddlib.models.latent import LatentDiffusion
+from ddlib.models.latent import LatentDiffusion, fingerprint
 from ddlib.models.latent.stylegan import Checkout, StyleGAN
 from ddlib.prior import Prior, class_ids
 from ddlib.settings import fill
@@ -41,6 +41,7 @@ class GLaD(LatentMatching):
     def __post_init__(self) -> None:
         super().__post_init__()
         require("init", self.init, self.stylegan is None or self.init == "encoded", "'encoded' with a StyleGAN")
+        require("layer", self.layer, self.layer >= 0, ">= 0")
 
     @property
     def stylegan(self) -> Checkout | None:
@@ -56,6 +57,11 @@ class GLaD(LatentMatching):
     def opened(self) -> LatentDiffusion | StyleGAN:
         """The prior that is there."""
         return self.stylegan.load() if self.stylegan else super().opened()
+
+    @property
+    def found(self) -> str | None:
+        """The content of a prior that is there."""
+        return super().found if self.stylegan is None else fingerprint(self.stylegan.pickle)
 
     @property
     def rates(self) -> dict[str, float]:

@@ -57,8 +57,10 @@ class LD3M(LatentMatching):
             object.__setattr__(self, "lr_c", self.lr)
         require("lr_c", self.lr_c, self.lr_c > 0, "> 0")
         sampler = self.sampler  # refuses what it cannot be
-        if not isinstance(self.prior, str):
+        if self.trained is not None:
             sampler.times()
+            known = self.trained.conditional or self.learn == "Z"
+            require("learn", self.learn, known, "'Z' with an unconditional prior")
 
     @property
     def sampler(self) -> Sampler:

@@ -93,6 +93,10 @@ class Prior:
         for name, allowed in {"trained": TRAINED, "precision": PRECISIONS}.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+        if self.width < 16 or self.width % 16:
+            raise ValueError(f"width={self.width!r}; it must be a positive multiple of 16")
+        if self.factor is not None and (self.factor < 1 or self.factor & (self.factor - 1)):
+            raise ValueError(f"factor={self.factor!r}; it must be a power of two, or None")
         if self.data is not None:
             datasets.describe(self.data)
 
@@ -109,7 +113,8 @@ class Prior:
     @property
     def stages(self) -> tuple["Prior", ...]:
         """This builder as two, since a step of the one takes as long as none of the other's."""
-        return replace(self, diffusion_steps=0), replace(self, autoencoder_steps=0)
+        both = replace(self, diffusion_steps=0), replace(self, autoencoder_steps=0)
+        return tuple(stage for stage in both if stage.iterations)
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Training:
         """Untrained networks.

@@ -7,6 +7,6 @@ is imported by the first of these calls.
 
 from ddlib.models.latent.diffusion import LatentDiffusion
 from ddlib.models.latent.making import small
-from ddlib.models.latent.stored import load_prior, save_prior
+from ddlib.models.latent.stored import fingerprint, load_prior, save_prior
 
-__all__ = ["LatentDiffusion", "load_prior", "save_prior", "small"]
+__all__ = ["LatentDiffusion", "fingerprint", "load_prior", "save_prior", "small"]

@@ -1,11 +1,13 @@
 """A latent diffusion model as a folder: one sub-folder a part, each as diffusers' `save_pretrained` writes it."""
 
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
 import textwrap
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +122,8 @@ def _folder(source: str | Path) -> Path:
     except (OSError, ValueError) as error:
         reason = textwrap.shorten(str(error), 300)
         raise OSError(
-            f"no prior {str(source)!r}: there is no such folder, and the hub does not give it; with a network it is "
-            f"got once and then read from the cache ({type(error).__name__}: {reason})"
+            f"no prior {str(source)!r}: there is no such folder (`ddlib prior convert` makes one), and the hub does not "
+            f"give it; with a network it is got once and then read from the cache ({type(error).__name__}: {reason})"
         ) from error
 
 
@@ -143,7 +145,8 @@ def _scheduler(folder: Path) -> Any:
 
 def _network(folder: Path, classes: dict[str, type]) -> Any:
     """The network in one sub-folder, of one of `classes`, with every weight from safetensors."""
-    name = _described(folder / "config.json").get("_class_name")
+    described = _described(folder / "config.json")
+    name = described.get("_class_name")
     if name not in classes:
         raise ValueError(f"{folder} holds a {name}; known: {', '.join(classes)}")
     _check_weights(folder)
@@ -158,6 +161,8 @@ def _network(folder: Path, classes: dict[str, type]) -> Any:
         raise ValueError(f"{folder} cannot be read: {textwrap.shorten(str(error), 300)}") from error
     if wrong := [*told["missing_keys"], *told["unexpected_keys"], *told["mismatched_keys"]]:
         raise ValueError(f"{folder}: its weights are not those of its {name}; {len(wrong)} differ, first {wrong[0]}")
+    if name == "VQModel" and "scaling_factor" not in described:  # older ones scale nothing; the class's default would
+        network.register_to_config(scaling_factor=1.0)
     return network
 
 
@@ -178,3 +183,27 @@ def _check_weights(folder: Path) -> None:
     if pickles:
         raise ValueError(f"{folder} holds a pickle, {pickles[0]}; weights are loaded from safetensors alone")
     raise FileNotFoundError(f"{folder} has no weights; they are {FILES[2]}")
+
+
+def fingerprint(source: str | Path) -> str | None:
+    """16 hex digits of what stands in a folder or file that holds a prior; None where there is neither.
+
+    A model of the hub has none: its id says what it is, and its revision is not looked at.
+    """
+    path = Path(source)
+    if not path.exists():
+        return None
+    held = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in held)
+    return _digest(stamps, path)
+
+
+@lru_cache(maxsize=16)
+def _digest(stamps: tuple[tuple[str, int, int], ...], path: Path) -> str:
+    """Computed anew when a file of `stamps` has another size or time."""
+    found = hashlib.sha256()
+    for name, *_ in stamps:
+        with open(name, "rb") as file:
+            inner = hashlib.file_digest(file, "sha256").hexdigest()
+        found.update(f"{Path(name).relative_to(path)} {inner}\n".encode())
+    return found.hexdigest()[:16]
