@@ -122,8 +122,8 @@ def _folder(source: str | Path) -> Path:
     except (OSError, ValueError) as error:
         reason = textwrap.shorten(str(error), 300)
         raise OSError(
-            f"no prior {str(source)!r}: there is no such folder, and the hub does not give it; `ddlib prior convert` makes "
-            f"a folder; of the hub it is got once, with a network, and then read from the cache "
+            f"no prior {str(source)!r}: there is no such folder, and the hub does not give it; `ddlib prior convert` "
+            "makes a folder, and one of the hub is got once, with a network, and then read from the cache "
             f"({type(error).__name__}: {reason})"
         ) from error
 
