@@ -38,6 +38,7 @@ ALLOWED = {
     "methods": DATA
     | {"adversarial", "prior", "sampler", "embedding", "objectives", "unroll", "trajectories", "settings"},
     "evaluate": DATA,
+    "norms": DATA | {"methods"},
     "store": {"files"},
     "locks": {"files"},
     "interrupts": set(),
