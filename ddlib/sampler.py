@@ -41,7 +41,8 @@ class Sampler:
     checkpointed: keep no activations of eps and D but compute them again for the gradient, which is the same.
 
     Deviation from the paper: "x0" is the default, since the printed Eq. 7 fades the images and passes on less gradient
-    than no residual at all.  From its code: q(Z) is computed once a sampling, not once a step.
+    than no residual at all.  In print the fresh noise of Eq. 7 has the factor sigma_k^2; here sigma_k, as the ancestral
+    step has it.  From its code: q(Z) is computed once a sampling, not once a step.
 
     Raises:
         ValueError: an argument is not as above.
@@ -125,9 +126,15 @@ class Sampler:
         return z
 
     def _check(self, prior: LatentDiffusion, Z: Tensor, c: Tensor | None, noise: Tensor) -> None:
+        from ddlib.models.latent import parts
+
         channels = prior.unet.config.in_channels
         if Z.ndim != 4 or Z.shape[1] != channels:
             raise ValueError(f"Z of shape {tuple(Z.shape)}; latents of this prior are (B, {channels}, h, w)")
+        unit, square = parts.unit(prior.unet), parts.square(prior.unet)
+        if any(side % unit for side in Z.shape[2:]) or (square and Z.shape[2] != Z.shape[3]):
+            what = f"{'equal and ' if square else ''}multiples of {unit}"
+            raise ValueError(f"Z of shape {tuple(Z.shape)}; with this prior its sides must be {what}")
         expected = (self._draws, *Z.shape)
         if noise.shape != expected:
             raise ValueError(f"noise of shape {tuple(noise.shape)}; for these latents it must be {expected}")
