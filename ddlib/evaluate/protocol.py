@@ -38,8 +38,8 @@ class Protocol:
 
     With `schedule="warmup_cosine"` (GLaD, Cazenavette et al. 2023, and LD3M) there are exactly E epochs, and the rate
     changes after each: it rises linearly from 1e-7 `lr` to `lr` over the first half, and falls to 0 along a cosine
-    over the second, `lr` * (1 + cos(pi (e - w) / (E - w))) / 2 in epoch e from w = E // 2 on.  With `ema` what is tested
-    is an average of the weights (and of running statistics), updated once an epoch: after the n-th,
+    over the second, `lr` * (1 + cos(pi (e - w) / (E - w))) / 2 in epoch e from w = E // 2 on.  With `ema` what is
+    tested is an average of the weights (and of running statistics), updated once an epoch: after the n-th,
     average <- d average + (1 - d) weights with d = min(`ema`, 1 - 1 / n), hence a plain mean until 1 / (1 - `ema`)
     epochs are done.  `ema` counts epochs: 0.995 is that of 1,000 of them, and with fewer the same share of the training
     is remembered by 0.995 ** (1000 / E).
