@@ -11,10 +11,11 @@ published code draws a new one for its second phase, and are compared before the
 size, and in what is timed at full size.
 
 Ten classes at one image each, untrained networks; by default 32 pixels in colour, latents of 16x16, a noise predictor
-of 3.9 M parameters, and 16 real images a class, with which the loss is some tenth of the reference's iteration, as at
-the published size.  Times are medians of alternating iterations; memory is the peak of a process of its own, less what
-it held before its iteration.  With `--prior FOLDER`, cosines of the gradients of the last calls alone with the whole
-ones are printed for that prior and images of `--data`.
+of 3.9 M parameters, and 16 real images a class, with which the loss is a twentieth of the reference's iteration at
+T = 10.  Times are medians of alternating iterations.  Memory is told twice, in a process of its own: what an iteration
+adds to the process at most, and the most that tensors hold at once, in which no allocator's leftovers are.  With
+`--prior FOLDER`, cosines of the gradients of the last calls alone with the whole ones are printed for that prior and
+images of `--data`.
 """
 
 import argparse
@@ -201,9 +202,12 @@ def measure(steps: int, case: argparse.Namespace) -> None:
     seconds = {name: statistics.median(each) for name, each in taken.items()}
     peak = {name: peak_megabytes(name, steps, case) for name in taken}
     for name, each in seconds.items():
-        ratios = f"time x{each / seconds['reference']:.2f}, memory x{peak[name] / peak['reference']:.2f}"
-        told = f"{each:6.2f} s, peak {peak[name]:5.0f} MiB   {ratios}   {likeness(first[name], first['reference'])}"
-        print(f"  {name:17} {told}", flush=True)
+        (process, tensors), (other, others) = peak[name], peak["reference"]
+        ratios = (
+            f"time x{each / seconds['reference']:.2f}, memory x{process / other:.2f}, tensors x{tensors / others:.2f}"
+        )
+        told = f"{each:6.2f} s, peak {process:5.0f} MiB, of tensors {tensors:5.0f}   {ratios}"
+        print(f"  {name:17} {told}   {likeness(first[name], first['reference'])}", flush=True)
 
 
 def likeness(found: Found, wanted: Found) -> str:
@@ -213,20 +217,22 @@ def likeness(found: Found, wanted: Found) -> str:
     return ", ".join(f"{name}: cosine {cosines[name]:.4f} x{a.norm() / b.norm():.2f}" for name, (a, b) in pairs.items())
 
 
-def peak_megabytes(name: str, steps: int, case: argparse.Namespace) -> float:
-    """Peak resident memory of a process that takes one iteration of one side, less what it had before it."""
+def peak_megabytes(name: str, steps: int, case: argparse.Namespace) -> tuple[float, float]:
+    """`weigh` of one side, in a process of its own."""
     words = [sys.executable, "-m", "benchmarks.latent_distillation", "--memory", name, "--steps", str(steps)]
     words += ["--width", str(case.width), "--factor", str(case.factor), "--batch-real", str(case.batch_real)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    process, tensors = done.stdout.split()[-2:]
+    return float(process), float(tensors)
 
 
-def weigh(side: Plain | Ours) -> float:
-    """MiB that one iteration adds to this process at most."""
+def weigh(side: Plain | Ours) -> tuple[float, float]:
+    """MiB that one iteration adds to this process at most, and those that the tensors of another hold at most."""
     memory.reset_peak_memory("cpu")
     before = memory.peak_memory("cpu")
     side.step(0)
-    return (memory.peak_memory("cpu") - before) / 2**20
+    process = memory.peak_memory("cpu") - before
+    return process / 2**20, memory.peak_of_tensors(lambda: side.step(1), "cpu") / 2**20
 
 
 def truncated(folder: str, data: str, steps: int) -> None:
@@ -255,7 +261,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--clock", default="wall", choices=list(CLOCKS))
     case = parser.parse_args(words)
     if case.memory:
-        print(weigh(prepared(case.memory, case.steps[0], case)))
+        print(*weigh(prepared(case.memory, case.steps[0], case)))
         return
     for steps in case.steps:
         print(f"T = {steps}, prior of width {case.width}, latents of {SIDE // case.factor} pixels", flush=True)
