@@ -7,6 +7,7 @@ import torch
 
 from ddlib import datasets, loop, methods
 from ddlib.checkpoint import Checkpoint
+from ddlib.models.latent import LatentDiffusion
 from ddlib.synthetic import SyntheticStream
 
 SMALL = {
@@ -36,6 +37,8 @@ SMALL = {
     "pool_width": 4,
     "refresh": 2,
     "inner_steps": 2,
+    "steps": 2,
+    "prior": {"autoencoder_steps": 2, "diffusion_steps": 2, "width": 16, "codes": 16, "batch_size": 6},
 }
 NAMES = list(methods.discover())
 SIZED = [name for name in NAMES if "ipc" in methods.hyperparameters(methods.find(name))]
@@ -45,7 +48,9 @@ DEPLOYED = [name for name in SIZED if "ipc" in getattr(methods.find(name), "depl
 
 def small(name, ipc=2, **more):
     """The method at a size that runs in a moment, with whichever of the small settings it has."""
-    fields = methods.hyperparameters(methods.find(name))
+    fields = [*methods.hyperparameters(methods.find(name))]
+    if "matching" in fields:  # starts from encoded images, which are real ones
+        fields.remove("init")
     return methods.build(name, **{k: v for k, v in (SMALL | {"ipc": ipc} | more).items() if k in fields})
 
 
@@ -79,6 +84,14 @@ def as_set(product):
 def tensors(product):
     """What is distilled: the images of a set, or the weights of a generator."""
     return dict(product.generator) if isinstance(product, SyntheticStream) else {"images": product.images}
+
+
+def held(product):
+    """The tensors of an artefact."""
+    if not isinstance(product, LatentDiffusion):
+        return product
+    parts = {"vae": product.vae, "unet": product.unet, "embedder": product.embedder}
+    return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
 
 
 def equal(first, second):
@@ -128,7 +141,7 @@ def test_what_methods_need_goes_on_bit_by_bit_from_its_checkpoint(name, train, t
     assert builder.iterations > 1, "too short to be cut"
     whole = loop.run(builder, builder.start(train, {}, 0)).product
     product = cut_and_resumed(builder, train, {}, tmp_path)
-    assert equal(product, whole)
+    assert equal(held(product), held(whole))
 
 
 @pytest.mark.parametrize("name", NAMES)
