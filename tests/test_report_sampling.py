@@ -148,7 +148,7 @@ def test_a_strip_an_image_with_titled_columns():
     columns = {"real": pixels, "encoded": 1 - pixels, 0: pixels / 2, 1000: pixels.mean(1, keepdim=True)}
     figure = report.image_strips(["golf_ball", "church"], columns)
     texts = [text.get_text().replace("\n", " ") for text in figure.texts]
-    assert texts == ["real", "encoded", "0 iterations", "1,000 iterations", "golf ball", "church"]
+    assert texts == ["real", "encoded", "after 0", "after 1,000", "golf ball", "church"]
     assert len(figure.axes) == 4
     drawn = np.asarray(figure.axes[1].images[0].get_array())
     wanted = ((1 - pixels) * 255).round().byte().permute(0, 2, 3, 1).numpy()

@@ -104,7 +104,7 @@ def image_strips(names: Sequence[str], columns: Mapping[str | int, Tensor]) -> P
     for title, pixels in columns.items():
         if pixels.ndim != 4 or len(pixels) != len(names):
             raise ValueError(f"columns[{title!r}] is {tuple(pixels.shape)}; allowed: ({len(names)}, C, H, W), as names")
-    titles = [title if isinstance(title, str) else f"{title:,} iterations" for title in columns]
+    titles = [title if isinstance(title, str) else f"after {title:,}" for title in columns]
     shown = dict(zip(titles, map(_bytes, columns.values()), strict=True))
     return _panels([name.replace("_", " ") for name in names], shown)
 
