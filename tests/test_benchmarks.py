@@ -114,4 +114,5 @@ def test_an_iteration_of_ld3m_is_timed_and_its_last_calls_are_compared(monkeypat
     assert "the last 0 of 2: Z: cosine" in told and "c: cosine 0.0000 x0.00" in told
     latent_distillation.main([*small, "--memory", "checkpointed"])
     process, tensors = capsys.readouterr().out.split()[-2:]
-    assert float(process) > 0 and 1 < float(tensors) < 100
+    assert float(process) >= 0  # this process may have held more before; the benchmark asks one of its own
+    assert 1 < float(tensors) < 100
