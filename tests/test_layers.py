@@ -51,6 +51,7 @@ ALLOWED = {
     "memory": set(),
     "provenance": {"codeprint"},
     "results": {"files"},
+    "scores": {"results"},
     "cells": DATA | {"methods", "evaluate", "results", "settings", "store"},
     "estimate": DATA | {"methods", "evaluate", "cells", "memory", "keeping"},
     "planning": DATA | {"cells", "estimate", "memory"},
@@ -58,7 +59,7 @@ ALLOWED = {
     | {"methods", "evaluate", "cells", "files", "tensors"}
     | {"store", "locks", "pieces", "codeprint", "planning", "provenance", "keeping"},
     "study": {"datasets", "cells", "pieces", "planning", "provenance", "results", "settings", "work"},
-    "report": {"files", "results", "synthetic"},
+    "report": {"files", "results", "scores", "synthetic"},
     "inventory": {"files", "tensors", "synthetic", "locks"},
     "notebooks": {"cells", "settings"},
     "children": set(),
