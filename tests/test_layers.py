@@ -37,7 +37,7 @@ ALLOWED = {
     "costs": DATA | {"unroll", "trajectories", "loop", "memory"},
     "methods": DATA
     | {"adversarial", "prior", "sampler", "embedding", "objectives", "unroll", "trajectories", "settings"},
-    "evaluate": DATA,
+    "evaluate": DATA | {"embedding"},
     "norms": DATA | {"methods"},
     "store": {"files"},
     "locks": {"files"},
