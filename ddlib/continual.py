@@ -15,20 +15,25 @@ distils lies in the store, named by its settings, these classes and the order's 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddlib import cells, codeprint, datasets, evaluate, seeding, store, work
+from ddlib import cells, codeprint, datasets, evaluate, results, seeding, store, work
 from ddlib.cells import Cell
-from ddlib.imageset import ImageSet, part_name
+from ddlib.datasets import ImageSet, part_name
 from ddlib.locks import holder
 from ddlib.pieces import Piece, Workplace, product
+from ddlib.results.verdicts import Sample, welch
 from ddlib.synthetic import SyntheticSet
 from ddlib.synthetic.union import joined
 from ddlib.tensors import read_seal, read_tensors, write_tensors
+
+PAPER, TABLE = "atom", "continual"
+"""Where the published numbers stand."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def rows(chosen: SimpleNamespace) -> list[Cell]:
     """
     if len(chosen.ipcs) != 1:
         raise ValueError(f"ipcs={chosen.ipcs!r}; allowed: one number of images per class")
-    found = cells.cells(chosen, paper="atom", table="continual")
+    found = cells.cells(chosen, paper=PAPER, table=TABLE)
     for steps in chosen.steps:
         arrivals(datasets.describe(chosen.dataset).num_classes, steps, chosen.seeds[0])
     for cell in found:
@@ -122,7 +127,8 @@ def run(rows: Sequence[Cell], workplace: Workplace, *, steps: Sequence[int]) -> 
 
     Returns:
         A mapping for each row, number of steps and step, in this order: label, method, ipc, steps, classes (how many
-        were seen), orders, and accuracies in percent: order by order, networks in each.
+        were seen), orders, accuracies in percent (order by order, networks in each), reference (what was published, or
+        None) and verdict.
 
     Raises:
         ValueError: steps that do not divide the classes, or sets that do not join.
@@ -141,15 +147,49 @@ def run(rows: Sequence[Cell], workplace: Workplace, *, steps: Sequence[int]) -> 
 def _row(reached: Sequence[Stage], workplace: Workplace) -> dict[str, Any]:
     """What a row came to after one step, over the orders."""
     first = reached[0]
+    cell, classes = first.cell, len(first.classes)
+    found = [accuracy for stage in reached for accuracy in _accuracies(stage, workplace)]
+    place = {"method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    condition = f"{classes} classes in {first.steps} steps"
+    known = results.find(PAPER, table=TABLE, condition=condition, **place) if cell.reported else None
     return {
-        "label": first.cell.label,
-        "method": first.cell.method.name,
-        "ipc": first.cell.ipc,
+        "label": cell.label,
+        "method": cell.method.name,
+        "ipc": cell.ipc,
         "steps": first.steps,
-        "classes": len(first.classes),
+        "classes": classes,
         "orders": [stage.order for stage in reached],
-        "accuracies": [accuracy for stage in reached for accuracy in _accuracies(stage, workplace)],
+        "accuracies": found,
+        "reference": known and known.value,
+        "verdict": results.verdict(found, known, deviations=cells.deviations(cell)),
     }
+
+
+def averages(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The average incremental accuracy of every row and number of steps: the mean over the steps.
+
+    Args:
+        found: as `run` gives it.
+
+    Returns:
+        As `found`, without classes; accuracies and reference are means over the steps, the latter None where one is
+        missing, and the verdict is that of the last step.
+    """
+    courses: dict[tuple, list[Mapping[str, Any]]] = {}
+    for row in found:
+        courses.setdefault((row["label"], row["steps"]), []).append(row)
+    means = []
+    for course in courses.values():
+        theirs = [row["reference"] for row in course]
+        means.append({name: value for name, value in course[-1].items() if name != "classes"})
+        means[-1]["accuracies"] = [fmean(values) for values in zip(*(row["accuracies"] for row in course), strict=True)]
+        means[-1]["reference"] = None if None in theirs else fmean(theirs)
+    return means
+
+
+def difference(higher: Mapping[str, Any], lower: Mapping[str, Any]) -> results.Comparison:
+    """How much more accurate one row of `run` or `averages` is than another, with Welch's 95 % interval."""
+    return welch(Sample.of(higher["accuracies"]), Sample.of(lower["accuracies"]))
 
 
 def _in_turn(todo: Sequence[Any], busy: Callable[[Any], bool]) -> Iterator[Any]:

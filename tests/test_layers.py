@@ -59,7 +59,8 @@ ALLOWED = {
     | {"methods", "evaluate", "cells", "files", "tensors"}
     | {"store", "locks", "pieces", "codeprint", "planning", "provenance", "keeping"},
     "study": {"datasets", "cells", "pieces", "planning", "provenance", "results", "settings", "work"},
-    "continual": DATA | {"imageset", "cells", "codeprint", "evaluate", "locks", "pieces", "store", "tensors", "work"},
+    "continual": DATA
+    | {"imageset", "cells", "codeprint", "evaluate", "locks", "pieces", "results", "store", "tensors", "work"},
     "report": {"files", "results", "synthetic"},
     "inventory": {"files", "tensors", "synthetic", "locks"},
     "notebooks": {"cells", "settings"},
