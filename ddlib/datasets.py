@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -94,7 +95,7 @@ def load(
     """Load a split as one tensor: uint8 pixels, or float32 already whitened.
 
     ZCA is fitted on the real training set, whichever split is asked for, with eps 0.1.
-    The last four sets stay in memory and are returned again: treat their tensors as read-only.
+    The last four sets, and sixteen parts, stay in memory and are returned again: treat their tensors as read-only.
 
     Args:
         name: one of `names()`, or some of the classes of one, as "cifar10:3,7" (see `part_name`), not whitened.
@@ -121,8 +122,8 @@ def load(
         raise ValueError(f"zca must be False, True or {PIXELS!r}, got {zca!r}")
     if zca:
         require_dimensions(info.shape)
-    found = _load(_catalogued(whole), split, zca, _folder(root), torch.device(device))
-    return found if classes is None else found.of_classes(classes)
+    what = _catalogued(whole), split, zca, _folder(root), torch.device(device)
+    return _load(*what) if classes is None else _load_part(classes, *what)
 
 
 def check(name: str, root: Folder = None) -> Check:
@@ -167,6 +168,11 @@ def get(name: str, root: Folder = None) -> Check:
 
 def _folder(root: Folder) -> Path:
     return data_root() if root is None else Path(root).expanduser().absolute()
+
+
+@functools.lru_cache(maxsize=16)
+def _load_part(classes: tuple[int, ...], *what: Any) -> ImageSet:
+    return _load(*what).of_classes(classes)
 
 
 @functools.lru_cache(maxsize=4)
