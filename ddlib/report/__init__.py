@@ -5,6 +5,7 @@ data give the same bytes.
 """
 
 from ddlib.report.budget import budget_table
+from ddlib.report.continual import accuracy_against_classes, continual_table
 from ddlib.report.costs import cost_lines
 from ddlib.report.courses import courses, loss_against_start, loss_reduction, metric_panels
 from ddlib.report.curves import (
@@ -30,6 +31,7 @@ __all__ = [
     "STYLE",
     "Picture",
     "Table",
+    "accuracy_against_classes",
     "accuracy_against_iterations",
     "accuracy_against_redraw",
     "accuracy_against_size",
@@ -39,6 +41,7 @@ __all__ = [
     "attention_maps",
     "budget_table",
     "claims_table",
+    "continual_table",
     "cost_lines",
     "cost_table",
     "course_over_steps",
