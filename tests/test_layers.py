@@ -57,6 +57,9 @@ ALLOWED = {
     "work": DATA
     | {"methods", "evaluate", "cells", "files", "tensors"}
     | {"store", "locks", "pieces", "codeprint", "planning", "provenance", "keeping"},
+    "nas": DATA
+    | {"evaluate", "cells", "work", "planning", "pieces", "files", "locks", "store", "tensors"}
+    | {"codeprint", "provenance", "results"},
     "study": {"datasets", "cells", "pieces", "planning", "provenance", "results", "settings", "work"},
     "report": {"files", "results", "synthetic"},
     "inventory": {"files", "tensors", "synthetic", "locks"},

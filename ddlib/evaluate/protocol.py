@@ -23,8 +23,12 @@ STEP, WARMUP_COSINE = SCHEDULES = ("step", "warmup_cosine")
 START = 1e-7
 """Share of the learning rate at which a warm-up begins."""
 
-LATER = {"compat": None, "schedule": STEP, "ema": None}
+LATER = {"compat": None, "schedule": STEP, "ema": None, "epoch_images": None}
 """Settings that came when results lay in stores already: at these values they are no part of a protocol's name."""
+
+
+OPTIONAL = ("at_once", "epoch_images")
+"""Numbers that may be None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,8 @@ class Protocol:
         compat: None, or "official": see above.  E must be a multiple of 5 then.
         schedule: "step" or "warmup_cosine"; "step" with `compat`, which has a course of its own.
         ema: in (0, 1), or None: the weights themselves are tested.  None with `compat`.
+        epoch_images: images in an epoch of a larger set, which is gone through shuffle by shuffle however many epochs
+            that takes; None: all of them.  With the size of a small set, a large one is stopped after as many updates.
 
     Raises:
         ValueError: an argument is not as above.  Options are checked by `evaluate`, which knows the images.
@@ -89,14 +95,17 @@ class Protocol:
     compat: str | None = None
     schedule: str = STEP
     ema: float | None = None
+    epoch_images: int | None = None
 
     def __post_init__(self):
         if self.network not in models.names():
             raise ValueError(f"unknown network {self.network!r}; known: {', '.join(models.names())}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
-        for name in ("num_networks", "epochs", "batch_size", *(["at_once"] if self.at_once is not None else [])):
+        for name in ("num_networks", "epochs", "batch_size", "at_once", "epoch_images"):
             value = getattr(self, name)
+            if value is None and name in OPTIONAL:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         if not 0 < self.lr < math.inf:
@@ -161,7 +170,7 @@ class Protocol:
 
     def updates(self, num_images: int) -> int:
         """Updates of one network on a set of `num_images`: one a mini-batch."""
-        return self.rounds * math.ceil(num_images / self.batch_size)
+        return self.rounds * math.ceil(min(num_images, self.epoch_images or num_images) / self.batch_size)
 
     def settings(self) -> dict[str, Any]:
         """All settings as plain JSON, such as names in the store are made of; see `LATER`."""

@@ -59,6 +59,37 @@ class Fixed:
             yield self.images[rows], self.targets[rows]
 
 
+@dataclass(frozen=True, eq=False)
+class Walked(Fixed):
+    """The images of a set, some in each epoch: a walk through one shuffle of all of them after another.
+
+    Args:
+        each: images in an epoch, fewer than the set has.
+        epochs: how many there will be.
+    """
+
+    each: int = field(kw_only=True)
+    epochs: int = field(kw_only=True)
+
+    def __len__(self) -> int:
+        """Images in an epoch."""
+        return self.each
+
+    @property
+    def distinct(self) -> int:
+        """Different images that a network sees in all epochs, before augmentation."""
+        return min(len(self.images), self.epochs * self.each)
+
+    def epoch(self, epoch: int, networks: Sequence[int], seed: int, batch_size: int) -> Iterator[Batch]:
+        """The mini-batches of an epoch, for the networks of the given indices."""
+        count, start = len(self.images), epoch * self.each
+        walks = range(start // count, (start + self.each - 1) // count + 1)
+        orders = torch.cat([_orders(count, networks, seed, walk) for walk in walks], 1)
+        begin = start - walks[0] * count
+        for rows in orders[:, begin : begin + self.each].to(self.images.device).split(batch_size, dim=1):
+            yield self.images[rows], self.targets[rows]
+
+
 @dataclass(eq=False)
 class Generated:
     """The images of a stream, drawn anew every `stream.redraw` epochs; several draws are made in one pass.
@@ -144,10 +175,12 @@ def shown(synthetic: SyntheticSet | SyntheticStream, protocol: Protocol, seed: i
     """What `protocol` trains networks on, given a set or a stream; a frozen stream is a set, drawn by `seed`.
 
     Raises:
-        ValueError: as `check_batches`, for a stream that is not frozen.
+        ValueError: as `check_batches`, for a stream that is not frozen; a stream with `protocol.epoch_images`.
     """
     if isinstance(synthetic, SyntheticSet):
         return _fixed(synthetic, protocol)
+    if protocol.epoch_images is not None:
+        raise ValueError(f"epoch_images={protocol.epoch_images} of a stream; allowed: None, for its epochs are drawn")
     if synthetic.redraw is None:
         begin = time.perf_counter()
         found = _fixed(synthetic.frozen(seed), protocol)
@@ -184,7 +217,10 @@ def check_batches(batch_size: int, count: int) -> None:
 
 def _fixed(synthetic: SyntheticSet, protocol: Protocol) -> Fixed:
     targets = synthetic.labels.softmax(1) if synthetic.is_soft else synthetic.labels
-    return Fixed(synthetic.images, targets, protocol.strategy(synthetic.strategy))
+    content = synthetic.images, targets, protocol.strategy(synthetic.strategy)
+    if protocol.epoch_images is None or protocol.epoch_images >= len(synthetic):
+        return Fixed(*content)
+    return Walked(*content, each=protocol.epoch_images, epochs=protocol.rounds)
 
 
 def _orders(count: int, networks: Sequence[int], seed: int, epoch: int) -> Tensor:
