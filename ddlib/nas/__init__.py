@@ -7,6 +7,7 @@
 """
 
 from ddlib.nas.cost import outlook
+from ddlib.nas.networks import FACTORS, SLICE, Architecture, space
 from ddlib.nas.ranking import (
     Interval,
     agreement,
@@ -18,8 +19,7 @@ from ddlib.nas.ranking import (
     winner_accuracy,
     winners,
 )
-from ddlib.nas.search import Search, reference_of, search
-from ddlib.nas.space import FACTORS, SLICE, Architecture, space
+from ddlib.nas.trials import Search, reference_of, search
 
 __all__ = [
     "FACTORS",

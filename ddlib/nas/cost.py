@@ -9,8 +9,8 @@ import torch
 
 from ddlib import evaluate, planning, work
 from ddlib.cells import Cell
-from ddlib.nas.search import Task, missing, reference_of, tasks_of
-from ddlib.nas.space import Architecture
+from ddlib.nas.networks import Architecture
+from ddlib.nas.trials import Task, missing, reference_of, tasks_of
 from ddlib.pieces import Workplace
 from ddlib.synthetic import SyntheticSet
 

@@ -17,8 +17,8 @@ from ddlib.cells import Cell
 from ddlib.evaluate.together import evaluate_together, fits_together
 from ddlib.files import Damaged
 from ddlib.locks import holder, locked
+from ddlib.nas.networks import Architecture
 from ddlib.nas.ranking import LEAST, winner_accuracy, winners
-from ddlib.nas.space import Architecture
 from ddlib.pieces import Workplace
 from ddlib.provenance import provenance
 from ddlib.synthetic import SyntheticSet, SyntheticStream
@@ -108,12 +108,12 @@ def search(cells: Sequence[Cell], architectures: Sequence[Architecture], workpla
         raise ValueError(f"{len(architectures)} networks in the space; a ranking needs at least {LEAST}")
     sets = {_place(cell, seed): work.synthetic_set(cell, seed, workplace) for cell in cells for seed in cell.seeds}
     _check_shapes(cells, sets)
-    todo = [(one, tasks) for one in architectures if missing(tasks := _tasks(cells, one), workplace)]
-    total = sum(len(missing(tasks, workplace)) for _, tasks in todo)
+    todo = [(one, left) for one in architectures if (left := missing(_tasks(cells, one), workplace))]
+    total = sum(len(tasks) for _, tasks in todo)
     log = workplace.folder / "nas" / "log.txt"
-    if total:
+    if todo:
         with pieces.progress("architecture search", total, workplace, log=log, unit="set") as report:
-            _share(todo, sets, workplace, lambda: report(total - _left(todo, workplace), None))
+            _share(todo, sets, workplace, lambda done: report(done, None))
     return _found(cells, architectures, reference, workplace)
 
 
@@ -134,20 +134,17 @@ def tasks_of(cells: Sequence[Cell], architectures: Sequence[Architecture]) -> li
     return [task for one in architectures for task in _tasks(cells, one)]
 
 
-def _left(todo: Sequence[tuple[Architecture, list[Task]]], workplace: Workplace) -> int:
-    return sum(len(missing(tasks, workplace)) for _, tasks in todo)
-
-
-def _share(todo, sets, workplace, note) -> None:
-    """Do what is to do, network by network, those that nobody works on first."""
-    waiting = list(todo)
+def _share(todo, sets, workplace, report) -> None:
+    """Do what is to do, network by network, those that nobody works on first; tell `report` how many sets are done."""
+    waiting, done = list(todo), 0
     while waiting:
-        locks = [_lock(one, tasks, workplace) for one, tasks in waiting]
-        free = next((i for i, lock in enumerate(locks) if holder(lock) is None), 0)
+        free = next((i for i, one in enumerate(waiting) if holder(_lock(*one, workplace)) is None), 0)
         architecture, tasks = waiting.pop(free)
-        with locked(locks[free], f"{architecture.name} of the architecture search"), pieces.deterministic():
+        lock = _lock(architecture, tasks, workplace)
+        with locked(lock, f"{architecture.name} of the architecture search"), pieces.deterministic():
             _train(missing(tasks, workplace), sets, workplace)
-        note()
+        done += len(tasks)
+        report(done)
 
 
 def _lock(architecture: Architecture, tasks: Sequence[Task], workplace: Workplace) -> Path:
