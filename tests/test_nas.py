@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
+from benchmarks import architecture_search
 from ddlib import datasets, evaluate, models, nas, report, results, study, synthetic, work
 from ddlib.cells import Cell
 from ddlib.evaluate import Protocol, together, training
@@ -250,6 +251,14 @@ def test_sets_that_are_not_alike_are_refused():
         together.evaluate_together([one], [replace(test, class_names=tuple("vwxyz"))], protocol, seeds=[0])
 
 
+def test_the_benchmark_compares_what_comes_to_the_same(capsys, monkeypatch):
+    architecture_search.main(["--quick", "--sets", "2"])
+    assert capsys.readouterr().out.count("chosen: at once") == 2
+    monkeypatch.setattr(architecture_search, "TOLERANCE", -1.0)
+    with pytest.raises(AssertionError, match="the losses differ by"):
+        architecture_search.main(["--quick", "--sets", "2"])
+
+
 # Early stopping: as many updates as a small set has
 
 
@@ -404,6 +413,6 @@ def test_tables_and_figures_of_a_search(workplace):
     told = str(report.reported_search_table(results.references("atom")))
     assert "datadam" in told and "0.72" in told and "5168.9" in told and "top 10 0.68" in told
     scatter, bars = report.proxy_scatter(found.networks(), "Whole"), report.correlation_bars(rows)
-    assert [ax.get_title() for ax in scatter.axes if ax.get_visible()] == ["Random", "Early stopping"]
+    assert [ax.get_title(loc="left") for ax in scatter.axes if ax.get_visible()] == ["Random", "Early stopping"]
     assert len(bars.axes[0].patches) == len({row["method"] for row in rows if row["value"] is not None})
     assert report.proxy_scatter([], "Whole").axes == report.correlation_bars([]).axes == []
