@@ -47,6 +47,7 @@ PARAMETERS = {
     "seeds": Parameter(int, many=True, low=0),
     "network": Parameter(dict),
     "evaluation": Parameter(dict),
+    "space": Parameter(dict),
     "experts": Parameter(dict),
     "steps": Parameter(int, many=True, low=1),
     "batches": Parameter(int, many=True, low=1),

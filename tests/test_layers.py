@@ -60,6 +60,9 @@ ALLOWED = {
     "work": DATA
     | {"methods", "evaluate", "cells", "files", "tensors"}
     | {"store", "locks", "pieces", "codeprint", "planning", "provenance", "keeping", "judged", "checkpoint"},
+    "nas": DATA
+    | {"evaluate", "cells", "work", "planning", "pieces", "files", "locks", "store", "tensors"}
+    | {"codeprint", "provenance", "results"},
     "study": {"datasets", "cells", "pieces", "planning", "provenance", "results", "settings", "work"},
     "continual": DATA
     | {"imageset", "cells", "codeprint", "evaluate", "locks", "pieces", "results", "store", "tensors", "work"},

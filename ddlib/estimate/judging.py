@@ -59,8 +59,9 @@ def _generating(cell: Cell, train: ImageSet) -> Pace:
 
 
 def _count(cell: Cell, train: ImageSet) -> int:
-    """Images of the cell's set."""
-    return len(train) if cell.ipc is None else cell.ipc * train.num_classes
+    """Images in an epoch of the cell's set."""
+    count = len(train) if cell.ipc is None else cell.ipc * train.num_classes
+    return min(count, cell.protocol.epoch_images or count)
 
 
 def _evaluating(cell: Cell, train: ImageSet, test: ImageSet, together: int) -> Pace:

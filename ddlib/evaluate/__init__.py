@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from ddlib.zca import ValueSpace
 
 __all__ = [
     "LABELS", "PRECISIONS", "VERSION", "Evaluation", "Protocol", "Teacher", "bytes_stored", "check_batches", "evaluate",
-    "groups",
+    "groups", "judged",
 ]  # fmt: skip
 
 VERSION = 1
@@ -106,7 +107,7 @@ def evaluate(
     for start in range(0, len(chosen), size):
         group = chosen[start : start + size]
         note = _progress(on_epoch, start, len(group), len(chosen), protocol.rounds)
-        found = _judged(learner, images, test, protocol, networks=group, seed=seed, after_epoch=note)
+        found = judged(learner, images, [test] * len(group), protocol, networks=group, seed=seed, after_epoch=note)
         accuracies += found[0]
         losses += found[1]
     return Evaluation(
@@ -133,14 +134,31 @@ def groups(synthetic: SyntheticSet | SyntheticStream, test: ImageSet, protocol: 
     return [everyone[start : start + size] for start in range(0, len(everyone), size)]
 
 
-def _judged(
-    learner: training.Learner, images: Shown, test: ImageSet, protocol: Protocol, *, networks: tuple[int, ...], **how
+def judged(
+    learner: training.Learner,
+    images: Shown,
+    tests: Sequence[ImageSet],
+    protocol: Protocol,
+    *,
+    networks: tuple[int, ...],
+    **how: Any,
 ) -> tuple[list[float], list[float]]:
-    """Accuracies and last losses of networks trained together: the highest accuracy, where they are tested often."""
+    """Accuracies and last losses of networks trained together: the highest accuracy, where they are tested often.
+
+    Args:
+        learner, images, networks, how: as `training.train` takes them.
+        tests: a test set for each network.
+        protocol: how.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+    """
     best, losses = [0.0] * len(networks), []
     for trained in training.train(learner, images, protocol, networks=networks, **how):
         losses = [_finite(float(one.loss), i, protocol) for i, one in zip(networks, trained, strict=True)]
-        best = [max(before, _accuracy(learner, one, test)) for before, one in zip(best, trained, strict=True)]
+        best = [
+            max(before, _accuracy(learner, one, test)) for before, one, test in zip(best, trained, tests, strict=True)
+        ]
     return best, losses
 
 

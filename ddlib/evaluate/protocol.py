@@ -25,8 +25,12 @@ STEP, WARMUP_COSINE = SCHEDULES = ("step", "warmup_cosine")
 START = 1e-7
 """Share of the learning rate at which a warm-up begins."""
 
-LATER = {"compat": None, "schedule": STEP, "ema": None, "labels": None, "teacher": {}}
+LATER = {"compat": None, "schedule": STEP, "ema": None, "labels": None, "teacher": {}, "epoch_images": None}
 """Settings that came when results lay in stores already: at these values they are no part of a protocol's name."""
+
+
+OPTIONAL = ("at_once", "epoch_images")
+"""Numbers that may be None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,8 @@ class Protocol:
         labels: "hard", "fixed" or "batch", see above; None: those that the set has.  None with `compat`.
         teacher: settings of `Teacher`, such as its epochs, for labels that ask one; it has the network and the options
             above where it names no network of its own.
+        epoch_images: images in an epoch of a larger set, which is gone through shuffle by shuffle however many epochs
+            that takes; None: all of them.  With the size of a small set, a large one is stopped after as many updates.
 
     Raises:
         ValueError: an argument is not as above.  Options are checked by `evaluate`, which knows the images.
@@ -103,14 +109,17 @@ class Protocol:
     ema: float | None = None
     labels: str | None = None
     teacher: Mapping[str, Any] = field(default_factory=dict)
+    epoch_images: int | None = None
 
     def __post_init__(self):
         if self.network not in models.names():
             raise ValueError(f"unknown network {self.network!r}; known: {', '.join(models.names())}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
-        for name in ("num_networks", "epochs", "batch_size", *(["at_once"] if self.at_once is not None else [])):
+        for name in ("num_networks", "epochs", "batch_size", "at_once", "epoch_images"):
             value = getattr(self, name)
+            if value is None and name in OPTIONAL:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         if not 0 < self.lr < math.inf:
@@ -195,7 +204,7 @@ class Protocol:
 
     def updates(self, num_images: int) -> int:
         """Updates of one network on a set of `num_images`: one a mini-batch."""
-        return self.rounds * math.ceil(num_images / self.batch_size)
+        return self.rounds * math.ceil(min(num_images, self.epoch_images or num_images) / self.batch_size)
 
     def settings(self) -> dict[str, Any]:
         """All settings as plain JSON, such as names in the store are made of; see `LATER`."""

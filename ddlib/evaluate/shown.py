@@ -63,6 +63,37 @@ class Fixed:
             yield self.images[rows], self.targets[rows]
 
 
+@dataclass(frozen=True, eq=False)
+class Walked(Fixed):
+    """The images of a set, some in each epoch: a walk through one shuffle of all of them after another.
+
+    Args:
+        each: images in an epoch, fewer than the set has.
+        epochs: how many there will be.
+    """
+
+    each: int = field(kw_only=True)
+    epochs: int = field(kw_only=True)
+
+    def __len__(self) -> int:
+        """Images in an epoch."""
+        return self.each
+
+    @property
+    def distinct(self) -> int:
+        """Different images that a network sees in all epochs, before augmentation."""
+        return min(len(self.images), self.epochs * self.each)
+
+    def epoch(self, epoch: int, networks: Sequence[int], seed: int, batch_size: int) -> Iterator[Batch]:
+        """The mini-batches of an epoch, for the networks of the given indices."""
+        count, start = len(self.images), epoch * self.each
+        walks = range(start // count, (start + self.each - 1) // count + 1)
+        orders = torch.cat([_orders(count, networks, seed, walk) for walk in walks], 1)
+        begin = start - walks[0] * count
+        for rows in orders[:, begin : begin + self.each].to(self.images.device).split(batch_size, dim=1):
+            yield self.images[rows], self.targets[rows]
+
+
 @dataclass(eq=False)
 class Generated:
     """The images of a stream, drawn anew every `stream.redraw` epochs; several draws are made in one pass.
@@ -159,11 +190,13 @@ def shown(
         teacher: for labels that ask one.
 
     Raises:
-        ValueError: as `check_batches`, for a stream that is not frozen.
+        ValueError: as `check_batches`, for a stream that is not frozen; a stream with `protocol.epoch_images`.
     """
     ask = None if teacher is None else functools.partial(answers, teacher, pass_size=protocol.batch_size)
     if isinstance(synthetic, SyntheticSet):
         return _fixed(synthetic, protocol, ask)
+    if protocol.epoch_images is not None:
+        raise ValueError(f"epoch_images={protocol.epoch_images} of a stream; allowed: None, for its epochs are drawn")
     if synthetic.redraw is None:
         begin = time.perf_counter()
         frozen = synthetic.frozen(seed)
@@ -204,9 +237,12 @@ def check_batches(batch_size: int, count: int) -> None:
 
 def _fixed(synthetic: SyntheticSet, protocol: Protocol, ask: Asked | None) -> Fixed:
     strategy = protocol.strategy(synthetic.strategy)
-    if _by_batch(protocol, strategy):
-        return Fixed(synthetic.images, classes(synthetic), strategy, asked=ask)
-    return Fixed(synthetic.images, _targets(synthetic, protocol.labels, ask), strategy)
+    asked = ask if _by_batch(protocol, strategy) else None
+    targets = classes(synthetic) if asked else _targets(synthetic, protocol.labels, ask)
+    if protocol.epoch_images is None or protocol.epoch_images >= len(synthetic):
+        return Fixed(synthetic.images, targets, strategy, asked=asked)
+    each = {"each": protocol.epoch_images, "epochs": protocol.rounds}
+    return Walked(synthetic.images, targets, strategy, asked=asked, **each)
 
 
 def _by_batch(protocol: Protocol, strategy: str) -> bool:

@@ -129,7 +129,7 @@ def train(
     protocol: Protocol,
     *,
     networks: Sequence[int],
-    seed: int,
+    seed: int | Sequence[int],
     after_epoch: Callable[[], Any] = lambda: None,
 ) -> Iterator[list[Trained]]:
     """Train the networks of the given indices together, by the protocol.
@@ -138,21 +138,23 @@ def train(
         learner: of the protocol's network.
         shown: what they are trained on; the networks are of its type and on its device.
         networks: their indices.  With a learner that `draws`, only one.
-        seed: of all randomness.
+        seed: of all randomness; or one for each network, where `shown` takes these (`ddlib.evaluate.together`).
         after_epoch: called after each epoch.
 
     Yields:
         One `Trained` a network, whenever the protocol tests them; with the next epoch their tensors go on changing.
     """
-    parameters, buffers = _fresh(learner, shown.like, networks, seed)
+    seeds = [seed] * len(networks) if isinstance(seed, int) else seed
+    parameters, buffers = _fresh(learner, shown.like, networks, seeds)
     optimiser, tested = _sgd(parameters, protocol), (parameters, buffers)
     size = micro_batch(min(protocol.batch_size, len(shown)), learner, shown.like.device)
     for epoch in range(protocol.rounds):
         for group in optimiser.param_groups:
             group["lr"] = protocol.rate(epoch)
         total = torch.zeros(len(networks), dtype=shown.like.dtype, device=shown.like.device)
-        noise = scoped(seed, STREAM, "dropout", networks[0], epoch) if learner.draws else contextlib.nullcontext()
-        streams = [generator(seed, STREAM, "augmentation", index, epoch) for index in networks]
+        noise = scoped(seeds[0], STREAM, "dropout", networks[0], epoch) if learner.draws else contextlib.nullcontext()
+        named = zip(seeds, networks, strict=True)
+        streams = [generator(own, STREAM, "augmentation", index, epoch) for own, index in named]
         with noise:
             for images, aims in shown.epoch(epoch, networks, seed, protocol.batch_size):
                 images = _augmented(images, shown.strategy, streams)
@@ -210,9 +212,10 @@ def micro_batch(batch: int, learner: Learner, device: torch.device) -> int:
     return batch if learner.whole_batches else passes.size(batch, learner.elements, device)
 
 
-def _fresh(learner: Learner, like: Tensor, networks: Sequence[int], seed: int) -> tuple[Tensors, Tensors]:
+def _fresh(learner: Learner, like: Tensor, networks: Sequence[int], seeds: Sequence[int]) -> tuple[Tensors, Tensors]:
     """Parameters, which ask for gradients, and buffers of fresh networks: stacked, or one network's as they are."""
-    built = [learner.build(generator(seed, STREAM, "network", index)).to(like) for index in networks]
+    streams = [generator(seed, STREAM, "network", index) for seed, index in zip(seeds, networks, strict=True)]
+    built = [learner.build(stream).to(like) for stream in streams]
 
     def stacked(kind: Callable[[nn.Module], Mapping[str, Tensor]]) -> Tensors:
         tensors = [kind(network) for network in built]

@@ -22,6 +22,13 @@ from ddlib.report.measured import agreement_table, cost_table
 from ddlib.report.sampling import course_over_steps, gradient_norms
 from ddlib.report.saving import LIMIT, read_provenance, save
 from ddlib.report.scoring import score_table
+from ddlib.report.searching import (
+    correlation_bars,
+    correlation_table,
+    proxy_scatter,
+    reported_search_table,
+    search_table,
+)
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
 from ddlib.report.tables import Table, claims_table, table, unseen_table
 
@@ -42,6 +49,8 @@ __all__ = [
     "budget_table",
     "claims_table",
     "continual_table",
+    "correlation_bars",
+    "correlation_table",
     "cost_lines",
     "cost_table",
     "course_over_steps",
@@ -56,9 +65,12 @@ __all__ = [
     "loss_reduction",
     "metric_panels",
     "neighbours",
+    "proxy_scatter",
     "read_provenance",
+    "reported_search_table",
     "save",
     "score_table",
+    "search_table",
     "table",
     "unseen_table",
 ]

@@ -1,0 +1,420 @@
+"""The architecture search: the space, what is trained at once, the store, and what a ranking is worth."""
+
+import json
+import math
+import multiprocessing
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from benchmarks import architecture_search
+from ddlib import datasets, evaluate, models, nas, report, results, study, synthetic, work
+from ddlib.cells import Cell
+from ddlib.evaluate import Protocol, together, training
+from ddlib.evaluate.shown import shown
+from ddlib.methods import build
+from ddlib.nas import ranking, trials
+from ddlib.seeding import generator
+from ddlib.zca import ValueSpace
+
+SMALL = {"depth": [1], "width": [4], "activation": ["relu"], "norm": ["none", "batch", "group"], "pooling": ["avg"]}
+
+
+def cell(label, method, **evaluation):
+    """A cell on digits with short training."""
+    protocol = Protocol(**{"num_networks": 1, "epochs": 2, "lr": 0.05} | evaluation)
+    return Cell(
+        label=label, method=method, dataset="digits", whitened=False, seeds=(0, 1), protocol=protocol,
+        reference_dataset="cifar10", paper="atom", table="nas",
+    )  # fmt: skip
+
+
+def cells():
+    """Random images, as many updates of all data, and all data."""
+    whole = build("whole")
+    return [
+        cell("Random", build("random", ipc=2)),
+        cell("Early stopping", whole, epoch_images=20),
+        cell("Whole", whole, epochs=1),
+    ]
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A store of its own."""
+    return study.Workplace(folder=tmp_path / "runs", progress="none")
+
+
+# The space
+
+
+def test_the_space_has_720_networks_in_a_stable_order():
+    every = nas.space()
+    assert len(every) == len({one.name for one in every}) == 4 * 4 * 3 * 5 * 3 == 720
+    assert [every[0].name, every[1].name, every[-1].name] == [
+        "d1-w32-sigmoid-none-none", "d1-w32-sigmoid-none-max", "d4-w256-leaky_relu-group-avg",
+    ]  # fmt: skip
+    assert len(nas.space(nas.SLICE)) == 3 * 2 * 3 * 2 * 2 == 72
+    assert set(nas.space(nas.SLICE)) <= set(every)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 16, 16)])
+def test_multiply_adds_are_those_of_the_convolutions(shape):
+    for one in nas.space({"width": [8], "norm": ["none", "batch"]})[::7]:
+        with torch.device("meta"):
+            model, counted = models.build("convnet", shape=shape, num_classes=10, **one.options), []
+            for module in model.modules():
+                if isinstance(module, torch.nn.Conv2d):
+                    module.register_forward_hook(
+                        lambda m, x, y, counted=counted: counted.append(y[0].numel() * m.weight[0].numel())
+                    )
+            model.eval()(torch.empty(1, *shape))
+        assert one.operations(shape) == sum(counted)
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"heads": [1]}, "unknown factor 'heads' of the space; known: depth, width, activation, norm, pooling"),
+        ({"depth": []}, r"space\['depth'\]=\[\]; it must be a list of at least one value"),
+        ({"norm": "batch"}, r"space\['norm'\]='batch'; it must be a list"),
+        ({"width": [8, 8]}, r"has a value twice"),
+        ({"width": ["8"]}, r"space\['width'\] has '8'; it must be int, such as 64"),
+        ({"depth": [True]}, r"space\['depth'\] has True; it must be int"),
+        ({"depth": [0]}, r"space\['depth'\] has 0: depth 0: at least 1 expected"),
+        ({"pooling": ["median"]}, r"space\['pooling'\] has 'median': unknown pooling"),
+    ],
+)
+def test_a_space_that_there_is_not_is_refused(values, match):
+    with pytest.raises(ValueError, match=match):
+        nas.space(values)
+
+
+# Ranking
+
+
+@pytest.mark.parametrize("levels", [1000, 7, 2])
+def test_correlations_are_those_of_scipy(levels):
+    drawn = np.random.default_rng(levels).integers(0, levels, (6, 40)).astype(float)
+    for ours, full in zip(drawn[::2], drawn[1::2], strict=True):
+        assert nas.correlation(ours, full) == pytest.approx(stats.spearmanr(ours, full).statistic, abs=1e-12)
+        assert nas.correlation(ours, full, "kendall") == pytest.approx(
+            stats.kendalltau(ours, full).statistic, abs=1e-12
+        )
+
+
+@pytest.mark.parametrize("kind", ["spearman", "kendall"])
+def test_the_bootstrap_is_that_of_networks_drawn_again(kind):
+    """Weights stand for networks that are drawn several times: the same as a plain loop over scipy."""
+    stream = np.random.default_rng(0)
+    full = np.arange(12.0)
+    ours = full + stream.normal(0, 4, 12)
+    plain = {"spearman": stats.spearmanr, "kendall": stats.kendalltau}[kind]
+    rows = torch.randint(12, (ranking.RESAMPLES, 12), generator=generator(0, "bootstrap", "networks", 12)).numpy()
+    values = [plain(ours[row], full[row]).statistic for row in rows]
+    found = nas.agreement([ours], full, kind)
+    assert (found.low, found.high) == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-9)
+    assert found.value == pytest.approx(plain(ours, full).statistic)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    """Of normal pairs with correlation r, Spearman's is 6 / pi * asin(r / 2)."""
+    stream, inside, r = np.random.default_rng(1), 0, 0.6
+    for seed in range(60):
+        full = stream.normal(size=60)
+        ours = r * full + math.sqrt(1 - r * r) * stream.normal(size=60)
+        found = nas.agreement([ours], full, seed=seed)
+        inside += found.low <= 6 / math.pi * math.asin(r / 2) <= found.high
+    assert 50 <= inside <= 60
+
+
+def test_searches_are_drawn_too():
+    full = np.arange(30.0)
+    same = nas.agreement([full, full], full)
+    differing = nas.agreement([full, -full], full)
+    assert (same.low, same.value, same.high) == (1, 1, 1)
+    assert differing.value == 0 and (differing.low, differing.high) == (-1, 1)
+
+
+def test_a_gain_is_over_the_same_networks():
+    stream = np.random.default_rng(2)
+    full = stream.normal(size=25)
+    ours = full + stream.normal(0, 1, 25)
+    none = nas.gain([ours], [ours], full)
+    assert (none.low, none.value, none.high) == (0, 0, 0)
+    assert nas.gain([full], [ours], full).low > 0
+
+
+def test_the_top_is_by_all_data_and_keeps_ties():
+    full = np.array([5, 9, 9, 1, 2, 3, 4, 6, 7, 8, 0, 8, 8, 7.5, 1])
+    found = nas.levels(full)
+    assert [*found] == ["all", "top 20 %", "top 10"]
+    assert [*found["top 20 %"]] == [1, 2, 9, 11, 12]  # three of fifteen; three tie for the third place
+    assert len(found["top 10"]) == 10
+    assert [*nas.levels(np.arange(10.0))] == ["all"]  # two of ten are too few, and ten are all
+
+
+def test_repeats_of_all_data_are_ranked_by_the_others():
+    """Of pure noise a repeat says nothing, among the best too; by a mean that holds it, it would seem to."""
+    noise = np.random.default_rng(3).normal(size=(3, 400))
+    for among in nas.levels(noise[0]):
+        found = nas.among_repeats(noise, among=among)
+        assert found.low < 0 < found.high
+    assert nas.among_repeats(noise[:1]) is None
+
+
+def test_a_search_finds_what_is_best_on_its_set():
+    full = [90.0, 80.0, 70.0]
+    found = nas.winner_accuracy([[1, 5, 2], [3, 1, 3], [9, 1, 1]], full)
+    assert (found.value, found.low, found.high) == pytest.approx(((80 + 80 + 90) / 3, 80, 90))
+    assert [*nas.winners([3, 1, 3])] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: nas.correlation([1, 2], [1, 2]), "2 networks to correlate; at least 3 are needed"),
+        (lambda: nas.correlation([1, 2, 3], [1, 2, 3, 4]), r"shape \(1, 3\) beside 4 of the full data"),
+        (lambda: nas.correlation([1, 2, math.nan], [1, 2, 3]), "not finite"),
+        (lambda: nas.correlation([1, 2, 3], [1, 2, 3], "pearson"), "unknown kind 'pearson'.*spearman, kendall"),
+    ],
+)
+def test_what_cannot_be_correlated_is_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+def test_constant_accuracies_have_no_correlation():
+    assert math.isnan(nas.correlation([1, 1, 1], [1, 2, 3]))
+    rows = nas.correlations({"P": np.ones((1, 20)), "Whole": np.arange(20.0)[None]}, "Whole")
+    assert {row["value"] for row in rows} == {None} and json.dumps(rows, allow_nan=False)
+
+
+# Training at once
+
+
+def sets(count, images=20):
+    """Sets of random images with labels in turn."""
+    names, labels = tuple("abcde"), torch.arange(images) % 5
+    for seed in range(count):
+        drawn = torch.randn(images, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+        yield synthetic.SyntheticSet(drawn, labels, names, ValueSpace((0.0,), (1.0,)), "crop_scale")
+
+
+def a_test_set():
+    """Random images of the same classes."""
+    drawn = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(9))
+    return datasets.ImageSet("s", "test", drawn, torch.arange(50) % 5, tuple("abcde"), ValueSpace((0.0,), (1.0,)))
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer", "instance", "group"])
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_networks_on_several_sets_are_those_trained_alone(norm, at_once):
+    options = {"width": 8, "depth": 1, "norm": norm, "pooling": "max"}
+    protocol = Protocol(options=options, num_networks=2, epochs=4, batch_size=8, at_once=at_once)
+    given, test, seeds = [*sets(3)], a_test_set(), [0, 7, 3]
+    alone = [
+        evaluate.evaluate(one, test, replace(protocol, at_once=1), seed=seed)
+        for one, seed in zip(given, seeds, strict=True)
+    ]
+    found = together.evaluate_together(given, [test] * 3, protocol, seeds=seeds)
+    for ours, theirs in zip(found, alone, strict=True):
+        assert ours.train_losses == pytest.approx(theirs.train_losses, abs=1e-5 if at_once > 1 else 0)
+        assert ours.accuracies == pytest.approx(theirs.accuracies, abs=2.1 if at_once > 1 else 0)  # one image
+        assert (ours.updates, ours.images_shown) == (theirs.updates, theirs.images_shown) == (15, 20)
+    assert len({one.train_losses for one in alone}) == 3
+
+
+def test_small_networks_go_together_on_a_cpu_and_large_ones_alone():
+    small, large = (Protocol(options={"width": width, "depth": 1}) for width in (4, 128))
+    for protocol, expected in ((small, together.SEVERAL), (large, 1), (replace(small, at_once=3), 3)):
+        learner = training.learner(protocol, (1, 16, 16), 10)
+        assert together.at_once(protocol, learner, 50, torch.device("cpu")) == expected
+
+
+def test_sets_that_are_not_alike_are_refused():
+    protocol, test, (one, other) = Protocol(epochs=1), a_test_set(), sets(2)
+    for changed, match in (
+        (next(sets(1, images=10)), "differ in images: 20 and 10; allowed: one"),
+        (replace(other, strategy="crop"), "differ in strategy: crop_scale and crop"),
+        (replace(other, labels=torch.zeros(20, 5)), "differ in labels: hard and soft"),
+        (replace(other, images=other.images[..., :4]), r"differ in shape: \(1, 8, 8\) and \(1, 8, 4\)"),
+        (replace(other, learning_rate=0.1), "without streams, learning rates of their own, compat and teachers"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            together.evaluate_together([one, changed], [test, test], protocol, seeds=[0, 1])
+    with pytest.raises(ValueError, match="compat and teachers"):
+        together.evaluate_together([one, other], [test, test], replace(protocol, labels="fixed"), seeds=[0, 1])
+    with pytest.raises(ValueError, match="or their classes differ"):
+        together.evaluate_together([one], [replace(test, class_names=tuple("vwxyz"))], protocol, seeds=[0])
+
+
+def test_the_benchmark_compares_what_comes_to_the_same(capsys, monkeypatch):
+    architecture_search.main(["--quick", "--sets", "2"])
+    assert capsys.readouterr().out.count("chosen: at once") == 2
+    monkeypatch.setattr(architecture_search, "TOLERANCE", -1.0)
+    with pytest.raises(AssertionError, match="the losses differ by"):
+        architecture_search.main(["--quick", "--sets", "2"])
+
+
+# Early stopping: as many updates as a small set has
+
+
+def test_a_large_set_is_walked_through_in_pieces():
+    one, protocol = next(sets(1, images=50)), Protocol(epochs=6, batch_size=8, epoch_images=20, augmentation=False)
+    walked = shown(one, protocol, 0)
+    batches = [[*walked.epoch(epoch, [0], 0, 8)] for epoch in range(protocol.rounds)]
+    assert [[images.shape[1] for images, _ in epoch] for epoch in batches] == [[8, 8, 4]] * 7
+    assert protocol.updates(50) == 21 and protocol.updates(10) == 14 and len(walked) == 20
+    places = {tuple(image.flatten().tolist()): i for i, image in enumerate(one.images)}
+    seen = [places[tuple(image.flatten().tolist())] for epoch in batches for images, _ in epoch for image in images[0]]
+    assert sorted(seen[:50]) == sorted(seen[50:100]) == [*range(50)]  # each walk has every image once
+    assert seen[:50] != seen[50:100] and walked.distinct == 50
+    assert shown(one, replace(protocol, epochs=1), 0).distinct == 40
+
+
+def test_a_set_that_is_no_larger_is_shown_whole_and_nothing_else_changes():
+    one, test, protocol = next(sets(1)), a_test_set(), Protocol(options={"width": 8, "depth": 1}, epochs=3)
+    assert "epoch_images" not in protocol.settings()
+    asked = replace(protocol, epoch_images=20)
+    assert asked.settings()["epoch_images"] == 20
+    found, usual = (evaluate.evaluate(one, test, p, seed=0) for p in (asked, protocol))
+    assert replace(found, seconds=0) == replace(usual, seconds=0)
+    with pytest.raises(ValueError, match="epoch_images must be an integer of at least 1, got 0"):
+        Protocol(epoch_images=0)
+
+
+# The search
+
+
+def test_a_search_is_in_the_store_where_the_evaluations_are(workplace):
+    every = nas.space(SMALL)
+    assert "to do: 4 distillations and 18 trainings" in nas.outlook(cells(), every, workplace)
+    found = nas.search(cells(), every, workplace)
+    assert {label: table.shape for label, table in found.accuracies.items()} == dict.fromkeys(
+        ("Random", "Early stopping", "Whole"), (2, 3)
+    )
+    assert found.reference == "Whole" and found.full == pytest.approx(found.accuracies["Whole"].mean(0))
+    random, early, whole = (found.spent[label] for label in found.accuracies)
+    assert random["updates"] == early["updates"] == 3 and whole["updates"] > 3
+    assert (random["images"], early["images"]) == (20, whole["images"])
+    options = {"network": "convnet", "options": every[1].options}
+    placed = replace(cells()[0], protocol=replace(cells()[0].protocol, **options))
+    assert work.seed_finished(placed, 1, workplace)
+    assert np.mean(work.evaluation(placed, 1, workplace)["accuracies"]) == found.accuracies["Random"][1, 1]
+    shutil.rmtree(workplace.folder / "nas")
+    assert "18 of them in the store; to do: 0 distillations and 0 trainings" in nas.outlook(cells(), every, workplace)
+    again = nas.search(cells(), every, workplace)
+    assert all((again.accuracies[label] == table).all() for label, table in found.accuracies.items())
+    assert not (workplace.folder / "nas").exists()  # nothing was computed
+    assert [row["network"] for row in found.networks()] == [one.name for one in every]
+    assert {row["method"] for row in found.winners()} == set(found.accuracies)
+
+
+def test_a_search_that_was_killed_goes_on_with_the_next_network(workplace, monkeypatch):
+    every, trained, real = nas.space(SMALL), [], trials.evaluate_together
+
+    def counted(sets, tests, protocol, **how):
+        trained.append((protocol.options["norm"], len(sets)))
+        if len(trained) == 5:  # a network is trained on three kinds of sets, one after another
+            raise KeyboardInterrupt
+        return real(sets, tests, protocol, **how)
+
+    monkeypatch.setattr(trials, "evaluate_together", counted)
+    with pytest.raises(KeyboardInterrupt):
+        nas.search(cells(), every, workplace)
+    nas.search(cells(), every, workplace)
+    norms = ["none"] * 3 + ["batch"] * 2 + ["batch"] * 2 + ["group"] * 3  # the fifth was killed, and is done again
+    assert trained == [(norm, 2) for norm in norms]
+
+
+def test_a_damaged_result_is_found_again(workplace):
+    every = nas.space(SMALL)
+    found = nas.search(cells(), every, workplace)
+    (task, *_) = trials.tasks_of(cells(), every)
+    path = work.evaluation_path(*task, workplace)
+    path.write_text(path.read_text().replace('"accuracies"', '"other"'))
+    again = nas.search(cells(), every, workplace)
+    assert again.accuracies["Random"] == pytest.approx(found.accuracies["Random"], abs=0.5)
+
+
+def _search(folder, started, log):
+    """In a process of its own; the network of every result that it writes goes to `log`."""
+    torch.set_num_threads(1)
+    real, written = trials._keep, []
+
+    def kept(task, *rest):
+        real(task, *rest)
+        written.append(nas.Architecture(**task[0].protocol.options).name)
+        log.write_text(" ".join(written))
+
+    trials._keep = kept
+    log.write_text("")
+    started.wait()
+    nas.search(cells(), nas.space(SMALL), study.Workplace(folder=folder, progress="none"))
+
+
+def test_two_processes_share_a_search_and_do_nothing_twice(workplace):
+    for one in cells():
+        for seed in one.seeds:
+            work.synthetic_set(one, seed, workplace)
+    context = multiprocessing.get_context("fork")
+    started = context.Barrier(2)
+    counts = [workplace.folder / name for name in ("first", "second")]
+    both = [context.Process(target=_search, args=(workplace.folder, started, log)) for log in counts]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    written = [line for log in counts for line in log.read_text().split()]
+    assert sorted(written) == sorted(one.name for one in nas.space(SMALL) for _ in range(6))
+    assert not trials.missing(trials.tasks_of(cells(), nas.space(SMALL)), workplace)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda c: c[:2], "none of the cells trains on all data; a search needs one: {'method': 'whole'}"),
+        (lambda c: [*c, replace(c[2], label="Again")], "'Whole', 'Again' of the cells trains on all data"),
+        (lambda c: [*c, replace(c[0], label="R5", method=build("random", ipc=5))], "number of images: IPC 2, IPC 5"),
+        (lambda c: [replace(c[0], dataset="mnist"), *c[1:]], "data set: mnist, digits; allowed: one"),
+    ],
+)
+def test_cells_that_make_no_search_are_refused(change, match, workplace):
+    with pytest.raises(ValueError, match=match):
+        nas.search(change(cells()), nas.space(SMALL), workplace)
+
+
+def test_too_few_networks_and_another_shape_are_refused(workplace, monkeypatch):
+    with pytest.raises(ValueError, match="2 networks in the space; a ranking needs at least 3"):
+        nas.search(cells(), nas.space(SMALL)[:2], workplace)
+    (odd,) = sets(1)
+    monkeypatch.setattr(work, "synthetic_set", lambda *_: odd)
+    with pytest.raises(
+        ValueError, match=r"'Random' has images of \(1, 8, 8\); allowed: those of digits, \(1, 16, 16\)"
+    ):
+        nas.search(cells(), nas.space(SMALL), workplace)
+
+
+# What is shown
+
+
+def test_tables_and_figures_of_a_search(workplace):
+    found = nas.search(cells(), nas.space(SMALL), workplace)
+    rows = nas.correlations(found.accuracies, found.reference, baseline="Random")
+    assert {row["among"] for row in rows} == {"all"}
+    table = report.search_table(found.winners(), rows, found.provenance)
+    assert [row[0] for row in table.groups[0][1]] == ["Random", "Early stopping", "Whole"]
+    ranked = report.correlation_table(rows, found.provenance)
+    assert {row[-1] for row in ranked.groups[0][1]} <= {"-", "above", "below", "not told apart"}
+    told = str(report.reported_search_table(results.references("atom")))
+    assert "datadam" in told and "0.72" in told and "5168.9" in told and "top 10 0.68" in told
+    scatter, bars = report.proxy_scatter(found.networks(), "Whole"), report.correlation_bars(rows)
+    assert [ax.get_title(loc="left") for ax in scatter.axes if ax.get_visible()] == ["Random", "Early stopping"]
+    assert len(bars.axes[0].patches) == len({row["method"] for row in rows if row["value"] is not None})
+    assert report.proxy_scatter([], "Whole").axes == report.correlation_bars([]).axes == []
