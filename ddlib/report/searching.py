@@ -103,11 +103,13 @@ def reported_search_table(references: Sequence[Reference]) -> Table:
     rows = []
     for method in dict.fromkeys(reference.method for reference in own):
         entries = [found.get((method, *place)) for place in places]
-        few = [r for r in own if r.method == method and r.metric == "correlation" and r.condition not in dict(places)]
+        correlations = [r for r in own if r.method == method and r.metric == "correlation"]
+        few = [r for r in correlations if r.condition.startswith("top") and r.condition != "top 20 %"]
         told = ", ".join(f"{r.condition} {_reported(r)}" for r in few) or "-"
         source = next(r.source for r in own if r.method == method)
         texts = [*map(_reported, entries)]
-        rows.append((method, *texts[:3], told, *texts[3:], source))
+        if few or any(entries):
+            rows.append((method, *texts[:3], told, *texts[3:], source))
     return Table("As reported.", REPORTED_COLUMNS, (("CIFAR-10, 720 networks", tuple(rows)),))
 
 
@@ -138,7 +140,8 @@ def proxy_scatter(networks: Sequence[Mapping[str, Any]], reference: str) -> Pict
             ax.set_visible(False)
         for ax in axes[:, 0]:
             ax.set_ylabel("accuracy on all data (%)")
-        figure.supxlabel("accuracy after training on the set (%)", fontsize=9)
+        for ax in [*axes.flat][: len(labels)][-axes.shape[1] :]:
+            ax.set_xlabel("accuracy on the set (%)")
         point = {"linestyle": "", "marker": "o", "color": GREY}
         ring = {"linestyle": "", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgecolor": "black"}
         legend_below(
