@@ -39,6 +39,7 @@ ALLOWED = {
     | {"adversarial", "prior", "sampler", "embedding", "objectives", "unroll", "trajectories", "settings"},
     "evaluate": DATA,
     "norms": DATA | {"methods"},
+    "branches": DATA | {"methods"},
     "store": {"files"},
     "locks": {"files"},
     "interrupts": set(),
@@ -53,6 +54,7 @@ ALLOWED = {
     "results": {"files"},
     "cells": DATA | {"methods", "evaluate", "results", "settings", "store"},
     "estimate": DATA | {"methods", "evaluate", "cells", "memory", "keeping"},
+    "step_costs": DATA | {"methods", "cells", "estimate", "memory"},
     "planning": DATA | {"cells", "estimate", "memory"},
     "work": DATA
     | {"methods", "evaluate", "cells", "files", "tensors"}

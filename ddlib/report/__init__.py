@@ -13,6 +13,7 @@ from ddlib.report.curves import (
     accuracy_against_size,
     accuracy_curves,
 )
+from ddlib.report.effects import effects, term_norms
 from ddlib.report.figures import accuracy_bars
 from ddlib.report.generated import interpolation, neighbours
 from ddlib.report.images import image_grid, image_panels, image_strips
@@ -20,6 +21,7 @@ from ddlib.report.maps import attention_maps
 from ddlib.report.measured import agreement_table, cost_table
 from ddlib.report.sampling import course_over_steps, gradient_norms
 from ddlib.report.saving import LIMIT, read_provenance, save
+from ddlib.report.steps import step_lines, step_table
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
 from ddlib.report.tables import Table, claims_table, table, unseen_table
 
@@ -42,6 +44,7 @@ __all__ = [
     "cost_table",
     "course_over_steps",
     "courses",
+    "effects",
     "footer",
     "gradient_norms",
     "image_grid",
@@ -54,6 +57,9 @@ __all__ = [
     "neighbours",
     "read_provenance",
     "save",
+    "step_lines",
+    "step_table",
     "table",
+    "term_norms",
     "unseen_table",
 ]
