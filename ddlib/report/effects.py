@@ -92,13 +92,17 @@ def term_norms(rows: Sequence[Mapping[str, Any]]) -> Picture:
             if powers:
                 ax.set_xscale("log", base=2)
                 ax.set_xlim(powers[0] / 1.2, powers[-1] * 1.2)
-                ticks_at(ax, powers, inches=0.7 * WIDTH / len(norms))
+                ticks_at(ax, powers, inches=0.7 * WIDTH / len(norms), names={p: f"{p:g}" for p in powers})
         axes[0].set_ylabel("norm of the pixels' gradient")
-        handles = [
-            Line2D([], [], color=c, marker=m, label=t) for (t, c), m in zip(shades.items(), MARKERS, strict=False)
-        ]
-        legend_below(figure, handles)
+        looks = zip(MARKERS, shades.items(), strict=False)
+        legend_below(figure, [Line2D([], [], color=c, label=t, **_look(rows, t, m)) for m, (t, c) in looks])
     return figure
+
+
+def _look(rows: Sequence[Mapping[str, Any]], term: str, marker: str) -> dict[str, Any]:
+    """How a legend shows a term: dashed where it has no power."""
+    plain = all(row["p"] is None for row in rows if row["term"] == term)
+    return {"linestyle": "--", "linewidth": 1} if plain else {"marker": marker, "markersize": 4, "linewidth": 1.3}
 
 
 def _draw_terms(ax: Axes, rows: Sequence[Mapping[str, Any]], shades: Mapping[str, str]) -> None:
