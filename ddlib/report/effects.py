@@ -49,7 +49,7 @@ def effects(found: Sequence[Effect]) -> Picture:
         ax.set_yticks(range(len(found)), names)
         ax.set_ylim(len(found) - 0.5, -0.5)
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_xlabel("difference in test accuracy (points)")
+        ax.set_xlabel("difference in test accuracy (points), 95 % interval")
         handles = [Line2D([], [], color=shade, marker="o", markersize=4, label=name) for name, shade in shades.items()]
         handles.append(Line2D([], [], color=GREY, linewidth=4, alpha=0.4, label="single pairs"))
         legend_below(figure, handles)
