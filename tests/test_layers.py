@@ -40,6 +40,7 @@ ALLOWED = {
     | {"adversarial", "prior", "sampler", "embedding", "objectives", "unroll", "trajectories", "settings"},
     "evaluate": DATA | {"embedding"},
     "norms": DATA | {"methods"},
+    "branches": DATA | {"methods"},
     "store": {"files"},
     "locks": {"files"},
     "interrupts": set(),
@@ -56,6 +57,7 @@ ALLOWED = {
     "cells": DATA | {"methods", "evaluate", "results", "settings", "store"},
     "estimate": DATA | {"methods", "evaluate", "cells", "memory", "keeping"},
     "judged": {"files", "store", "tensors"},
+    "step_costs": DATA | {"methods", "cells", "estimate", "memory"},
     "planning": DATA | {"cells", "estimate", "memory"},
     "work": DATA
     | {"methods", "evaluate", "cells", "files", "tensors"}

@@ -7,6 +7,7 @@ from typing import Any
 
 from ddlib import datasets, methods, store
 from ddlib.cells.cell import Cell
+from ddlib.cells.crossing import crossed
 from ddlib.cells.departures import NETWORK, whitening
 from ddlib.cells.networks import protocols
 from ddlib.evaluate import Protocol, check_batches
@@ -42,6 +43,7 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     stands at one number of images per class: the highest whose images (float32) and labels (int64) take no more bytes
     than that generator.
     "compat": "official" in a row goes to its evaluation and, where this has it, to its method.
+    After these come the rows of `chosen.factors`, where there are any: every combination of their levels, by `crossed`.
     `chosen.network` holds width and depth of the network for matching and evaluation alike.
     `chosen.evaluation` holds settings of `Protocol`, or in place of its `network` and `options` a mapping `networks`:
     name -> {"network": of `ddlib.models`, options ...}.  A row then has a cell for each of them, `tested_on` its name.
@@ -54,7 +56,10 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     """
     datasets.describe(chosen.dataset)
     datasets.describe(chosen.reference_dataset)
-    told = _spelt_out(chosen.methods)
+    grid = crossed(getattr(chosen, "factors", {}))
+    if twice := [label for label in grid if label in chosen.methods]:
+        raise ValueError(f"methods[{twice[0]!r}] stands in the grid of factors too; say it once")
+    told = _spelt_out(chosen.methods | grid)
     for name, value in chosen.network.items():
         if name not in NETWORK:
             raise ValueError(f"unknown setting {name!r} of network; known: {', '.join(NETWORK)}")

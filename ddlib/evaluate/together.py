@@ -149,7 +149,9 @@ def _evaluation(found: Sequence[tuple[float, float, float]], part: Fixed, protoc
 def _check_alike(sets: Sequence[SyntheticSet], tests: Sequence[ImageSet], protocol: Protocol) -> None:
     for one in sets:
         if not fits_together(one, protocol):
-            raise ValueError("sets are trained on at once without streams, learning rates of their own, compat and teachers")
+            raise ValueError(
+                "sets are trained on at once without streams, learning rates of their own, compat and teachers"
+            )
     for name, of in (
         ("images", lambda one: len(one)),
         ("shape", lambda one: tuple(one.shape)),

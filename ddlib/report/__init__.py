@@ -14,6 +14,7 @@ from ddlib.report.curves import (
     accuracy_against_size,
     accuracy_curves,
 )
+from ddlib.report.effects import effects, term_norms
 from ddlib.report.figures import accuracy_bars
 from ddlib.report.generated import interpolation, neighbours
 from ddlib.report.images import image_grid, image_panels, image_strips
@@ -29,6 +30,7 @@ from ddlib.report.searching import (
     reported_search_table,
     search_table,
 )
+from ddlib.report.steps import step_lines, step_table
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
 from ddlib.report.tables import Table, claims_table, table, unseen_table
 
@@ -55,6 +57,7 @@ __all__ = [
     "cost_table",
     "course_over_steps",
     "courses",
+    "effects",
     "footer",
     "gradient_norms",
     "image_grid",
@@ -71,6 +74,9 @@ __all__ = [
     "save",
     "score_table",
     "search_table",
+    "step_lines",
+    "step_table",
     "table",
+    "term_norms",
     "unseen_table",
 ]

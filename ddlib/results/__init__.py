@@ -6,6 +6,7 @@ what the setting differs from the paper's.  Nothing here computes an accuracy, a
 
 from ddlib.results.across import UNSEEN, mean_of_deviations, mean_record, unseen, unseen_groups
 from ddlib.results.claims import ClaimCheck, ClaimTest, check_claim
+from ddlib.results.effects import Effect, main_effects
 from ddlib.results.measurements import Measurements, read_measurements, write_measurements
 from ddlib.results.provenances import joined, provenance
 from ddlib.results.records import Record, compare, pick, read, write
@@ -23,6 +24,7 @@ __all__ = [
     "ClaimCheck",
     "ClaimTest",
     "Comparison",
+    "Effect",
     "Measurements",
     "Paper",
     "Record",
@@ -35,6 +37,7 @@ __all__ = [
     "interval",
     "joined",
     "load",
+    "main_effects",
     "mean_record",
     "mean_of_deviations",
     "papers",

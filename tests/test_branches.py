@@ -1,0 +1,90 @@
+"""Gradients of the terms of ATOM's loss, against autograd on the loss written out."""
+
+import pytest
+import torch
+
+from ddlib import branches, datasets, methods, models, report, seeding
+
+ATOM = methods.build("atom", ipc=2, batch_real=8, width=8, depth=2, strategy="none", mmd=0.02, scale=10.0)
+
+
+@pytest.fixture(scope="module")
+def train():
+    return datasets.load("digits", "train")
+
+
+@pytest.fixture(scope="module")
+def rows(train):
+    told = {"norms": ("instance", "batch"), "powers": (1, 4), "draws": 3, "seed": 0}
+    return branches.gradient_norms(ATOM, train, **told)
+
+
+def plain(train, term, norm, p, draw):
+    """The norm of a term's gradient, by the formula of the paper, under the draw's network and real images."""
+    state = methods.build("dm", ipc=2, batch_real=8, width=8, depth=2, norm=norm).start(train, {}, 0)
+    state.step = draw
+    models.reset(state.network, seeding.generator(0, "network", draw))
+    stream = seeding.generator(0, "real", draw)
+    rows = [rows[torch.randperm(len(rows), generator=stream)[:8]] for rows in train.class_indices]
+    images = state.images.detach().clone().requires_grad_()
+
+    def vectors(batch):
+        maps, embedding = state.network.features(batch)
+        powers = [m.abs() ** p for m in maps[:-1]] if p else []
+        of = {"spatial": [m.sum(1).flatten(1) for m in powers], "channel": [m.sum((2, 3)) for m in powers]}
+        found = [embedding] if term == "features" else [v / v.norm(dim=1, keepdim=True) for v in of[term]]
+        return [v.unflatten(0, (10, -1)).mean(1) for v in found]
+
+    pairs = zip(vectors(train.take(torch.cat(rows))), vectors(images), strict=True)
+    loss = sum((a.detach() - b).square().sum() for a, b in pairs)
+    weight = 10.0 * (0.02 if term == "features" else 1.0)
+    return float((weight * torch.autograd.grad(loss, images)[0]).norm())
+
+
+def test_every_term_is_measured_at_every_norm_and_power(rows):
+    places = [(row["norm"], row["term"], row["p"]) for row in rows if row["draw"] == 0]
+    per_norm = [("spatial", 1), ("spatial", 4), ("channel", 1), ("channel", 4), ("features", None)]
+    assert places == [(norm, *place) for norm in ("instance", "batch") for place in per_norm]
+    assert len(rows) == 30
+
+
+def test_the_norm_is_that_of_the_term_written_out(rows, train):
+    for row in rows:
+        expected = plain(train, row["term"], row["norm"], row["p"], row["draw"])
+        assert row["gradient"] == pytest.approx(expected, rel=2e-3), row
+
+
+def test_instance_norm_starves_the_channel_term_at_small_powers(rows):
+    mean = {}
+    for row in rows:
+        mean.setdefault((row["norm"], row["term"], row["p"]), []).append(row["gradient"])
+    kept = {n: sum(mean[n, "channel", 1]) / sum(mean[n, "channel", 4]) for n in ("instance", "batch")}
+    assert kept["instance"] < kept["batch"]
+
+
+@pytest.mark.parametrize(
+    ("method", "told", "match"),
+    [
+        (ATOM, {"draws": 0}, "draws=0; it must be >= 1"),
+        (ATOM, {"powers": (0,)}, "p_spatial=0; it must be > 0"),
+        (methods.build("atom", ipc=1, w_channel=0.0), {}, "w_channel=0.0; it must be > 0, or there is no channel term"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(train, method, told, match):
+    usual = {"norms": ("instance",), "powers": (1,), "draws": 1, "seed": 0}
+    with pytest.raises(ValueError, match=match):
+        branches.gradient_norms(method, train, **(usual | told))
+
+
+def test_the_figure_has_a_panel_a_norm_and_a_dashed_line_for_what_has_no_power(rows):
+    figure = report.term_norms(rows)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["InstanceNorm", "BatchNorm"]
+    instance = figure.axes[0]
+    of = [row["gradient"] for row in rows if (row["norm"], row["term"], row["p"]) == ("instance", "channel", 4)]
+    lines = {tuple(line.get_xdata()): line for line in instance.lines if line.get_color() == "#e69f00"}
+    assert lines[1, 4].get_ydata()[1] == pytest.approx(sum(of) / 3)
+    assert tuple(lines[4, 4].get_ydata()) == pytest.approx((min(of), max(of)))
+    assert [line.get_linestyle() for line in instance.lines].count("--") == 1
+    assert report.term_norms([]).texts[0].get_text() == "nothing was measured"
+    with pytest.raises(ValueError, match="lacks p, gradient; it must have term, norm, p, gradient"):
+        report.term_norms([{"term": "channel", "norm": "batch"}])

@@ -1,0 +1,131 @@
+"""Effects of single choices, against differences written out; rows of a grid; figures of both."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from ddlib import report, results
+from ddlib.cells import cells
+from ddlib.cells.crossing import crossed
+from ddlib.results import Record
+
+
+def record(label, accuracies, seeds=(0, 1, 2)):
+    cell = {"seeds": list(seeds)}
+    return Record(label=label, method="atom", dataset="digits", ipc=5, cell=cell, accuracies=tuple(accuracies))
+
+
+GRID = [
+    record("DM, IN", (60, 62, 70, 72, 50, 52)),
+    record("ATOM, IN", (61, 65, 73, 75, 51, 53)),  # by seed: +2, +3, +1
+    record("DM, BN", (55, 57, 65, 67, 45, 47)),  # -5 for every seed
+    record("ATOM, BN", (61, 63, 71, 73, 51, 53)),  # +6 over DM, BN
+    record("ATOM, GN", (90, 90, 90, 90, 90, 90)),  # without a DM: tells of the norm alone
+]
+
+
+def test_an_effect_is_the_mean_over_pairs_that_differ_in_one_choice():
+    atom, bn, gn = results.main_effects(GRID, ("loss", "norm"))
+    assert (atom.factor, atom.level, atom.base, atom.pairs) == ("loss", "ATOM", "DM", 2)
+    assert atom.difference.difference == pytest.approx((2 + 6) / 2)
+    assert (atom.least, atom.most) == (pytest.approx(2), pytest.approx(6))
+    assert (bn.factor, bn.level, bn.base, bn.pairs) == ("norm", "BN", "IN", 2)
+    assert bn.difference.difference == pytest.approx((-5 + (-1 - 2 + 0) / 3) / 2)
+    assert (gn.level, gn.pairs) == ("GN", 1) and gn.least == gn.most
+
+
+def test_its_interval_is_that_of_the_seeds_alone():
+    atom = results.main_effects(GRID, ("loss", "norm"))[0].difference
+    half = 4.302653 * 0.5 / 3**0.5  # by seed 4, 4.5 and 3.5: deviation 0.5, and Student's t of two degrees of freedom
+    assert (atom.low, atom.high) == (pytest.approx(4 - half, abs=1e-4), pytest.approx(4 + half, abs=1e-4))
+    apart = [record("DM", (10, 10, 50, 50, 90, 90)), record("ATOM", (11, 11, 51, 51, 91, 91))]
+    paired = results.main_effects(apart, ("loss",))[0].difference
+    assert paired.low == paired.high == pytest.approx(1)  # what the seeds have in common does not blur it
+
+
+def test_what_was_not_run_is_left_out_and_nothing_is_nothing():
+    some = [*GRID[:3], record("ATOM, BN", ())]
+    assert [(e.level, e.pairs) for e in results.main_effects(some, ("loss", "norm"))] == [("ATOM", 1), ("BN", 1)]
+    assert results.main_effects([], ("loss", "norm")) == []
+
+
+@pytest.mark.parametrize(
+    ("records", "match"),
+    [
+        ([record("ATOM", (1, 2, 3))], "label 'ATOM' has 1 parts; allowed: one level of each of loss, norm"),
+        (GRID[:1] * 2, "label 'DM, IN' stands twice; allowed: one level"),
+        ([GRID[0], record("DM, BN", (1, 2), (0, 1))], "records have different seeds"),
+        ([GRID[0], record("DM, BN", (1, 2, 3))], r"records have different networks: \[3, 6\]"),
+    ],
+)
+def test_records_that_are_no_grid_are_refused(records, match):
+    with pytest.raises(ValueError, match=match):
+        results.main_effects(records, ("loss", "norm"))
+
+
+def test_the_figure_shows_differences_intervals_and_single_pairs():
+    found = results.main_effects(GRID, ("loss", "norm"))
+    (ax,) = report.effects(found).axes
+    assert [text.get_text() for text in ax.get_yticklabels()][:2] == ["ATOM for DM (2 pairs)", "BN for IN (2 pairs)"]
+    drawn = [line.get_xdata() for line in ax.lines]
+    assert [0.0, 0.0] not in [list(x) for x in drawn[:3]]
+    assert list(drawn[0]) == pytest.approx([2, 6])
+    assert list(drawn[1]) == pytest.approx([found[0].difference.low, found[0].difference.high])
+    assert list(drawn[2]) == pytest.approx([4])
+    assert report.effects([]).texts[0].get_text().startswith("no pair of cells was run")
+
+
+FACTORS = {
+    "norm": {"IN": {"norm": "instance"}, "BN": {"norm": "batch"}},
+    "init": {"random": {}, "herding": {"init": "h"}},
+}
+
+
+def test_a_grid_is_every_combination_and_later_factors_lie_over_earlier_ones():
+    assert crossed(FACTORS) == {
+        "IN, random": {"norm": "instance"},
+        "IN, herding": {"norm": "instance", "init": "h"},
+        "BN, random": {"norm": "batch"},
+        "BN, herding": {"norm": "batch", "init": "h"},
+    }
+    assert crossed({"a": {"x": {"v": 1}}, "b": {"y": {"v": 2}}}) == {"x, y": {"v": 2}}
+    assert crossed({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("factors", "match"),
+    [
+        ({"norm": {}}, r"factors\['norm'\]={}; it must not be empty"),
+        ({"norm": {"IN": "instance"}}, "level 'IN' of 'norm'='instance' is str; it must be dict"),
+        ({"norm": {"IN, BN": {}}}, "level 'IN, BN' of 'norm'; it must be a text without ', '"),
+        ({"norm": {1: {}}}, "level 1 of 'norm'; it must be a text"),
+    ],
+)
+def test_what_is_no_factor_is_refused(factors, match):
+    with pytest.raises(ValueError, match=match):
+        crossed(factors)
+
+
+def chosen(**changes):
+    told = {
+        "dataset": "digits", "reference_dataset": "cifar10", "ipcs": (1,), "seeds": (0,),
+        "network": {"width": 8, "depth": 2}, "evaluation": {},
+        "precision": "float32", "compiled": False, "methods": {"ATOM": {"method": "atom"}},
+        "factors": {"loss": {"DM": {"like": "ATOM", "w_spatial": 0.0, "w_channel": 0.0}, "all": {"like": "ATOM"}},
+                    "norm": {"IN": {"norm": "instance"}, "BN": {"norm": "batch"}}},
+    }  # fmt: skip
+    return SimpleNamespace(**(told | changes))
+
+
+def test_the_rows_of_a_grid_follow_the_others():
+    found = {c.label: c for c in cells(chosen(), paper="atom", table="components")}
+    assert [*found] == ["ATOM", "DM, IN", "DM, BN", "all, IN", "all, BN"]
+    assert found["DM, IN"].method.w_channel == 0 and found["DM, IN"].method.norm == "instance"
+    assert found["all, BN"].settings() == found["ATOM"].settings()  # computed once
+    assert len(cells(chosen(factors={}), paper="atom", table="components")) == 1
+
+
+def test_a_row_that_stands_in_the_grid_too_is_refused():
+    with pytest.raises(ValueError, match="methods\\['DM, IN'\\] stands in the grid of factors too; say it once"):
+        rows = {"ATOM": {"method": "atom"}, "DM, IN": {"method": "dm"}}
+        cells(chosen(methods=rows), paper="atom", table="components")
