@@ -16,12 +16,14 @@ from ddlib.report.curves import (
 from ddlib.report.figures import accuracy_bars
 from ddlib.report.generated import interpolation, neighbours
 from ddlib.report.images import image_grid, image_panels, image_strips
+from ddlib.report.leaderboard import leaderboard, standings
 from ddlib.report.maps import attention_maps
 from ddlib.report.measured import agreement_table, cost_table
 from ddlib.report.sampling import course_over_steps, gradient_norms
 from ddlib.report.saving import LIMIT, read_provenance, save
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
 from ddlib.report.tables import Table, claims_table, table, unseen_table
+from ddlib.report.trade import accuracy_across_networks, accuracy_against_bytes, accuracy_against_seconds
 
 __all__ = [
     "LIMIT",
@@ -29,8 +31,11 @@ __all__ = [
     "STYLE",
     "Picture",
     "Table",
+    "accuracy_across_networks",
+    "accuracy_against_bytes",
     "accuracy_against_iterations",
     "accuracy_against_redraw",
+    "accuracy_against_seconds",
     "accuracy_against_size",
     "accuracy_bars",
     "accuracy_curves",
@@ -48,12 +53,14 @@ __all__ = [
     "image_panels",
     "image_strips",
     "interpolation",
+    "leaderboard",
     "loss_against_start",
     "loss_reduction",
     "metric_panels",
     "neighbours",
     "read_provenance",
     "save",
+    "standings",
     "table",
     "unseen_table",
 ]
