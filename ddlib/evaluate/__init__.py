@@ -15,12 +15,17 @@ import torch
 
 from ddlib.datasets import ImageSet
 from ddlib.evaluate import training
+from ddlib.evaluate.labels import LABELS, Asked, bytes_stored, check_teacher
 from ddlib.evaluate.protocol import PRECISIONS, Protocol
 from ddlib.evaluate.shown import Shown, check_batches, shown
+from ddlib.evaluate.teacher import Teacher
 from ddlib.synthetic import SyntheticSet, SyntheticStream
 from ddlib.zca import ValueSpace
 
-__all__ = ["PRECISIONS", "VERSION", "Evaluation", "Protocol", "check_batches", "evaluate", "groups"]
+__all__ = [
+    "LABELS", "PRECISIONS", "VERSION", "Evaluation", "Protocol", "Teacher", "bytes_stored", "check_batches", "evaluate",
+    "groups",
+]  # fmt: skip
 
 VERSION = 1
 """Raised when the same call gives other accuracies than before, beyond rounding."""
@@ -58,11 +63,13 @@ def evaluate(
     *,
     seed: int,
     networks: Sequence[int] | None = None,
+    teacher: Asked | None = None,
     on_epoch: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
     """Train fresh networks on `synthetic` by `protocol`, and test each once on `test`.
 
-    Hard labels are trained with cross-entropy, soft ones with cross-entropy against their softmax.  A set that has a
+    Hard labels are trained with cross-entropy, soft ones with cross-entropy against their softmax; `protocol.labels`
+    may put others in their place.  A set that has a
     learning rate of its own is trained with that one, in place of the protocol's.  An epoch of a stream has K * ipc
     images, drawn anew as its `redraw` says; with None, it is the set `synthetic.frozen(seed)`.
 
@@ -74,6 +81,8 @@ def evaluate(
             random state is read or changed.
         networks: indices of the networks to train, each in [0, protocol.num_networks); None: all of them.  A network
             gives the same accuracy whichever others are asked for.
+        teacher: what the labels "fixed" and "batch" ask: images (B, C, H, W) in the space of the set -> logits (B, K),
+            such as `Teacher.frozen` gives.  None with other labels.
         on_epoch: called after each epoch of a group of networks with the epochs done and to do, counted over all
             networks.
 
@@ -81,16 +90,17 @@ def evaluate(
         Accuracies and losses in the order of `networks`, and the cost.
 
     Raises:
-        ValueError: the sets do not fit each other, the network does not fit the images, an index is out of range, or
-            mini-batches do not divide the epochs of a stream.
+        ValueError: the sets do not fit each other, the network does not fit the images, an index is out of range,
+            mini-batches do not divide the epochs of a stream, or labels lack their teacher or have one too many.
         FloatingPointError: a network's loss is not finite in the last epoch.
     """
     chosen = _chosen(networks, protocol.num_networks)
     _check_fit(synthetic, test)
+    check_teacher(protocol.labels, teacher)
     learner = training.learner(protocol, test.shape, test.num_classes)
     protocol = replace(protocol, lr=synthetic.learning_rate or protocol.lr)
     begin = time.perf_counter()
-    images = shown(synthetic.to(test.device), protocol, seed)
+    images = shown(synthetic.to(test.device), protocol, seed, teacher=teacher)
     size = training.at_once(protocol, learner, len(synthetic), test.device)
     accuracies, losses = [], []
     for start in range(0, len(chosen), size):
