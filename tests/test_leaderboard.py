@@ -198,11 +198,12 @@ def test_networks_stand_as_markers_with_the_best_row_on_top():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["convnet", "mlp", "resnet10"]
 
 
-def test_labels_keep_apart_and_inside():
+def test_labels_keep_apart_round_where_they_belong_and_inside():
     found = trade.spread([0.1, 0.11, 0.12, 0.95, 0.99, 1.0], 0.05)
-    assert all(b - a >= 0.05 - 1e-9 for a, b in itertools.pairwise(found))
-    assert found[0] == pytest.approx(0.1) and found[-1] == pytest.approx(1.0)
-    assert trade.spread([0.2, 0.8], 0.05) == [0.2, 0.8]
+    assert found == pytest.approx([0.06, 0.11, 0.16, 0.9, 0.95, 1.0])  # about their middle, but not above the top
+    assert trade.spread([0.2, 0.8], 0.05) == pytest.approx([0.2, 0.8])
+    crowd = trade.spread(sorted(np.random.default_rng(1).uniform(0.4, 0.5, 15)), 0.05)
+    assert all(b - a >= 0.05 - 1e-9 for a, b in itertools.pairwise(crowd)) and crowd[0] >= 0 and crowd[-1] <= 1
 
 
 def test_families_are_of_methods_that_there_are_and_look_different():

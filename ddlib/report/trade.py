@@ -1,11 +1,12 @@
 """Methods side by side: accuracy against bytes, against seconds, and across networks, coloured by family."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from ddlib.report.leaderboard import seconds_of_a_set
 from ddlib.report.style import GREY, MARKERS, PALETTE, WIDTH, Picture, legend_below, note, picture, styled
@@ -140,6 +141,8 @@ def _scatter(ax: Axes, records: Sequence[Record], place: Callable[[Record], floa
             style = {"color": color, "marker": marker, "markersize": 4.5, "linewidth": 0.9, "linestyle": ""}
             ax.errorbar(place(record), record.accuracy_mean, _around(record), **style)
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ends = [end for record in records for end in _ends(record)]
     ax.set_ylim(max(0, min(ends) - 2), min(100.5, max(ends) + 2))
     ax.set_ylabel("test accuracy (%)")
@@ -177,18 +180,19 @@ def _name(ax: Axes, points: Sequence[tuple[str, float, Record]]) -> None:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Rising places, moved as little as a sweep can to be `gap` apart, within [0, 1] where they all fit.
+    """Rising places, moved as little as they can be, in squares, to be `gap` apart; within [0, 1] where they all fit.
 
     Args:
         places: rising.
     """
-    found: list[float] = []
-    for place in places:
-        found.append(max(place, found[-1] + gap) if found else max(place, 0.0))
-    above = 1.0
-    for i in reversed(range(len(found))):
-        found[i], above = min(found[i], above), min(found[i], above) - gap
-    return found
+    blocks: list[list[float]] = []  # places, each less the gaps below it: those of a block get their mean
+    for i, place in enumerate(places):
+        blocks.append([place - i * gap])
+        while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
+            blocks[-2] += blocks.pop()
+    levels = [fmean(block) for block in blocks for _ in block]
+    most = 1 - (len(places) - 1) * gap
+    return [max(0.0, min(level, most)) + i * gap for i, level in enumerate(levels)]
 
 
 def _draw_networks(ax: Axes, records: Sequence[Record], networks: Sequence[str]) -> None:
