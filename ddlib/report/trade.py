@@ -189,7 +189,8 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     for i, place in enumerate(places):
         blocks.append([place - i * gap])
         while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
-            blocks[-2] += blocks.pop()
+            last = blocks.pop()
+            blocks[-1] += last
     levels = [fmean(block) for block in blocks for _ in block]
     most = 1 - (len(places) - 1) * gap
     return [max(0.0, min(level, most)) + i * gap for i, level in enumerate(levels)]
