@@ -176,6 +176,7 @@ def _name(ax: Axes, points: Sequence[tuple[str, float, Record]]) -> None:
         color, _ = LOOKS[family(record)]
         text = {"xycoords": "data", "textcoords": "axes fraction", "fontsize": 7.5, "va": "center", "color": color}
         line = {"arrowstyle": "-", "color": color, "linewidth": 0.4, "alpha": 0.5, "shrinkA": 0, "shrinkB": 3}
+        line |= {"relpos": (0, 0.5)}  # to the label's left end
         ax.annotate(label, (x, record.accuracy_mean), (1.02, height), arrowprops=line, annotation_clip=False, **text)
 
 
