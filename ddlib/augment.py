@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddlib.imageset import parsed_name
 from ddlib.transforms import TRANSFORMS, cutout_side
 
 __all__ = ["FAMILIES", "PARAMETERS", "STRATEGY", "Draws", "augment", "draw", "strategy_for"]
@@ -109,8 +110,9 @@ class Draws:
 
 
 def strategy_for(dataset_name: str) -> str:
-    """DSA strategy of a dataset: all families, less flip for the digits of mnist, svhn and digits."""
-    return STRATEGY.replace("_flip", "") if dataset_name in _WITHOUT_FLIP else STRATEGY
+    """DSA strategy of a dataset, or a part of it: all families, less flip for the digits of mnist, svhn and digits."""
+    whole, _ = parsed_name(dataset_name)
+    return STRATEGY.replace("_flip", "") if whole in _WITHOUT_FLIP else STRATEGY
 
 
 def draw(

@@ -2,6 +2,7 @@
 
     train = load("cifar10", "train", zca=True, device="cuda")
     images = train.take(train.class_indices[3][:10])        # (10, 3, 32, 32) float32 in train.space
+    some = load("cifar10:3,7", "train")                     # cats and horses alone, as classes 0 and 1
 
 `ddlib.sources` says what each set is, `ddlib.readers` how its files are read, `ddlib.zca` what a space is.
 """
@@ -9,17 +10,23 @@
 import functools
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from ddlib import ROOT, readers
+from ddlib.imageset import ImageSet, check_classes, keep_fingerprint, parsed_name, part_name
 from ddlib.readers import fingerprint
 from ddlib.sources import ALIASES, CATALOGUE, SPLITS, DatasetInfo
 from ddlib.zca import PIXELS, ZCA, ValueSpace, fit_zca, require_dimensions
+
+__all__ = [
+    "STATES", "ZCA", "Check", "Folder", "ImageSet", "ValueSpace", "check", "data_root", "describe", "fingerprint",
+    "fit_zca", "get", "load", "names", "parsed_name", "part_name",
+]  # fmt: skip
 
 Folder = str | Path | None
 """The data folder; None: `data_root()`."""
@@ -29,100 +36,6 @@ STATES = ("ok", "no reference", "differs", "missing")
 
 _CHUNK = 4096
 _WHITENINGS: dict[tuple, ZCA] = {}
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """A split of a data set, whole in the memory of one device.
-
-    Args:
-        name: of the data set.
-        split: "train" or "test".
-        images: (B, C, H, W), uint8 pixels or float32 already in `space`; B >= 1.
-        labels: (B,) int64 in [0, K), on the same device.
-        class_names: K names.
-        space: what `take` returns images in.
-
-    Raises:
-        ValueError: an argument is not as above.
-    """
-
-    name: str
-    split: str
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
-    space: ValueSpace
-
-    def __post_init__(self):
-        images, labels, classes = self.images, self.labels, len(self.class_names)
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
-        if images.ndim != 4 or not len(images) or images.dtype not in (torch.uint8, torch.float32):
-            got = f"{tuple(images.shape)} {images.dtype}"
-            raise ValueError(f"images must be (B, C, H, W) uint8 or float32, B >= 1, got {got}")
-        if labels.shape != (len(images),) or labels.dtype != torch.int64 or labels.device != images.device:
-            got = f"{tuple(labels.shape)} {labels.dtype} on {labels.device}"
-            raise ValueError(f"labels must be ({len(images)},) int64 on {images.device}, got {got}")
-        low, high = labels.aminmax()
-        if low < 0 or high >= classes:
-            raise ValueError(f"labels must lie in [0, {classes}), got {int(low)} to {int(high)}")
-        zca, values = self.space.zca, images[0].numel()
-        if len(self.space.mean) != images.shape[1] or (zca is not None and len(zca.mean) != values):
-            raise ValueError(f"space must be for images of shape {self.shape}")
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_names)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of an image."""
-        return tuple(self.images.shape[1:])
-
-    @property
-    def device(self) -> torch.device:
-        """Where images and labels lie."""
-        return self.images.device
-
-    @functools.cached_property
-    def class_indices(self) -> tuple[Tensor, ...]:
-        """For each of the K classes the indices of its images: int64, ascending, on `device`."""
-        counts = torch.bincount(self.labels, minlength=self.num_classes).tolist()
-        return torch.argsort(self.labels, stable=True).split(counts)
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """`fingerprint` of images and labels.  A set from `load` has that of its uint8 pixels, whitened or not."""
-        return fingerprint(self.images, self.labels)
-
-    def take(self, indices: Tensor | Sequence[int]) -> Tensor:
-        """The chosen images in `space`.
-
-        Args:
-            indices: (N,) integers in [0, B), on any device; repeats are allowed.
-
-        Returns:
-            (N, C, H, W) float32 on `device`, a copy.
-
-        Raises:
-            ValueError: `indices` is not one-dimensional, or not of integers.
-        """
-        rows = torch.as_tensor(indices, device=self.device)
-        if rows.ndim != 1 or rows.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"indices must be (N,) integers, got {tuple(rows.shape)} {rows.dtype}")
-        chosen = self.images.index_select(0, rows)
-        return chosen if chosen.is_floating_point() else self.space.encode(chosen.float().div_(255))
-
-    def to(self, device: str | torch.device) -> "ImageSet":
-        """The same set on `device`."""
-        images, labels = self.images.to(device), self.labels.to(device)
-        moved = replace(self, images=images, labels=labels, space=self.space.to(device))
-        return _keep_fingerprint(moved, self.__dict__.get("fingerprint"))
 
 
 @dataclass(frozen=True)
@@ -146,15 +59,29 @@ def names() -> tuple[str, ...]:
 
 
 def describe(name: str) -> DatasetInfo:
-    """What is known of a data set without reading it.
+    """What is known of a data set, or of a part of one, without reading it.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: there is none of this name, or it has not the classes of the part.
     """
+    whole, classes = parsed_name(name)
+    info = _catalogued(whole)
+    return info if classes is None else _part(info, name, classes)
+
+
+def _catalogued(name: str) -> DatasetInfo:
     canonical = ALIASES.get(name, name)
     if canonical not in CATALOGUE:
         raise ValueError(f"unknown dataset {name!r}; known: {', '.join(names())}")
     return CATALOGUE[canonical]
+
+
+def _part(info: DatasetInfo, name: str, classes: tuple[int, ...]) -> DatasetInfo:
+    """What is known of some classes of a data set: how many images they have is not."""
+    check_classes(classes, info.num_classes, info.name)
+    own = {"class_names": tuple(info.class_names[c] for c in classes)} if info.class_names else {}
+    unknown = {"sizes": (None, None), "fingerprints": None, "positions": (), "downloadable": False}
+    return replace(info, name=name, num_classes=len(classes), **own, **unknown)
 
 
 def data_root() -> Path:
@@ -168,10 +95,10 @@ def load(
     """Load a split as one tensor: uint8 pixels, or float32 already whitened.
 
     ZCA is fitted on the real training set, whichever split is asked for, with eps 0.1.
-    The last four sets stay in memory and are returned again: treat their tensors as read-only.
+    The last four sets, and sixteen parts, stay in memory and are returned again: treat their tensors as read-only.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()`, or some of the classes of one, as "cifar10:3,7" (see `part_name`), not whitened.
         split: "train" or "test".
         zca: whiten, True the normalised images (DataDAM), "pixels" the pixels as they are (DATM); 3x64x64 at most.
         root: the data folder; None: `data_root()`.
@@ -188,13 +115,15 @@ def load(
         UserWarning: JPEG or WebP files were decoded to other pixels than those of reference.
     """
     info = describe(name)
+    whole, classes = parsed_name(name)
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     if zca not in (False, True, PIXELS):
         raise ValueError(f"zca must be False, True or {PIXELS!r}, got {zca!r}")
     if zca:
         require_dimensions(info.shape)
-    return _load(info, split, zca, _folder(root), torch.device(device))
+    what = _catalogued(whole), split, zca, _folder(root), torch.device(device)
+    return _load(*what) if classes is None else _load_part(classes, *what)
 
 
 def check(name: str, root: Folder = None) -> Check:
@@ -206,7 +135,7 @@ def check(name: str, root: Folder = None) -> Check:
     Raises:
         ValueError: there is no data set of this name.
     """
-    info, folder = describe(name), _folder(root)
+    info, folder = _catalogued(name), _folder(root)
     found = {split: _check_split(info, split, folder) for split in SPLITS}
     state = max((state for state, _ in found.values()), key=STATES.index)
     return Check(info.name, state, {split: message for split, (_, message) in found.items()})
@@ -227,7 +156,7 @@ def get(name: str, root: Folder = None) -> Check:
         FileNotFoundError: it cannot be downloaded; the message says where it comes from and how it must lie.
         OSError: the download failed.
     """
-    info, folder = describe(name), _folder(root)
+    info, folder = _catalogued(name), _folder(root)
     found = check(name, folder)
     if found.state != "missing":
         return found
@@ -239,6 +168,11 @@ def get(name: str, root: Folder = None) -> Check:
 
 def _folder(root: Folder) -> Path:
     return data_root() if root is None else Path(root).expanduser().absolute()
+
+
+@functools.lru_cache(maxsize=16)
+def _load_part(classes: tuple[int, ...], *what: Any) -> ImageSet:
+    return _load(*what).of_classes(classes)
 
 
 @functools.lru_cache(maxsize=4)
@@ -290,10 +224,4 @@ def _whiten(images: ImageSet, train: ImageSet, *, as_pixels: bool) -> ImageSet:
     whitened = torch.empty(images.images.shape, device=images.device)
     for rows in torch.arange(len(images)).split(_CHUNK):
         whitened[rows[0] : rows[-1] + 1] = space.zca.apply(shown.take(rows))
-    return _keep_fingerprint(replace(images, images=whitened, space=space), images.fingerprint)
-
-
-def _keep_fingerprint(images: ImageSet, value: str | None) -> ImageSet:
-    """Give a set derived by `load` or `to` the fingerprint it stands for; `dataclasses.replace` drops it again."""
-    images.__dict__.update({"fingerprint": value} if value else {})
-    return images
+    return keep_fingerprint(replace(images, images=whitened, space=space), images.fingerprint)

@@ -115,7 +115,7 @@ def lrs(*, full: Side, hard: Side, own: Side, random: Side, weight: float = 0.5)
     """
     _checked_weight(weight)
     sides = {"full": full, "hard": hard, "own": own, "random": random}
-    _check_alike({name: side for name, side in sides.items() if isinstance(side, Record)})
+    _check_alike(sides)
     rounds = {name: _rounds(name, side) for name, side in sides.items()}
     parts = {"HLR": {"full": 1.0, "hard": -1.0}, "IOR": {"own": 1.0, "random": -1.0}}
     return _score("LRS", rounds, parts, {"HLR": weight - 1, "IOR": weight})
@@ -134,7 +134,7 @@ def ars(*, aug: Side, noaug: Side, random_aug: Side, random_noaug: Side, weight:
     """
     _checked_weight(weight)
     sides = {"aug": aug, "noaug": noaug, "random_aug": random_aug, "random_noaug": random_noaug}
-    _check_alike({name: side for name, side in sides.items() if isinstance(side, Record)})
+    _check_alike(sides)
     rounds = {name: _rounds(name, side) for name, side in sides.items()}
     parts = {"d_aug": {"aug": 1.0, "random_aug": -1.0}, "d_noaug": {"noaug": 1.0, "random_noaug": -1.0}}
     return _score("ARS", rounds, parts, {"d_aug": weight, "d_noaug": 1 - weight})
@@ -220,17 +220,23 @@ def _rounds(name: str, side: Side) -> Rounds:
     return key, tuple(value / 100 for value in values)
 
 
-def _check_alike(records: Mapping[str, Record]) -> None:
-    """Refuse records that cannot be compared; `full` alone may have other images per class."""
-    for what, of in (
-        ("dataset", records),
-        ("network", records),
-        ("ipc", {k: r for k, r in records.items() if k != "full"}),
-    ):
-        found = {name: getattr(record, what) for name, record in of.items()}
-        if len(set(found.values())) > 1:
-            said = ", ".join(f"{name} {value!r}" for name, value in found.items())
-            raise ValueError(f"records are of different {what}: {said}; allowed: one {what}")
+def _check_alike(sides: Mapping[str, Side]) -> None:
+    """Refuse records that cannot be compared.
+
+    `full` alone may have other images per class, and sides without augmentation another name of their network.
+    """
+    records = {name: side for name, side in sides.items() if isinstance(side, Record)}
+    _check_one("dataset", records)
+    _check_one("ipc", {name: record for name, record in records.items() if name != "full"})
+    for plain in (True, False):
+        _check_one("network", {name: record for name, record in records.items() if ("noaug" in name) == plain})
+
+
+def _check_one(what: str, records: Mapping[str, Record]) -> None:
+    found = {name: getattr(record, what) for name, record in records.items()}
+    if len(set(found.values())) > 1:
+        said = ", ".join(f"{name} {value!r}" for name, value in found.items())
+        raise ValueError(f"records are of different {what}: {said}; allowed: one {what}")
 
 
 def _check_difference(name: str, value: float) -> None:

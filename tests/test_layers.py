@@ -20,9 +20,10 @@ ALLOWED = {
     "imagenet": set(),
     "sources": {"imagenet"},
     "readers": {"imagenet", "sources"},
-    "datasets": {"seeding", "zca", "sources", "readers"},
+    "imageset": {"zca", "sources", "readers"},
+    "datasets": {"seeding", "zca", "sources", "readers", "imageset"},
     "transforms": {"seeding"},
-    "augment": {"seeding", "datasets", "transforms"},
+    "augment": {"seeding", "imageset", "datasets", "transforms"},
     "models": {"seeding", "datasets", "augment"},
     "synthetic": DATA | {"files", "tensors"},
     "adversarial": DATA | {"objectives"},
@@ -60,6 +61,8 @@ ALLOWED = {
     | {"methods", "evaluate", "cells", "files", "tensors"}
     | {"store", "locks", "pieces", "codeprint", "planning", "provenance", "keeping", "judged", "checkpoint"},
     "study": {"datasets", "cells", "pieces", "planning", "provenance", "results", "settings", "work"},
+    "continual": DATA
+    | {"imageset", "cells", "codeprint", "evaluate", "locks", "pieces", "results", "store", "tensors", "work"},
     "report": {"files", "results", "scores", "synthetic"},
     "inventory": {"files", "tensors", "synthetic", "locks"},
     "notebooks": {"cells", "settings"},

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ddlib.datasets import ImageSet
+from ddlib.datasets import ImageSet, parsed_name
 from ddlib.evaluate import training
 from ddlib.evaluate.labels import LABELS, Asked, bytes_stored, check_teacher
 from ddlib.evaluate.protocol import PRECISIONS, Protocol
@@ -146,7 +146,7 @@ def _judged(
 
 def _accuracy(learner: training.Learner, trained: training.Trained, test: ImageSet) -> float:
     """Percent of the test images that a network classes rightly."""
-    halves = HALVES.get(test.name) if learner.test_batch else None
+    halves = HALVES.get(parsed_name(test.name)[0]) if learner.test_batch else None
     take = test.take if halves is None else lambda rows: halves.encode(test.space.decode(test.take(rows)))
     found = training.predictions(learner, trained, len(test), take)
     return 100 * int((found == test.labels).sum()) / len(test)

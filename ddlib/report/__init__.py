@@ -5,6 +5,7 @@ data give the same bytes.
 """
 
 from ddlib.report.budget import budget_table
+from ddlib.report.continual import accuracy_against_classes, continual_table
 from ddlib.report.costs import cost_lines
 from ddlib.report.courses import courses, loss_against_start, loss_reduction, metric_panels
 from ddlib.report.curves import (
@@ -21,6 +22,7 @@ from ddlib.report.maps import attention_maps
 from ddlib.report.measured import agreement_table, cost_table
 from ddlib.report.sampling import course_over_steps, gradient_norms
 from ddlib.report.saving import LIMIT, read_provenance, save
+from ddlib.report.scoring import score_table
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
 from ddlib.report.tables import Table, claims_table, table, unseen_table
 from ddlib.report.trade import accuracy_across_networks, accuracy_against_bytes, accuracy_against_seconds
@@ -33,6 +35,7 @@ __all__ = [
     "Table",
     "accuracy_across_networks",
     "accuracy_against_bytes",
+    "accuracy_against_classes",
     "accuracy_against_iterations",
     "accuracy_against_redraw",
     "accuracy_against_seconds",
@@ -43,6 +46,7 @@ __all__ = [
     "attention_maps",
     "budget_table",
     "claims_table",
+    "continual_table",
     "cost_lines",
     "cost_table",
     "course_over_steps",
@@ -60,6 +64,7 @@ __all__ = [
     "neighbours",
     "read_provenance",
     "save",
+    "score_table",
     "standings",
     "table",
     "unseen_table",

@@ -1,0 +1,302 @@
+"""Classes that come in steps: parts of a data set, the union of what is distilled, and accuracies after each step."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ddlib import augment, continual, datasets, evaluate, report, results, study, work
+from ddlib.datasets import ImageSet, ValueSpace
+from ddlib.settings import settings
+from ddlib.synthetic import SyntheticSet
+from ddlib.synthetic.union import joined
+
+CHOSEN = {
+    "profile": "quick",
+    "dataset": "digits",
+    "reference_dataset": "cifar100",
+    "ipcs": [2],
+    "seeds": [0, 1],
+    "steps": [5],
+    "methods": {"Random": {"method": "random"}},
+    "network": {"width": 4, "depth": 2},
+    "evaluation": {"num_networks": 2, "epochs": 2},
+    "device": "cpu",
+    "precision": "float32",
+    "compiled": False,
+}
+SPACE = ValueSpace((0.5,), (0.25,))
+
+
+def rows(**changed):
+    """The rows of the parameters above, changed."""
+    return continual.rows(settings(CHOSEN | changed))
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A store of its own, with a checkpoint at every step."""
+    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none", checkpoint_seconds=0)
+
+
+# Parts of a data set
+
+
+def four(**changed):
+    """Four images of three classes, whose pixels are their number."""
+    images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 1, 8, 8).contiguous()
+    fields = {"images": images, "labels": torch.tensor([0, 1, 2, 1]), "class_names": ("a", "b", "c"), "space": SPACE}
+    return ImageSet("toy", "train", **(fields | changed))
+
+
+def test_a_part_has_its_classes_in_the_order_asked_for():
+    part = four().of_classes((2, 1))
+    assert part.images[:, 0, 0, 0].tolist() == [1, 2, 3] and part.labels.tolist() == [1, 0, 1]
+    assert (part.class_names, part.name, part.space) == (("c", "b"), "toy:2,1", SPACE)
+    assert part.fingerprint != four().fingerprint
+
+
+def test_a_part_of_a_data_set_is_loaded_by_name():
+    whole, part = datasets.load("digits", "test"), datasets.load("digits:7,3", "test")
+    rows = ((whole.labels == 7) | (whole.labels == 3)).nonzero()[:, 0]
+    assert torch.equal(part.images, whole.images[rows])
+    assert torch.equal(part.labels, (whole.labels[rows] == 3).long())
+    about = datasets.describe("digits:7,3")
+    assert (about.num_classes, about.class_names, about.shape) == (2, ("7", "3"), (1, 16, 16))
+    assert augment.strategy_for("digits:7,3") == augment.strategy_for("digits") != augment.strategy_for("cifar10:7,3")
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("digits:3,x", "'3,x' is no list of classes, such as 3,7"),
+        ("digits:3,3", r"classes \(3, 3\) of digits; allowed: different ones in 0..9"),
+        ("digits:10", "allowed: different ones in 0..9"),
+        ("digit:1,2", "unknown dataset 'digit'"),
+    ],
+)
+def test_a_part_that_there_is_not_is_refused(name, match):
+    with pytest.raises(ValueError, match=match):
+        datasets.load(name, "train")
+
+
+def test_a_part_of_a_whitened_set_is_refused():
+    with pytest.raises(ValueError, match="digits is whitened by all of its classes"):
+        datasets.load("digits:3,7", "train", zca=True)
+
+
+# The union of sets
+
+
+def some(names, numbers, **changed):
+    """A set of images whose values are the number of its classes."""
+    images = torch.full((len(numbers), 1, 8, 8), float(len(names)))
+    fields = {"images": images, "labels": torch.tensor(numbers), "class_names": tuple(names), "space": SPACE}
+    return SyntheticSet(**(fields | {"strategy": "color"} | changed))
+
+
+def test_the_union_counts_classes_on():
+    union = joined([some("ab", [0, 1, 1]), some("c", [0, 0]), some("de", [1, 0])])
+    assert union.labels.tolist() == [0, 1, 1, 2, 2, 4, 3] and union.class_names == tuple("abcde")
+    assert union.images[:, 0, 0, 0].tolist() == [2, 2, 2, 1, 1, 2, 2]
+    assert (union.space, union.strategy, union.learning_rate) == (SPACE, "color", None)
+
+
+def test_in_the_union_a_soft_label_is_certain_that_it_is_no_class_of_other_sets():
+    logits = torch.tensor([[1.0, 3.0]])
+    first, second = (some(names, [0], labels=logits, learning_rate=rate) for names, rate in (("ab", 0.1), ("cd", 0.3)))
+    union = joined([first, second])
+    p = logits.softmax(1)[0].tolist()
+    assert union.labels.softmax(1).tolist() == [[*p, 0, 0], [0, 0, *p]]
+    assert union.learning_rate == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"class_names": ("z", "b")}, "share the classes b; allowed: sets of different classes"),
+        ({"space": ValueSpace((0.4,), (0.25,))}, r"differ in mean and std: \(\(0.5,\), .*; allowed: one for all"),
+        ({"images": torch.zeros(1, 1, 16, 16)}, r"differ in shape: \(1, 8, 8\), \(1, 16, 16\)"),
+        ({"strategy": "crop"}, "differ in strategy: color, crop"),
+        ({"labels": torch.zeros(1, 2)}, "differ in soft labels: False, True"),
+    ],
+)
+def test_sets_that_do_not_join_are_refused(changed, match):
+    with pytest.raises(ValueError, match=match):
+        joined([some("ab", [0]), some("yz", [0], **changed)])
+
+
+def test_a_whitened_set_does_not_join():
+    whitened = datasets.load("digits", "train", zca=True)
+    images = whitened.take([0])
+    other = SyntheticSet(images, whitened.labels[:1], whitened.class_names, whitened.space, "color")
+    with pytest.raises(ValueError, match="parts are whitened; allowed: normalised images"):
+        joined([other])
+
+
+@pytest.mark.parametrize(("parts", "match"), [([], "nothing"), ([SimpleNamespace()], "SimpleNamespace")])
+def test_what_is_no_set_is_refused(parts, match):
+    with pytest.raises(ValueError, match=f"parts has {match}; allowed: at least one SyntheticSet"):
+        joined(parts)
+
+
+# Steps and orders
+
+
+def test_every_class_comes_once_in_an_order_of_its_own():
+    first, second = (continual.arrivals(10, 5, order) for order in (0, 1))
+    for steps in (first, second):
+        assert [len(classes) for classes in steps] == [2] * 5 and sorted(sum(steps, ())) == list(range(10))
+    assert first != second and first == continual.arrivals(10, 5, 0)
+    assert sum(continual.arrivals(10, 2, 0), ()) == sum(first, ())  # the same order, cut elsewhere
+
+
+@pytest.mark.parametrize("steps", [0, 3, 20])
+def test_steps_that_do_not_divide_the_classes_are_refused(steps):
+    with pytest.raises(ValueError, match=f"steps={steps} of 10 classes; allowed: 1, 2, 5, 10"):
+        continual.arrivals(10, steps, 0)
+
+
+DIM = {"method": "dim", "generator_width": 4, "evaluation": {"batch_size": 20}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"steps": [5, 4]}, "steps=4 of 10 classes; allowed: 1, 2, 5, 10"),
+        ({"ipcs": [1, 2]}, "allowed: one number of images per class"),
+        ({"methods": {"X": {"method": "gdumb"}}}, "unknown method 'gdumb'"),
+        ({"methods": {"DiM": DIM}}, "'DiM': 'dim' gives a stream of a generator's images; allowed: methods that give"),
+        ({"methods": {"ATOM": {"method": "atom", "whitened": True}}}, "'ATOM' is whitened, by classes that have not"),
+        ({"evaluation": {"networks": {"n": {"network": "mlp"}}}}, "tested on 'n' of several networks; allowed: one"),
+    ],
+)
+def test_rows_that_cannot_be_are_refused(changed, match):
+    with pytest.raises(ValueError, match=match):
+        rows(**changed)
+
+
+def test_published_numbers_stand_beside_the_same_steps_alone():
+    conditions = [f"{20 * (i + 1)} classes in 5 steps" for i in range(5)]
+    place = {"table": continual.TABLE, "method": "dm", "dataset": "cifar100", "ipc": 20}
+    known = [results.find(continual.PAPER, condition=condition, **place) for condition in conditions]
+    assert [one.value for one in known] == [57.0, 45.7, 41.1, 37.6, 34.3] and all(one.unverified for one in known)
+
+
+# The run
+
+
+def test_the_last_memory_of_random_is_random_on_the_whole_data(workplace):
+    (cell,) = rows(seeds=[0])
+    found = continual.run([cell], workplace, steps=[5])
+    train, test = (datasets.load("digits", split) for split in ("train", "test"))
+    chosen, labels, order = [], [], sum(continual.arrivals(10, 5, 0), ())
+    for part in continual.stages(cell, 5, 0)[-1].parts:
+        classes = datasets.parsed_name(part.dataset)[1]
+        own = torch.isin(train.labels, torch.tensor(classes)).nonzero()[:, 0]
+        chosen += own[work.synthetic_set(part, 0, workplace).provenance["rows"]].tolist()
+    labels = [order.index(int(train.labels[row])) for row in chosen]
+    names = tuple(train.class_names[c] for c in order)
+    by_hand = SyntheticSet(train.take(chosen), torch.tensor(labels), names, train.space, augment.strategy_for("digits"))
+    tested = dataclasses.replace(
+        test, labels=torch.tensor([order.index(int(c)) for c in test.labels]), class_names=names
+    )
+    assert len(set(chosen)) == 20 and [row["classes"] for row in found] == [2, 4, 6, 8, 10]
+    expected = evaluate.evaluate(by_hand, tested, cell.protocol, seed=0).accuracies
+    assert found[-1]["accuracies"] == list(expected)
+
+
+def test_a_row_has_every_order_and_network(workplace):
+    (cell,) = rows()
+    found = continual.run([cell], workplace, steps=[2, 5])
+    assert [(row["steps"], row["classes"]) for row in found] == [(2, 5), (2, 10)] + [(5, 2 * i) for i in range(1, 6)]
+    for row in found:
+        assert (row["label"], row["method"], row["ipc"], row["orders"]) == ("Random", "random", 2, [0, 1])
+        assert len(row["accuracies"]) == 4 and (row["reference"], row["verdict"]) == (None, "PROXY")
+    stage = continual.stages(cell, 5, 1)[1]
+    shown, test = continual.memory(stage, workplace), datasets.load(datasets.part_name("digits", stage.classes), "test")
+    assert len(shown) == 8 and shown.class_names == tuple(map(str, stage.classes))
+    alone = evaluate.evaluate(shown, test, cell.protocol, seed=1).accuracies
+    assert found[3]["accuracies"][2:] == list(alone) != found[3]["accuracies"][:2]
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(workplace, tmp_path, monkeypatch):
+    told, real, trained, most = rows(), evaluate.evaluate, [], [7]  # 7: in the midst of a stage's two networks
+    whole = continual.run(told, study.Workplace("cpu", tmp_path / "other", "none"), steps=[5])
+
+    def counted(*sets, **how):
+        if len(trained) == most[0]:
+            raise RuntimeError("stopped")
+        trained.append(how["networks"])
+        return real(*sets, **how)
+
+    monkeypatch.setattr(evaluate, "evaluate", counted)
+    with pytest.raises(RuntimeError, match="stopped"):
+        continual.run(told, workplace, steps=[5])
+    most[0] = 20  # 2 orders, 5 steps, 2 networks, none of them twice
+    assert continual.run(told, workplace, steps=[5]) == whole
+    assert len(trained) == 20
+    assert continual.run(told, workplace, steps=[5]) == whole
+
+
+def test_what_another_process_distils_comes_last(workplace, monkeypatch):
+    (cell,) = rows(seeds=[0])
+    first = continual.stages(cell, 5, 0)[0].parts[0].dataset
+    real, made = work.synthetic_set, []
+    monkeypatch.setattr(work, "under_way", lambda part, _: part.dataset == first)
+    monkeypatch.setattr(work, "synthetic_set", lambda part, *rest: made.append(part.dataset) or real(part, *rest))
+    continual.run([cell], workplace, steps=[5])
+    assert made[4] == first and first not in made[:4]
+
+
+def test_a_method_learns_from_the_classes_of_its_step_alone(workplace):
+    row = {"DM": {"method": "dm", "iterations": 2, "batch_real": 4}}
+    (cell,) = rows(methods=row, seeds=[0])
+    stage = continual.stages(cell, 5, 0)[1]
+    part = stage.parts[1]
+    train = datasets.load(part.dataset, "train")
+    state = part.method.start(train, {}, 0)
+    for _ in range(2):
+        part.method.step(state)
+    assert torch.equal(part.method.finish(state).images, continual.memory(stage, workplace).images[4:])
+
+
+# What is shown
+
+
+FOUND = [
+    {"label": label, "method": label.lower(), "ipc": ipc, "steps": 2, "classes": classes, "orders": [0, 1],
+     "accuracies": values, "reference": theirs, "verdict": "PROXY"}
+    for label, ipc, theirs, courses in (
+        ("DM", 2, 50.0, ([90.0, 80.0], [60.0, 40.0])), ("Whole", None, None, ([99.0, 97.0], [95.0, 93.0])))
+    for classes, values in zip((2, 4), courses, strict=True)
+]  # fmt: skip
+
+
+def test_the_average_is_over_the_steps():
+    dm, whole = continual.averages(FOUND)
+    assert (dm["accuracies"], dm["reference"], "classes" in dm) == ([75.0, 60.0], 50.0, False)
+    assert (whole["accuracies"], whole["reference"]) == ([97.0, 95.0], None)
+    found = continual.difference(whole, dm)
+    assert found.difference == pytest.approx(28.5) and not found.significant
+
+
+def test_the_table_has_first_and_last_step_and_the_average():
+    table = report.continual_table(FOUND, continual.averages(FOUND), {})
+    ((heading, (dm, whole)),) = table.groups
+    assert (heading, table.columns[0], table.columns[-1]) == ("2 steps", "method", "verdict")
+    assert dm == ("DM", "85.0 ± 7.1 (2)", "50.0 ± 14.1 (2)", "50.0 †", "67.5 ± 10.6 (2)", "50.0 †", "PROXY")
+    assert whole[3] == whole[5] == "-"
+    assert any("unverified" in note for note in table.notes)
+
+
+def test_the_figure_has_a_line_a_method_and_a_panel_a_number_of_steps():
+    figure = report.accuracy_against_classes([*FOUND, *({**row, "steps": 4} for row in FOUND)])
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["2 steps", "4 steps"]
+    dm, published, whole = figure.axes[0].lines
+    assert (list(dm.get_xdata()), list(dm.get_ydata())) == ([2, 4], [85.0, 50.0])
+    assert list(published.get_ydata()) == [50.0, 50.0]
+    assert (whole.get_color(), whole.get_linestyle()) == ("black", "--")
+    assert len(figure.axes[0].collections) == 2
+    assert "nothing was run" in report.accuracy_against_classes([]).texts[0].get_text()
