@@ -1,11 +1,12 @@
 """From a notebook's parameters to the cells that they describe."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 from ddlib import datasets, methods, store
+from ddlib.cells import elsewhere
 from ddlib.cells.cell import Cell
 from ddlib.cells.crossing import crossed
 from ddlib.cells.departures import NETWORK, whitening
@@ -20,13 +21,26 @@ ROW = ("method", "whitened", "seeds", "evaluation", "reported", "compat", "equal
 AMOUNTS = ("ipcs", "by_ipc")
 """What a row may say of the numbers of images at which it stands, where it has no `equal_bytes`."""
 
+ALL = "*"
+"""In place of a row's label: all rows of the notebook that it is like."""
+
+HERE = ("seeds", "evaluation", "reported")
+"""What a row does not take over from another notebook, whose evaluation and paper are others."""
+
 PLACE = ("profile", "device", "budget_hours")
 """Parameters that say where and how far a notebook computes, not what."""
 
 
 def fingerprint(chosen: SimpleNamespace) -> str:
-    """A stable name for a notebook's parameters, as far as they decide its numbers."""
-    return store.key({name: value for name, value in vars(chosen).items() if name not in PLACE})
+    """A stable name for a notebook's parameters, as far as they decide its numbers.
+
+    Where rows are like those of another notebook, these are what it names.
+    """
+    told = {name: value for name, value in vars(chosen).items() if name not in PLACE}
+    rows = told.get("methods", {})
+    if any(_elsewhere(row, [*rows][:place]) for place, row in enumerate(rows.values())):
+        told["methods"] = _spelt_out(rows, chosen)
+    return store.key(told)
 
 
 def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
@@ -39,6 +53,9 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     control.  A row whose method has no `ipc` has one cell, after all others.
     A row may have "ipcs", where it stands at these alone, and "by_ipc": what differs at some of its numbers of images,
     {10: {"lr_images": 1000.0, "whitened": False}, ...}, laid over the row there.
+    A row may be "like" a row above it, whose settings it then has but for its own, or "like" another notebook, such as
+    "datm/accuracy", whose row of the same label it is at the same profile, but for `HERE`;
+    "*": {"like": "compare/tour"} are all rows of that notebook.
     In place of these it may have "equal_bytes": the label of a row above whose method stores a generator.  It then
     stands at one number of images per class: the highest whose images (float32) and labels (int64) take no more bytes
     than that generator.
@@ -59,7 +76,7 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     grid = crossed(getattr(chosen, "factors", {}))
     if twice := [label for label in grid if label in chosen.methods]:
         raise ValueError(f"methods[{twice[0]!r}] stands in the grid of factors too; say it once")
-    told = _spelt_out(chosen.methods | grid)
+    told = _spelt_out(chosen.methods | grid, chosen)
     for name, value in chosen.network.items():
         if name not in NETWORK:
             raise ValueError(f"unknown setting {name!r} of network; known: {', '.join(NETWORK)}")
@@ -76,20 +93,51 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     ]
 
 
-def _spelt_out(rows: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _spelt_out(rows: Mapping[str, Any], chosen: SimpleNamespace) -> dict[str, Mapping[str, Any]]:
     """Every row with the settings of the row that it is `like`."""
     told: dict[str, Mapping[str, Any]] = {}
     for label, row in rows.items():
         if not isinstance(row, Mapping):
             raise ValueError(f"methods[{label!r}]={row!r}; it must be a mapping, such as {{'method': 'dm'}}")
-        if "like" in row and row["like"] not in [*told]:
+        other = _elsewhere(row, told)
+        if label == ALL and other and len(row) == 1:
+            told |= _all_there(other, chosen)
+            continue
+        if not other and "like" in row and row["like"] not in [*told]:
             above = ", ".join(map(repr, told)) or "none"
             raise ValueError(f"methods[{label!r}] is like {row['like']!r}; allowed: a row above it: {above}")
         own = {key: value for key, value in row.items() if key != "like"}
         replaced = AMOUNTS if "equal_bytes" in own else ("equal_bytes",) if "ipcs" in own else ()
-        like = told[row["like"]] if "like" in row else {}
+        like = _there(label, other, chosen) if other else told[row["like"]] if "like" in row else {}
         told[label] = {key: value for key, value in like.items() if key not in replaced} | own
     return told
+
+
+def _elsewhere(row: Any, above: Collection[str]) -> str:
+    """The notebook that a row is like, or "" where it is like a row above it, or like none."""
+    like = row.get("like") if isinstance(row, Mapping) else None
+    return like if isinstance(like, str) and "/" in like and like not in above else ""
+
+
+def _there(label: str, notebook: str, chosen: SimpleNamespace) -> Mapping[str, Any]:
+    """The row of this label in another notebook."""
+    rows = _all_there(notebook, chosen)
+    if label not in rows:
+        raise ValueError(f"methods[{label!r}] is like {notebook!r}, which has no such row; it has {', '.join(rows)}")
+    return rows[label]
+
+
+def _all_there(notebook: str, chosen: SimpleNamespace) -> dict[str, Mapping[str, Any]]:
+    """The rows of another notebook: what is distilled, at the numbers of images that there are here."""
+    found = {}
+    for label, row in _spelt_out(elsewhere.rows(notebook, chosen.profile), chosen).items():
+        kept = {key: value for key, value in row.items() if key not in (*HERE, "ipcs", "by_ipc")}
+        here = [ipc for ipc in row.get("ipcs", chosen.ipcs) if ipc in chosen.ipcs]
+        differing = {ipc: own for ipc, own in row.get("by_ipc", {}).items() if str(ipc) in map(str, here)}
+        at = {"ipcs": here} if "ipcs" in row else {}
+        if here:
+            found[label] = kept | at | ({"by_ipc": differing} if differing else {})
+    return found
 
 
 def _by_ipc(

@@ -18,6 +18,7 @@ from ddlib.report.effects import effects, term_norms
 from ddlib.report.figures import accuracy_bars
 from ddlib.report.generated import interpolation, neighbours
 from ddlib.report.images import image_grid, image_panels, image_strips
+from ddlib.report.leaderboard import leaderboard, standings
 from ddlib.report.maps import attention_maps
 from ddlib.report.measured import agreement_table, cost_table
 from ddlib.report.sampling import course_over_steps, gradient_norms
@@ -33,6 +34,7 @@ from ddlib.report.searching import (
 from ddlib.report.steps import step_lines, step_table
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
 from ddlib.report.tables import Table, claims_table, table, unseen_table
+from ddlib.report.trade import accuracy_across_networks, accuracy_against_bytes, accuracy_against_seconds
 
 __all__ = [
     "LIMIT",
@@ -40,9 +42,12 @@ __all__ = [
     "STYLE",
     "Picture",
     "Table",
+    "accuracy_across_networks",
+    "accuracy_against_bytes",
     "accuracy_against_classes",
     "accuracy_against_iterations",
     "accuracy_against_redraw",
+    "accuracy_against_seconds",
     "accuracy_against_size",
     "accuracy_bars",
     "accuracy_curves",
@@ -64,6 +69,7 @@ __all__ = [
     "image_panels",
     "image_strips",
     "interpolation",
+    "leaderboard",
     "loss_against_start",
     "loss_reduction",
     "metric_panels",
@@ -76,6 +82,7 @@ __all__ = [
     "search_table",
     "step_lines",
     "step_table",
+    "standings",
     "table",
     "term_norms",
     "unseen_table",

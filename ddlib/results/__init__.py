@@ -9,6 +9,7 @@ from ddlib.results.claims import ClaimCheck, ClaimTest, check_claim
 from ddlib.results.effects import Effect, main_effects
 from ddlib.results.measurements import Measurements, read_measurements, write_measurements
 from ddlib.results.provenances import joined, provenance
+from ddlib.results.ranking import Pair, holm, neighbours, ranked, seed_means
 from ddlib.results.records import Record, compare, pick, read, write
 from ddlib.results.references import METRICS, Claim, Paper, Reference, Setting
 from ddlib.results.reported import claims, find, load, papers, published, references, title
@@ -26,6 +27,7 @@ __all__ = [
     "Comparison",
     "Effect",
     "Measurements",
+    "Pair",
     "Paper",
     "Record",
     "Reference",
@@ -34,19 +36,23 @@ __all__ = [
     "claims",
     "compare",
     "find",
+    "holm",
     "interval",
     "joined",
     "load",
     "main_effects",
     "mean_record",
     "mean_of_deviations",
+    "neighbours",
     "papers",
     "pick",
     "provenance",
     "published",
+    "ranked",
     "read",
     "read_measurements",
     "references",
+    "seed_means",
     "title",
     "unseen",
     "unseen_groups",

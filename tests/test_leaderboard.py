@@ -1,0 +1,221 @@
+"""The ranking of all methods: its tests against worked examples, its table and its figures from hand-made records."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ddlib import methods, report, scores
+from ddlib.report import trade
+from ddlib.results import Record, holm, neighbours, ranked, seed_means
+
+
+def record(accuracies, label="DM", method="", seeds=(0, 1, 2), network="convnet", ipc=1, **cost):
+    cell = {"tested_on": network, "seeds": list(seeds)}
+    known = {"bytes_stored": 10_240, "bits_per_class": 8192.0, "images_shown": 10, "distil_seconds": 6.0}
+    known |= {"prerequisite_seconds": 0.0, "evaluate_seconds": 3.0}
+    fields = {"method": method or label.lower(), "dataset": "digits", "ipc": ipc, "cell": cell, "cost": known | cost}
+    return Record.of(accuracies, label=label, **fields)
+
+
+RANDOM = record((70.0, 72.0, 69.0, 71.0, 73.0, 71.0), "Random")
+DM = record((89.0, 88.0, 90.0, 91.0, 87.0, 88.0), "DM")
+ATOM = record((88.0, 89.0, 88.5, 90.0, 87.0, 88.0), "ATOM")
+SOFT = record((80.0, 82.0, 81.0, 79.0, 83.0, 84.0), "DATM")
+HARD = record((75.0, 76.0, 73.0, 74.0, 76.0, 77.0), "DATM, hard labels", "datm")
+WHOLE = record((95.0, 96.0, 94.0), "Whole", ipc=None, bytes_stored=1_000_000)
+GAN = record((84.0, 85.0, 86.0, 84.0, 83.0, 85.0), "GAN", bytes_stored=320_000, prerequisite_seconds=50.0)
+JUDGED = [RANDOM, DM, ATOM, SOFT, HARD, WHOLE, GAN]
+
+
+def on(network, records, shift):
+    return [
+        replace(r, cell=r.cell | {"tested_on": network}, accuracies=tuple(a + shift for a in r.accuracies))
+        for r in records
+    ]
+
+
+RECORDS = [*JUDGED, *on("plain", JUDGED, 0.5), *on("mlp", JUDGED, -6.0), *on("resnet10", JUDGED, -10.0)]
+TOLD = {"plain": "plain", "hard": {"DATM": "DATM, hard labels"}}
+
+
+def test_holm_is_that_of_a_worked_example():
+    # Holm 1979 by hand: 0.005 x 4, 0.01 x 3, 0.03 x 2, and 0.04 x 1, which must not fall below 0.06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_holm_rejects_what_the_step_down_procedure_rejects():
+    drawn = np.random.default_rng(0)
+    for _ in range(200):
+        values = drawn.uniform(0, 0.1, 6).tolist()
+        rejected, level = set(), 0.05
+        for step, place in enumerate(sorted(range(6), key=values.__getitem__)):
+            if values[place] > level / (6 - step):
+                break
+            rejected.add(place)
+        assert {place for place, value in enumerate(holm(values)) if value <= level} == rejected
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, math.nan])
+def test_holm_refuses_what_is_no_p(wrong):
+    with pytest.raises(ValueError, match="p values, from 0 to 1"):
+        holm([0.5, wrong])
+
+
+def test_neighbours_are_tested_by_networks_and_by_sets():
+    pairs = neighbours(JUDGED)
+    assert [pair.above.label for pair in pairs] == ["Whole", "DM", "ATOM", "GAN", "DATM", "DATM, hard labels"]
+    assert all(one.below is next_.above for one, next_ in itertools.pairwise(pairs))
+    by_networks = [stats.ttest_ind(p.above.accuracies, p.below.accuracies, equal_var=False).pvalue for p in pairs]
+    means = [[np.reshape(r.accuracies, (3, -1)).mean(1) for r in (p.above, p.below)] for p in pairs]
+    by_sets = [stats.ttest_ind(*both, equal_var=False).pvalue for both in means]
+    assert [pair.p_networks for pair in pairs] == pytest.approx(holm(by_networks))
+    assert [pair.p_sets for pair in pairs] == pytest.approx(holm(by_sets))
+    assert [pair.significant() for pair in pairs] == [p < 0.05 for p in holm(by_networks)]
+    assert not pairs[1].significant() and pairs[-1].significant()
+
+
+def test_a_single_value_is_not_tested_and_corrects_no_other():
+    one = record((99.0,), "Whole", seeds=(0,), ipc=None)
+    pairs, alone = neighbours([one, DM, RANDOM]), neighbours([DM, RANDOM])
+    assert pairs[0].p_networks is None and pairs[0].p_sets is None and not pairs[0].significant()
+    assert pairs[1].p_networks == alone[0].p_networks
+
+
+def test_equal_means_keep_their_order_and_what_was_not_run_is_left_out():
+    twin = replace(DM, label="twin")
+    assert [r.label for r in ranked([record((), "none"), twin, DM])] == ["twin", "DM"]
+
+
+@pytest.mark.parametrize("wrong", [record((1.0, 2.0)), record((1.0,), seeds=()), record(())])
+def test_accuracies_that_are_no_seeds_are_refused(wrong):
+    with pytest.raises(ValueError, match="as many for each"):
+        seed_means(wrong)
+
+
+def test_entries_have_the_scores_of_their_own_sides():
+    (entries,) = report.standings(RECORDS, **TOLD).values()
+    found = {entry.record.label: entry for entry in entries}
+    mean = {r.label: np.mean(r.accuracies) / 100 for r in JUDGED}
+    hlr, ior = (found["DATM"].lrs.components[name].value for name in ("HLR", "IOR"))
+    assert hlr == pytest.approx(mean["Whole"] - mean["DATM, hard labels"])  # with the labels of the other row
+    assert ior == pytest.approx(mean["DATM"] - mean["Random"])
+    assert found["DM"].lrs.components["HLR"].value == pytest.approx(mean["Whole"] - mean["DM"])
+    robust = scores.ars(
+        aug=DM.accuracies,
+        random_aug=RANDOM.accuracies,
+        noaug=[a + 0.5 for a in DM.accuracies],
+        random_noaug=[a + 0.5 for a in RANDOM.accuracies],
+    )
+    assert found["DM"].ars.estimate == robust.estimate
+    assert found["Random"].lrs.components["IOR"].value == 0
+    assert found["DM"].others.accuracies == pytest.approx([a - 8 for a in DM.accuracies])
+    assert found["Whole"].lrs is None and found["Whole"].ars is None  # no random images are as many
+    assert entries[-1].pair is None and entries[0].pair.above.label == "Whole"
+
+
+def test_without_whole_plain_or_random_there_is_no_score():
+    (entries,) = report.standings([r for r in RECORDS if r.label != "Whole"], **TOLD).values()
+    assert all(entry.lrs is None and entry.ars for entry in entries)
+    (entries,) = report.standings(RECORDS, hard=TOLD["hard"]).values()
+    assert all(entry.ars is None for entry in entries)
+    (entries,) = report.standings(RECORDS, random="nobody", **TOLD).values()
+    assert all(entry.lrs is None and entry.ars is None for entry in entries)
+
+
+def test_each_number_of_images_has_its_ranking_under_the_whole_set():
+    ten = [replace(r, ipc=10) for r in RECORDS if r.ipc]
+    groups = report.standings([*RECORDS, *ten], **TOLD)
+    assert [*groups] == [1, 10] and {group[0].record.label for group in groups.values()} == {"Whole"}
+
+
+def test_the_table_is_sorted_and_says_what_is_apart():
+    table = report.leaderboard(RECORDS, **TOLD)
+    ((heading, rows),) = table.groups
+    assert heading == "digits, 1 image per class"
+    assert [row[0] for row in rows] == [r.label for r in ranked(JUDGED)]
+    assert {len(row) for row in rows} == {len(table.columns)}
+    assert [row[-1] for row in rows] == ["above", "tied", "above", "above", "above", "above", ""]
+    assert table.head == "7 rows; 5 of 6 pairs of neighbours are apart."
+    cells = dict(zip(table.columns, (text.strip() for text in rows[1]), strict=True))
+    assert cells["accuracy"] == "88.8 ± 1.5" and cells["n"] == "6" and cells["images"] == "10"
+    assert cells["making"] == "2" and cells["using"] == "0.5" and cells["kB"] == "10" and cells["kbit/class"] == "8.2"
+    assert "Holm" in str(table)
+
+
+def test_a_row_of_one_network_and_no_cost_shows_dashes():
+    bare = Record.of((50.0,), label="x", method="x", dataset="digits", ipc=1, cell={"seeds": [0]})
+    row = report.leaderboard([bare]).groups[0][1][0]
+    assert row[1].strip() == "50.0" and {text.strip() for text in row[3:-1]} == {"–"}
+
+
+@pytest.mark.parametrize(
+    ("records", "told", "match"),
+    [
+        ([DM, DM], {}, "two records"),
+        ([DM, replace(ATOM, dataset="mnist")], {}, "allowed: one data set"),
+        ([DM], {"network": "vgg"}, "network='vgg'; known: convnet"),
+        ([DM], {"hard": {"DM": "nobody"}}, "hard names 'nobody'; known: DM"),
+    ],
+)
+def test_standings_are_refused(records, told, match):
+    with pytest.raises(ValueError, match=match):
+        report.standings(records, **told)
+
+
+def points(ax):
+    return {(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in ax.lines if len(line.get_xdata()) == 1}
+
+
+def test_bytes_stand_in_kilobytes_and_the_points_of_a_row_are_joined():
+    ten = replace(DM, ipc=10, cost=DM.cost | {"bytes_stored": 102_400}, accuracies=tuple(a + 5 for a in DM.accuracies))
+    figure = report.accuracy_against_bytes([*JUDGED, ten])
+    (ax,) = figure.axes
+    assert ax.get_xscale() == "log"
+    assert (pytest.approx(10.24), pytest.approx(DM.accuracy_mean)) in list(points(ax))
+    assert any(np.allclose(line.get_xdata(), [10.24, 102.4]) for line in ax.lines if len(line.get_xdata()) == 2)
+    assert sorted(text.get_text() for text in ax.texts) == sorted(r.label for r in JUDGED)  # each row once
+
+
+def test_seconds_are_of_one_set_with_the_prerequisites_as_a_fainter_mark():
+    figure = report.accuracy_against_seconds([*JUDGED, replace(RANDOM, label="free", cost={"distil_seconds": 0.0})])
+    (ax,) = figure.axes
+    xs = {round(x, 3) for x, _ in points(ax)}
+    assert {2.0, 52.0, trade.LEAST} <= xs and "Whole" not in {text.get_text() for text in ax.texts}
+    faint = [line for line in ax.lines if line.get_alpha() == 0.35 and len(line.get_xdata()) == 1]
+    assert [float(line.get_xdata()[0]) for line in faint] == [52.0]
+
+
+def test_networks_stand_as_markers_with_the_best_row_on_top():
+    figure = report.accuracy_across_networks([r for r in RECORDS if r.network != "plain"])
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == [r.label for r in ranked(JUDGED) if r.ipc]
+    assert ax.yaxis_inverted()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["convnet", "mlp", "resnet10"]
+
+
+def test_labels_keep_apart_round_where_they_belong_and_inside():
+    found = trade.spread([0.1, 0.11, 0.12, 0.95, 0.99, 1.0], 0.05)
+    assert found == pytest.approx([0.06, 0.11, 0.16, 0.9, 0.95, 1.0])  # about their middle, but not above the top
+    assert trade.spread([0.2, 0.8], 0.05) == pytest.approx([0.2, 0.8])
+    crowd = trade.spread(sorted(np.random.default_rng(1).uniform(0.4, 0.5, 15)), 0.05)
+    assert all(b - a >= 0.05 - 1e-9 for a, b in itertools.pairwise(crowd)) and crowd[0] >= 0 and crowd[-1] <= 1
+
+
+def test_families_are_of_methods_that_there_are_and_look_different():
+    named = [method for group in trade.FAMILIES.values() for method in group]
+    assert len(set(named)) == len(named) and set(named) <= methods.discover().keys()
+    assert len({marker for _, marker in trade.LOOKS.values()}) == len(trade.LOOKS)
+    assert trade.family(record((1.0,), "x", "unheard of")) == trade.OTHER
+
+
+@pytest.mark.parametrize(
+    "draw", [report.accuracy_against_bytes, report.accuracy_against_seconds, report.accuracy_across_networks]
+)
+def test_nothing_to_draw_is_said(draw):
+    (text,) = draw([record(())]).texts
+    assert text.get_text() == "no cell was run"
