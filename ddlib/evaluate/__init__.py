@@ -2,6 +2,7 @@
 
     found = evaluate(synthetic, datasets.load("cifar10", "test"), Protocol(num_networks=5), seed=0)
     found.accuracies        # percent, one a network
+    again(synthetic.load("set.safetensors"))      # what an exported set states, made again
 
 Test images steer nothing: each network is tested once, after its last epoch (`Protocol.compat` departs from that).
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ddlib import datasets
 from ddlib.datasets import ImageSet
 from ddlib.evaluate import training
 from ddlib.evaluate.protocol import PRECISIONS, Protocol
@@ -20,7 +22,7 @@ from ddlib.evaluate.shown import Shown, check_batches, shown
 from ddlib.synthetic import SyntheticSet, SyntheticStream
 from ddlib.zca import ValueSpace
 
-__all__ = ["PRECISIONS", "VERSION", "Evaluation", "Protocol", "check_batches", "evaluate", "groups"]
+__all__ = ["PRECISIONS", "VERSION", "Evaluation", "Protocol", "again", "check_batches", "evaluate", "groups"]
 
 VERSION = 1
 """Raised when the same call gives other accuracies than before, beyond rounding."""
@@ -121,6 +123,36 @@ def groups(synthetic: SyntheticSet | SyntheticStream, test: ImageSet, protocol: 
     size = training.at_once(protocol, learner, len(synthetic), test.device)
     everyone = tuple(range(protocol.num_networks))
     return [everyone[start : start + size] for start in range(0, len(everyone), size)]
+
+
+def again(
+    synthetic: SyntheticSet | SyntheticStream, *, device: str = "cpu", networks: Sequence[int] | None = None
+) -> Evaluation:
+    """The evaluation that the card of an exported set or stream states, made again from the set and the real test data.
+
+    On the same machine, with as many threads, it gives the stated accuracies to the bit.
+
+    Args:
+        synthetic: with its `card`.
+        device: where it is computed.
+        networks: indices of the networks to train; None: those of the card.
+
+    Raises:
+        ValueError: there is no card, it asks for what this ddlib does not know, or the test data are others than those
+            of the card.
+        FileNotFoundError: the test data are not there; the message says how to get them.
+    """
+    card = synthetic.card
+    if card is None:
+        raise ValueError("synthetic has no card that says how it was judged; allowed: what `ddlib export` wrote")
+    try:
+        protocol = Protocol(**card.protocol)
+    except TypeError as error:
+        raise ValueError(f"the card's protocol has settings that this ddlib does not know: {error}") from error
+    test = datasets.load(card.dataset, "test", zca=card.whitened, device=device)
+    if datasets.describe(card.dataset).exact and test.fingerprint != card.test_fingerprint:
+        raise ValueError(f"the test data of {card.dataset} here are others than those of the card: {test.fingerprint}")
+    return evaluate(synthetic, test, protocol, seed=card.seed, networks=networks or card.networks)
 
 
 def _judged(
