@@ -1,9 +1,11 @@
 """What an exported set says of itself: card.json for programs, README.md for people."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ddlib import __version__, datasets
+from ddlib.evaluate import Protocol
 from ddlib.synthetic import SyntheticSet, SyntheticStream, label_kind
 
 VERSION = 1
@@ -61,7 +63,7 @@ def about(
         "value_space": {"name": shown.space.name, "mean": list(shown.space.mean), "std": list(shown.space.std)},
         "learning_rate": source.learning_rate,
         "augmentation": shown.strategy,
-        "recipe": None if card is None else {"protocol": dict(card.protocol), "seed": card.seed},
+        "recipe": None if card is None else _recipe(source),
         "stated": None if card is None else _stated(source, drawn),
         "generator": _generator(source, drawn),
         "lost": lost,
@@ -81,11 +83,24 @@ def _data(source: SyntheticSet | SyntheticStream) -> dict[str, Any]:
     return {"name": card.dataset, "title": title, "licence": card.licence, "fingerprints": prints, "zca": card.whitened}
 
 
+def _recipe(source: SyntheticSet | SyntheticStream) -> dict[str, Any]:
+    """The whole evaluation protocol, defaults and what follows from them included."""
+    protocol = Protocol(**source.card.protocol)
+    follows = {
+        "learning_rate": source.learning_rate or protocol.lr,
+        "epochs_gone_through": protocol.rounds,
+        "divided_by_ten_after_epoch": protocol.drop_epoch,
+        "updates": protocol.updates(len(source)),
+        "strategy": protocol.strategy(source.strategy),
+    }
+    return {"protocol": asdict(protocol), "seed": source.card.seed, "follows": follows}
+
+
 def _stated(source: SyntheticSet | SyntheticStream, drawn: SyntheticSet | None) -> dict[str, Any]:
     card = source.card
     of = "this set"
     if isinstance(source, SyntheticStream) and source.redraw is not None:
-        of = f"the generator, whose images are drawn anew every {source.redraw} epochs, not of one draw"
+        of = f"the generator, which draws its images anew after {source.redraw} epoch(s), not of one draw"
     numbers = {"accuracies": list(card.accuracies), "networks": list(card.networks)}
     return {"of": of, "mean": card.mean, "std": card.std, "n": card.n, "unit": "percent of the test images"} | numbers
 
@@ -115,6 +130,8 @@ def readme(about: Mapping[str, Any], to: str) -> str:
 def _table(about: Mapping[str, Any]) -> str:
     space, data = about["value_space"], about["data"]
     labels = {"class": "class numbers", "logits": "logits; the target is their softmax"}[about["label_kind"]]
+    learnt = f"{about['learning_rate'] or 0:g}, learnt; it takes the place of the recipe's lr"
+    rate = "none of its own" if about["learning_rate"] is None else learnt
     rows = {
         "real data": data["name"],
         "licence of the real data": data["licence"],
@@ -122,7 +139,7 @@ def _table(about: Mapping[str, Any]) -> str:
         "classes, in the order of the labels": ", ".join(about["class_names"]),
         "labels": labels,
         "value space": f"{space['name']}; mean {space['mean']}, std {space['std']}",
-        "learning rate": "none of its own" if about["learning_rate"] is None else f"{about['learning_rate']:g}, learnt",
+        "learning rate": rate,
         "augmentation": about["augmentation"],
         "fingerprint of the real training set": f"`{data.get('fingerprints', {}).get('train', 'unknown')}`",
     }
@@ -140,10 +157,11 @@ def _accuracy(about: Mapping[str, Any]) -> str:
     spread = "" if stated["std"] is None else f" +- {stated['std']:.2f} (sample deviation)"
     each = ", ".join(f"{value:.2f}" for value in stated["accuracies"])
     settings = "\n".join(f"| {name} | {value} |" for name, value in recipe["protocol"].items())
+    follows = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in recipe["follows"].items())
     return (
         f"## Accuracy\n\n{stated['mean']:.2f} %{spread} of the test images over {stated['n']} networks ({each}), with "
         f"the seed {recipe['seed']}. It is the accuracy of {stated['of']}.\n\n"
-        f"| recipe | |\n|---|---|\n{settings}"
+        f"| recipe | |\n|---|---|\n{settings}\n\nFrom which follows:\n\n{follows}"
     )
 
 
