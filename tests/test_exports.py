@@ -19,6 +19,7 @@ from ddlib import cli, datasets, evaluate, exports, files, notebooks, study, syn
 from ddlib.exports import benches, network, pictures
 from ddlib.seeding import generator
 from ddlib.synthetic import Card, SyntheticSet, SyntheticStream
+from ddlib.tensors import read_seal
 
 PROTOCOL = evaluate.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=12, batch_size=20)
 STRATEGY = "color_crop_cutout_scale_rotate"
@@ -178,6 +179,18 @@ def test_arrays_give_back_every_bit(kind, tmp_path):
     follows = about["recipe"]["follows"]
     assert follows["epochs_gone_through"] == 13 and follows["divided_by_ten_after_epoch"] == 7
     assert follows["learning_rate"] == (found.learning_rate or 0.01)
+
+
+def test_latents_travel_as_safetensors_alone(tmp_path):
+    found = replace(made("hard"), latents={"z": torch.ones(20, 3)})
+    lost = {}
+    for to in ("safetensors", "npz"):
+        folder = exports.export(found, to, tmp_path / to)
+        lost[to] = json.loads((folder / "card.json").read_text())["lost"]
+    assert lost["safetensors"] == [] and "the latents" in lost["npz"][0]
+    assert torch.equal(
+        synthetic.load(tmp_path / "safetensors" / "synthetic.safetensors").latents["z"], torch.ones(20, 3)
+    )
 
 
 @pytest.mark.parametrize("kind", ["hard", "zca of pixels"])
@@ -486,6 +499,25 @@ def test_of_several_evaluations_one_is_chosen(workplace):
     assert exports.chosen(str(folder), workplace.folder).card.accuracies == (50.0, 60.0)
     (folder / "synthetic.safetensors").unlink()
     with pytest.raises(ValueError, match="holds no finished synthetic set"):
+        exports.chosen(str(folder), workplace.folder)
+
+
+def test_a_set_that_was_not_judged_states_nothing(workplace, capsys):
+    folder = folder_of(workplace)
+    next(folder.glob("evaluation-*.json")).unlink()
+    words = ["export", str(folder / "synthetic.safetensors"), "--to", "pt", "--output", str(folder / "out")]
+    assert cli.main(words) == 0 and capsys.readouterr().out.endswith("no accuracy stated\n")
+    assert "None is stated: the set was not judged." in (folder / "out" / "README.md").read_text()
+    assert not (folder / "out" / "network.safetensors").exists()
+
+
+def test_a_stream_is_named_by_its_row_not_by_its_key(workplace):
+    folder = folder_of(workplace)
+    evaluation = next(folder.glob("evaluation-*.json"))
+    synthetic.save(stream(), folder / "synthetic.safetensors")
+    seal = read_seal(folder / "synthetic.safetensors")
+    files.write_json(evaluation, files.read_json(evaluation) | {"of": seal})
+    with pytest.raises(ValueError, match="is a generator, and the rows of a notebook say how many images"):
         exports.chosen(str(folder), workplace.folder)
 
 

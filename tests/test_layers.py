@@ -61,8 +61,7 @@ ALLOWED = {
     "report": {"files", "results", "synthetic"},
     "inventory": {"files", "tensors", "synthetic", "locks"},
     "notebooks": {"cells", "settings"},
-    "exports": DATA
-    | {"evaluate", "results", "cells", "files", "tensors", "pieces", "work", "inventory", "notebooks"},
+    "exports": DATA | {"evaluate", "results", "cells", "files", "tensors", "pieces", "work", "inventory", "notebooks"},
     "children": set(),
     "reproduce": {"results", "notebooks", "files", "children"},
     "gpus": set(),

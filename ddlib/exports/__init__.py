@@ -15,7 +15,7 @@ from typing import Any
 
 from ddlib import datasets, files, synthetic
 from ddlib.exports import arrays, benches, cards, network, parquet, pictures
-from ddlib.exports.chosen import Choice, chosen
+from ddlib.exports.choosing import Choice, chosen
 from ddlib.exports.network import FrozenNetwork
 from ddlib.synthetic import SyntheticSet, SyntheticStream
 
@@ -83,6 +83,8 @@ def export(
     drawn = _drawn(source) if to != "safetensors" and isinstance(source, SyntheticStream) else None
     shown, data = drawn or source, source.card.dataset if source.card else "unknown"
     lost = FORMATS[to].losses(shown, data)
+    if to != "safetensors" and isinstance(source, SyntheticSet) and source.latents:
+        lost = [*lost, "the latents that the images were rendered from are in the form safetensors alone"]
     with files.whole_folder(folder) as part:
         part.mkdir()
         about = cards.about(source, drawn, folder.stem, lost)

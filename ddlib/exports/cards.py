@@ -47,8 +47,6 @@ def about(
         lost: what the format does not keep, one sentence each.
     """
     card, shown = source.card, drawn or source
-    if source.space.zca is None and isinstance(source, SyntheticSet) and source.latents:
-        lost = [*lost, "the latents that the images were rendered from are in the safetensors form alone"]
     content = {
         "format": "ddlib.export",
         "version": VERSION,

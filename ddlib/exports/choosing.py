@@ -49,7 +49,8 @@ def chosen(run: str, store: Path, choice: Choice | None = None) -> SyntheticSet 
     """
     choice, path = choice or Choice(), Path(run)
     if path.suffix == ".safetensors":
-        return _of_store(path.parent, choice) if (path.parent / inventory.RUN).exists() else synthetic.load(path)
+        kept = path.name == PRODUCT and (path.parent / inventory.RUN).exists()
+        return _of_store(path.parent, choice) if kept else synthetic.load(path)
     if path.is_dir():
         return _of_store(path, choice)
     if "/" in run:
