@@ -6,6 +6,9 @@ NOTEBOOKS ?=
 PROFILE ?= quick
 UPGRADE ?=
 
+# Notebooks that run at the same time at quick, each on its share of the cores; tests likewise, a process each.
+AT_ONCE ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -gt 4 ] && n=4; echo $$n)
+
 PY := .venv/bin/python
 UV := .venv/bin/uv
 READY := .venv/.ready
@@ -21,7 +24,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 .DELETE_ON_ERROR:
 
 help:  ## this text
-	@echo "make TARGET [PYTHON=python3.12] [PROFILE=hour] [NOTEBOOKS=\"atom/accuracy\"] [UPGRADE=1]"; echo
+	@echo "make TARGET [PYTHON=python3.12] [PROFILE=hour] [NOTEBOOKS=\"atom/accuracy\"] [AT_ONCE=4] [UPGRADE=1]"; echo
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
 	    printf '  %-10s %s\n' "$$target" "$$text"; done
 
@@ -29,10 +32,11 @@ setup: $(READY)  ## make .venv from requirements.lock (Python >= 3.11; PYTHON=..
 	@echo "ready: .venv ($$($(PY) --version))"
 
 reproduce: $(READY)  ## run every notebook (or NOTEBOOKS) at PROFILE (quick, hour, paper) and print what came of it
-	@$(PY) -m ddlib reproduce --profile $(PROFILE) $(NOTEBOOKS)
+	@$(PY) -m ddlib reproduce --profile $(PROFILE) $(if $(filter quick,$(PROFILE)),--at-once $(AT_ONCE)) $(NOTEBOOKS)
 
 test: lint  ## lint, then all tests but the slow ones, then every notebook at its quick defaults under nbval
-	@DDLIB_OUTPUT="$$(pwd -P)/runs/test" $(PY) -m pytest -m "not slow" --nbval-lax --nbval-current-env tests notebooks
+	@DDLIB_OUTPUT="$$(pwd -P)/runs/test" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m "not slow" \
+	    -n $(AT_ONCE) --dist loadscope --nbval-lax --nbval-current-env tests notebooks
 
 slow: $(READY)  ## the slow tests: real work killed 25 times at random moments
 	@DDLIB_OUTPUT="$$(pwd -P)/runs/test" $(PY) -m pytest -m slow tests
@@ -44,7 +48,7 @@ lint: $(READY)  ## ruff on code and notebooks
 	@$(PY) -m ruff check
 
 lock: $(READY)  ## write requirements.lock anew from pyproject.toml (UPGRADE=1: to the newest versions)
-	@$(UV) pip compile pyproject.toml --extra test --extra batch $(LOCKING) -o requirements.lock
+	@$(UV) pip compile pyproject.toml --extra test --extra batch --extra export $(LOCKING) -o requirements.lock
 	@echo uv | $(UV) pip compile - $(LOCKING) -o requirements-uv.lock
 	@echo "locked; 'make setup' brings .venv to it"
 

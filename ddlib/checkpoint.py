@@ -65,3 +65,12 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the file: the job is done."""
         self.path.unlink(missing_ok=True)
+
+
+def share_left(path: Path) -> float:
+    """The share of a job's steps that its checkpoint at `path` has not taken; all of them where it cannot be read."""
+    try:
+        about = read_about(path)
+    except Damaged:
+        return 1.0
+    return 1.0 - about["step"] / about["iterations"] if about and about["iterations"] else 1.0

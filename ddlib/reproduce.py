@@ -3,14 +3,15 @@
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 
 from ddlib import OUTPUT, children, files, notebooks, results
 
@@ -110,22 +111,47 @@ def _check_overrides(run: Run) -> None:
 
 
 def execute(run: Run) -> Outcome:
-    """Execute one notebook with papermill in a process of its own, on the kernel of this very environment.
+    """`execute_all` of one notebook."""
+    return execute_all([run])[0]
+
+
+def execute_all(
+    runs: Sequence[Run], *, at_once: int = 1, on_begin: Callable[[Run], object] = lambda run: None
+) -> list[Outcome]:
+    """Execute notebooks with papermill, each in a process of its own, on the kernel of this very environment.
 
     The working directory is the notebook's folder, as in JupyterLab.  A notebook without parameters for the
     profile is left out.  What an earlier run left is never taken for this one's.
 
+    Args:
+        at_once: how many run at the same time, >= 1.  Each then has its share of the cores, unless OMP_NUM_THREADS
+            says otherwise; a cell that two of them need is computed by one.
+        on_begin: told of each notebook that begins.
+
     Raises:
-        KeyboardInterrupt: it was stopped, by SIGINT or SIGTERM; the notebook's work is saved.
+        ValueError: `at_once` is smaller.
+        KeyboardInterrupt: it was stopped, by SIGINT or SIGTERM; the notebooks' work is saved.
     """
-    if not notebooks.has_profile(run.name, run.profile):
-        return Outcome(run, None)
-    run.executed.parent.mkdir(parents=True, exist_ok=True)
-    run.executed.unlink(missing_ok=True)
-    before, begin = _stamp(run.results), time.perf_counter()
-    with run.log.open("wb") as log:
-        code = children.run(_command(run), env=_environment(), stdout=log, stderr=subprocess.STDOUT)
-    seconds = time.perf_counter() - begin
+    if at_once < 1:
+        raise ValueError(f"at_once={at_once}; it must be at least 1")
+    able = [run for run in runs if notebooks.has_profile(run.name, run.profile)]
+    before = [_stamp(run.results) for run in able]
+    environment = _environment(at_once)
+
+    def start(run: Run) -> psutil.Popen:
+        on_begin(run)
+        run.executed.parent.mkdir(parents=True, exist_ok=True)
+        run.executed.unlink(missing_ok=True)
+        with run.log.open("wb") as log:
+            return psutil.Popen(_command(run), env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+    ends = children.run_all([partial(start, run) for run in able], at_once=at_once)
+    done = {run: _outcome(run, *end, stamp) for run, end, stamp in zip(able, ends, before, strict=True)}
+    return [done.get(run, Outcome(run, None)) for run in runs]
+
+
+def _outcome(run: Run, code: int, seconds: float, before: tuple[int, int] | None) -> Outcome:
+    """What came of a run that ended with `code`; its results had the stamp `before` when it began."""
     error = _last_error(run, code) if code else ""
     if _stamp(run.results) == before:
         return Outcome(run, seconds, error=error)
@@ -171,10 +197,15 @@ def _command(run: Run) -> list[str]:
     return command + [word for file in (run.params, run.overrides) if file for word in ("-f", str(file))]
 
 
-def _environment() -> dict[str, str]:
-    """This process's, with the kernels of its own Python before any that are registered elsewhere."""
+def _environment(at_once: int) -> dict[str, str]:
+    """This process's, with the kernels of its own Python before any that are registered elsewhere.
+
+    Where several run at once, each computes on its share of the cores.
+    """
     paths = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
-    return {**os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, paths))}
+    share = max(1, (os.cpu_count() or 1) // at_once)
+    threads = {"OMP_NUM_THREADS": str(share)} if at_once > 1 else {}
+    return {**threads, **os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, paths))}
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

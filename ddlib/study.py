@@ -105,7 +105,7 @@ def _compute(cell: Cell, workplace: Workplace) -> Record:
     evaluations = [work.evaluation(cell, seed, workplace) for seed in cell.seeds]
     runs = [work.made(cell, seed, workplace) for seed in cell.seeds]
     seconds = sum(made["seconds"] for made in runs)
-    stored, num_classes = runs[0]["bytes_stored"], datasets.describe(cell.dataset).num_classes
+    stored, num_classes = work.bytes_stored(cell, workplace), datasets.describe(cell.dataset).num_classes
     cost = {
         "distil_seconds": round(seconds, 2),
         "prerequisite_seconds": work.prerequisite_seconds(cell, workplace),
@@ -118,6 +118,7 @@ def _compute(cell: Cell, workplace: Workplace) -> Record:
         "images_shown": evaluations[0]["images_shown"],
         "updates": evaluations[0]["updates"],
     }
+    cost |= {"teacher_seconds": work.teacher_seconds(cell, workplace)} if cell.protocol.taught_by else {}
     accuracies = [accuracy for e in evaluations for accuracy in e["accuracies"]]
     judged, distilled = (
         results.joined(sitting["provenance"] for part in parts for sitting in part["sittings"])

@@ -3,12 +3,14 @@
 Each has its place in the store, named by everything that its numbers depend on, and is computed once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ddlib import codeprint, datasets, evaluate, files, pieces, planning, store, synthetic
+from torch import nn
+
+from ddlib import checkpoint, codeprint, datasets, evaluate, files, judged, pieces, planning, store, synthetic
 from ddlib.cells import Cell
 from ddlib.datasets import ImageSet
 from ddlib.files import Damaged
@@ -18,7 +20,7 @@ from ddlib.pieces import Piece, Workplace
 from ddlib.planning import Missing
 from ddlib.provenance import provenance
 from ddlib.synthetic import SyntheticSet, SyntheticStream
-from ddlib.tensors import read_about, read_seal
+from ddlib.tensors import read_seal
 
 VERSION = 1
 """Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""
@@ -64,9 +66,27 @@ def prerequisites(cell: Cell, workplace: Workplace) -> dict[str, Any]:
 
 def prerequisite_seconds(cell: Cell, workplace: Workplace) -> float | None:
     """Seconds that what the cell's method needs took to make; None where the store does not have it (any more)."""
-    folders = [_artefact_folder(cell, builder, workplace) for builder in cell.method.needs.values()]
-    made = [files.read_json(folder / "run.json") for folder in folders]
+    return _seconds(cell, cell.method.needs.values(), workplace)
+
+
+def teacher_seconds(cell: Cell, workplace: Workplace) -> float | None:
+    """Seconds that the teacher of the cell's evaluation took to make; 0 without one, None as above."""
+    return _seconds(cell, [builder for builder in [cell.protocol.taught_by] if builder], workplace)
+
+
+def _seconds(cell: Cell, builders: Iterable[Any], workplace: Workplace) -> float | None:
+    made = [files.read_json(_artefact_folder(cell, builder, workplace) / "run.json") for builder in builders]
     return None if None in made else round(sum((about["seconds"] for about in made), 0.0), 2)
+
+
+def bytes_stored(cell: Cell, workplace: Workplace) -> int:
+    """Bytes that whoever trains as the cell's evaluation does must be given; see `evaluate.bytes_stored`."""
+    if cell.protocol.labels is None:
+        return made(cell, cell.seeds[0], workplace)["bytes_stored"]
+    asked = _teacher(cell, workplace)
+    size = sum(tensor.nbytes for tensor in asked.state_dict().values()) if asked else 0
+    shown = synthetic_set(cell, cell.seeds[0], workplace)
+    return evaluate.bytes_stored(shown, cell.protocol.labels, teacher_bytes=size)
 
 
 def history(cell: Cell, seed: int, workplace: Workplace) -> dict[str, list[tuple[int, float]]]:
@@ -111,22 +131,14 @@ def evaluation(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
     except Damaged:
         pass  # looked at again, and put aside, by whoever holds the lock
     with locked(path.with_name(f".{path.stem}.lock"), f"evaluation of {cell}, seed {seed}"):
-        return _evaluate(cell, seed, workplace, _mended(path))
-
-
-def _mended(path: Path) -> dict[str, Any]:
-    """What is kept of an evaluation; nothing where it is missing or damaged."""
-    try:
-        return files.read_json(path) or {}
-    except Damaged as error:
-        store.put_aside(path, error)
-        return {}
+        return _evaluate(cell, seed, workplace, judged.mended(path))
 
 
 def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any]) -> dict[str, Any]:
     """Train and test the networks that `kept` lacks, and keep each group of them as it is done."""
     path = evaluation_path(cell, seed, workplace)
     shown, test = synthetic_set(cell, seed, workplace), test_set(cell, workplace)
+    teacher = _teacher(cell, workplace)
     seal = read_seal(path.with_name("synthetic.safetensors"))
     kept = kept if kept.get("of") == seal else {"of": seal}  # what judged another set says nothing of this one
     name = f"{cell}, seed {seed}: evaluation"
@@ -139,30 +151,15 @@ def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any])
             pieces.progress(name, epochs, workplace, log=path.parent / "log.txt", unit="epoch") as report,
             pieces.deterministic(),
         ):
-            found = evaluate.evaluate(
-                shown, test, cell.protocol, seed=seed, networks=group, on_epoch=lambda done, _: report(done)
-            )
+            how = {"networks": group, "teacher": teacher, "on_epoch": lambda done, _: report(done)}
+            found = evaluate.evaluate(shown, test, cell.protocol, seed=seed, **how)
         sitting = {"networks": group, "provenance": provenance(workplace.device, codeprint.EVALUATION)}
-        kept = _joined(kept, {**asdict(found), "sittings": [sitting]}) | {
+        kept = judged.joined(kept, {**asdict(found), "sittings": [sitting]}) | {
             "of": seal,
             "protocol": cell.protocol.settings(),
         }
         files.write_json(path, kept)
     return kept
-
-
-def _joined(kept: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Two parts of one evaluation as one: networks beside networks, seconds added."""
-    lists = ("networks", "accuracies", "train_losses", "sittings")
-    joined = {name: [*kept.get(name, ()), *found[name]] for name in lists}
-    times = {name: kept.get(name, 0.0) + found[name] for name in ("seconds", "generation_seconds")}
-    return {**found, **joined, **times}
-
-
-def _evaluated(path: Path, cell: Cell) -> bool:
-    kept = files.read_json(path)
-    of = read_seal(path.with_name("synthetic.safetensors"))
-    return kept is not None and len(kept["networks"]) == cell.protocol.num_networks and kept["of"] == of
 
 
 def finished(cell: Cell, workplace: Workplace) -> bool:
@@ -173,7 +170,9 @@ def finished(cell: Cell, workplace: Workplace) -> bool:
 def seed_finished(cell: Cell, seed: int, workplace: Workplace) -> bool:
     """Whether one seed of the cell is distilled and evaluated."""
     try:
-        return _distilled(cell, seed, workplace) and _evaluated(evaluation_path(cell, seed, workplace), cell)
+        return _distilled(cell, seed, workplace) and judged.complete(
+            evaluation_path(cell, seed, workplace), cell.protocol.num_networks
+        )
     except Damaged:
         return False
 
@@ -183,31 +182,14 @@ def missing(cell: Cell, workplace: Workplace) -> Missing:
     planning.read(cell, workplace.device, whitened=False)  # the store names work by the data
     open_seeds = [seed for seed in cell.seeds if not seed_finished(cell, seed, workplace)]
     distil = [seed for seed in open_seeds if not _distilled_whole(cell, seed, workplace)]
-    needs = {_artefact_folder(cell, b, workplace): b for b in cell.method.needs.values()} if distil else {}
+    builders = [*(cell.method.needs.values() if distil else ()), *([cell.protocol.taught_by] if open_seeds else ())]
+    needs = {_artefact_folder(cell, builder, workplace): builder for builder in builders if builder}
     needs = {str(folder): builder for folder, builder in needs.items() if not (folder / "run.json").exists()}
     sets = tuple(str(_folder(cell, seed, workplace)) for seed in distil)
     evaluations = tuple(str(evaluation_path(cell, seed, workplace)) for seed in open_seeds)
-    left = {path: _steps_left(Path(path)) for path in (*needs, *sets)}
-    left |= {path: _networks_left(Path(path), cell) for path in evaluations}
+    left = {path: checkpoint.share_left(Path(path) / "checkpoint.safetensors") for path in (*needs, *sets)}
+    left |= {path: judged.share_left(Path(path), cell.protocol.num_networks) for path in evaluations}
     return Missing(cell, needs, sets, evaluations, left)
-
-
-def _steps_left(folder: Path) -> float:
-    """The share of a piece's steps that its checkpoint has not taken."""
-    try:
-        about = read_about(folder / "checkpoint.safetensors")
-    except Damaged:
-        return 1.0
-    return 1.0 - about["step"] / about["iterations"] if about and about["iterations"] else 1.0
-
-
-def _networks_left(path: Path, cell: Cell) -> float:
-    """The share of an evaluation's networks that are not kept."""
-    try:
-        kept = files.read_json(path) or {"networks": ()}
-    except Damaged:
-        return 1.0
-    return 1.0 - len(kept["networks"]) / cell.protocol.num_networks
 
 
 def _distilled(cell: Cell, seed: int, workplace: Workplace) -> bool:
@@ -250,6 +232,7 @@ def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
         "version": evaluate.VERSION,
     }
     content |= {"deployed": cell.deployed} if cell.deployed else {}
+    content |= {"teacher": _artefact(cell, teacher)} if (teacher := cell.protocol.taught_by) else {}
     return _folder(cell, seed, workplace) / f"evaluation-{store.key(content)}.json"
 
 
@@ -285,7 +268,16 @@ def _artefact_folder(cell: Cell, builder: Any, workplace: Workplace) -> Path:
 
 def _prerequisite(cell: Cell, name: str, workplace: Workplace) -> Any:
     """An artefact that the method needs, shared by all cells that ask for the same settings on the same data."""
-    builder = cell.method.needs[name]
+    return _built(cell, cell.method.needs[name], name, workplace)
+
+
+def _teacher(cell: Cell, workplace: Workplace) -> nn.Module | None:
+    """The frozen network that the cell's labels ask, shared likewise; None where they ask none."""
+    builder = cell.protocol.taught_by
+    return builder and builder.frozen(test_set(cell, workplace), _built(cell, builder, "teacher", workplace))
+
+
+def _built(cell: Cell, builder: Any, name: str, workplace: Workplace) -> Any:
     content = _artefact(cell, builder)
     piece = Piece(
         folder=_artefact_folder(cell, builder, workplace),

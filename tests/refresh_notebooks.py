@@ -16,8 +16,20 @@ def refresh(committed: nbformat.NotebookNode, executed: nbformat.NotebookNode) -
         if cell.cell_type != "code":
             continue
         kept = CHECKED in tags(cell)
-        cell.outputs = by_id[cell.id].outputs if kept else []
+        cell.outputs = joined(by_id[cell.id].outputs) if kept else []
         cell.execution_count = by_id[cell.id].execution_count if kept else None
+
+
+def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The same outputs with what was printed in pieces, as time would have it, made one."""
+    whole: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        last = whole[-1] if whole else {}
+        if output.output_type == "stream" and last.get("name") == output.name:
+            last.text += output.text
+        else:
+            whole.append(output)
+    return whole
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from ddlib import children
@@ -44,3 +45,32 @@ def test_the_exit_code_is_the_childs_and_handlers_are_as_before():
     before = signal.getsignal(signal.SIGTERM)
     assert children.run([sys.executable, "-c", "raise SystemExit(3)"]) == 3
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_several_run_at_once_and_are_told_in_their_order(tmp_path):
+    begun = []
+
+    def start(code):
+        words = [sys.executable, "-c", f"import time; time.sleep({0.3 - 0.1 * code}); raise SystemExit({code})"]
+        return lambda: begun.append(code) or psutil.Popen(words)
+
+    ends = children.run_all([start(code) for code in (0, 1, 2)], at_once=2)
+    assert [code for code, _ in ends] == [0, 1, 2] == begun and all(seconds > 0 for _, seconds in ends)
+
+
+def test_none_is_begun_after_a_signal(tmp_path):
+    code = """
+import sys, psutil
+from ddlib import children
+def start(name):
+    return lambda: psutil.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]]) if name == "first" else print("more")
+children.run_all([start("first"), start("second")])
+"""
+    words = [sys.executable, "-c", code, str(tmp_path), CHILD]
+    parent = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    end = time.monotonic() + 60
+    while not (tmp_path / "begun").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    parent.send_signal(signal.SIGTERM)
+    out, told = parent.communicate(timeout=30)
+    assert (tmp_path / "asked").exists() and out == "" and told.rstrip().endswith("KeyboardInterrupt")

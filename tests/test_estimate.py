@@ -150,7 +150,7 @@ def test_an_evaluation_is_made_of_epochs_and_of_a_test(clock, train, monkeypatch
     """A network takes 0.5 s to build, 0.25 s an epoch and a millisecond a test image; the first epoch 7 s more."""
     calls = []
 
-    def fake(shown, test, protocol, *, seed, networks, on_epoch):
+    def fake(shown, test, protocol, *, seed, networks, teacher, on_epoch):
         assert len(shown) == 8 and len(networks) == 1 and sorted(set(shown.labels.tolist())) == list(range(8))
         clock.spend(0.5 + (0.0 if calls else 7.0))
         calls.append(protocol.epochs)

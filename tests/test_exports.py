@@ -148,6 +148,12 @@ def test_what_cannot_be_judged_again_is_refused():
     official = replace(found.card, protocol=PROTOCOL.settings() | {"compat": "official", "epochs": 5})
     with pytest.raises(ValueError, match="the best of five looks"):
         network.train(replace(found, card=official))
+    taught = replace(found.card, protocol=PROTOCOL.settings() | {"labels": "fixed"})
+    with pytest.raises(ValueError, match="labels='fixed' ask a teacher"):
+        network.train(replace(found, card=taught))
+    with pytest.raises(ValueError, match="labels='fixed' asks a teacher, and teacher is None"):
+        evaluate.again(replace(found, card=taught))
+    assert [network.trainable(card) for card in (found.card, official, taught, None)] == [True, False, False, False]
 
 
 def test_a_file_that_is_no_network_is_refused(tmp_path):

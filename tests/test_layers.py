@@ -37,7 +37,7 @@ ALLOWED = {
     "costs": DATA | {"unroll", "trajectories", "loop", "memory"},
     "methods": DATA
     | {"adversarial", "prior", "sampler", "embedding", "objectives", "unroll", "trajectories", "settings"},
-    "evaluate": DATA,
+    "evaluate": DATA | {"embedding"},
     "norms": DATA | {"methods"},
     "store": {"files"},
     "locks": {"files"},
@@ -51,14 +51,16 @@ ALLOWED = {
     "memory": set(),
     "provenance": {"codeprint"},
     "results": {"files"},
+    "scores": {"results"},
     "cells": DATA | {"methods", "evaluate", "results", "settings", "store"},
     "estimate": DATA | {"methods", "evaluate", "cells", "memory", "keeping"},
+    "judged": {"files", "store", "tensors"},
     "planning": DATA | {"cells", "estimate", "memory"},
     "work": DATA
     | {"methods", "evaluate", "cells", "files", "tensors"}
-    | {"store", "locks", "pieces", "codeprint", "planning", "provenance", "keeping"},
+    | {"store", "locks", "pieces", "codeprint", "planning", "provenance", "keeping", "judged", "checkpoint"},
     "study": {"datasets", "cells", "pieces", "planning", "provenance", "results", "settings", "work"},
-    "report": {"files", "results", "synthetic"},
+    "report": {"files", "results", "scores", "synthetic"},
     "inventory": {"files", "tensors", "synthetic", "locks"},
     "notebooks": {"cells", "settings"},
     "exports": DATA | {"evaluate", "results", "cells", "files", "tensors", "pieces", "work", "inventory", "notebooks"},

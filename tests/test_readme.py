@@ -1,10 +1,12 @@
 """The README's results are those of `results/`, its links lead somewhere, and its commands exist."""
 
 import re
+import sys
 
-from ddlib import ROOT, results
+from ddlib import ROOT, datasets, methods, results
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
@@ -27,13 +29,29 @@ def line(record: results.Record) -> str:
 
 
 def test_the_results_table_is_that_of_the_records():
-    table = README.split(BEGIN)[1].split(END)[0]
+    table = RESULTS.split(BEGIN)[1].split(END)[0]
     assert results_table() in table, "write the table anew: python tests/test_readme.py"
 
 
 def test_every_link_leads_somewhere():
     targets = re.findall(r"\]\(([^)#:]+)\)", README)
     assert targets and all((ROOT / target).exists() for target in targets)
+
+
+def test_the_fifth_paper_of_the_readme_runs(tmp_path, monkeypatch):
+    (source,) = re.findall(r"```python\n# ddlib/methods/moments.py\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "moments.py").write_text(source, encoding="utf-8")
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    methods.discover.cache_clear()
+    try:
+        method = methods.build("moments", ipc=1, iterations=2, batch_real=8, width=8, depth=2)
+        train = datasets.load("digits", "train")
+        state = method.start(train, {}, seed=0)
+        losses = [float(method.step(state)["loss"]) for _ in range(2)]
+        assert len(method.finish(state)) == train.num_classes and min(losses) > 0
+    finally:
+        sys.modules.pop("ddlib.methods.moments", None)
+        methods.discover.cache_clear()
 
 
 def test_every_make_target_it_names_exists():

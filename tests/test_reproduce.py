@@ -88,6 +88,44 @@ def test_a_killed_kernel_is_told(repository):
     assert "kernel died" in reproduce.execute(run).error
 
 
+MEET = """
+import os, pathlib, time
+here, end = pathlib.Path({folder!r}), time.monotonic() + 60
+(here / {own!r}).touch()
+while not (here / {other!r}).exists():
+    assert time.monotonic() < end, "the other notebook does not run"
+    time.sleep(0.05)
+print(os.environ["OMP_NUM_THREADS"])
+"""
+
+
+def test_notebooks_that_run_at_once_meet_and_share_the_cores(repository, monkeypatch, capsys):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(reproduce.os, "cpu_count", lambda: 6)
+    for own, other in (("a", "b"), ("b", "a")):  # each waits for the other: one by one, both would fail
+        notebook(repository, f"atom/{own}", MEET.format(folder=str(repository), own=own, other=other))
+    notebook(repository, "atom/last", "print(1)")
+    assert cli.main(["reproduce", "--output", "runs", "--at-once", "2"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("atom/")] == [
+        "atom/a", "atom/b", "atom/last",
+    ]  # fmt: skip
+    assert [printed(repository / f"runs/atom/{name}.quick.ipynb") for name in "ab"] == ["3\n", "3\n"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--at-once", "2", "--gpus", "0"], "--at-once 2 is for notebooks on the CPU; with --gpus give --cores"),
+        (["--at-once", "2", "--cores", "2"], "--at-once 2 is for notebooks without a batch; leave it out"),
+        (["--at-once", "0"], "at_once=0; it must be at least 1"),
+    ],
+)
+def test_what_at_once_cannot_be_is_refused(repository, capsys, words, message):
+    notebook(repository, "atom/accuracy")
+    assert cli.main(["reproduce", *words]) == 2
+    assert message in capsys.readouterr().err and not (repository / "runs").exists()
+
+
 def test_broken_parameters_are_told_from_the_log(repository):
     notebook(repository, "atom/accuracy")
     (repository / "params/atom/accuracy.hour.yaml").write_text("lr: [0.1\n")

@@ -60,7 +60,7 @@ def deviations(cell: Cell) -> list[str]:
 
 def _differences(where: str, ours: Mapping[str, Any], paper: Mapping[str, Any]) -> list[str]:
     """A phrase for each setting of ours that is not the paper's; what changes speed alone does not count."""
-    unset = {"compat": "none", "ema": "none"}
+    unset = {"compat": "none", "ema": "none", "labels": "those stored"}
     return [
         f"{where}{name} {value} (default: {unset.get(name, 'by data') if paper.get(name) is None else paper[name]})"
         for name, value in ours.items()

@@ -41,9 +41,8 @@ def _export(told: argparse.Namespace) -> int:
     found = exports.chosen(told.run, told.store, exports.Choice(**{name: getattr(told, name) for name in names}))
     folder = told.output or told.store / "exports" / f"{_name(found.card.name if found.card else told.run)}.{told.to}"
     exports.check_free(folder, force=told.force)
-    frozen = None
-    if found.card and not found.card.protocol.get("compat") and not told.no_network:
-        frozen = network.train(found, device=told.device)
+    wanted = not told.no_network and network.trainable(found.card)
+    frozen = network.train(found, device=told.device) if wanted else None
     exports.export(found, told.to, folder, network=frozen, force=told.force)
     stated = f"{found.card.mean:.2f} % over {found.card.n} networks stated" if found.card else "no accuracy stated"
     print(f"{folder}: {stated}")

@@ -25,6 +25,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     add_settings(run)
     run.add_argument("--output", type=Path, default=OUTPUT / "runs" / "notebooks", metavar="FOLDER",
                      help="where the executed notebooks go (default: %(default)s)")  # fmt: skip
+    run.add_argument("--at-once", type=int, default=1, metavar="N",
+                     help="run N notebooks at the same time, each on its share of the cores (default: 1)")  # fmt: skip
     run.add_argument("--outcomes", type=Path, metavar="FILE", help="write the table as JSON too")
     batch = run.add_argument_group("a batch", "one job a cell, then one a notebook, driven by Snakemake")
     batch.add_argument("--cores", type=int, metavar="N", help="use N cores of this machine")
@@ -49,7 +51,7 @@ def _reproduce(told: argparse.Namespace) -> int:
     where = _where(told)
     overrides = told.parameters and told.parameters.absolute()
     runs = reproduce.plan(told.notebooks, told.profile, output=told.output.absolute(), overrides=overrides)
-    outcomes = _batch(runs, where) if where else _one_by_one(runs, told.gpus)
+    outcomes = _batch(runs, where) if where else _as_they_are(runs, told)
     if told.outcomes:
         reproduce.write(outcomes, told.outcomes)
     print(reproduce.table(outcomes))
@@ -60,12 +62,14 @@ def _reproduce(told: argparse.Namespace) -> int:
 
 
 def _where(told: argparse.Namespace) -> "Where | None":
-    """On what the batch runs; None for notebooks one by one."""
+    """On what the batch runs; None for notebooks without one."""
     if told.cores is None and told.executor is None:
         for name in BATCH:
             if getattr(told, name) is not None:
                 raise ValueError(f"--{name} is for a batch: give --cores or --executor too")
         return None
+    if told.at_once > 1:
+        raise ValueError(f"--at-once {told.at_once} is for notebooks without a batch; leave it out")
     from ddlib import gpus, workflow
 
     return workflow.Where(
@@ -78,15 +82,18 @@ def _where(told: argparse.Namespace) -> "Where | None":
     )
 
 
-def _one_by_one(runs: "Sequence[Run]", names: Sequence[str]) -> "list[Outcome]":
+def _as_they_are(runs: "Sequence[Run]", told: argparse.Namespace) -> "list[Outcome]":
+    """Notebooks without a batch, one by one or a few at once."""
     from ddlib import gpus, reproduce
 
-    outcomes = []
-    with gpus.pinned(names):
-        for run in runs:
-            print(f"{run.name} ({run.profile}): running, log in {run.log}", file=sys.stderr, flush=True)
-            outcomes.append(reproduce.execute(run))
-    return outcomes
+    if told.at_once > 1 and told.gpus:
+        raise ValueError(f"--at-once {told.at_once} is for notebooks on the CPU; with --gpus give --cores")
+
+    def note(run: "Run") -> None:
+        print(f"{run.name} ({run.profile}): running, log in {run.log}", file=sys.stderr, flush=True)
+
+    with gpus.pinned(told.gpus):
+        return reproduce.execute_all(runs, at_once=told.at_once, on_begin=note)
 
 
 def _batch(runs: "Sequence[Run]", where: "Where") -> "list[Outcome]":

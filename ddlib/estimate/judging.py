@@ -74,7 +74,7 @@ def _evaluating(cell: Cell, train: ImageSet, test: ImageSet, together: int) -> P
     def course(epochs: int) -> Pace:
         protocol, ticks = replace(cell.protocol, epochs=epochs, compat=None, schedule="step"), [now(test.device)]
         tick = {"networks": range(together), "on_epoch": lambda *_: ticks.append(now(test.device))}
-        evaluate.evaluate(shown, tested, protocol, seed=0, **tick)
+        evaluate.evaluate(shown, tested, protocol, seed=0, teacher=_untaught(protocol, train), **tick)
         testing = (now(test.device) - ticks[-1]) * len(test) / len(tested)
         opening, *epochs_taken = (after - before for before, after in zip(ticks, ticks[1:], strict=False))
         epoch = typical(epochs_taken)
@@ -84,6 +84,12 @@ def _evaluating(cell: Cell, train: ImageSet, test: ImageSet, together: int) -> P
     cold = course(1)
     warm = course(max(1, min(MOST, int(LOOK / max(cold.step, 1e-6)))))
     return replace(warm, first=max(0.0, cold.before - warm.before) + max(0.0, cold.step - warm.step))
+
+
+def _untaught(protocol: evaluate.Protocol, train: ImageSet) -> torch.nn.Module | None:
+    """A teacher that has learnt nothing, where one is asked: it answers as fast."""
+    builder = protocol.taught_by
+    return builder and builder.frozen(train, builder.finish(builder.start(train, {}, builder.seed)))
 
 
 def _shown(train: ImageSet, count: int) -> synthetic.SyntheticSet:

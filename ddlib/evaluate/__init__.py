@@ -17,12 +17,17 @@ import torch
 from ddlib import datasets
 from ddlib.datasets import ImageSet
 from ddlib.evaluate import training
+from ddlib.evaluate.labels import LABELS, Asked, bytes_stored, check_teacher
 from ddlib.evaluate.protocol import PRECISIONS, Protocol
 from ddlib.evaluate.shown import Shown, check_batches, shown
+from ddlib.evaluate.teacher import Teacher
 from ddlib.synthetic import SyntheticSet, SyntheticStream
 from ddlib.zca import ValueSpace
 
-__all__ = ["PRECISIONS", "VERSION", "Evaluation", "Protocol", "again", "check_batches", "evaluate", "groups"]
+__all__ = [
+    "LABELS", "PRECISIONS", "VERSION", "Evaluation", "Protocol", "Teacher", "again", "bytes_stored", "check_batches",
+    "evaluate", "groups",
+]  # fmt: skip
 
 VERSION = 1
 """Raised when the same call gives other accuracies than before, beyond rounding."""
@@ -60,11 +65,13 @@ def evaluate(
     *,
     seed: int,
     networks: Sequence[int] | None = None,
+    teacher: Asked | None = None,
     on_epoch: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
     """Train fresh networks on `synthetic` by `protocol`, and test each once on `test`.
 
-    Hard labels are trained with cross-entropy, soft ones with cross-entropy against their softmax.  A set that has a
+    Hard labels are trained with cross-entropy, soft ones with cross-entropy against their softmax; `protocol.labels`
+    may put others in their place.  A set that has a
     learning rate of its own is trained with that one, in place of the protocol's.  An epoch of a stream has K * ipc
     images, drawn anew as its `redraw` says; with None, it is the set `synthetic.frozen(seed)`.
 
@@ -76,6 +83,8 @@ def evaluate(
             random state is read or changed.
         networks: indices of the networks to train, each in [0, protocol.num_networks); None: all of them.  A network
             gives the same accuracy whichever others are asked for.
+        teacher: what the labels "fixed" and "batch" ask: images (B, C, H, W) in the space of the set -> logits (B, K),
+            such as `Teacher.frozen` gives.  None with other labels.
         on_epoch: called after each epoch of a group of networks with the epochs done and to do, counted over all
             networks.
 
@@ -83,16 +92,17 @@ def evaluate(
         Accuracies and losses in the order of `networks`, and the cost.
 
     Raises:
-        ValueError: the sets do not fit each other, the network does not fit the images, an index is out of range, or
-            mini-batches do not divide the epochs of a stream.
+        ValueError: the sets do not fit each other, the network does not fit the images, an index is out of range,
+            mini-batches do not divide the epochs of a stream, or labels lack their teacher or have one too many.
         FloatingPointError: a network's loss is not finite in the last epoch.
     """
     chosen = _chosen(networks, protocol.num_networks)
     _check_fit(synthetic, test)
+    check_teacher(protocol.labels, teacher)
     learner = training.learner(protocol, test.shape, test.num_classes)
     protocol = replace(protocol, lr=synthetic.learning_rate or protocol.lr)
     begin = time.perf_counter()
-    images = shown(synthetic.to(test.device), protocol, seed)
+    images = shown(synthetic.to(test.device), protocol, seed, teacher=teacher)
     size = training.at_once(protocol, learner, len(synthetic), test.device)
     accuracies, losses = [], []
     for start in range(0, len(chosen), size):
@@ -126,7 +136,11 @@ def groups(synthetic: SyntheticSet | SyntheticStream, test: ImageSet, protocol: 
 
 
 def again(
-    synthetic: SyntheticSet | SyntheticStream, *, device: str = "cpu", networks: Sequence[int] | None = None
+    synthetic: SyntheticSet | SyntheticStream,
+    *,
+    device: str = "cpu",
+    networks: Sequence[int] | None = None,
+    teacher: Asked | None = None,
 ) -> Evaluation:
     """The evaluation that the card of an exported set or stream states, made again from the set and the real test data.
 
@@ -136,6 +150,7 @@ def again(
         synthetic: with its `card`.
         device: where it is computed.
         networks: indices of the networks to train; None: those of the card.
+        teacher: that the recipe's labels ask; an exported set does not bring it.
 
     Raises:
         ValueError: there is no card, it asks for what this ddlib does not know, or the test data are others than those
@@ -152,7 +167,7 @@ def again(
     test = datasets.load(card.dataset, "test", zca=card.whitened, device=device)
     if datasets.describe(card.dataset).exact and test.fingerprint != card.test_fingerprint:
         raise ValueError(f"the test data of {card.dataset} here are others than those of the card: {test.fingerprint}")
-    return evaluate(synthetic, test, protocol, seed=card.seed, networks=networks or card.networks)
+    return evaluate(synthetic, test, protocol, seed=card.seed, networks=networks or card.networks, teacher=teacher)
 
 
 def _judged(

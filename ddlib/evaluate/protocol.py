@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ddlib import models
+from ddlib.evaluate.labels import ASKING, LABELS
+from ddlib.evaluate.teacher import Teacher
 from ddlib.synthetic.images import check_strategy
 
 PRECISIONS = ("float32", "bfloat16")
@@ -23,7 +25,7 @@ STEP, WARMUP_COSINE = SCHEDULES = ("step", "warmup_cosine")
 START = 1e-7
 """Share of the learning rate at which a warm-up begins."""
 
-LATER = {"compat": None, "schedule": STEP, "ema": None}
+LATER = {"compat": None, "schedule": STEP, "ema": None, "labels": None, "teacher": {}}
 """Settings that came when results lay in stores already: at these values they are no part of a protocol's name."""
 
 
@@ -50,6 +52,13 @@ class Protocol:
     code's default batch); test images of MNIST and FashionMNIST are normalised by 0.5 and 0.5; labels of streams are
     drawn one by one, unless a mini-batch has as many images as there are classes.  For comparison alone.
 
+    With `labels="hard"` networks learn the classes alone, of soft labels the most probable.  A learning rate that
+    belongs to the set stays, so that nothing but the labels differs.  With "fixed" they learn what a teacher answers to
+    each image, asked once, without augmentation; with "batch" what it answers to each mini-batch as they are shown it,
+    augmented.  Either is cross-entropy against the softmax of the teacher's logits at temperature 1 (Hinton et al.
+    2015), the soft label loss of DD-Ranking; the set's own labels are not used.  A stream's images are labelled as
+    they are drawn.  Without augmentation "batch" is "fixed".
+
     Args:
         network: a name of `ddlib.models.names()`.
         options: those of the network, such as width, depth and norm: text, numbers, booleans or None.
@@ -69,6 +78,9 @@ class Protocol:
         compat: None, or "official": see above.  E must be a multiple of 5 then.
         schedule: "step" or "warmup_cosine"; "step" with `compat`, which has a course of its own.
         ema: in (0, 1), or None: the weights themselves are tested.  None with `compat`.
+        labels: "hard", "fixed" or "batch", see above; None: those that the set has.  None with `compat`.
+        teacher: settings of `Teacher`, such as its epochs, for labels that ask one; it has the network and the options
+            above where it names no network of its own.
 
     Raises:
         ValueError: an argument is not as above.  Options are checked by `evaluate`, which knows the images.
@@ -89,6 +101,8 @@ class Protocol:
     compat: str | None = None
     schedule: str = STEP
     ema: float | None = None
+    labels: str | None = None
+    teacher: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.network not in models.names():
@@ -110,6 +124,7 @@ class Protocol:
         if self.compat and self.epochs % LOOKS:
             raise ValueError(f"epochs must be a multiple of {LOOKS} with compat {OFFICIAL!r}, got {self.epochs}")
         self._check_schedule()
+        self._check_labels()
         if not isinstance(self.augmentation, bool):
             check_strategy(self.augmentation, (1, 1))
         object.__setattr__(self, "options", dict(self.options))
@@ -122,11 +137,30 @@ class Protocol:
             raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must lie in (0, 1), or be None, got {self.ema!r}")
-        for name in ("schedule", "ema"):
+        for name in ("schedule", "ema", "labels"):
             if self.compat and getattr(self, name) != LATER[name]:
                 raise ValueError(
                     f"{name} must be {LATER[name]!r} with compat {OFFICIAL!r}, got {getattr(self, name)!r}"
                 )
+
+    def _check_labels(self) -> None:
+        if self.labels not in (None, *LABELS):
+            raise ValueError(f"unknown labels {self.labels!r}; known: {', '.join(LABELS)}, or None")
+        object.__setattr__(self, "teacher", dict(self.teacher))
+        if self.teacher and self.labels not in ASKING:
+            raise ValueError(f"teacher={self.teacher!r} with labels {self.labels!r}; allowed with {', '.join(ASKING)}")
+        known = [of.name for of in fields(Teacher)]
+        if unknown := [name for name in self.teacher if name not in known]:
+            raise ValueError(f"unknown setting {unknown[0]!r} of the teacher; known: {', '.join(known)}")
+        _ = self.taught_by  # refuses its values
+
+    @property
+    def taught_by(self) -> Teacher | None:
+        """What makes the teacher that the labels ask; None where they ask none."""
+        if self.labels not in ASKING:
+            return None
+        same = {} if "network" in self.teacher else {"network": self.network, "options": self.options}
+        return Teacher(**same | self.teacher)
 
     @property
     def _stepped(self) -> bool:

@@ -4,13 +4,15 @@ Every order and every draw comes from a stream named by (seed, index of the netw
 the networks trained beside it nor the number of images made at a time changes what a network sees, up to rounding.
 """
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from ddlib.evaluate.labels import ASKING, BATCH, HARD, Asked, answers, classes
 from ddlib.evaluate.protocol import Protocol
 from ddlib.seeding import generator
 from ddlib.synthetic import SyntheticSet, SyntheticStream
@@ -31,12 +33,14 @@ class Fixed:
         targets: (N,) int64 labels, or (N, K) probabilities.
         strategy: of the augmentation, or "none".
         generation_seconds: spent on making the images.
+        asked: what is asked about each mini-batch, augmented, for probabilities in place of its targets.
     """
 
     images: Tensor
     targets: Tensor
     strategy: str
     generation_seconds: float = 0.0
+    asked: Asked | None = None
 
     def __len__(self) -> int:
         """Images in an epoch."""
@@ -69,6 +73,8 @@ class Generated:
         epochs: how many there will be.
         precision: of the generator.
         balanced: whether each K images that follow one another have each class once.
+        labelled: what gives the images of a draw their targets, as probabilities; None: they have their classes.
+        asked: what is asked about each mini-batch, augmented, for probabilities in place of its targets.
         generation_seconds: spent on making images so far.
     """
 
@@ -77,6 +83,8 @@ class Generated:
     epochs: int
     precision: str
     balanced: bool
+    labelled: Asked | None = None
+    asked: Asked | None = None
     generation_seconds: float = 0.0
     _made: dict[tuple, Batch] = field(default_factory=dict)
 
@@ -124,9 +132,10 @@ class Generated:
         ]
         labels, noise = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         images = self.stream.images(labels, noise, precision=self.precision)
-        shape = last - first, len(networks), len(self)
-        batches = zip(images.view(*shape, *images.shape[1:]), labels.to(images.device).view(shape), strict=True)
         self.generation_seconds += self._now() - begin
+        targets = labels.to(images.device) if self.labelled is None else self.labelled(images)
+        shape = last - first, len(networks), len(self)
+        batches = zip(*(part.view(*shape, *part.shape[1:]) for part in (images, targets)), strict=True)
         return {(networks, seed, draw): batch for draw, batch in zip(range(first, last), batches, strict=True)}
 
     def _now(self) -> float:
@@ -137,29 +146,40 @@ class Generated:
 
 
 Shown = Fixed | Generated
-"""Either has a length, `like`, `strategy`, `distinct`, `generation_seconds`, and `epoch`, which gives mini-batches."""
+"""Either has a length, `like`, `strategy`, `distinct`, `generation_seconds`, `asked`, and `epoch`, which gives
+mini-batches."""
 
 
-def shown(synthetic: SyntheticSet | SyntheticStream, protocol: Protocol, seed: int) -> Shown:
+def shown(
+    synthetic: SyntheticSet | SyntheticStream, protocol: Protocol, seed: int, *, teacher: Asked | None = None
+) -> Shown:
     """What `protocol` trains networks on, given a set or a stream; a frozen stream is a set, drawn by `seed`.
+
+    Args:
+        teacher: for labels that ask one.
 
     Raises:
         ValueError: as `check_batches`, for a stream that is not frozen.
     """
+    ask = None if teacher is None else functools.partial(answers, teacher, pass_size=protocol.batch_size)
     if isinstance(synthetic, SyntheticSet):
-        return _fixed(synthetic, protocol)
+        return _fixed(synthetic, protocol, ask)
     if synthetic.redraw is None:
         begin = time.perf_counter()
-        found = _fixed(synthetic.frozen(seed), protocol)
-        found.images.sum().item()  # waits for an accelerator
-        return Fixed(found.images, found.targets, found.strategy, time.perf_counter() - begin)
+        frozen = synthetic.frozen(seed)
+        frozen.images.sum().item()  # waits for an accelerator
+        seconds = time.perf_counter() - begin
+        return replace(_fixed(frozen, protocol, ask), generation_seconds=seconds)
     check_batches(protocol.batch_size, len(synthetic))
+    strategy = protocol.strategy(synthetic.strategy)
     return Generated(
         stream=synthetic,
-        strategy=protocol.strategy(synthetic.strategy),
+        strategy=strategy,
         epochs=protocol.rounds,
         precision=protocol.precision,
         balanced=protocol.compat is None or protocol.batch_size == synthetic.num_classes,
+        labelled=None if _by_batch(protocol, strategy) else ask,
+        asked=ask if _by_batch(protocol, strategy) else None,
     )
 
 
@@ -182,9 +202,25 @@ def check_batches(batch_size: int, count: int) -> None:
         )
 
 
-def _fixed(synthetic: SyntheticSet, protocol: Protocol) -> Fixed:
-    targets = synthetic.labels.softmax(1) if synthetic.is_soft else synthetic.labels
-    return Fixed(synthetic.images, targets, protocol.strategy(synthetic.strategy))
+def _fixed(synthetic: SyntheticSet, protocol: Protocol, ask: Asked | None) -> Fixed:
+    strategy = protocol.strategy(synthetic.strategy)
+    if _by_batch(protocol, strategy):
+        return Fixed(synthetic.images, classes(synthetic), strategy, asked=ask)
+    return Fixed(synthetic.images, _targets(synthetic, protocol.labels, ask), strategy)
+
+
+def _by_batch(protocol: Protocol, strategy: str) -> bool:
+    """Whether a teacher must be asked about every mini-batch: images that are not augmented are always the same."""
+    return protocol.labels == BATCH and strategy != "none"
+
+
+def _targets(synthetic: SyntheticSet, labels: str | None, ask: Asked | None) -> Tensor:
+    """Those of each image for good: labels (N,), or probabilities (N, K)."""
+    if labels in ASKING:
+        return ask(synthetic.images)
+    if synthetic.is_soft and labels != HARD:
+        return synthetic.labels.softmax(1)
+    return classes(synthetic)
 
 
 def _orders(count: int, networks: Sequence[int], seed: int, epoch: int) -> Tensor:

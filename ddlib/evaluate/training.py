@@ -156,6 +156,7 @@ def train(
         with noise:
             for images, aims in shown.epoch(epoch, networks, seed, protocol.batch_size):
                 images = _augmented(images, shown.strategy, streams)
+                aims = aims if shown.asked is None else shown.asked(images)
                 total += _update(learner, parameters, buffers, optimiser, images, aims, size)
         if epoch == protocol.drop_epoch:
             optimiser = _sgd(parameters, protocol)

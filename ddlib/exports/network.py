@@ -20,7 +20,7 @@ from ddlib import models
 from ddlib.datasets import ImageSet
 from ddlib.evaluate import Protocol, training
 from ddlib.evaluate.shown import shown
-from ddlib.synthetic import SyntheticSet, SyntheticStream
+from ddlib.synthetic import Card, SyntheticSet, SyntheticStream
 from ddlib.tensors import read_tensors, write_tensors
 
 FORMAT, VERSION = "ddlib.network", 1
@@ -78,6 +78,14 @@ class FrozenNetwork:
         return 100 * int((found == test.labels).sum()) / len(test)
 
 
+def trainable(card: Card | None) -> bool:
+    """Whether a set with this card has a recipe that `train` can follow: without a teacher, and without `compat`."""
+    if card is None:
+        return False
+    protocol = Protocol(**card.protocol)
+    return protocol.taught_by is None and not protocol.compat
+
+
 def train(synthetic: SyntheticSet | SyntheticStream, *, index: int | None = None, device: str = "cpu") -> FrozenNetwork:
     """Train one of the networks that the card of `synthetic` speaks of, as its evaluation did.
 
@@ -85,12 +93,14 @@ def train(synthetic: SyntheticSet | SyntheticStream, *, index: int | None = None
         index: of the network; None: the first of the card.
 
     Raises:
-        ValueError: there is no card, or its protocol is not one whose last network is what is tested (`compat`).
+        ValueError: there is no card, or its protocol is not `trainable`.
     """
     card = synthetic.card
     if card is None:
         raise ValueError("synthetic has no card that says how networks are trained on it")
     protocol = Protocol(**card.protocol)
+    if protocol.taught_by is not None:
+        raise ValueError(f"labels={protocol.labels!r} ask a teacher, which a set does not bring; allowed: None, 'hard'")
     if protocol.compat:
         raise ValueError(f"compat={protocol.compat!r} states the best of five looks, which no one network has: None")
     index = card.networks[0] if index is None else index

@@ -20,6 +20,7 @@ from ddlib.report.maps import attention_maps
 from ddlib.report.measured import agreement_table, cost_table
 from ddlib.report.sampling import course_over_steps, gradient_norms
 from ddlib.report.saving import LIMIT, read_provenance, save
+from ddlib.report.scoring import score_table
 from ddlib.report.style import PALETTE, STYLE, Picture, footer
 from ddlib.report.tables import Table, claims_table, table, unseen_table
 
@@ -54,6 +55,7 @@ __all__ = [
     "neighbours",
     "read_provenance",
     "save",
+    "score_table",
     "table",
     "unseen_table",
 ]

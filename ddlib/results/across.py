@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import fmean, pstdev
+from typing import Any
 
 from ddlib.results.provenances import joined
 from ddlib.results.records import Record
@@ -63,8 +64,9 @@ def mean_record(group: Sequence[Record]) -> Record:
     """The mean of one row's records on several networks; see `unseen`."""
     first, missing = group[0], [record for record in group if not record.n]
     tested = {"tested_on": UNSEEN, "networks": {record.network: record.cell.get("protocol") for record in group}}
-    key, over = ("estimated_hours", missing) if missing else ("evaluate_seconds", group)
-    known = [record.cost[key] for record in over if key in record.cost]
+    summed, over = (("estimated_hours",), missing) if missing else (("evaluate_seconds", "generation_seconds"), group)
+    known = {key: [record.cost[key] for record in over if key in record.cost] for key in summed}
+    costs = {key: sum(values) for key, values in known.items() if values}
     return Record.of(
         [] if missing else map(fmean, zip(*(record.accuracies for record in group), strict=True)),
         label=first.label,
@@ -74,9 +76,22 @@ def mean_record(group: Sequence[Record]) -> Record:
         cell={name: value for name, value in first.cell.items() if name != "protocol"} | tested,
         reference=_reference([record.reference for record in group if record.reference]),
         deviations=dict.fromkeys(phrase for record in group for phrase in record.deviations),
-        cost={key: sum(known)} if known else {},
+        cost=costs if missing else _shared(group) | costs,
         provenance=joined(record.provenance for record in group),
     )
+
+
+OF_THE_SET = (
+    *("distil_seconds", "prerequisite_seconds", "teacher_seconds"),
+    *("bytes_stored", "bits_per_class", "images_shown"),
+)
+"""Costs of a set that are the same whatever it is tested on."""
+
+
+def _shared(group: Sequence[Record]) -> dict[str, Any]:
+    """The costs `OF_THE_SET` in which all records agree."""
+    first = group[0].cost
+    return {k: first[k] for k in OF_THE_SET if all(k in r.cost and r.cost[k] == first[k] for r in group)}
 
 
 def mean_of_deviations(group: Sequence[Record]) -> float | None:

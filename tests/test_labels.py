@@ -1,0 +1,400 @@
+"""Labels of an evaluation: the classes alone, a teacher's answers once an image, or about every augmented batch."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ddlib import augment, datasets, loop, models, results, study, work
+from ddlib.datasets import ImageSet
+from ddlib.evaluate import Protocol, Teacher, bytes_stored, evaluate, training
+from ddlib.evaluate.shown import shown
+from ddlib.models.gan import Generator
+from ddlib.seeding import generator
+from ddlib.settings import settings
+from ddlib.synthetic import SyntheticSet, SyntheticStream
+from ddlib.zca import ValueSpace
+
+SHAPE, CLASSES = (1, 8, 8), 3
+SPACE = ValueSpace((0.5,), (0.25,))
+SMALL = Protocol(options={"width": 4, "depth": 2}, num_networks=2, epochs=4, batch_size=6, lr=0.1)
+PLAIN = replace(SMALL, augmentation=False)
+EXACT = 1e-10
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make_synthetic(soft=False, **changes):
+    labels = 3 * normal(14, CLASSES, seed=1) if soft else torch.arange(14) % CLASSES
+    fields = {"images": normal(14, *SHAPE), "labels": labels, "class_names": "abc", "space": SPACE}
+    return SyntheticSet(**fields | {"strategy": augment.STRATEGY} | changes)
+
+
+@pytest.fixture(scope="module")
+def test_images():
+    stream = torch.Generator().manual_seed(5)
+    images = torch.randint(0, 256, (50, *SHAPE), generator=stream).to(torch.uint8)
+    labels = torch.randint(0, CLASSES, (50,), generator=stream)
+    return ImageSet(name="toy", split="test", images=images, labels=labels, class_names=tuple("abc"), space=SPACE)
+
+
+def make_stream(**changes):
+    """An untrained generator."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = Generator(shape=SHAPE, num_classes=CLASSES, width=8, latent=6, conditioning="onehot").state_dict()
+    fields = {"generator": state, "shape": SHAPE, "width": 8, "latent": 6, "conditioning": "onehot"}
+    fields |= {"class_names": "abc", "space": SPACE, "strategy": augment.STRATEGY, "frozen_strategy": augment.STRATEGY}
+    return SyntheticStream(**fields | {"ipc": 2, "redraw": 1} | changes)
+
+
+class Linear:
+    """A teacher whose logits are linear in the pixels, and that counts what it is asked about."""
+
+    def __init__(self, scale=1.0):
+        self.weights, self.asked = scale * normal(64, CLASSES, seed=9), 0
+
+    def __call__(self, images):
+        self.asked += len(images)
+        return images.flatten(1) @ self.weights.to(images.dtype)
+
+
+class Sure:
+    """A teacher that knows the images of a set, as they are, and answers their classes with certainty."""
+
+    def __init__(self, synthetic):
+        self.images, self.labels = synthetic.images.flatten(1), synthetic.labels
+
+    def __call__(self, images):
+        return 100 * F.one_hot(self.labels[torch.cdist(images.flatten(1), self.images).argmin(1)], CLASSES).float()
+
+
+class Following(Sure):
+    """One that knows in which order the first network is shown the images, and so whatever is done to them."""
+
+    def __init__(self, synthetic, protocol, seed):
+        super().__init__(synthetic)
+        orders = [
+            torch.randperm(len(synthetic), generator=generator(seed, "evaluation", "shuffle", 0, epoch))
+            for epoch in range(protocol.rounds)
+        ]
+        self.batches = iter([rows for order in orders for rows in order.split(protocol.batch_size)])
+
+    def __call__(self, images):
+        return 100 * F.one_hot(self.labels[next(self.batches)], CLASSES).float()
+
+
+def judged(protocol, test, synthetic=None, **told):
+    return evaluate(make_synthetic() if synthetic is None else synthetic, test, protocol, seed=0, **told)
+
+
+def same_numbers(ours, theirs, *, rel=1e-5):
+    assert ours.accuracies == theirs.accuracies
+    assert ours.train_losses == pytest.approx(theirs.train_losses, rel=rel)
+
+
+def test_hard_labels_are_the_most_probable_classes_and_the_learnt_rate_stays(test_images):
+    soft = make_synthetic(soft=True, learning_rate=0.05)
+    hard = replace(soft, labels=soft.labels.argmax(1))
+    ours = judged(replace(SMALL, labels="hard"), test_images, soft)
+    assert replace(ours, seconds=0) == replace(judged(SMALL, test_images, hard), seconds=0)
+    assert ours.train_losses != judged(SMALL, test_images, soft).train_losses
+    assert ours.train_losses != judged(SMALL, test_images, replace(hard, learning_rate=None)).train_losses
+
+
+def test_hard_labels_stay_as_they_are(test_images):
+    ours, theirs = (judged(replace(SMALL, labels=labels), test_images) for labels in ("hard", None))
+    assert (ours.accuracies, ours.train_losses) == (theirs.accuracies, theirs.train_losses)
+
+
+def test_a_teacher_that_is_sure_is_hard_labels(test_images):
+    hard = judged(PLAIN, test_images)
+    for labels in ("fixed", "batch"):
+        same_numbers(judged(replace(PLAIN, labels=labels), test_images, teacher=Sure(make_synthetic())), hard)
+    fixed = judged(replace(SMALL, labels="fixed"), test_images, teacher=Sure(make_synthetic()))
+    same_numbers(fixed, judged(SMALL, test_images))
+    one = replace(SMALL, num_networks=1, labels="batch")
+    batch = judged(one, test_images, teacher=Following(make_synthetic(), one, 0))
+    same_numbers(batch, judged(replace(one, labels=None), test_images))
+
+
+@pytest.mark.parametrize("made", [make_synthetic, make_stream, lambda: make_stream(redraw=None)])
+def test_without_augmentation_once_an_image_is_once_a_batch(made, test_images):
+    fixed, batch = (
+        judged(replace(PLAIN, labels=labels), test_images, made(), teacher=Linear()) for labels in ("fixed", "batch")
+    )
+    assert (fixed.accuracies, fixed.train_losses) == (batch.accuracies, batch.train_losses)
+    on = judged(replace(SMALL, labels="batch"), test_images, made(), teacher=Linear())
+    assert on.train_losses != pytest.approx(
+        judged(replace(SMALL, labels="fixed"), test_images, made(), teacher=Linear()).train_losses, rel=1e-3
+    )
+
+
+def plain(images, teacher, protocol, index, *, seed, per_batch):
+    """One network as the field writes it: the teacher is asked about what the student is shown, or beforehand."""
+    model = models.build(
+        "convnet",
+        shape=SHAPE,
+        num_classes=CLASSES,
+        generator=generator(seed, "evaluation", "network", index),
+        **protocol.options,
+    ).double()
+    fixed = teacher(images).softmax(1)
+    for epoch in range(protocol.epochs + 1):
+        if epoch in (0, protocol.epochs // 2 + 2):
+            rate = protocol.lr * (0.1 if epoch else 1.0)
+            optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+        order = torch.randperm(len(images), generator=generator(seed, "evaluation", "shuffle", index, epoch))
+        stream = generator(seed, "evaluation", "augmentation", index, epoch)
+        for rows in order.split(protocol.batch_size):
+            draws = augment.draw(1, len(rows), size=SHAPE[1:], strategy=augment.STRATEGY, generator=stream)
+            seen = augment.augment(images[rows], draws)
+            targets = teacher(seen).softmax(1) if per_batch else fixed[rows]
+            optimiser.zero_grad()
+            (-(targets * model(seen).log_softmax(1)).sum(1)).mean().backward()
+            optimiser.step()
+    return model
+
+
+@pytest.mark.parametrize("labels", ["fixed", "batch"])
+@pytest.mark.parametrize("networks", [(1,), (0, 1)], ids=["alone", "together"])
+def test_networks_are_those_of_the_plain_loop(labels, networks):
+    protocol, teacher = replace(SMALL, labels=labels), Linear(0.3)
+    found = shown(make_synthetic(), protocol, 0, teacher=teacher)
+    found = replace(found, images=found.images.double(), targets=teacher_or_labels(found, teacher))
+    learner = training.learner(protocol, SHAPE, CLASSES)
+    (trained,) = training.train(learner, found, protocol, networks=networks, seed=0)
+    for index, ours in zip(networks, trained, strict=True):
+        model = plain(found.images, teacher, protocol, index, seed=0, per_batch=labels == "batch")
+        theirs = dict(model.named_parameters())
+        assert max((ours.parameters[name] - theirs[name]).abs().max() for name in theirs) < EXACT
+
+
+def teacher_or_labels(found, teacher):
+    """The targets in float64; what is asked later stays as it is."""
+    return found.targets if found.asked else teacher(found.images.double()).softmax(1)
+
+
+def test_how_often_a_teacher_is_asked(test_images):
+    fixed, batch, off = Linear(), Linear(), Linear()
+    judged(replace(SMALL, labels="fixed"), test_images, teacher=fixed)
+    judged(replace(SMALL, labels="batch"), test_images, teacher=batch)
+    judged(replace(PLAIN, labels="batch"), test_images, teacher=off)
+    assert (fixed.asked, off.asked, batch.asked) == (14, 14, 14 * SMALL.rounds * SMALL.num_networks)
+
+
+def test_a_stream_is_labelled_as_it_is_drawn(test_images):
+    stream, teacher = make_stream(redraw=2), Linear()
+    protocol = replace(SMALL, labels="fixed")
+    found = shown(stream, protocol, 0, teacher=teacher)
+    for epoch in range(3):
+        for images, targets in found.epoch(epoch, (0, 1), 0, 6):
+            assert torch.allclose(targets, teacher(images.flatten(0, 1)).softmax(1).view(2, 6, CLASSES), atol=1e-6)
+    hard = judged(replace(SMALL, labels="hard"), test_images, stream)
+    assert hard.train_losses == judged(SMALL, test_images, stream).train_losses
+    for labels in ("fixed", "batch"):
+        asked = Linear()
+        judged(replace(SMALL, labels=labels), test_images, stream, teacher=asked)
+        times = {"fixed": 3, "batch": 5}[labels]  # 3 draws of 2 epochs each serve the 5 epochs
+        assert asked.asked == times * len(stream) * SMALL.num_networks
+
+
+def test_bytes_are_those_of_what_is_trained_on():
+    hard, soft, stream = make_synthetic(), make_synthetic(soft=True), make_stream()
+    images = 14 * 64 * 4
+    assert [bytes_stored(hard, labels) for labels in (None, "hard", "fixed")] == [
+        images + 14 * 8,
+        images + 14 * 8,
+        images + 14 * 12,
+    ]
+    assert bytes_stored(soft, None) == images + 14 * 12 and bytes_stored(soft, "hard") == images + 14 * 8
+    assert bytes_stored(soft, "batch", teacher_bytes=1000) == images + 1000
+    assert bytes_stored(stream, "hard") == bytes_stored(stream, None) == stream.bytes_stored
+    assert bytes_stored(stream, "fixed", teacher_bytes=1000) == stream.bytes_stored + 1000
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: Protocol(labels="soft"), "unknown labels 'soft'; known: hard, fixed, batch, or None"),
+        (lambda: Protocol(labels="hard", compat="official"), "labels must be None with compat 'official', got 'hard'"),
+        (lambda: Protocol(teacher={"epochs": 2}), "with labels None; allowed with fixed, batch"),
+        (lambda: Protocol(labels="hard", teacher={"epochs": 2}), "with labels 'hard'; allowed with fixed, batch"),
+        (
+            lambda: Protocol(labels="fixed", teacher={"epoch": 2}),
+            "unknown setting 'epoch' of the teacher; known: network",
+        ),
+        (
+            lambda: Protocol(labels="fixed", teacher={"epochs": 0}),
+            "epochs of the teacher must be an integer of at least",
+        ),
+        (lambda: Teacher(network="alex"), "unknown network 'alex' of the teacher; known: "),
+        (lambda: Teacher(batch_size=True), "batch_size of the teacher must be an integer of at least 1, got True"),
+        (lambda: Teacher(lr=0.0), "lr of the teacher must be a number from 0 to below inf, got 0.0"),
+        (lambda: Teacher(lr="1e-3"), "lr of the teacher must be a number from 0 to below inf, got '1e-3'"),
+        (lambda: Teacher(momentum=1.0), "momentum of the teacher must be a number from 0 to below 1, got 1.0"),
+        (lambda: Teacher(augmentation="flip"), "augmentation of the teacher must be True or False, got 'flip'"),
+    ],
+)
+def test_what_is_no_regime_is_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+def test_labels_and_their_teacher_come_together(test_images):
+    with pytest.raises(ValueError, match="labels='fixed' asks a teacher, and teacher is None; allowed: images -> log"):
+        judged(replace(SMALL, labels="fixed"), test_images)
+    with pytest.raises(ValueError, match="teacher is given and labels=None asks none; allowed: fixed or batch"):
+        judged(SMALL, test_images, teacher=Linear())
+
+
+def test_the_defaults_are_no_part_of_a_protocols_name():
+    assert not {"labels", "teacher"} & SMALL.settings().keys()
+    told = replace(SMALL, labels="fixed", teacher={"epochs": 3}).settings()
+    assert told["labels"] == "fixed" and told["teacher"] == {"epochs": 3}
+
+
+def test_the_teacher_is_of_the_students_kind_unless_told():
+    protocol = Protocol(labels="batch", network="vgg11", options={"norm": "instance"}, teacher={"epochs": 3})
+    assert protocol.taught_by == Teacher(network="vgg11", options={"norm": "instance"}, epochs=3)
+    other = replace(protocol, teacher={"network": "convnet"}).taught_by
+    assert other == Teacher(network="convnet", options={}) and SMALL.taught_by is None
+
+
+@pytest.fixture(scope="module")
+def train():
+    return datasets.load("digits", "train")
+
+
+def test_a_teacher_learns_and_is_frozen(train):
+    builder = Teacher(options={"width": 16, "depth": 2}, epochs=8)
+    outcome = loop.run(builder, builder.start(train, {}, builder.seed), every=1)
+    losses = [value for _, value in outcome.history["loss"]]
+    network, test = builder.frozen(train, outcome.product), datasets.load("digits", "test")
+    right = network(test.take(torch.arange(len(test)))).argmax(1) == test.labels
+    assert losses[-1] < 0.5 * losses[0] and right.float().mean() > 0.85
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize("options", [{"width": 4, "depth": 1, "norm": "batch"}, {"width": 4, "depth": 1}])
+def test_a_teacher_that_was_interrupted_goes_on_to_the_same_bits(options, train):
+    some = replace(train, images=train.images[:100], labels=train.labels[:100])
+    builder = Teacher(options=options, epochs=3)
+    whole = builder.start(some, {}, 1)
+    before = torch.random.get_rng_state()
+    for _ in range(3):
+        builder.step(whole)
+    assert torch.equal(before, torch.random.get_rng_state())
+    first = builder.start(some, {}, 1)
+    builder.step(first)
+    saved = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    second = builder.start(some, {}, 1)
+    second.load_state_dict(saved)
+    for _ in range(2):
+        builder.step(second)
+    ours, theirs = builder.finish(second), builder.finish(whole)
+    assert second.step == 3 and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    unaugmented = replace(builder, augmentation=False)
+    other = unaugmented.start(some, {}, 1)
+    unaugmented.step(other)
+    assert not all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), saved.values(), strict=True))
+
+
+CHOSEN = {
+    "profile": "quick",
+    "dataset": "digits",
+    "reference_dataset": "cifar10",
+    "ipcs": [1],
+    "seeds": [0, 1],
+    "methods": {
+        "Random": {"method": "random"},
+        "hard": {"method": "random", "evaluation": {"labels": "hard", "augmentation": False, "teacher": {}}},
+        "once": {"method": "random", "evaluation": {"labels": "fixed"}},
+        "Herding": {"method": "herding", "epochs": 1},
+        "GAN": {"method": "gan", "gan_iterations": 1, "generator_width": 8, "evaluation": {"batch_size": 10}},
+    },
+    "network": {"width": 8, "depth": 2},
+    "evaluation": {"num_networks": 2, "epochs": 2, "labels": "batch", "teacher": {"epochs": 1}},
+    "device": "cpu",
+    "precision": "float32",
+    "compiled": False,
+    "budget_hours": None,
+}
+
+
+@pytest.fixture(scope="module")
+def study_of_labels(tmp_path_factory):
+    """Cells and records, with what the plan said before."""
+    workplace = study.Workplace("cpu", folder=tmp_path_factory.mktemp("runs"), progress="none")
+    cells = study.cells(settings(CHOSEN), paper="atom", table="main")
+    plan = study.plan(cells, workplace)
+    return workplace, cells, plan, {record.label: record for record in study.run(cells, workplace)}
+
+
+def test_one_teacher_serves_all_rows(study_of_labels):
+    workplace, cells, plan, records = study_of_labels
+    (folder,) = (workplace.folder / "teacher").iterdir()
+    needed = {path for row in plan.rows for path in row.missing.needs if "/teacher/" in path}
+    assert needed == {str(folder)}  # planned, and only once
+    assert all(not row.missing.evaluate for row in study.plan(cells, workplace).rows)
+    asking = [cell for cell in cells if cell.protocol.taught_by]
+    assert {cell.label for cell in asking} == {"Random", "once", "Herding", "GAN"}
+    assert {label for label, record in records.items() if "teacher_seconds" in record.cost} == {c.label for c in asking}
+    assert len({records[cell.label].cost["teacher_seconds"] for cell in asking}) == 1
+
+
+def test_other_labels_and_other_teachers_are_other_evaluations(study_of_labels, monkeypatch):
+    workplace, cells, _, records = study_of_labels
+    assert len({work.evaluation_path(cell, 0, workplace) for cell in cells[:3]}) == 3
+    cell = cells[0]
+    other = replace(cell, protocol=replace(cell.protocol, teacher={"epochs": 2}))
+    assert work.evaluation_path(other, 0, workplace) != work.evaluation_path(cell, 0, workplace)
+    before = [work.evaluation_path(cells[row], 0, workplace) for row in (0, 1)]
+    monkeypatch.setattr(Teacher, "version", 2)
+    after = [work.evaluation_path(cells[row], 0, workplace) for row in (0, 1)]
+    assert after[0] != before[0] and after[1] == before[1]
+    assert len({records[label].accuracies for label in ("Random", "hard", "once")}) == 3
+    assert any("evaluation labels batch (default: those stored)" in line for line in records["Random"].deviations)
+
+
+def test_records_hold_what_a_set_and_a_stream_cost(study_of_labels):
+    *_, records = study_of_labels
+    names = ("bytes_stored", "bits_per_class", "images_shown", "distil_seconds", "evaluate_seconds")
+    names += ("prerequisite_seconds", "generation_seconds", "updates")
+    for record in records.values():
+        assert all(record.cost[name] >= 0 for name in names)
+        assert record.cost["bits_per_class"] == 8 * record.cost["bytes_stored"] / 10
+    teacher = sum(
+        t.nbytes
+        for t in models.build("convnet", shape=(1, 16, 16), num_classes=10, width=8, depth=2).state_dict().values()
+    )
+    images = 10 * 16 * 16 * 4
+    assert records["hard"].cost["bytes_stored"] == images + 10 * 8
+    assert records["once"].cost["bytes_stored"] == images + 10 * 10 * 4
+    assert records["Random"].cost["bytes_stored"] == images + teacher
+    assert records["GAN"].cost["images_shown"] == 30 and records["Random"].cost["images_shown"] == 10
+    mean = results.mean_record(
+        [replace(records["Random"], cell={**records["Random"].cell, "tested_on": name}) for name in "ab"]
+    )
+    assert {
+        name: mean.cost[name] for name in ("bytes_stored", "distil_seconds", "images_shown", "teacher_seconds")
+    } == {
+        name: records["Random"].cost[name]
+        for name in ("bytes_stored", "distil_seconds", "images_shown", "teacher_seconds")
+    }
+    assert mean.cost["evaluate_seconds"] == 2 * records["Random"].cost["evaluate_seconds"]
+
+
+def test_an_evaluation_is_what_it_is_by_hand(study_of_labels):
+    workplace, cells, _, records = study_of_labels
+    cell = next(cell for cell in cells if cell.label == "once")
+    builder = cell.protocol.taught_by
+    assert asdict(builder)["epochs"] == 1
+    train, test = work.train_set(cell, workplace), work.test_set(cell, workplace)
+    teacher = builder.frozen(train, loop.run(builder, builder.start(train, {}, builder.seed)).product)
+    soft = replace(found := study.synthetic_set(cell, 1, workplace), labels=teacher(found.images))
+    by_hand = evaluate(soft, test, replace(cell.protocol, labels=None, teacher={}), seed=1)
+    assert by_hand.accuracies == records["once"].accuracies[2:]

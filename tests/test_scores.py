@@ -1,0 +1,226 @@
+"""LRS and ARS against values worked out by hand, their bounds, and intervals against plain ones."""
+
+import math
+from itertools import product
+from statistics import fmean, stdev
+
+import pytest
+from scipy import stats
+
+from ddlib import report
+from ddlib.results import Record
+from ddlib.scores import Estimate, ars, augmentation_robust, label_robust, lrs
+
+FULL, HARD = [96.0, 95.0, 97.0, 96.5], [61.0, 63.0, 60.0, 64.0]
+OWN, RANDOM = [75.0, 70.0, 77.0, 74.0], [50.0, 56.0, 52.0, 51.0]
+
+
+def score(exponent):
+    """(e^x - e^-1) / (e - e^-1), as the papers write it."""
+    return (math.e**exponent - math.e**-1) / (math.e - math.e**-1)
+
+
+def t_interval(values):
+    """Mean, low and high of the t interval, from scipy.stats."""
+    low, high = stats.t.interval(0.95, len(values) - 1, fmean(values), stats.sem(values))
+    return fmean(values), low, high
+
+
+def same(estimate, expected, rel=1e-12):
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx(expected, rel=rel, abs=1e-12)
+
+
+def record(accuracies, label="row", *, seeds=(0, 1), ipc=1, dataset="digits", network="convnet"):
+    cell = {"seeds": list(seeds), "tested_on": network}
+    return Record.of(accuracies, label=label, method="m", dataset=dataset, ipc=ipc, cell=cell)
+
+
+@pytest.mark.parametrize(
+    ("ior", "hlr", "expected"),
+    [(0, 0, 0.269), (0.10, 0.35, 0.219), (0.20, 0.10, 0.291), (0.05, 0.45, 0.192), (0.9, 0, 0.511)],
+)
+def test_lrs_of_the_published_reading_aid(ior, hlr, expected):
+    assert label_robust(hlr, ior) == pytest.approx(expected, abs=5e-4)
+
+
+def test_scores_worked_out_by_hand():
+    # a = 0.25 * 0.4 - 0.75 * 0.2 = -0.05: (0.951229 - 0.367879) / 2.350402
+    assert label_robust(0.2, 0.4, weight=0.25) == pytest.approx(0.248191, abs=1e-6)
+    # b = 0.8 * 0.1 + 0.2 * -0.3 = 0.02: (1.020201 - 0.367879) / 2.350402
+    assert augmentation_robust(0.1, -0.3, weight=0.8) == pytest.approx(0.277536, abs=1e-6)
+    assert augmentation_robust(0, 0) == label_robust(0, 0) == pytest.approx(1 / (math.e + 1))
+
+
+def test_the_bounds_are_nothing_and_all():
+    assert label_robust(0, 1, weight=1) == 1 and label_robust(0, -1, weight=1) == 0
+    assert label_robust(1, -1) == 0 and label_robust(-1, 1) == 1
+    assert augmentation_robust(1, 1) == 1 and augmentation_robust(-1, -1) == 0
+
+
+def test_perfect_recovery_a_random_set_and_worse_than_random():
+    perfect = lrs(full=[80.0, 90.0], hard=[80.0, 90.0], own=[80.0, 90.0], random=[50.0, 60.0])
+    same(perfect.components["HLR"], (0, 0, 0))
+    same(perfect.estimate, [score(0.5 * 0.3)] * 3)
+    chance = lrs(full=[80.0, 90.0], hard=[50.0, 60.0], own=[50.0, 60.0], random=[50.0, 60.0])
+    same(chance.components["IOR"], (0, 0, 0))
+    same(chance.estimate, [score(-0.5 * 0.3)] * 3)
+    worse = lrs(full=[80.0, 90.0], hard=[40.0, 50.0], own=[40.0, 50.0], random=[50.0, 60.0])
+    assert worse.components["IOR"].high < 0 and worse.estimate.high < chance.estimate.low < perfect.estimate.low
+    best = lrs(full=[100.0, 100.0], hard=[100.0, 100.0], own=[100.0, 100.0], random=[0.0, 0.0], weight=1)
+    same(best.estimate, (1, 1, 1))
+
+
+def test_sides_of_one_length_are_paired_round_by_round():
+    found = lrs(full=FULL, hard=HARD, own=OWN, random=RANDOM, weight=0.7)
+    losses = [(a - b) / 100 for a, b in zip(FULL, HARD, strict=True)]
+    gains = [(a - b) / 100 for a, b in zip(OWN, RANDOM, strict=True)]
+    same(found.components["HLR"], t_interval(losses))
+    same(found.components["IOR"], t_interval(gains))
+    rounds = [label_robust(loss, gain, 0.7) for loss, gain in zip(losses, gains, strict=True)]
+    same(found.estimate, t_interval(rounds))
+    assert found.name == "LRS" and found.estimate.n == 4
+    assert found.estimate.value > label_robust(fmean(losses), fmean(gains), 0.7) + 1e-7  # not that of the means
+
+
+def test_ars_is_paired_likewise():
+    found = ars(aug=OWN, noaug=HARD, random_aug=RANDOM, random_noaug=FULL, weight=0.3)
+    with_, without = ([(a - b) / 100 for a, b in zip(*pair, strict=True)] for pair in ((OWN, RANDOM), (HARD, FULL)))
+    same(found.components["d_aug"], t_interval(with_))
+    same(found.components["d_noaug"], t_interval(without))
+    rounds = [augmentation_robust(a, b, 0.3) for a, b in zip(with_, without, strict=True)]
+    same(found.estimate, t_interval(rounds))
+    assert found.name == "ARS" and list(found.components) == ["d_aug", "d_noaug"]
+
+
+def test_what_two_sides_share_is_no_noise_between_them():
+    common = [0.0, 20.0, 10.0, 30.0]
+    paired = lrs(full=[50 + c for c in common], hard=[40 + c for c in common], own=OWN, random=OWN)
+    same(paired.components["HLR"], (0.1, 0.1, 0.1))
+    apart = lrs(full=[50 + c for c in common] * 2, hard=[40 + c for c in common], own=OWN, random=OWN)
+    assert apart.components["HLR"].value == pytest.approx(0.1) and apart.components["HLR"].low < 0
+
+
+def test_other_rounds_are_independent_as_welch_has_it():
+    full = [96.0, 95.0, 97.0]
+    found = lrs(full=full, hard=HARD, own=HARD, random=RANDOM).components["HLR"]
+    plain = stats.ttest_ind(full, HARD, equal_var=False).confidence_interval(0.95)
+    same(found, ((fmean(full) - fmean(HARD)) / 100, plain.low / 100, plain.high / 100))
+    assert found.n == 3
+
+
+def test_the_score_of_other_rounds_is_the_mean_over_all_their_combinations():
+    full = [96.0, 95.0, 97.0]
+    found = lrs(full=full, hard=HARD, own=OWN, random=RANDOM).estimate
+    rest = [0.5 * (h + o - r) for h, o, r in zip(HARD, OWN, RANDOM, strict=True)]
+    every = [score((a - 0.5 * b) / 100) for a, b in product(rest, full)]
+    assert found.value == pytest.approx(fmean(every), rel=1e-12) and found.n == 3
+    outer, inner = ([math.exp(x / 100) for x in values] for values in (rest, [-0.5 * f for f in full]))
+    shares = [(stdev(v) / fmean(v)) ** 2 / len(v) for v in (outer, inner)]  # the delta method on a product
+    freedom = sum(shares) ** 2 / sum(s**2 / (len(v) - 1) for s, v in zip(shares, (outer, inner), strict=True))
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(shares)) * fmean(outer) * fmean(inner) / (math.e - 1 / math.e)
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), rel=1e-12)
+
+
+def test_records_are_paired_where_seeds_and_networks_are_the_same():
+    sides = {"hard": record(HARD), "own": record(OWN), "random": record(RANDOM, "Random")}
+    paired = lrs(full=record(FULL, "Whole", ipc=None), **sides)
+    assert paired == lrs(full=FULL, hard=HARD, own=OWN, random=RANDOM)
+    apart = lrs(full=record(FULL, "Whole", ipc=None, seeds=(2, 3)), **sides)
+    plain = stats.ttest_ind(FULL, HARD, equal_var=False).confidence_interval(0.95)
+    same(apart.components["HLR"], (paired.components["HLR"].value, plain.low / 100, plain.high / 100))
+    assert apart.components["IOR"] == paired.components["IOR"]
+
+
+def test_a_single_round_says_nothing_of_the_spread():
+    found = lrs(full=[90.0], hard=[60.0], own=[70.0], random=[50.0])
+    assert found.estimate == Estimate(pytest.approx(label_robust(0.3, 0.2)), 0.0, 1.0, 1)
+    assert (found.components["HLR"].low, found.components["HLR"].high) == (-1, 1)
+    alone = lrs(full=[90.0], hard=HARD, own=OWN, random=RANDOM, weight=1)  # what has no weight has no noise either
+    same(alone.estimate, t_interval([score((a - b) / 100) for a, b in zip(OWN, RANDOM, strict=True)]))
+
+
+def test_intervals_stay_within_what_is_possible():
+    found = ars(aug=[100.0, 60.0], noaug=[100.0, 60.0], random_aug=[0.0, 0.0], random_noaug=[0.0, 0.0])
+    assert (found.estimate.low, found.estimate.high) == (0, 1) and found.components["d_aug"].high == 1
+
+
+def test_an_ars_may_call_its_network_otherwise_without_augmentation():
+    plain = {"network": "convnet, plain"}
+    found = ars(
+        aug=record(OWN), random_aug=record(RANDOM), noaug=record(HARD, **plain), random_noaug=record(FULL, **plain)
+    )
+    assert found == ars(aug=OWN, random_aug=RANDOM, noaug=HARD, random_noaug=FULL)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: label_robust(10.0, 0.2), r"hlr=10.0; allowed: a difference of fractions, from -1 to 1 \(not percent"),
+        (lambda: label_robust(0.1, 20.0), "ior=20.0; allowed"),
+        (lambda: label_robust(0.1, math.nan), "ior=nan; allowed"),
+        (lambda: label_robust(0.1, 0.2, weight=1.1), "weight=1.1; allowed: from 0 to 1"),
+        (lambda: augmentation_robust(-1.5, 0.0), "d_aug=-1.5; allowed"),
+        (lambda: augmentation_robust(0.0, 1.5), "d_noaug=1.5; allowed"),
+        (lambda: augmentation_robust(0.0, 0.0, weight=-0.1), "weight=-0.1; allowed: from 0 to 1"),
+        (lambda: lrs(full=FULL, hard=HARD, own=OWN, random=RANDOM, weight=2), "weight=2; allowed: from 0 to 1"),
+        (lambda: ars(aug=OWN, noaug=OWN, random_aug=OWN, random_noaug=OWN, weight=-1), "weight=-1; allowed"),
+        (lambda: lrs(full=[], hard=HARD, own=OWN, random=RANDOM), "full has no rounds; allowed: accuracies of at"),
+        (lambda: lrs(full=FULL, hard=[], own=OWN, random=RANDOM), "hard has no rounds"),
+        (lambda: lrs(full=FULL, hard=HARD, own=record([]), random=RANDOM), "own has no rounds"),
+        (lambda: lrs(full=[100.5], hard=HARD, own=OWN, random=RANDOM), "full holds the accuracy 100.5; allowed: perc"),
+        (lambda: lrs(full=FULL, hard=HARD, own=OWN, random=[-0.1]), "random holds the accuracy -0.1; allowed"),
+        (lambda: lrs(full=FULL, hard=HARD, own=OWN, random=[math.nan]), "random holds the accuracy nan; allowed"),
+        (
+            lambda: lrs(full=record(FULL, ipc=None), hard=record(HARD), own=record(OWN, ipc=10), random=record(RANDOM)),
+            "different ipc: hard 1, own 10, random 1; allowed: one ipc",
+        ),
+        (
+            lambda: lrs(full=record(FULL, dataset="mnist"), hard=record(HARD), own=OWN, random=RANDOM),
+            "different dataset: full 'mnist', hard 'digits'; allowed: one dataset",
+        ),
+        (
+            lambda: lrs(full=FULL, hard=HARD, own=record(OWN, network="vit"), random=record(RANDOM)),
+            "different network: own 'vit', random 'convnet'",
+        ),
+        (
+            lambda: ars(aug=record(OWN), random_aug=record(RANDOM, network="vit"), noaug=OWN, random_noaug=OWN),
+            "different network: aug 'convnet', random_aug 'vit'",
+        ),
+    ],
+)
+def test_what_is_no_accuracy_or_weight_is_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+def test_the_table_shows_what_scores_are_made_of():
+    scores = [
+        lrs(full=FULL, hard=HARD, own=OWN, random=RANDOM),
+        ars(aug=OWN, random_aug=RANDOM, noaug=HARD, random_noaug=RANDOM),
+    ]
+    alone = lrs(full=[90.0], hard=[40.0], own=[40.0], random=[50.0])
+    worse = lrs(full=FULL, hard=RANDOM, own=RANDOM, random=HARD)
+    found = report.score_table({"ATOM": scores, "one network": [alone], "worse": [worse]}, provenance={"commit": "a"})
+    assert found.columns == ("method", "LRS", "HLR", "IOR", "ARS", "d_aug", "d_noaug", "n", "outcome")
+    ((_, rows),) = found.groups
+    # losses 35, 32, 37, 32.5: 34.125 ± 3.1824 * 2.3229 / 2; gains 25, 14, 25, 23: 21.75 ± 3.1824 * 5.2520 / 2
+    assert rows[0][2:4] == ("+0.341 ± 0.037", "+0.217 ± 0.084") and rows[0][-2:] == ("4", "above random")
+    assert rows[1][1:] == ("0.159 ± ?", "+0.500 ± ?", "-0.100 ± ?", "–", "–", "–", "1", "not decided")
+    assert rows[2][-1] == "below random" and "1 of them above" in found.head
+    assert "HLR" in str(found) and "d_aug" in found._repr_html_() and found.provenance == {"commit": "a"}
+    without = report.score_table({"worse": [worse]})
+    assert without.columns == ("method", "LRS", "HLR", "IOR", "n", "outcome") and "ARS" not in str(without)
+
+
+def test_gains_that_disagree_decide_nothing():
+    mixed = ars(aug=HARD, random_aug=RANDOM, noaug=RANDOM, random_noaug=HARD)
+    ((_, (row,)),) = report.score_table({"mixed": [mixed]}).groups
+    assert row[-1] == "not decided"
+
+
+def test_a_table_needs_scores_each_once():
+    score = lrs(full=FULL, hard=HARD, own=OWN, random=RANDOM)
+    with pytest.raises(ValueError, match="rows={'A': ..} has no score; allowed: LRS or ARS of at least one row"):
+        report.score_table({"A": []})
+    with pytest.raises(ValueError, match="rows..A.. has a score twice; allowed: LRS, ARS, each once"):
+        report.score_table({"A": [score, score]})
