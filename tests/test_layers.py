@@ -71,6 +71,7 @@ ALLOWED = {
     "report": {"files", "results", "scores", "synthetic"},
     "inventory": {"files", "tensors", "synthetic", "locks"},
     "notebooks": {"cells", "settings"},
+    "exports": DATA | {"evaluate", "results", "cells", "files", "tensors", "pieces", "work", "inventory", "notebooks"},
     "children": set(),
     "reproduce": {"results", "notebooks", "files", "children"},
     "gpus": set(),
@@ -78,7 +79,7 @@ ALLOWED = {
     "workflow": {"notebooks", "files", "children", "cells", "study", "gpus", "reproduce", "jobs"},
     "stale": {"results", "report", "methods", "notebooks", "cells", "settings", "codeprint"},
     "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings", "gpus", "jobs"}
-    | {"inventory", "models", "planning", "stale", "workflow"},
+    | {"exports", "inventory", "models", "planning", "stale", "workflow"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -6,6 +6,7 @@
     ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--cores N | --executor slurm] ...
     ddlib cell NOTEBOOK [CELL] [--profile quick|hour|paper] [-f FILE]
     ddlib runs list | show KEY | clean [KEY ...]
+    ddlib export RUN --to npz|pt|png|hf|safetensors|ddranking|dcbench [--output FOLDER] [--force] ...
     ddlib report stale
 
 Exit codes: 0 all is well; 1 a notebook failed, data are missing or differ, or a product is stale or damaged; 2 the
@@ -18,7 +19,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddlib.cli import cell, data, plan, prior, report, reproduce, runs
+from ddlib.cli import cell, data, export, plan, prior, report, reproduce, runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ddlib", description="Data sets, notebooks run in bulk, and the store.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for part in (data, prior, plan, reproduce, cell, runs, report):
+    for part in (data, prior, plan, reproduce, cell, runs, export, report):
         part.add(commands)
     return parser

@@ -2,6 +2,7 @@
 
     found = evaluate(synthetic, datasets.load("cifar10", "test"), Protocol(num_networks=5), seed=0)
     found.accuracies        # percent, one a network
+    again(synthetic.load("set.safetensors"))      # what an exported set states, made again
 
 Test images steer nothing: each network is tested once, after its last epoch (`Protocol.compat` departs from that).
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ddlib import datasets
 from ddlib.datasets import ImageSet, parsed_name
 from ddlib.evaluate import training
 from ddlib.evaluate.labels import LABELS, Asked, bytes_stored, check_teacher
@@ -24,8 +26,8 @@ from ddlib.synthetic import SyntheticSet, SyntheticStream
 from ddlib.zca import ValueSpace
 
 __all__ = [
-    "LABELS", "PRECISIONS", "VERSION", "Evaluation", "Protocol", "Teacher", "bytes_stored", "check_batches", "evaluate",
-    "groups", "judged",
+    "LABELS", "PRECISIONS", "VERSION", "Evaluation", "Protocol", "Teacher", "again", "bytes_stored", "check_batches",
+    "evaluate", "groups", "judged",
 ]  # fmt: skip
 
 VERSION = 1
@@ -132,6 +134,41 @@ def groups(synthetic: SyntheticSet | SyntheticStream, test: ImageSet, protocol: 
     size = training.at_once(protocol, learner, len(synthetic), test.device)
     everyone = tuple(range(protocol.num_networks))
     return [everyone[start : start + size] for start in range(0, len(everyone), size)]
+
+
+def again(
+    synthetic: SyntheticSet | SyntheticStream,
+    *,
+    device: str = "cpu",
+    networks: Sequence[int] | None = None,
+    teacher: Asked | None = None,
+) -> Evaluation:
+    """The evaluation that the card of an exported set or stream states, made again from the set and the real test data.
+
+    On the same machine, with as many threads, it gives the stated accuracies to the bit.
+
+    Args:
+        synthetic: with its `card`.
+        device: where it is computed.
+        networks: indices of the networks to train; None: those of the card.
+        teacher: that the recipe's labels ask; an exported set does not bring it.
+
+    Raises:
+        ValueError: there is no card, it asks for what this ddlib does not know, or the test data are others than those
+            of the card.
+        FileNotFoundError: the test data are not there; the message says how to get them.
+    """
+    card = synthetic.card
+    if card is None:
+        raise ValueError("synthetic has no card that says how it was judged; allowed: what `ddlib export` wrote")
+    try:
+        protocol = Protocol(**card.protocol)
+    except TypeError as error:
+        raise ValueError(f"the card's protocol has settings that this ddlib does not know: {error}") from error
+    test = datasets.load(card.dataset, "test", zca=card.whitened, device=device)
+    if datasets.describe(card.dataset).exact and test.fingerprint != card.test_fingerprint:
+        raise ValueError(f"the test data of {card.dataset} here are others than those of the card: {test.fingerprint}")
+    return evaluate(synthetic, test, protocol, seed=card.seed, networks=networks or card.networks, teacher=teacher)
 
 
 def judged(

@@ -4,12 +4,14 @@
     synthetic.images, synthetic.labels        # of a set: what a network trains on, in synthetic.space
     synthetic.pixels()                        # what a reader looks at
     synthetic.frozen(seed=0)                  # of a stream: a set drawn from its generator
+    synthetic.card                            # of one that was exported: its evaluation and accuracies
 
 `SyntheticSet` holds images, `SyntheticStream` the generator that makes them; `save` and `load` take and give either.
 """
 
+from ddlib.synthetic.card import Card
 from ddlib.synthetic.images import SyntheticSet
-from ddlib.synthetic.stored import load, save
+from ddlib.synthetic.stored import label_kind, load, save
 from ddlib.synthetic.stream import SyntheticStream, generator_bytes
 
-__all__ = ["SyntheticSet", "SyntheticStream", "generator_bytes", "load", "save"]
+__all__ = ["Card", "SyntheticSet", "SyntheticStream", "generator_bytes", "label_kind", "load", "save"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddlib.augment import draw
+from ddlib.synthetic.card import Card
 from ddlib.zca import ValueSpace
 
 
@@ -27,6 +28,7 @@ class SyntheticSet:
         learning_rate: one that was learnt with the images, > 0, or None.
         provenance: where the set comes from, as plain JSON.
         latents: what the images were rendered from by a generator that is kept elsewhere, by name.
+        card: how it was judged and what it reached, where it states that.
 
     Raises:
         ValueError: an argument is not as above, or `space` does not fit the images.
@@ -40,6 +42,7 @@ class SyntheticSet:
     learning_rate: float | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     latents: Mapping[str, Tensor] = field(default_factory=dict)
+    card: Card | None = None
 
     def __post_init__(self):
         _check_images(self.images, self.space)

@@ -2,7 +2,8 @@
 
 It is a safetensors file: `images`, `labels`, of a whitened set the tensors of its ZCA, and, of one rendered from
 latents, `latents.*`; or, of a stream, `generator.*`.  The rest is JSON in the header under "ddlib", with a checksum
-over all of it.  Any reader of safetensors can open it, and none executes anything that stands in it.
+over all of it.  A set that travels has its card there too, under "card"; those of the store have none.  Any reader of
+safetensors can open it, and none executes anything that stands in it.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ddlib.synthetic.card import Card
 from ddlib.synthetic.images import SyntheticSet
 from ddlib.synthetic.stream import SyntheticStream
 from ddlib.tensors import read_tensors, write_tensors
@@ -53,7 +55,15 @@ def save(synthetic: SyntheticSet | SyntheticStream, path: str | Path) -> None:
         "std": list(synthetic.space.std),
         "provenance": dict(synthetic.provenance),
     }
+    if synthetic.card is not None:
+        common |= {"card": synthetic.card.to_json(), "label_kind": label_kind(synthetic)}
+        common |= {"value_space": synthetic.space.name}
     write_tensors(Path(path), tensors, common | header)
+
+
+def label_kind(synthetic: SyntheticSet | SyntheticStream) -> str:
+    """What the labels are: "class" numbers, or "logits", whose softmax is the target."""
+    return "logits" if isinstance(synthetic, SyntheticSet) and synthetic.is_soft else "class"
 
 
 def load(path: str | Path) -> SyntheticSet | SyntheticStream:
@@ -106,6 +116,7 @@ def _to_set(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Synthet
         learning_rate=header["learning_rate"],
         provenance=header["provenance"],
         latents={name.removeprefix(_LATENTS): t for name, t in tensors.items() if name.startswith(_LATENTS)},
+        card=_card(header),
     )
 
 
@@ -121,5 +132,10 @@ def _to_stream(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Synt
         class_names=tuple(header["class_names"]),
         space=ValueSpace(tuple(header["mean"]), tuple(header["std"])),
         provenance=header["provenance"],
+        card=_card(header),
         **{name: header[name] for name in SETTINGS},
     )
+
+
+def _card(header: Mapping[str, Any]) -> Card | None:
+    return Card.from_json(header["card"]) if "card" in header else None

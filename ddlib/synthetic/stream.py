@@ -12,6 +12,7 @@ from torch.func import functional_call
 from ddlib.models import passes
 from ddlib.models.gan import Generator
 from ddlib.seeding import generator as random_stream
+from ddlib.synthetic.card import Card
 from ddlib.synthetic.images import SyntheticSet, check_provenance, check_strategy
 from ddlib.zca import ValueSpace
 
@@ -34,6 +35,7 @@ class SyntheticStream:
         redraw: after how many epochs the images are drawn anew: 1 = streaming, each image is shown once; None = never
             (frozen), K * ipc images are drawn once and are a set like any other.
         provenance: where the generator comes from, as plain JSON.
+        card: how it was judged and what it reached, where it states that.
 
     Raises:
         ValueError: an argument is not as above, or the tensors are not those of such a generator.
@@ -54,6 +56,7 @@ class SyntheticStream:
     ipc: int
     redraw: int | None = 1
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    card: Card | None = None
 
     def __post_init__(self):
         for name in ("shape", "class_names"):

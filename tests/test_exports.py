@@ -1,0 +1,563 @@
+"""Distilled sets that travel: what a card states is reached again, by ddlib and by plain PyTorch that has no ddlib."""
+
+import hashlib
+import importlib.util
+import json
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from test_faults import cell
+from test_stream import trained_generator
+
+from ddlib import cli, datasets, evaluate, exports, files, notebooks, study, synthetic
+from ddlib.exports import benches, network, pictures
+from ddlib.seeding import generator
+from ddlib.synthetic import Card, SyntheticSet, SyntheticStream
+from ddlib.tensors import read_seal
+
+PROTOCOL = evaluate.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=12, batch_size=20)
+STRATEGY = "color_crop_cutout_scale_rotate"
+
+
+def digits(zca=False, soft=False, ipc=2, **changes):
+    """Real digits as a synthetic set, without a card; soft labels lean to the class."""
+    train = datasets.load("digits", "train", zca=zca)
+    rows = torch.cat([indices[:ipc] for indices in train.class_indices])
+    labels = train.labels[rows]
+    noise = torch.randn(len(rows), 10, generator=generator(0, "labels"))
+    fields = {"images": train.take(rows), "labels": 4 * torch.eye(10)[labels] + noise if soft else labels}
+    fields |= {"class_names": train.class_names, "space": train.space, "strategy": STRATEGY}
+    return SyntheticSet(**fields | changes)
+
+
+def stream(redraw=1):
+    """An untrained generator of digits."""
+    state = trained_generator(shape=(1, 16, 16), num_classes=10, latent=20).state_dict()
+    space, names = datasets.load("digits", "test").space, tuple("0123456789")
+    settings = {"width": 4, "latent": 20, "conditioning": "onehot", "strategy": "color_crop", "ipc": 2}
+    fixed = {"shape": (1, 16, 16), "class_names": names, "space": space, "frozen_strategy": STRATEGY}
+    return SyntheticStream(generator=state, redraw=redraw, **settings, **fixed)
+
+
+def judged(found, protocol=PROTOCOL, zca=False, seed=3):
+    """The set or stream with the card of an evaluation of it."""
+    test, info = datasets.load("digits", "test", zca=zca), datasets.describe("digits")
+    told = evaluate.evaluate(found, test, protocol, seed=seed)
+    card = Card(
+        name="Real, digits, seed 3", method="random", dataset="digits", licence=info.licence, whitened=zca,
+        train_fingerprint=info.fingerprints[0], test_fingerprint=info.fingerprints[1],
+        protocol=protocol.settings(), seed=seed, networks=told.networks, accuracies=told.accuracies,
+    )  # fmt: skip
+    return replace(found, card=card)
+
+
+KINDS = {
+    "hard": lambda: judged(digits()),
+    "soft": lambda: judged(digits(soft=True, learning_rate=0.02)),
+    "zca": lambda: judged(digits(zca=True), zca=True),
+    "zca of pixels": lambda: judged(digits(zca="pixels", soft=True), zca="pixels"),
+    "stream": lambda: judged(stream()),
+    "frozen stream": lambda: judged(stream(redraw=None)),
+}
+MADE = {}
+
+
+def made(kind):
+    """A set or stream of the kind, judged once."""
+    return MADE.setdefault(kind, KINDS[kind]()) if kind not in MADE else MADE[kind]
+
+
+# ---- what the card states
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_three_lines_give_the_stated_accuracies_to_the_bit(kind, tmp_path):
+    folder = exports.export(made(kind), "safetensors", tmp_path / "set")
+    found = synthetic.load(folder / "synthetic.safetensors")
+    assert evaluate.again(found).accuracies == found.card.accuracies == made(kind).card.accuracies
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_frozen_network_has_the_stated_accuracy_of_that_network(kind, tmp_path):
+    found = made(kind)
+    folder = exports.export(found, "safetensors", tmp_path / "set", network=network.train(found, index=1))
+    path = folder / "network.safetensors"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    told = json.loads((folder / "card.json").read_text())["network"]
+    assert told["sha256"] == digest and told["index"] == 1
+    assert path.with_name("network.safetensors.sha256").read_text() == f"{digest}  network.safetensors\n"
+    test = datasets.load("digits", "test", zca=found.card.whitened)
+    kept = network.load(path)
+    assert kept.accuracy(test) == told["accuracy"] == found.card.accuracies[1]
+    with torch.no_grad():
+        classes = kept.module()(test.take(range(len(test)))).argmax(1)
+    assert 100 * int((classes == test.labels).sum()) / len(test) == pytest.approx(kept.accuracy(test), abs=0.3)
+
+
+def test_the_file_says_all_of_itself_to_any_reader_of_safetensors(tmp_path):
+    synthetic.save(made("soft"), tmp_path / "set.safetensors")
+    with safe_open(tmp_path / "set.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()["ddlib"])["about"]
+    card, ours = header["card"], made("soft").card
+    assert (
+        header["label_kind"] == "logits" and header["value_space"] == "normalised" and header["learning_rate"] == 0.02
+    )
+    assert card["licence"].startswith("CC BY 4.0") and card["protocol"]["epochs"] == 12 and card["n"] == 3
+    assert card["accuracy_mean"] == pytest.approx(np.mean(ours.accuracies))
+    assert card["accuracy_std"] == pytest.approx(np.std(ours.accuracies, ddof=1))
+    assert synthetic.load(tmp_path / "set.safetensors").card == ours
+
+
+def test_a_set_without_a_card_is_written_as_before(tmp_path):
+    synthetic.save(digits(), tmp_path / "set.safetensors")
+    with safe_open(tmp_path / "set.safetensors", framework="pt") as file:
+        header = json.loads(file.metadata()["ddlib"])["about"]
+    before = "class_names format learning_rate mean provenance std strategy version zca_eps"
+    assert sorted(header) == before.split() and synthetic.load(tmp_path / "set.safetensors").card is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"accuracies": ()}, "accuracies must be one for each of the networks"),
+        ({"accuracies": (90.0, 80.0)}, "accuracies must be one for each of the networks"),
+        ({"accuracies": (90.0, 80.0, 101.0)}, "accuracies must be percent"),
+    ],
+)
+def test_a_card_that_states_nonsense_is_refused(changes, match):
+    with pytest.raises(ValueError, match=match):
+        replace(made("hard").card, **changes)
+
+
+def test_what_cannot_be_judged_again_is_refused():
+    found = made("hard")
+    with pytest.raises(ValueError, match="synthetic has no card"):
+        evaluate.again(digits())
+    with pytest.raises(ValueError, match="synthetic has no card"):
+        network.train(digits())
+    with pytest.raises(ValueError, match="does not know: .*'colour'"):
+        evaluate.again(replace(found, card=replace(found.card, protocol={"colour": 1})))
+    with pytest.raises(ValueError, match="the test data of digits here are others"):
+        evaluate.again(replace(found, card=replace(found.card, test_fingerprint="0")))
+    official = replace(found.card, protocol=PROTOCOL.settings() | {"compat": "official", "epochs": 5})
+    with pytest.raises(ValueError, match="the best of five looks"):
+        network.train(replace(found, card=official))
+    taught = replace(found.card, protocol=PROTOCOL.settings() | {"labels": "fixed"})
+    with pytest.raises(ValueError, match="labels='fixed' ask a teacher"):
+        network.train(replace(found, card=taught))
+    with pytest.raises(ValueError, match="labels='fixed' asks a teacher, and teacher is None"):
+        evaluate.again(replace(found, card=taught))
+    assert [network.trainable(card) for card in (found.card, official, taught, None)] == [True, False, False, False]
+
+
+def test_a_file_that_is_no_network_is_refused(tmp_path):
+    synthetic.save(digits(), tmp_path / "set.safetensors")
+    with pytest.raises(ValueError, match="holds no network"):
+        network.load(tmp_path / "set.safetensors")
+    with pytest.raises(ValueError, match="test has images of"):
+        network.train(made("hard")).accuracy(datasets.load("photographs", "test"))
+
+
+# ---- the forms
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft", "zca", "zca of pixels"])
+def test_arrays_give_back_every_bit(kind, tmp_path):
+    found, space = made(kind), made(kind).space
+    npz = np.load(exports.export(found, "npz", tmp_path / "npz") / "set.npz", allow_pickle=False)
+    pt = torch.load(exports.export(found, "pt", tmp_path / "pt") / "set.pt", weights_only=True)
+    wanted = {"images": found.images, "labels": found.labels, "mean": torch.tensor(space.mean)}
+    if space.zca is not None:
+        wanted |= {"zca_mean": space.zca.mean, "zca_whitening": space.zca.whitening}
+        wanted |= {"zca_unwhitening": space.zca.unwhitening}
+    for name, tensor in wanted.items():
+        assert torch.equal(torch.from_numpy(npz[name]), tensor) and torch.equal(pt[name], tensor), name
+    assert tuple(npz["class_names"]) == tuple(pt["class_names"]) == found.class_names
+    assert pt["learning_rate"] == found.learning_rate == npz.get("learning_rate")
+    about = json.loads(str(npz["card"]))
+    assert about == json.loads(pt["card"]) and about["stated"]["accuracies"] == list(found.card.accuracies)
+    follows = about["recipe"]["follows"]
+    assert follows["epochs_gone_through"] == 13 and follows["divided_by_ten_after_epoch"] == 7
+    assert follows["learning_rate"] == (found.learning_rate or 0.01)
+
+
+def test_latents_travel_as_safetensors_alone(tmp_path):
+    found = replace(made("hard"), latents={"z": torch.ones(20, 3)})
+    lost = {}
+    for to in ("safetensors", "npz"):
+        folder = exports.export(found, to, tmp_path / to)
+        lost[to] = json.loads((folder / "card.json").read_text())["lost"]
+    assert lost["safetensors"] == [] and "the latents" in lost["npz"][0]
+    assert torch.equal(
+        synthetic.load(tmp_path / "safetensors" / "synthetic.safetensors").latents["z"], torch.ones(20, 3)
+    )
+
+
+@pytest.mark.parametrize("kind", ["hard", "zca of pixels"])
+def test_png_is_an_image_folder_in_the_order_of_the_labels(kind, tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    names = ("T-shirt/top", "b", "a", "é", "4", "5", "6", "7", "8", "9")
+    found = replace(made(kind), class_names=names)
+    folder = exports.export(found, "png", tmp_path / "png")
+    read = torchvision.datasets.ImageFolder(folder / "images", transform=torchvision.transforms.PILToTensor())
+    assert read.classes[:3] == ["0_T-shirt-top", "1_b", "2_a"]
+    rows = [int(path.rsplit("/", 1)[1].removesuffix(".png")) for path, _ in read.samples]
+    assert torch.equal(torch.tensor([label for _, label in read]), pictures.classes(found)[rows])
+    values = torch.stack([image[:1] for image, _ in read])
+    assert torch.equal(values, (found.pixels()[rows] * 255).round().to(torch.uint8))
+    if found.is_soft:
+        kept = json.loads((folder / "labels.json").read_text())["logits"]
+        assert torch.equal(torch.tensor(list(kept.values())), found.labels)
+    space = np.load(folder / "space.npz")
+    assert ("zca_whitening" in space) == (found.space.zca is not None)
+    from PIL import Image
+
+    with Image.open(folder / "contact.png") as sheet:
+        assert sheet.size == (110 + 2 * 68, 4 + 10 * 68) and "8 bits" in sheet.text["Comment"]
+
+
+def test_the_card_says_what_pictures_lose(tmp_path):
+    found = made("zca")
+    images = found.space.encode(torch.linspace(-1, 2, 256).expand(20, 256).reshape(20, 1, 16, 16).contiguous())
+    text = (exports.export(replace(found, images=images), "png", tmp_path / "png") / "README.md").read_text()
+    outside = int(((found.space.decode(images) < 0) | (found.space.decode(images) > 1)).sum())
+    assert f"{outside} of 5120 values" in text and 3300 < outside < 3500
+    assert "the whitening (ZCA) is undone" in text and "off by up to 1/510" in text
+
+
+def test_pictures_of_other_channels_are_refused(tmp_path):
+    space = synthetic.images.ValueSpace((0.5, 0.5), (0.2, 0.2))
+    found = digits(images=torch.zeros(20, 2, 16, 16), space=space)
+    with pytest.raises(ValueError, match="2 channels; a PNG is written of 1 or 3"):
+        exports.export(found, "png", tmp_path / "png")
+    assert list(tmp_path.iterdir()) == []  # nothing half-made
+
+
+def test_datasets_reads_the_parquet_folder_offline(tmp_path):
+    if not all(map(importlib.util.find_spec, ("datasets", "pyarrow"))):
+        pytest.skip("needs datasets and pyarrow")
+    for kind in ("hard", "soft"):
+        exports.export(made(kind), "hf", tmp_path / kind, network=network.train(made(kind)))
+    script = """
+        import sys, numpy, datasets
+        for folder in sys.argv[1:]:
+            read = datasets.load_dataset(folder, split="train")
+            names, label = read.features["label"].names, read["label"][:]
+            pictures = numpy.stack([numpy.asarray(image) for image in read["image"][:]])
+            tensors = numpy.asarray(read.with_format("numpy")["tensor"][:], dtype="float32")
+            logits = numpy.asarray(read["logits"][:] if "logits" in read.features else [], dtype="float32")
+            numpy.savez(f"{folder}.npz", names=names, label=label, pictures=pictures, tensors=tensors, logits=logits)
+    """
+    home = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PATH": "", "HOME": str(tmp_path)}
+    run_alone(script, tmp_path / "hard", tmp_path / "soft", env=home)
+    for kind in ("hard", "soft"):
+        read, found = np.load(tmp_path / f"{kind}.npz"), made(kind)
+        assert tuple(read["names"]) == found.class_names
+        assert np.array_equal(read["label"], pictures.classes(found)) and np.array_equal(read["tensors"], found.images)
+        assert np.array_equal(read["pictures"][:, None], (found.pixels() * 255).round())
+        assert not found.is_soft or np.array_equal(read["logits"], found.labels)
+        text = (tmp_path / kind / "README.md").read_text()
+        assert text.startswith("---\npretty_name: Real, digits, seed 3\n")
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"needs pyarrow.*pip install 'ddlib\[export\]'"):
+        exports.export(digits(), "hf", tmp_path / "hf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ddranking_gets_images_class_by_class_normalised_or_whitened_as_it_does(tmp_path):
+    mixed = torch.arange(20).view(10, 2).T.flatten()  # one of each class, then another
+    found = made("hard")
+    read = tensors(replace(found, images=found.images[mixed], labels=found.labels[mixed]), tmp_path / "hard")
+    assert torch.equal(read["images"], found.images) and torch.equal(read["labels"], found.labels)
+    assert "lr" not in read
+    soft = tensors(made("soft"), tmp_path / "soft")
+    assert torch.equal(soft["labels"], made("soft").labels) and float(soft["lr"]) == pytest.approx(0.02)
+    pixels = tensors(made("zca of pixels"), tmp_path / "pixels")
+    assert torch.equal(pixels["images"], made("zca of pixels").images)
+    assert "use_zca to true" in (tmp_path / "pixels" / "README.md").read_text()
+    undone = tensors(made("zca"), tmp_path / "zca")["images"]
+    assert (undone - digits().images).abs().max() < 1e-3
+    assert "use_zca to false" in (tmp_path / "zca" / "README.md").read_text()
+    with pytest.raises(ValueError, match="as many images of each class"):
+        exports.export(replace(found, images=found.images[:19], labels=found.labels[:19]), "ddranking", tmp_path / "n")
+
+
+def tensors(found, folder):
+    folder = exports.export(found, "ddranking", folder)
+    return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
+
+
+def test_ddranking_normalises_cifar100_by_the_constants_of_cifar10():
+    ours, theirs = datasets.describe("cifar100"), datasets.describe("cifar10")
+    pixels = torch.rand(10, 3, 4, 4, generator=generator(0, "pixels"))
+    space = synthetic.images.ValueSpace(ours.mean, ours.std)
+    found = digits(images=space.encode(pixels), labels=torch.arange(10), space=space)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (theirs.mean, theirs.std))
+    assert torch.allclose(benches._normalised(found, "cifar10"), (pixels - mean) / std, atol=1e-5)
+    assert torch.equal(benches._normalised(found, "cifar100"), found.images)
+    assert "constants of cifar10" in benches.ddranking_losses(found, "cifar100")[-1]
+
+
+def test_dcbench_gets_the_last_pair_of_a_list_in_its_place(tmp_path):
+    read = {}
+    for kind in ("hard", "soft", "zca"):
+        folder = exports.export(made(kind), "dcbench", tmp_path / kind)
+        path = folder / "RANDOM" / "digits" / "IPC2" / "res_RANDOM_digits_ConvNet_2ipc.pt"
+        read[kind] = torch.load(path, weights_only=True)["data"][-1]
+    assert torch.equal(read["hard"][0], made("hard").images) and torch.equal(read["hard"][1], made("hard").labels)
+    assert torch.equal(read["soft"][1], made("soft").labels.softmax(1))
+    assert (read["zca"][0] - digits().images).abs().max() < 1e-3
+    text = (tmp_path / "soft" / "README.md").read_text()
+    assert "digits must be added to it" in text and "not with the learnt 0.02" in text
+
+
+@pytest.mark.parametrize("kind", ["stream", "frozen stream"])
+def test_a_stream_travels_as_a_draw_and_its_generator(kind, tmp_path):
+    found = made(kind)
+    folder = exports.export(found, "npz", tmp_path / "npz")
+    assert np.array_equal(np.load(folder / "set.npz")["images"], found.frozen(3).images)
+    kept = synthetic.load(folder / "generator.safetensors")
+    assert kept.card == found.card and torch.equal(kept.frozen(3).images, found.frozen(3).images)
+    about = json.loads((folder / "card.json").read_text())
+    assert about["generator"] == {"ipc": 2, "redraw": found.redraw, "seed_of_draw": 3, "bytes": found.bytes_stored}
+    of_the_draw = about["stated"]["of"] == "this set"
+    assert of_the_draw == (kind == "frozen stream") and "seed of the draw | 3" in (folder / "README.md").read_text()
+    if of_the_draw:
+        test = datasets.load("digits", "test")
+        drawn = evaluate.evaluate(found.frozen(3), test, PROTOCOL, seed=3)
+        assert drawn.accuracies == found.card.accuracies
+
+
+# ---- without ddlib
+
+
+def run_alone(script, *words, env=None):
+    """Run a Python process that has no ddlib; it fails if it imports it."""
+    guard = "import sys\nsys.modules['ddlib'] = None\n"
+    command = [sys.executable, "-I", "-c", guard + textwrap.dedent(script), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+PLAIN = """
+    import json, pathlib, numpy, torch, torch.nn.functional as F
+    from torch import nn
+    torch.set_num_threads(1)
+
+    def read(folder):
+        kind = folder.name.split("-")[0]
+        if kind == "npz":
+            found = numpy.load(folder / "set.npz")
+            return torch.from_numpy(found["images"]), torch.from_numpy(found["labels"])
+        if kind == "pt":
+            found = torch.load(folder / "set.pt", weights_only=True)
+            return found["images"], found["labels"]
+        if kind == "hf":
+            import pyarrow.parquet
+            table = pyarrow.parquet.read_table(folder / "data")
+            images = torch.tensor(table["tensor"].to_pylist(), dtype=torch.float32)
+            return images, torch.tensor(table["label"].to_pylist())
+        import torchvision
+        space = {k: torch.from_numpy(v) for k, v in numpy.load(folder / "space.npz").items()}
+        found = torchvision.datasets.ImageFolder(folder / "images", torchvision.transforms.ToTensor())
+        pixels, labels = torch.stack([x[:1] for x, _ in found]), torch.tensor([y for _, y in found])
+        images = (pixels - space["mean"].view(-1, 1, 1)) / space["std"].view(-1, 1, 1)
+        if "zca_mean" in space:
+            images = ((images.flatten(1) - space["zca_mean"]) @ space["zca_whitening"]).view(images.shape)
+        return images, labels
+
+    def convnet(width, depth, channels, side, classes):
+        layers, last = [], channels
+        for _ in range(depth):
+            layers += [nn.Conv2d(last, width, 3, padding=1), nn.GroupNorm(width, width), nn.ReLU(), nn.AvgPool2d(2)]
+            last = width
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * (side // 2**depth) ** 2, classes))
+
+    def accuracy(images, labels, test, recipe, seed):
+        torch.manual_seed(seed)
+        told, follows = recipe["protocol"], recipe["follows"]
+        assert follows["strategy"] == "none" and told["schedule"] == "step" and told["network"] == "convnet"
+        net = convnet(told["options"]["width"], told["options"]["depth"], 1, images.shape[-1], 10)
+        rate = follows["learning_rate"]
+        def fresh(rate):
+            return torch.optim.SGD(net.parameters(), rate, momentum=told["momentum"], weight_decay=told["weight_decay"])
+        optimiser = fresh(rate)
+        for epoch in range(follows["epochs_gone_through"]):
+            for rows in torch.randperm(len(images)).split(told["batch_size"]):
+                optimiser.zero_grad()
+                F.cross_entropy(net(images[rows]), labels[rows]).backward()
+                optimiser.step()
+            if epoch == follows["divided_by_ten_after_epoch"]:
+                optimiser = fresh(rate / 10)
+        with torch.no_grad():
+            return 100 * (net(test[0]).argmax(1) == test[1]).float().mean().item()
+
+    for name in sys.argv[1:]:
+        folder = pathlib.Path(name)
+        about, real = json.loads((folder / "card.json").read_text()), numpy.load(folder.parent / "test.npz")
+        whitened = "zca" if about["data"]["zca"] else "plain"
+        test = torch.from_numpy(real[whitened]), torch.from_numpy(real["labels"])
+        images, labels = read(folder)
+        print(folder.name, *(accuracy(images, labels, test, about["recipe"], seed) for seed in range(3)))
+"""
+
+ALONE = evaluate.Protocol(
+    options={"width": 16, "depth": 2}, num_networks=5, epochs=24, batch_size=64, lr=0.1, augmentation=False
+)
+
+
+def test_plain_pytorch_without_ddlib_reaches_the_stated_accuracy(tmp_path):
+    if not importlib.util.find_spec("pyarrow"):
+        pytest.skip("needs pyarrow")
+    plain, white = judged(digits(ipc=5), ALONE), judged(digits(ipc=5, zca=True), ALONE, zca=True)
+    folders = {exports.export(plain, to, tmp_path / to): plain for to in ("npz", "pt", "png", "hf")}
+    folders |= {exports.export(white, to, tmp_path / f"{to}-zca"): white for to in ("npz", "png")}
+    sets = {name: datasets.load("digits", "test", zca=zca) for name, zca in (("plain", False), ("zca", True))}
+    images = {name: test.take(range(len(test))).numpy() for name, test in sets.items()}
+    np.savez(tmp_path / "test.npz", labels=sets["plain"].labels.numpy(), **images)
+    lines = run_alone(PLAIN, *folders).splitlines()
+    assert len(lines) == len(folders)
+    for line, found in zip(lines, folders.values(), strict=True):
+        name, *accuracies = line.split()
+        theirs, ours = np.array(accuracies, dtype=float), np.array(found.card.accuracies)
+        half = 4.6 * np.sqrt(theirs.var(ddof=1) / 3 + ours.var(ddof=1) / 5)  # Student's t at 99 %, 4 degrees of freedom
+        assert abs(theirs.mean() - ours.mean()) <= max(half, 1.0) and half < 10, f"{name}: {theirs}, stated {ours}"
+
+
+# ---- which set, and where to
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A store with one herded set in it."""
+    place = study.Workplace("cpu", folder=tmp_path / "runs", progress="none")
+    study.run([cell("Herding")], place)
+    return place
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    """A notebook whose cells are two, of which one is in the store."""
+    monkeypatch.setattr(notebooks, "chosen", lambda wanted, profile: ["atom/accuracy"])
+    monkeypatch.setattr(notebooks, "cells", lambda name, profile: [cell("Herding"), cell("ATOM")])
+
+
+def folder_of(workplace):
+    (folder,) = (path.parent for path in workplace.folder.glob("distilled/*/run.json"))
+    return folder
+
+
+def test_a_set_is_found_by_key_folder_file_and_row(workplace, rows):
+    folder, store = folder_of(workplace), workplace.folder
+    named = [folder.name[:6], str(folder), str(folder / "synthetic.safetensors")]
+    found = [exports.chosen(run, store) for run in named]
+    found.append(exports.chosen("atom/accuracy", store, exports.Choice(row="Herding", ipc=1, seed=0)))
+    kept = files.read_json(next(folder.glob("evaluation-*.json")))
+    for one in found:
+        assert one.card == found[0].card and list(one.card.accuracies) == kept["accuracies"]
+    assert found[0].card.name == "Herding, digits, IPC 1, seed 0" and found[0].card.method == "herding"
+    assert evaluate.again(found[0]).accuracies == found[0].card.accuracies
+
+
+def test_an_exported_file_can_be_exported_again(tmp_path):
+    folder = exports.export(made("soft"), "safetensors", tmp_path / "one")
+    again = exports.chosen(str(folder / "synthetic.safetensors"), tmp_path)
+    assert again.card == made("soft").card and torch.equal(again.images, made("soft").images)
+
+
+@pytest.mark.parametrize(
+    ("run", "choice", "match"),
+    [
+        ("zz", {}, "is the beginning of 0 pieces"),
+        ("atom/accuracy", {}, "2 rows of atom/accuracy fit; .*Herding, digits, IPC 1; ATOM, digits, IPC 1"),
+        ("atom/accuracy", {"row": "MTT"}, "0 rows of atom/accuracy fit"),
+        ("atom/accuracy", {"row": "Herding", "seed": 5}, "seed=5; Herding, digits, IPC 1 has the seeds 0"),
+        ("atom/accuracy", {"row": "ATOM"}, "is not in the store .*ddlib reproduce atom/accuracy --profile quick"),
+    ],
+)
+def test_a_name_that_is_of_none_or_several_is_refused(run, choice, match, workplace, rows):
+    with pytest.raises(ValueError, match=match):
+        exports.chosen(run, workplace.folder, exports.Choice(**choice))
+
+
+def test_of_several_evaluations_one_is_chosen(workplace):
+    folder = folder_of(workplace)
+    first = next(folder.glob("evaluation-*.json"))
+    kept = files.read_json(first)
+    files.write_json(folder / "evaluation-ffff.json", kept | {"accuracies": [50.0, 60.0]})
+    with pytest.raises(ValueError, match="was judged in 2 ways; choose by --evaluation: .*ffff: convnet"):
+        exports.chosen(str(folder), workplace.folder)
+    found = exports.chosen(str(folder), workplace.folder, exports.Choice(evaluation="ff"))
+    assert found.card.accuracies == (50.0, 60.0)
+    with pytest.raises(ValueError, match="evaluation='zz'; known: .*ffff"):
+        exports.chosen(str(folder), workplace.folder, exports.Choice(evaluation="zz"))
+    files.write_json(first, kept | {"of": "another set"})  # an evaluation of what was there before says nothing
+    assert exports.chosen(str(folder), workplace.folder).card.accuracies == (50.0, 60.0)
+    (folder / "synthetic.safetensors").unlink()
+    with pytest.raises(ValueError, match="holds no finished synthetic set"):
+        exports.chosen(str(folder), workplace.folder)
+
+
+def test_a_set_that_was_not_judged_states_nothing(workplace, capsys):
+    folder = folder_of(workplace)
+    next(folder.glob("evaluation-*.json")).unlink()
+    words = ["export", str(folder / "synthetic.safetensors"), "--to", "pt", "--output", str(folder / "out")]
+    assert cli.main(words) == 0 and capsys.readouterr().out.endswith("no accuracy stated\n")
+    assert "None is stated: the set was not judged." in (folder / "out" / "README.md").read_text()
+    assert not (folder / "out" / "network.safetensors").exists()
+
+
+def test_a_stream_is_named_by_its_row_not_by_its_key(workplace):
+    folder = folder_of(workplace)
+    evaluation = next(folder.glob("evaluation-*.json"))
+    synthetic.save(stream(), folder / "synthetic.safetensors")
+    seal = read_seal(folder / "synthetic.safetensors")
+    files.write_json(evaluation, files.read_json(evaluation) | {"of": seal})
+    with pytest.raises(ValueError, match="is a generator, and the rows of a notebook say how many images"):
+        exports.chosen(str(folder), workplace.folder)
+
+
+def test_the_command_writes_once_and_replaces_only_what_it_wrote(workplace, capsys):
+    target = workplace.folder.parent / "out"
+    words = ["export", folder_of(workplace).name, "--store", str(workplace.folder), "--to", "npz"]
+    words += ["--output", str(target)]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.startswith(f"{target}: ") and (target / "network.safetensors").exists()
+    files.check_folder(target)
+    assert cli.main(words) == 2 and "--force replaces it" in capsys.readouterr().err
+    assert cli.main([*words, "--force", "--no-network"]) == 0 and not (target / "network.safetensors").exists()
+    (target / "card.json").unlink()
+    capsys.readouterr()
+    assert cli.main([*words, "--force"]) == 2 and "is no export of ddlib's" in capsys.readouterr().err
+    assert cli.main(words[:-2]) == 0 and "herding-digits-ipc-1-seed-0.npz" in capsys.readouterr().out
+
+
+def test_an_export_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    folder = exports.export(made("hard"), "npz", tmp_path / "set")
+    before = (folder / "set.npz").read_bytes()
+
+    def full(*arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(exports.cards, "readme", full)
+    with pytest.raises(OSError, match="no space left"):
+        exports.export(made("soft"), "npz", folder, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"] and (folder / "set.npz").read_bytes() == before
+    with pytest.raises(ValueError, match="unknown form to='zip'; known: npz, pt"):
+        exports.export(made("hard"), "zip", tmp_path / "zip")
+
+
+def test_the_command_offers_every_form():
+    from ddlib.cli import export
+
+    assert set(export.FORMS) == set(exports.FORMATS) == set(exports.cards.LOADING)
