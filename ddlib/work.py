@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ddlib import codeprint, datasets, evaluate, files, pieces, planning, store, synthetic
+from ddlib import codeprint, datasets, evaluate, files, pieces, planning, snapshots, store, synthetic
 from ddlib.cells import Cell
 from ddlib.datasets import ImageSet
 from ddlib.files import Damaged
@@ -49,6 +49,7 @@ def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
         about={"settings": cell.settings(deployed=False), "seed": seed},
         code=codeprint.distillation(type(cell.method)),
         size=lambda made: made.bytes_stored,
+        **snapshots.asked(cell.method),
     )
 
 

@@ -45,7 +45,8 @@ ALLOWED = {
     "progress": {"files"},
     "checkpoint": {"files", "store", "tensors"},
     "loop": {"checkpoint", "interrupts"},
-    "pieces": {"files", "store", "locks", "checkpoint", "loop", "progress", "memory", "provenance"},
+    "snapshots": {"synthetic", "tensors"},
+    "pieces": {"files", "snapshots", "store", "locks", "checkpoint", "loop", "progress", "memory", "provenance"},
     "settings": set(),
     "codeprint": set(),
     "memory": set(),
@@ -56,7 +57,7 @@ ALLOWED = {
     "planning": DATA | {"cells", "estimate", "memory"},
     "work": DATA
     | {"methods", "evaluate", "cells", "files", "tensors"}
-    | {"store", "locks", "pieces", "codeprint", "planning", "provenance", "keeping"},
+    | {"snapshots", "store", "locks", "pieces", "codeprint", "planning", "provenance", "keeping"},
     "study": {"datasets", "cells", "pieces", "planning", "provenance", "results", "settings", "work"},
     "report": {"files", "results", "synthetic"},
     "inventory": {"files", "tensors", "synthetic", "locks"},
@@ -67,8 +68,10 @@ ALLOWED = {
     "jobs": {"results", "notebooks", "store", "cells", "study", "gpus", "reproduce"},
     "workflow": {"notebooks", "files", "children", "cells", "study", "gpus", "reproduce", "jobs"},
     "stale": {"results", "report", "methods", "notebooks", "cells", "settings", "codeprint"},
+    "site": {"files", "inventory", "notebooks", "provenance", "report", "results", "settings"}
+    | {"snapshots", "stale", "synthetic"},
     "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings", "gpus", "jobs"}
-    | {"inventory", "models", "planning", "stale", "workflow"},
+    | {"inventory", "models", "planning", "site", "stale", "workflow"},
     "__main__": {"cli"},
     "__init__": set(),
 }
