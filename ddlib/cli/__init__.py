@@ -6,6 +6,7 @@
     ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--cores N | --executor slurm] ...
     ddlib cell NOTEBOOK [CELL] [--profile quick|hour|paper] [-f FILE]
     ddlib runs list | show KEY | clean [KEY ...]
+    ddlib report [--output FOLDER] [--profile quick|hour|paper ...]
     ddlib report stale
 
 Exit codes: 0 all is well; 1 a notebook failed, data are missing or differ, or a product is stale or damaged; 2 the

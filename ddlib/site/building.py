@@ -61,7 +61,7 @@ def _write(folder: Path, runs: Sequence[Run]) -> None:
     verdicts = {paper: claims.verdicts(paper, runs) for paper in results.papers()}
     papers = [*results.papers(), *([ACROSS] if any(run.paper == ACROSS for run in runs) else [])]
     shared = {"papers": papers, "runs": runs, "figures": drawn, "verdicts": verdicts}
-    pages.write(MARK, "index.html.j2", **shared)
+    pages.write(MARK, "index.html.j2", hero=_hero(drawn), **shared)
     for paper in papers:
         own = [run for run in runs if run.paper == paper]
         pages.write(f"paper/{paper}.html", "paper.html.j2", **shared | {"paper": paper, "own": own})
@@ -70,6 +70,12 @@ def _write(folder: Path, runs: Sequence[Run]) -> None:
     shown = gallery.sprites(runs, folder)
     pictures = [one for found in drawn.values() for one in found if one.what in figures.PICTURES]
     pages.write("gallery.html", "gallery.html.j2", sprites=shown, pictures=pictures, **_choices(shown))
+
+
+def _hero(drawn: Mapping[tuple[str, str], Sequence[Figure]]) -> Figure | None:
+    """The picture of the front page: the images of all papers beside one another; None where there are none."""
+    found = drawn.get((f"{ACROSS}/tour", "quick"), ())
+    return next((figure for figure in found if figure.what in figures.PICTURES), None)
 
 
 def _notebook(pages: "_Pages", run: Run, drawn: Mapping[Any, Sequence[Figure]]) -> None:
@@ -102,6 +108,7 @@ class _Pages:
             "tables": tables,
             "markdown": markdown,
             "across": ACROSS,
+            "signed": claims.signed,
         }
         loader = PackageLoader("ddlib.site", "templates")
         self._folder = folder

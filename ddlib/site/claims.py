@@ -25,18 +25,28 @@ class Evidence:
         tests = self.check.tests
         holding = sum(test.outcome == "holds" for test in tests)
         differences = sorted(test.comparison.difference for test in tests)
-        span = f"{differences[0]:+.1f}"
-        if len(tests) > 1:
-            span += f" to {differences[-1]:+.1f}"
+        span = " to ".join(dict.fromkeys(signed(differences[i]) for i in (0, -1)))
+        if len(tests) == 1:
+            found = tests[0].comparison
+            return f"{tests[0].where}: {span} points [{signed(found.low)}, {signed(found.high)}]"
         return f"{holding} of {len(tests)} comparisons hold, {span} points"
+
+
+def signed(number: float) -> str:
+    """A difference with its sign, in print."""
+    return f"{number:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim and all evidence on it, from the smallest profile to the largest."""
+    """A claim and all evidence on it, from the smallest profile to the largest.
+
+    waiting: runs whose records name a side of the claim that was not run, with the hours that these would take.
+    """
 
     claim: Claim
     evidence: tuple[Evidence, ...]
+    waiting: tuple[tuple[Run, float], ...] = ()
 
     @property
     def outcomes(self) -> tuple[str, ...]:
@@ -59,7 +69,17 @@ def verdicts(paper: str, runs: Sequence[Run]) -> list[Verdict]:
         ValueError: no such paper (the known ones are listed).
     """
     tested = [run for run in runs if run.records and run.paper in (paper, "compare")]
-    return [Verdict(claim, tuple(_evidence(claim, tested))) for claim in results.claims(paper)]
+    found = [(claim, tuple(_evidence(claim, tested))) for claim in results.claims(paper)]
+    return [Verdict(claim, known, () if known else tuple(_waiting(claim, tested))) for claim, known in found]
+
+
+def _waiting(claim: Claim, runs: Sequence[Run]) -> Iterator[tuple[Run, float]]:
+    sides = {side.casefold() for side in (claim.higher, claim.lower, claim.rises) if side}
+    for run in runs:
+        missing = [r for r in run.records if not r.n and r.ipc in (*claim.ipc, None) and r.network in claim.networks]
+        missing = [r for r in missing if r.label.casefold() in sides and "estimated_hours" in r.cost]
+        if missing:
+            yield run, sum(r.cost["estimated_hours"] for r in missing)
 
 
 def _evidence(claim: Claim, runs: Sequence[Run]) -> Iterator[Evidence]:

@@ -71,7 +71,13 @@ def sprites(runs: Sequence[Run], folder: Path) -> list[Sprite]:
     found = [_drawn(entry, made, folder) for entry, made in _first_seeds()]
     placed = [_placed(*one, runs) for one in found if one is not None]
     unique = {(s.dataset, s.ipc, s.label, s.run and s.run.name, s.path): s for s in placed}
-    return sorted(unique.values(), key=lambda s: (s.dataset, s.ipc, not s.leading, s.method, s.label))
+    return sorted(unique.values(), key=_place)
+
+
+def _place(sprite: Sprite) -> tuple:
+    """Generators stand last, and real images chosen before what is distilled."""
+    distilled = sprite.method not in ("random", "herding", "k_center")
+    return sprite.dataset, sprite.ipc or float("inf"), not sprite.leading, distilled, sprite.method, sprite.label
 
 
 def _first_seeds() -> Iterator[tuple[inventory.Entry, Mapping[str, Any]]]:
@@ -82,7 +88,9 @@ def _first_seeds() -> Iterator[tuple[inventory.Entry, Mapping[str, Any]]]:
         settings = made.get("settings", {})
         if made and settings.get("method") != "whole":
             key = repr(sorted({**settings, "seeds": 0, "protocol": 0}.items(), key=str))
-            first[key] = min(first.get(key, (made["seed"], entry, made)), (made["seed"], entry, made), key=lambda x: x[0])
+            first[key] = min(
+                first.get(key, (made["seed"], entry, made)), (made["seed"], entry, made), key=lambda x: x[0]
+            )
     yield from ((entry, made) for _, entry, made in first.values())
 
 

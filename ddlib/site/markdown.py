@@ -60,7 +60,7 @@ def body(notebook: NotebookNode, title: str) -> Markup:
     )
     found, _ = exporter.from_notebook_node(notebook)
     found = re.sub(r'\salt="No description[^"]*"', "", found)
-    found = re.sub(r"<img (?![^>]*\balt=)", f'<img loading="lazy" alt="Figure of {Markup.escape(title)}" ', found)
+    found = re.sub(r"<img (?![^>]*\balt=)", f'<img alt="Figure of {Markup.escape(title)}" ', found)
     found = re.sub(r"(?=<table\b)", '<div class="scroll" tabindex="0">', found).replace("</table>", "</table></div>")
     return Markup(found)
 

@@ -48,6 +48,11 @@ class Run:
         return f"{self.name.partition('/')[2]}.{self.profile}"
 
     @property
+    def anchor(self) -> str:
+        """Its place on the paper's page."""
+        return f"run-{self.slug}"
+
+    @property
     def order(self) -> int:
         """Its profile's place among the profiles."""
         return PROFILES.index(self.profile)

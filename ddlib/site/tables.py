@@ -64,12 +64,15 @@ def _number(mean: float, std: float | None) -> str:
 
 def cost(record: Record) -> str:
     """What a cell that was not run would take, in words."""
-    hours = record.cost.get("estimated_hours")
-    if hours is None:
-        return "cost not estimated"
-    if hours < 1:
-        return f"about {max(1, round(60 * hours))} min"
-    return f"about {hours:.2g} h" if hours <= 48 else f"about {hours / 24:.0f} days"
+    found = record.cost.get("estimated_hours")
+    return "cost not estimated" if found is None else hours(found)
+
+
+def hours(number: float) -> str:
+    """A time to two figures: in minutes below an hour, in days above two."""
+    if number < 1:
+        return f"about {max(1, round(60 * number))} min"
+    return f"about {number:.2g} h" if number <= 48 else f"about {number / 24:.0f} days"
 
 
 def not_run(run: Run) -> list[Record]:
