@@ -308,3 +308,11 @@ def test_a_sprite_shows_classes_as_columns_and_steps_as_rows():
     assert image.getpixel((4, 0))[3] == 0 and image.getpixel((5, 5)) == (205, 205, 205, 255)
     large = torch.zeros(2, 1, 3, 128, 128, dtype=torch.uint8)
     assert gallery._stacked([large]).width <= 2 * (gallery.GREATEST + 1)
+
+
+def test_a_fifth_paper_has_a_page_and_a_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "papers", lambda: ("atom", "fifth"))
+    pages = building._Pages(tmp_path)
+    pages.write("gallery.html", "gallery.html.j2", sprites=[], pictures=[], **building._choices([]))
+    page = Page(tmp_path / "gallery.html")
+    assert "paper/fifth.html" in page.links and "ATOM FIFTH Across papers Gallery" in page.words

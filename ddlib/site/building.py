@@ -16,7 +16,9 @@ from ddlib.site.figures import Figure
 from ddlib.site.runs import Run, gathered, read_notebook
 
 ACROSS = "compare"
-NAMES = {"atom": "ATOM", "datm": "DATM", "dim": "DiM", "ld3m": "LD3M", ACROSS: "Across papers"}
+NAMES = {"dim": "DiM", ACROSS: "Across papers"}
+"""What is not called by its folder's name in capitals."""
+
 MARK = "index.html"
 
 
@@ -59,10 +61,9 @@ def _write(folder: Path, runs: Sequence[Run]) -> None:
     pages = _Pages(folder)
     drawn = {(run.name, run.profile): figures.collected(run, folder) for run in runs}
     verdicts = {paper: claims.verdicts(paper, runs) for paper in results.papers()}
-    papers = [*results.papers(), *([ACROSS] if any(run.paper == ACROSS for run in runs) else [])]
-    shared = {"papers": papers, "runs": runs, "figures": drawn, "verdicts": verdicts}
+    shared = {"runs": runs, "figures": drawn, "verdicts": verdicts}
     pages.write(MARK, "index.html.j2", hero=_hero(drawn), **shared)
-    for paper in papers:
+    for paper in _papers():
         own = [run for run in runs if run.paper == paper]
         pages.write(f"paper/{paper}.html", "paper.html.j2", **shared | {"paper": paper, "own": own})
     for run in {run.page: run for run in runs if run.notebook}.values():
@@ -103,11 +104,11 @@ class _Pages:
         told = {
             "version": __version__,
             "commit": commit and commit[:7] + (", modified" if dirty else ""),
-            "names": NAMES,
+            "papers": _papers(),
+            "called": _called,
             "paper_title": _title,
             "tables": tables,
             "markdown": markdown,
-            "across": ACROSS,
             "signed": claims.signed,
         }
         loader = PackageLoader("ddlib.site", "templates")
@@ -123,6 +124,15 @@ class _Pages:
         target.parent.mkdir(parents=True, exist_ok=True)
         text = self._templates.get_template(template).render(root="../" * path.count("/"), here=path, **told)
         target.write_text(text, encoding="utf-8")
+
+
+def _papers() -> tuple[str, ...]:
+    """The folders that have a page: every paper, and what compares them."""
+    return (*results.papers(), ACROSS)
+
+
+def _called(paper: str) -> str:
+    return NAMES.get(paper, paper.upper())
 
 
 def _title(paper: str) -> str:

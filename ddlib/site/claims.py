@@ -55,7 +55,7 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        """The one word on the claim: what all evidence that is decided says, "undecided" where it differs or none is."""
+        """One word on the claim: what all decided evidence says; "undecided" where it differs or there is none."""
         decided = [outcome for outcome in self.outcomes if outcome != "undecided"]
         return decided[0] if len(decided) == 1 else "undecided"
 

@@ -15,7 +15,7 @@ COLUMNS = ("method", "IPC", "paper, %", "ours, %", "n", "verdict")
 
 @dataclass(frozen=True)
 class Sheet:
-    """Rows under headings: name of the columns, (heading, rows) and notes; the last column is the verdict if `judged`."""
+    """Columns, rows under headings, and notes; if it is `judged`, the last column is the verdict."""
 
     columns: Sequence[str]
     groups: Sequence[tuple[str, Sequence[Sequence[str]]]]
