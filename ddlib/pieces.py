@@ -5,6 +5,7 @@ A piece has a folder:
     run.json                 settings, cost, course and provenance; written last: with it the piece is finished
     <product>                what was made: a file of tensors, or a folder
     checkpoint.safetensors   while it is under way: what it goes on from
+    snapshots.safetensors    pictures at a few steps, of pieces that ask for them
     log.txt                  a line now and then: how far it is, when it was interrupted, resumed and finished
     .lock                    held by the process that works on it; `.lock.owner` says which
 """
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ddlib import OUTPUT, files, loop, store
+from ddlib import OUTPUT, files, loop, snapshots, store
 from ddlib.checkpoint import Checkpoint
 from ddlib.files import Damaged
 from ddlib.locks import locked
@@ -72,6 +73,7 @@ class Piece:
     about: settings, for `run.json`.
     code: the modules whose code decides the product, for `provenance`.
     size: bytes of a product.
+    snapshot, snapshot_steps: a picture of the state, and the steps after which one is kept; see `snapshots`.
     """
 
     folder: Path
@@ -84,6 +86,8 @@ class Piece:
     about: Mapping[str, Any]
     code: Sequence[str]
     size: Callable[[Any], int]
+    snapshot: Callable[[Any], torch.Tensor] | None = None
+    snapshot_steps: Sequence[int] = ()
 
 
 def product(piece: Piece, workplace: Workplace) -> Any:
@@ -141,6 +145,8 @@ def _made(piece: Piece, workplace: Workplace) -> Any:
         report.note(f"finished after {outcome.seconds:.1f} s of steps{sittings}")
     path = piece.folder / piece.product
     piece.save(outcome.product, path)
+    if outcome.snapshots:
+        snapshots.write(outcome.snapshots, piece.folder)
     made = {
         "name": piece.name,
         "product": piece.product,
@@ -162,12 +168,28 @@ def _driven(
 ) -> loop.Outcome:
     """The loop, with what stops it noted in the log."""
     told = {"name": piece.name, "report": report, "checkpoint": checkpoint, "sitting": {"provenance": origin}}
+    taken: list[float] = []
+    told |= {"snapshot": _timed(piece.snapshot, taken), "snapshot_steps": tuple(piece.snapshot_steps)}
     try:
         with deterministic():
-            return loop.run(piece.job, state, **told)
+            outcome = loop.run(piece.job, state, **told)
     except BaseException as error:
         report.note(f"stopped at step {state.step}: {type(error).__name__} {error}".rstrip())
         raise
+    outcome.seconds -= sum(taken)  # pictures are no part of the method's cost
+    return outcome
+
+
+def _timed(snapshot: Callable[[Any], torch.Tensor] | None, taken: list[float]) -> Callable[[Any], torch.Tensor]:
+    """`snapshot`, which adds the seconds of each call to `taken`."""
+
+    def timed(state: Any) -> torch.Tensor:
+        begin = time.perf_counter()
+        picture = snapshot(state)
+        taken.append(time.perf_counter() - begin)
+        return picture
+
+    return timed
 
 
 @contextmanager

@@ -10,7 +10,19 @@ from typing import Any
 
 from torch import nn
 
-from ddlib import checkpoint, codeprint, datasets, evaluate, files, judged, pieces, planning, store, synthetic
+from ddlib import (
+    checkpoint,
+    codeprint,
+    datasets,
+    evaluate,
+    files,
+    judged,
+    pieces,
+    planning,
+    snapshots,
+    store,
+    synthetic,
+)  # fmt: skip
 from ddlib.cells import Cell
 from ddlib.datasets import ImageSet
 from ddlib.files import Damaged
@@ -51,6 +63,7 @@ def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
         about={"settings": cell.settings(deployed=False), "seed": seed},
         code=codeprint.distillation(type(cell.method)),
         size=lambda made: made.bytes_stored,
+        **snapshots.asked(cell.method),
     )
 
 

@@ -47,7 +47,8 @@ ALLOWED = {
     "progress": {"files"},
     "checkpoint": {"files", "store", "tensors"},
     "loop": {"checkpoint", "interrupts"},
-    "pieces": {"files", "store", "locks", "checkpoint", "loop", "progress", "memory", "provenance"},
+    "snapshots": {"synthetic", "tensors"},
+    "pieces": {"files", "snapshots", "store", "locks", "checkpoint", "loop", "progress", "memory", "provenance"},
     "settings": set(),
     "codeprint": set(),
     "memory": set(),
@@ -61,7 +62,18 @@ ALLOWED = {
     "planning": DATA | {"cells", "estimate", "memory"},
     "work": DATA
     | {"methods", "evaluate", "cells", "files", "tensors"}
-    | {"store", "locks", "pieces", "codeprint", "planning", "provenance", "keeping", "judged", "checkpoint"},
+    | {
+        "store",
+        "locks",
+        "pieces",
+        "codeprint",
+        "planning",
+        "provenance",
+        "keeping",
+        "judged",
+        "checkpoint",
+        "snapshots",
+    },
     "nas": DATA
     | {"evaluate", "cells", "work", "planning", "pieces", "files", "locks", "store", "tensors"}
     | {"codeprint", "provenance", "results"},
@@ -78,8 +90,10 @@ ALLOWED = {
     "jobs": {"results", "notebooks", "store", "cells", "study", "gpus", "reproduce"},
     "workflow": {"notebooks", "files", "children", "cells", "study", "gpus", "reproduce", "jobs"},
     "stale": {"results", "report", "methods", "notebooks", "cells", "settings", "codeprint"},
+    "site": {"files", "inventory", "notebooks", "provenance", "report", "results", "settings"}
+    | {"snapshots", "stale", "synthetic"},
     "cli": {"datasets", "study", "results", "report", "reproduce", "notebooks", "settings", "gpus", "jobs"}
-    | {"exports", "inventory", "models", "planning", "stale", "workflow"},
+    | {"exports", "inventory", "models", "planning", "site", "stale", "workflow"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from ddlib import snapshots
 from ddlib.models import passes
 from ddlib.models.gan import Generator
 from ddlib.models.initialisation import reset
@@ -244,3 +245,9 @@ def test_a_pickle_is_refused_without_being_executed(tmp_path, way):
     other = path.rename(tmp_path / "stream.pt")
     pickle.loads(other.read_bytes()) if way == "pickle" else torch.load(other, weights_only=False)
     assert trace.exists(), "the plant would not have shown"
+
+
+def test_its_picture_is_the_frozen_draw_of_seed_0():
+    stream = make()
+    shown = stream.frozen(0).pixels().unflatten(0, (3, 4))[:, : snapshots.SHOWN]
+    assert torch.equal(snapshots.pictured(stream), shown.mul(255).round().to(torch.uint8))

@@ -7,6 +7,7 @@
     ddlib cell NOTEBOOK [CELL] [--profile quick|hour|paper] [-f FILE]
     ddlib runs list | show KEY | clean [KEY ...]
     ddlib export RUN --to npz|pt|png|hf|safetensors|ddranking|dcbench [--output FOLDER] [--force] ...
+    ddlib report [--output FOLDER] [--profile quick|hour|paper ...]
     ddlib report stale
 
 Exit codes: 0 all is well; 1 a notebook failed, data are missing or differ, or a product is stale or damaged; 2 the

@@ -1,0 +1,54 @@
+"""A report for the tests: the committed results and figures, a small store, and things that are wrong on purpose."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ddlib import ROOT
+
+EXECUTED = "atom/accuracy"
+"""The notebook that counts as executed."""
+
+STALE = "datm/accuracy.quick"
+"""The results that say that they come from a modified tree."""
+
+DAMAGED = "dim/components.quick"
+"""The results that are cut short."""
+
+CELLS = {
+    "ATOM": {"method": "atom", "iterations": 8, "batch_real": 4, "norm": "instance"},
+    "Random": {"method": "random"},
+}
+
+SCRIPT = f"""
+from ddlib import cli, study
+from ddlib.settings import settings
+told = {{"profile": "quick", "dataset": "digits", "reference_dataset": "cifar10", "ipcs": [1, 2], "seeds": [0],
+         "methods": {CELLS!r}, "network": {{"width": 8, "depth": 2}}, "evaluation": {{"num_networks": 1, "epochs": 1}},
+         "device": "cpu", "precision": "float32", "compiled": False, "budget_hours": None}}
+for cell in study.cells(settings(told), paper="atom", table="main"):
+    study.synthetic_set(cell, 0, study.Workplace("cpu", progress="none"))
+raise SystemExit(cli.main(["report"]))
+"""
+
+
+def built(output: Path) -> tuple[Path, str]:
+    """Make the report under `output` in a process of its own; its folder, and what the command printed."""
+    for name in ("results", "figures"):
+        shutil.copytree(ROOT / name, output / name)
+    executed = output / "runs" / "notebooks" / f"{EXECUTED}.quick.ipynb"
+    executed.parent.mkdir(parents=True)
+    shutil.copyfile(ROOT / "notebooks" / f"{EXECUTED}.ipynb", executed)
+    stale = output / "results" / f"{STALE}.json"
+    records = json.loads(stale.read_text())
+    records[0]["provenance"]["dirty"] = True
+    stale.write_text(json.dumps(records))
+    damaged = output / "results" / f"{DAMAGED}.json"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    told = {"DDLIB_OUTPUT": str(output), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=os.environ | told, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return output / "report", done.stdout
