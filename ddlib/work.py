@@ -10,19 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ddlib import (
-    checkpoint,
-    codeprint,
-    datasets,
-    evaluate,
-    files,
-    judged,
-    pieces,
-    planning,
-    snapshots,
-    store,
-    synthetic,
-)  # fmt: skip
+from ddlib import checkpoint, codeprint, datasets, evaluate, files, judged, pieces, planning, store, synthetic
 from ddlib.cells import Cell
 from ddlib.datasets import ImageSet
 from ddlib.files import Damaged
@@ -31,6 +19,7 @@ from ddlib.locks import holder, locked
 from ddlib.pieces import Piece, Workplace
 from ddlib.planning import Missing
 from ddlib.provenance import provenance
+from ddlib.snapshots import asked
 from ddlib.synthetic import SyntheticSet, SyntheticStream
 from ddlib.tensors import read_seal
 
@@ -63,7 +52,7 @@ def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
         about={"settings": cell.settings(deployed=False), "seed": seed},
         code=codeprint.distillation(type(cell.method)),
         size=lambda made: made.bytes_stored,
-        **snapshots.asked(cell.method),
+        **asked(cell.method),
     )
 
 

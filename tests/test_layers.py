@@ -62,18 +62,8 @@ ALLOWED = {
     "planning": DATA | {"cells", "estimate", "memory"},
     "work": DATA
     | {"methods", "evaluate", "cells", "files", "tensors"}
-    | {
-        "store",
-        "locks",
-        "pieces",
-        "codeprint",
-        "planning",
-        "provenance",
-        "keeping",
-        "judged",
-        "checkpoint",
-        "snapshots",
-    },
+    | {"store", "locks", "pieces", "codeprint", "planning", "provenance", "keeping", "judged", "checkpoint"}
+    | {"snapshots"},
     "nas": DATA
     | {"evaluate", "cells", "work", "planning", "pieces", "files", "locks", "store", "tensors"}
     | {"codeprint", "provenance", "results"},
