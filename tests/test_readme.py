@@ -1,13 +1,53 @@
-"""The README's results are those of `results/`, its links lead somewhere, and its commands exist."""
+"""The README's claims and the pages' results are those of `results/`, links lead somewhere, and commands exist.
+
+python tests/test_readme.py    # writes both tables anew
+"""
 
 import re
 import sys
 
 from ddlib import ROOT, datasets, methods, results
+from ddlib.site import claims
+from ddlib.site.runs import Run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+MARKS = "<!-- {}: begin -->", "<!-- {}: end -->"
+PAPERS = {"datm": "DATM", "dim": "DiM", "ld3m": "LD3M", "atom": "ATOM"}
+
+
+def claims_table() -> str:
+    """Every claim of the four papers, with what the committed results say of it, as a table in Markdown."""
+    runs = [committed(path) for path in sorted((ROOT / "results").glob("*/*.json"))]
+    lines = ["| paper | claim | `quick` | `hour` | `paper` |", "|---|---|---|---|---|"]
+    for paper, title in PAPERS.items():
+        for verdict in claims.verdicts(paper, runs):
+            mark = " *(unverified)*" if verdict.claim.unverified else ""
+            found = [outcomes(verdict, profile) for profile in ("quick", "hour", "paper")]
+            lines.append(f"| {title} | {verdict.claim.statement}{mark} | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
+def committed(path) -> Run:
+    """A committed results file as a run."""
+    name, _, profile = path.stem.rpartition(".")
+    records = () if results.read_measurements(path) else tuple(results.read(path))
+    return Run(f"{path.parent.name}/{name}", profile, records)
+
+
+def outcomes(verdict: claims.Verdict, profile: str) -> str:
+    """What the notebooks say of a claim at one profile: outcome by outcome, each with the notebooks that say so."""
+    said = {}
+    for run, outcome in ((one.run, one.check.outcome) for one in verdict.evidence if one.run.profile == profile):
+        name = run.name.split(".")[0]
+        said.setdefault(outcome, []).append(f"[{name}](notebooks/{name}.ipynb)")
+    return "; ".join(f"**{outcome}** ({', '.join(where)})" for outcome, where in said.items()) or claims.NOT_RUN
+
+
+def between(text: str, what: str) -> str:
+    """What stands between the marks of a table."""
+    begin, end = (mark.format(what) for mark in MARKS)
+    return text.split(begin)[1].split(end)[0].strip()
 
 
 def results_table() -> str:
@@ -28,9 +68,16 @@ def line(record: results.Record) -> str:
     return f"| {record.dataset}, {record.ipc} | {record.label} | {theirs}{marks} | {ours} | `{record.verdict}` |"
 
 
-def test_the_results_table_is_that_of_the_records():
-    table = RESULTS.split(BEGIN)[1].split(END)[0]
-    assert results_table() in table, "write the table anew: python tests/test_readme.py"
+def test_the_tables_are_those_of_the_records():
+    told = "write the tables anew: python tests/test_readme.py"
+    assert between(RESULTS, "results") == results_table(), told
+    assert between(README, "claims") == claims_table(), told
+
+
+def test_every_claim_stands_in_the_readme():
+    lines = between(README, "claims").splitlines()[2:]
+    assert len(lines) == sum(len(results.claims(paper)) for paper in PAPERS)
+    assert sorted(PAPERS) == sorted(path.stem for path in (ROOT / "ddlib" / "papers").glob("*.yaml"))
 
 
 def test_every_link_leads_somewhere():
@@ -61,7 +108,8 @@ def test_every_make_target_it_names_exists():
 
 
 if __name__ == "__main__":
-    before, rest = README.split(BEGIN)
-    between, after = rest.split(END)
-    prose = between.split("\n| data, images per class")[0].rstrip("\n")
-    (ROOT / "README.md").write_text(f"{before}{BEGIN}{prose}\n\n{results_table()}\n\n{END}{after}", encoding="utf-8")
+    for page, what, table in (("README.md", "claims", claims_table()), ("docs/results.md", "results", results_table())):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        begin, end = (mark.format(what) for mark in MARKS)
+        before, after = text.split(begin)[0], text.split(end)[1]
+        (ROOT / page).write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
