@@ -20,7 +20,7 @@ STALE := $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$$(pwd -P)" ] && $(PY) -c '
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test slow lab lint lock
+.PHONY: help setup reproduce report test slow lab lint lock
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -33,6 +33,9 @@ setup: $(READY)  ## make .venv from requirements.lock (Python >= 3.11; PYTHON=..
 
 reproduce: $(READY)  ## run every notebook (or NOTEBOOKS) at PROFILE (quick, hour, paper) and print what came of it
 	@$(PY) -m ddlib reproduce --profile $(PROFILE) $(if $(filter quick,$(PROFILE)),--at-once $(AT_ONCE)) $(NOTEBOOKS)
+
+report: $(READY)  ## build a site from results, figures and what was run: report/index.html
+	@$(PY) -m ddlib report
 
 test: lint  ## lint, then all tests but the slow ones, then every notebook at its quick defaults under nbval
 	@DDLIB_OUTPUT="$$(pwd -P)/runs/test" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m "not slow" \
