@@ -186,11 +186,12 @@ def output(tmp_path, monkeypatch):
 
 
 def test_the_command_prints_each_notebook_and_the_whole(output, capsys):
-    words = ["plan", "atom", "compare", "-f", str(output), "--budget-hours", "1", "--memory", "64GB"]
+    names = ["atom/accuracy", "compare/tour"]
+    words = ["plan", *names, "-f", str(output), "--budget-hours", "1", "--memory", "64GB"]
     assert cli.main(words) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    for name in notebooks.chosen(["atom", "compare"], "quick"):
+    for name in names:
         assert f"{name} (quick)" in lines and f"{name} (quick): taking a few steps" in err
     assert lines[-1].startswith("in all, what notebooks share once: 2 cells, 0 of them in the store; to do: 2 dist")
 

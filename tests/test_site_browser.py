@@ -30,6 +30,11 @@ def report(browser, tmp_path_factory):
     return small_report.built(tmp_path_factory.mktemp("output"))[0]
 
 
+def missed(request):
+    """Whether a request failed by itself: those that were under way when a page was left are aborted."""
+    return request.failure != "net::ERR_ABORTED"
+
+
 @pytest.fixture
 def visit(browser, report):
     """(page of the report, size, scheme) -> the page, opened; at the end nothing may have gone wrong on any."""
