@@ -45,7 +45,7 @@ def visit(browser, report):
         opened.append(page)
         page.on("console", lambda told: wrong.append(f"{name}: {told.text}") if told.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(f"{name}: {error}"))
-        page.on("requestfailed", lambda request: wrong.append(f"{name}: {request.url} failed"))
+        page.on("requestfailed", lambda r: wrong.append(f"{name}: {r.url} {r.failure}") if missed(r) else None)
         page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else wrong.append(r.url))
         page.goto((report / name).as_uri())
         return page
