@@ -27,7 +27,6 @@ from ddlib.cells import Cell
 from ddlib.datasets import ImageSet, part_name
 from ddlib.locks import holder
 from ddlib.pieces import Piece, Workplace, product
-from ddlib.results.verdicts import Sample, welch
 from ddlib.synthetic import SyntheticSet
 from ddlib.synthetic.union import joined
 from ddlib.tensors import read_seal, read_tensors, write_tensors
@@ -188,8 +187,8 @@ def averages(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def difference(higher: Mapping[str, Any], lower: Mapping[str, Any]) -> results.Comparison:
-    """How much more accurate one row of `run` or `averages` is than another, with Welch's 95 % interval."""
-    return welch(Sample.of(higher["accuracies"]), Sample.of(lower["accuracies"]))
+    """One row of `run` or `averages` less another: mean over orders, which both must have, with its 95 % t interval."""
+    return results.paired(*(results.group_means(row["accuracies"], row["orders"]) for row in (higher, lower)))
 
 
 def _in_turn(todo: Sequence[Any], busy: Callable[[Any], bool]) -> Iterator[Any]:

@@ -282,6 +282,38 @@ def test_the_average_is_over_the_steps():
     assert found.difference == pytest.approx(28.5) and not found.significant
 
 
+def test_rows_differ_order_by_order_and_networks_of_an_order_count_as_one():
+    lower, higher = ({"orders": [0, 1, 2], "accuracies": values} for values in (
+        [50.0, 52.0, 70.0, 72.0, 90.0, 92.0], [53.0, 55.0, 74.0, 76.0, 95.0, 97.0]))  # fmt: skip
+    found = continual.difference(higher, lower)
+    half = 4.302653 / 3**0.5  # by order 3, 4 and 5: deviation 1, and Student's t of two degrees of freedom
+    assert (found.low, found.difference, found.high) == pytest.approx((4 - half, 4, 4 + half), abs=1e-5)
+    single = {"orders": [0, 1, 2], "accuracies": [54.0, 75.0, 96.0]}  # one network an order, beside two
+    assert continual.difference(single, lower).low == pytest.approx(found.low)
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"orders": [0, 1, 3]}, r"the groups \[0, 1, 2\] cannot be paired with \[0, 1, 3\]; allowed: the same"),
+        ({"accuracies": [1.0, 2.0, 3.0, 4.0]}, r"4 values of the groups \[0, 1, 2\]; allowed: as many for each"),
+        ({"orders": [0, 1, 1]}, r"3 values of the groups \[0, 1, 1\]; allowed: as many for each"),
+    ],
+)
+def test_orders_that_cannot_be_paired_are_refused(changed, match):
+    row = {"orders": [0, 1, 2], "accuracies": [1.0, 2.0, 3.0]}
+    with pytest.raises(ValueError, match=match):
+        continual.difference(row, row | changed)
+
+
+def test_bands_are_over_orders():
+    values = [80.0, 82.0, 70.0, 72.0, 60.0, 62.0]
+    course = [{**row, "orders": [0, 1, 2], "accuracies": values} for row in FOUND if row["label"] == "DM"]
+    band = report.accuracy_against_classes(course).axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    half = 4.302653 * 10 / 3**0.5
+    assert (band.min(), band.max()) == pytest.approx((71 - half, min(100, 71 + half)), abs=1e-4)
+
+
 def test_the_table_has_first_and_last_step_and_the_average():
     table = report.continual_table(FOUND, continual.averages(FOUND), {})
     ((heading, (dm, whole)),) = table.groups

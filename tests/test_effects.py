@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ddlib import report, results
+from ddlib import notebooks, report, results
 from ddlib.cells import cells
 from ddlib.cells.crossing import crossed
 from ddlib.results import Record
@@ -41,6 +41,41 @@ def test_its_interval_is_that_of_the_seeds_alone():
     apart = [record("DM", (10, 10, 50, 50, 90, 90)), record("ATOM", (11, 11, 51, 51, 91, 91))]
     paired = results.main_effects(apart, ("loss",))[0].difference
     assert paired.low == paired.high == pytest.approx(1)  # what the seeds have in common does not blur it
+
+
+REAL = [
+    record("Real, IN", (50, 50, 60, 60, 40, 40)),
+    record("Real, BN", (20, 22, 30, 32, 10, 12)),  # -29 for every seed
+]
+
+
+def test_real_images_tell_of_distilled_ones_nothing_and_have_lines_of_their_own():
+    alone = results.main_effects(GRID, ("loss", "norm"))
+    atom, real, bn, gn, own = results.main_effects([*GRID, *REAL], ("loss", "norm"), apart="Real")
+    assert [atom, bn, gn] == alone  # with Real among the pairs, BN would seem to cost far more
+    assert (real.level, real.base, real.pairs, real.of) == ("Real", "DM", 2, "")
+    assert (own.level, own.base, own.pairs, own.of) == ("BN", "IN", 1, "Real")
+    assert own.difference.difference == pytest.approx(-29)
+    assert report.effects([own]).axes[0].get_yticklabels()[0].get_text() == "BN for IN, Real (1 pair)"
+
+
+def test_an_unknown_level_apart_is_refused():
+    with pytest.raises(ValueError, match="apart='Whole'; allowed: a level that a label has: DM, IN, ATOM, BN, GN"):
+        results.main_effects(GRID, ("loss", "norm"), apart="Whole")
+    assert results.main_effects([], ("loss",), apart="Real") == []
+
+
+def test_networks_that_do_not_divide_into_seeds_are_refused():
+    with pytest.raises(ValueError, match="'ATOM' has 5 accuracies of 3 seeds; allowed: as many for each"):
+        results.main_effects([record("DM", (1, 2, 3, 4, 5)), record("ATOM", (1, 2, 3, 4, 5))], ("loss",))
+
+
+@pytest.mark.parametrize("profile", ["quick", "hour", "paper"])
+def test_the_control_of_the_components_is_trained_on_as_they_are(profile):
+    """Otherwise what parts are worth over random images would be what their norm and their whitening are worth."""
+    own = [cell for cell in notebooks.cells("atom/components", profile) if ", " not in cell.label]
+    assert {"Random", "ATOM", "features"} <= {cell.label for cell in own}
+    assert len({(cell.whitened, str(cell.protocol.settings())) for cell in own}) == 1
 
 
 def test_what_was_not_run_is_left_out_and_nothing_is_nothing():

@@ -132,12 +132,39 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     assert 50 <= inside <= 60
 
 
-def test_searches_are_drawn_too():
+@pytest.mark.parametrize("compared", [False, True])
+def test_intervals_of_three_searches_hold_the_truth_about_as_often_as_they_say(compared, monkeypatch):
+    """Sets are worth more or less, of which three searches say little, and drawing from these three still less."""
+    monkeypatch.setattr(ranking, "RESAMPLES", 300)
+    stream, inside, times = np.random.default_rng(5), 0, 300
+    mean = (6 / math.pi * np.arcsin(np.linspace(0, 0.95, 10001) / 2)).mean()
+    for seed in range(times):
+        full = stream.normal(size=100)
+        r = stream.uniform(0, 0.95, (6, 1))
+        tables = r * full + np.sqrt(1 - r * r) * stream.normal(size=(6, 100))
+        found = nas.gain(tables[:3], tables[3:], full, seed=seed) if compared else nas.agreement(tables[:3], full)
+        inside += found.low <= (0 if compared else mean) <= found.high
+    assert 0.92 <= inside / times <= 0.99
+
+
+def test_searches_that_differ_widen_the_interval_by_student_t():
     full = np.arange(30.0)
     same = nas.agreement([full, full], full)
     differing = nas.agreement([full, -full], full)
     assert (same.low, same.value, same.high) == (1, 1, 1)
     assert differing.value == 0 and (differing.low, differing.high) == (-1, 1)
+    worse = full[np.random.default_rng(0).permutation(30)] + full
+    found, values = nas.agreement([full, worse], full), [1, nas.correlation(worse, full)]
+    half = 12.7062 * np.std(values, ddof=1) / 2**0.5  # Student's t of one degree of freedom
+    assert found.low <= max(-1, found.value - half) and found.high == 1
+    single = nas.agreement([worse], full)  # nothing is known of other searches
+    assert single.high - single.low < 1
+
+
+def test_numbers_of_searches_may_differ():
+    full = np.arange(20.0)
+    found = nas.gain([full, full, full], [full[::-1]], full)
+    assert (found.low, found.value, found.high) == (2, 2, 2)
 
 
 def test_a_gain_is_over_the_same_networks():
@@ -167,11 +194,33 @@ def test_repeats_of_all_data_are_ranked_by_the_others():
     assert nas.among_repeats(noise[:1]) is None
 
 
+def test_sets_are_ranked_against_what_repeats_are_ranked_against():
+    """A set that is worth a repeat comes to the same; against a mean of one more repeat it would come out better."""
+    stream = np.random.default_rng(4)
+    truth = stream.normal(size=600)
+    table = truth + stream.normal(size=(6, 600))
+    assert nas.targets(table[:3])[1] == pytest.approx(table[[0, 2]].mean(0))
+    assert nas.targets(table[:1]) == pytest.approx(table[:1])
+    rows = nas.correlations({"P": table[3:], "Whole": table[:3]}, "Whole", baseline="P")
+    p, whole = [row for row in rows if (row["among"], row["kind"]) == ("all", "spearman")]
+    goals = nas.targets(table[:3])
+    assert p["value"] == pytest.approx(np.mean([nas.correlation(a, g) for a in table[3:] for g in goals]), abs=1e-4)
+    assert whole["value"] == pytest.approx(np.mean([nas.correlation(table[i], goals[i]) for i in range(3)]), abs=1e-4)
+    assert whole["gain_low"] < 0 < whole["gain_high"] and p["gain"] is None
+
+
 def test_a_search_finds_what_is_best_on_its_set():
     full = [90.0, 80.0, 70.0]
     found = nas.winner_accuracy([[1, 5, 2], [3, 1, 3], [9, 1, 1]], full)
     assert (found.value, found.low, found.high) == pytest.approx(((80 + 80 + 90) / 3, 80, 90))
     assert [*nas.winners([3, 1, 3])] == [0, 2]
+
+
+def test_the_winner_of_a_repeat_is_judged_by_the_others():
+    """Of pure noise it is no better than any; by a mean that holds it, it would be."""
+    found = nas.winner_among_repeats([[9, 1, 1], [1, 9, 2], [3, 3, 9]])
+    assert (found.value, found.low, found.high) == pytest.approx(((2 + 2 + 1.5) / 3, 1.5, 2))
+    assert nas.winner_among_repeats([[1, 5, 2]]) == nas.Interval(5, 5, 5)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +361,11 @@ def test_a_search_is_in_the_store_where_the_evaluations_are(workplace):
     assert all((again.accuracies[label] == table).all() for label, table in found.accuracies.items())
     assert not (workplace.folder / "nas").exists()  # nothing was computed
     assert [row["network"] for row in found.networks()] == [one.name for one in every]
-    assert {row["method"] for row in found.winners()} == set(found.accuracies)
+    won = {row["method"]: row for row in found.winners()}
+    assert [*won] == [*found.accuracies]
+    repeats = found.accuracies["Whole"]
+    others = [float(repeats[1 - i][nas.winners(repeats[i])].mean()) for i in (0, 1)]
+    assert won["Whole"]["accuracy"] == pytest.approx(np.mean(others), abs=1e-3)
 
 
 def test_a_search_that_was_killed_goes_on_with_the_next_network(workplace, monkeypatch):

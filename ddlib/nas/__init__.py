@@ -16,7 +16,9 @@ from ddlib.nas.ranking import (
     correlations,
     gain,
     levels,
+    targets,
     winner_accuracy,
+    winner_among_repeats,
     winners,
 )
 from ddlib.nas.trials import Search, reference_of, search
@@ -37,6 +39,8 @@ __all__ = [
     "reference_of",
     "search",
     "space",
+    "targets",
     "winner_accuracy",
+    "winner_among_repeats",
     "winners",
 ]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddlib.results.verdicts import Sample, welch
 from ddlib.seeding import generator
 
 KINDS = ("spearman", "kendall")
@@ -28,7 +29,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its percentile interval of 95 %; nan where it is undefined, as where all accuracies are equal."""
+    """A value with its interval of 95 %; nan where it is undefined, as where all accuracies are equal."""
 
     value: float
     low: float
@@ -44,8 +45,8 @@ def correlation(ours: Sequence[float], full: Sequence[float], kind: str = "spear
     Raises:
         ValueError: an unknown kind, fewer than three networks, lists of unequal length, or values that are not finite.
     """
-    a, b = _checked([ours], full)
-    return float(_weighted(_signs(a[0]), _signs(b), np.ones((1, len(b))), _known(kind))[0])
+    (a,), (b,) = _checked([ours], full)
+    return float(_weighted(_signs(a), _signs(b), np.ones((1, len(b))), _known(kind))[0])
 
 
 def levels(full: Sequence[float]) -> dict[str, np.ndarray]:
@@ -62,41 +63,62 @@ def levels(full: Sequence[float]) -> dict[str, np.ndarray]:
     return found
 
 
-def agreement(
-    searches: Sequence[Sequence[float]], full: Sequence[float], kind: str = "spearman", *, seed: int = 0
-) -> Interval:
-    """Mean correlation of several searches (draws, seeds) with the full ranking, and its bootstrap interval.
+def targets(repeats: Sequence[Sequence[float]]) -> np.ndarray:
+    """(S, n): what is ranked against, for each repeat on all data the mean of the others; a single one as it is.
 
-    The bootstrap draws networks, the same for all searches, and searches, with replacement, 1,000 times.  The full
-    ranking is taken as it is.  Draws in which a correlation is undefined are left out.
+    A repeat may not be in what it is ranked by; and what a set is worth beside a repeat is told on the same targets,
+    which hold the same noise.
+    """
+    table = np.asarray(repeats, dtype=float)
+    if len(table) < 2:
+        return table
+    return np.stack([np.delete(table, i, axis=0).mean(0) for i in range(len(table))])
+
+
+def agreement(
+    searches: Sequence[Sequence[float]],
+    full: Sequence[float] | Sequence[Sequence[float]],
+    kind: str = "spearman",
+    *,
+    among: str = "all",
+    seed: int = 0,
+) -> Interval:
+    """Mean correlation of several searches (draws, seeds) with the full ranking, and its interval.
+
+    The interval has two parts, whose half-widths add in quadrature.  Of the networks: the percentile interval of a
+    bootstrap, which draws them with replacement, the same for all searches, 1,000 times; draws in which a correlation
+    is undefined are left out.  Of the searches: Student's t, since so few of them cannot be drawn from; nothing where
+    there is one.  The full ranking is taken as it is.  What searches have of the noise of the networks is in both
+    parts, so that intervals are rather wide where searches hardly differ.
 
     Args:
         searches: (S, n) accuracies, one row a search.
-        full: (n,) accuracies on all data.
+        full: (n,) accuracies on all data, or (T, n) of `targets`, over which correlations are averaged.
         kind: as of `correlation`.
+        among: one of `levels`, for each target by its own accuracies.
         seed: of the bootstrap; networks drawn are the same for all calls with equal n and seed.
 
     Raises:
         ValueError: as `correlation`.
     """
-    values = _resampled(searches, full, kind, seed)
-    return _interval(values)
+    return _interval(_resampled(searches, full, kind, seed, among=among))
 
 
 def gain(
     ours: Sequence[Sequence[float]],
     other: Sequence[Sequence[float]],
-    full: Sequence[float],
+    full: Sequence[float] | Sequence[Sequence[float]],
     kind: str = "spearman",
     *,
+    among: str = "all",
     seed: int = 0,
 ) -> Interval:
-    """`agreement` of `ours` less that of `other`; the bootstrap draws the same networks for both.
+    """`agreement` of `ours` less that of `other`: on the same drawn networks, and search by search if as many.
 
     Raises:
         ValueError: as `correlation`.
     """
-    return _interval(_resampled(ours, full, kind, seed) - _resampled(other, full, kind, seed, stream="other"))
+    return _gain(*(_resampled(table, full, kind, seed, among=among) for table in (ours, other)))
 
 
 def among_repeats(
@@ -104,21 +126,16 @@ def among_repeats(
 ) -> Interval | None:
     """How well the training on all data agrees with itself: each repeat with the mean of the others, which ranks.
 
-    It says how much of a ranking by so few repeats is noise.  None where there is but one repeat.
+    It says how much of a ranking by so few repeats is noise.  None where there is but one repeat.  Repeats rank one
+    another, so that they are not quite independent, as the interval takes them to be.
 
     Args:
         repeats: (S, n) accuracies on all data of all networks, one row a repeat.
         among: one of `levels`, by the mean of the others: by that of all, the repeats would be chosen by themselves.
     """
-    table = np.asarray(repeats, dtype=float)
-    if len(table) < 2:
+    if len(repeats) < 2:
         return None
-    parts = []
-    for i, one in enumerate(table):
-        others = np.delete(table, i, axis=0).mean(0)
-        chosen = levels(others)[among]
-        parts.append(_resampled([one[chosen]], others[chosen], kind, seed))
-    return _interval(np.mean(parts, axis=0))
+    return _interval(_resampled(repeats, targets(repeats), kind, seed, among=among, own=True))
 
 
 def winners(ours: Sequence[float]) -> np.ndarray:
@@ -137,6 +154,16 @@ def winner_accuracy(searches: Sequence[Sequence[float]], full: Sequence[float]) 
     return Interval(float(np.mean(found)), min(found), max(found))
 
 
+def winner_among_repeats(repeats: Sequence[Sequence[float]]) -> Interval:
+    """As `winner_accuracy` of the repeats on all data, each one's winner by the others; by itself if there is but one.
+
+    By a mean that holds the repeat, its winner would be the maximum of its own noise.
+    """
+    pairs = zip(np.asarray(repeats, dtype=float), targets(repeats), strict=True)
+    found = [winner_accuracy([one], target).value for one, target in pairs]
+    return Interval(float(np.mean(found)), min(found), max(found))
+
+
 def correlations(
     accuracies: Mapping[str, np.ndarray], reference: str, *, baseline: str | None = None
 ) -> list[dict[str, Any]]:
@@ -144,34 +171,27 @@ def correlations(
 
     Args:
         accuracies: label -> (S, n).
-        reference: the label of the whole data, whose mean over its repeats ranks.
+        reference: the label of the whole data, whose repeats rank: `targets`.
         baseline: the label to which the others are compared; None: to none.
 
     Returns:
-        Rows of "method", "among", "networks", "kind", "value", "low", "high", "searches", "gain", "gain_low" and
-        "gain_high" (over the baseline; None where undefined), one for each label, level and kind; the reference's are
-        `among_repeats`.
+        Rows of "method", "among", "networks" (the fewest, where targets have different ties), "kind", "value", "low",
+        "high", "searches", "gain", "gain_low" and "gain_high" (over the baseline; None where undefined), one for each
+        label, level and kind; the reference's are `among_repeats`, and left out where it was not repeated.
     """
-    full = np.mean(accuracies[reference], axis=0)
-    parts = itertools.product(accuracies, levels(full).items(), KINDS)
-    rows = [_row(accuracies, full, part, reference=reference, baseline=baseline) for part in parts]
-    return [row for row in rows if row is not None]
-
-
-def _row(accuracies, full, part, *, reference, baseline) -> dict[str, Any] | None:
-    """A row of `correlations`; None of a reference that was not repeated."""
-    label, (among, chosen), kind = part
-    table, better = accuracies[label][:, chosen], None
-    if label == reference:
-        found = among_repeats(accuracies[label], kind, among=among)
-    else:
-        found = agreement(table, full[chosen], kind)
-        if baseline not in (None, label):
-            better = gain(table, accuracies[baseline][:, chosen], full[chosen], kind)
-    if found is None:
-        return None
-    row = {"method": label, "among": among, "networks": len(chosen), "kind": kind, "searches": len(table)}
-    return row | _plain("", found) | _plain("gain", better)
+    goals, rows = targets(accuracies[reference]), []
+    shown = [label for label, table in accuracies.items() if label != reference or len(table) > 1]
+    for label, among, kind in itertools.product(shown, levels(goals[0]), KINDS):
+        drawn = {
+            name: _resampled(accuracies[name], goals, kind, 0, among=among, own=name == reference)
+            for name in (label, baseline)
+            if name is not None
+        }
+        better = None if baseline in (None, label) else _gain(drawn[label], drawn[baseline])
+        fewest = min(len(levels(goal)[among]) for goal in goals)
+        row = {"method": label, "among": among, "networks": fewest, "kind": kind, "searches": len(drawn[label])}
+        rows.append(row | _plain("", _interval(drawn[label])) | _plain("gain", better))
+    return rows
 
 
 def _plain(name: str, found: Interval | None) -> dict[str, float | None]:
@@ -180,32 +200,49 @@ def _plain(name: str, found: Interval | None) -> dict[str, float | None]:
     return {key: round(value, 4) if math.isfinite(value) else None for key, value in zip(keys, values, strict=True)}
 
 
-def _resampled(
-    searches: Sequence[Sequence[float]], full: Sequence[float], kind: str, seed: int, *, stream: str = "searches"
-) -> np.ndarray:
-    """The statistic as it is, and then in every draw of the bootstrap: (1 + RESAMPLES,)."""
-    tables, target = _checked(searches, full)
-    n, count = len(target), len(tables)
-    which = _draws(n, generator(seed, "bootstrap", "networks", n))
+def _resampled(searches: Any, full: Any, kind: str, seed: int, *, among: str, own: bool = False) -> np.ndarray:
+    """The coefficient of each search as it is, and then in every draw of networks: (S, 1 + RESAMPLES).
+
+    Networks are drawn from all; those `among` count as often as they were drawn.
+
+    Args:
+        own: each search has a target of its own; else each is averaged over all.
+    """
+    tables, goals = _checked(searches, full)
+    n = goals.shape[1]
+    which = torch.randint(n, (RESAMPLES, n), generator=generator(seed, "bootstrap", "networks", n)).numpy()
     weights = np.concatenate([np.ones((1, n)), np.stack([np.bincount(draw, minlength=n) for draw in which])])
-    signs = _signs(target)
-    each = np.stack([_weighted(_signs(one), signs, weights, _known(kind)) for one in tables])
-    picked = _draws(count, generator(seed, "bootstrap", stream, count))
-    rest = np.take_along_axis(each[:, 1:].T, picked, axis=1).mean(1)
-    return np.concatenate([[each[:, 0].mean()], rest])
+    found = []
+    for place, one in enumerate(tables):
+        theirs = goals[[place]] if own else goals
+        chosen = [(goal, levels(goal)[among]) for goal in theirs]
+        values = [_weighted(_signs(one[k]), _signs(goal[k]), weights[:, k], _known(kind)) for goal, k in chosen]
+        found.append(np.mean(values, axis=0))
+    return np.stack(found)
 
 
-def _draws(count: int, stream: Any) -> np.ndarray:
-    """(RESAMPLES, count) positions, each row drawn with replacement."""
-    return torch.randint(count, (RESAMPLES, count), generator=stream).numpy()
-
-
-def _interval(values: np.ndarray) -> Interval:
-    drawn = values[1:][np.isfinite(values[1:])]
-    if not len(drawn):
-        return Interval(float(values[0]), math.nan, math.nan)
+def _interval(each: np.ndarray, other: np.ndarray | None = None, *, limit: float = 1) -> Interval:
+    """Of the mean over searches of what `_resampled` gives, less that of `other`, within ± `limit`; see `agreement`."""
+    values = each.mean(0) - (0 if other is None else other.mean(0))
+    value, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
+    if not len(drawn) or not math.isfinite(value):
+        return Interval(value, math.nan, math.nan)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(values[0]), float(low), float(high))
+    searches = welch(_sample(each[:, 0]), Sample(0.0, None, 1) if other is None else _sample(other[:, 0]), CONFIDENCE)
+    half = (searches.high - searches.low) / 2
+    below, above = (math.hypot(max(part, 0), half) for part in (value - low, high - value))
+    return Interval(value, max(-limit, value - below), min(limit, value + above))
+
+
+def _gain(ours: np.ndarray, other: np.ndarray) -> Interval:
+    """The difference, search by search where there are as many, which begin from the same seeds."""
+    paired = len(ours) == len(other)
+    return _interval(ours - other, limit=2) if paired else _interval(ours, other, limit=2)
+
+
+def _sample(values: np.ndarray) -> Sample:
+    """Of one search nothing is known of the spread: it is taken as it is."""
+    return Sample.of([*map(float, values)]) if len(values) > 1 else Sample(float(values[0]), None, 1)
 
 
 def _signs(values: np.ndarray) -> np.ndarray:
@@ -229,12 +266,14 @@ def _known(kind: str) -> str:
     return kind
 
 
-def _checked(searches: Sequence[Sequence[float]], full: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    tables, target = np.asarray(searches, dtype=float), np.asarray(full, dtype=float)
-    if len(target) < LEAST:
-        raise ValueError(f"{len(target)} networks to correlate; at least {LEAST} are needed")
-    if tables.ndim != 2 or tables.shape[1] != len(target) or not len(tables):
-        raise ValueError(f"accuracies of shape {tables.shape} beside {len(target)} of the full data; allowed: as many")
-    if not (np.isfinite(tables).all() and np.isfinite(target).all()):
+def _checked(searches: Any, full: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(S, n) accuracies and (T, n) of the full data."""
+    tables, goals = np.asarray(searches, dtype=float), np.atleast_2d(np.asarray(full, dtype=float))
+    n = goals.shape[1]
+    if n < LEAST:
+        raise ValueError(f"{n} networks to correlate; at least {LEAST} are needed")
+    if tables.ndim != 2 or tables.shape[1] != n or not len(tables):
+        raise ValueError(f"accuracies of shape {tables.shape} beside {n} of the full data; allowed: as many")
+    if not (np.isfinite(tables).all() and np.isfinite(goals).all()):
         raise ValueError("accuracies hold values that are not finite")
-    return tables, target
+    return tables, goals

@@ -18,7 +18,7 @@ from ddlib.evaluate.together import evaluate_together, fits_together
 from ddlib.files import Damaged
 from ddlib.locks import holder, locked
 from ddlib.nas.networks import Architecture
-from ddlib.nas.ranking import LEAST, winner_accuracy, winners
+from ddlib.nas.ranking import LEAST, winner_accuracy, winner_among_repeats, winners
 from ddlib.pieces import Workplace
 from ddlib.provenance import provenance
 from ddlib.synthetic import SyntheticSet, SyntheticStream
@@ -60,10 +60,16 @@ class Search:
         ]
 
     def winners(self) -> list[dict[str, Any]]:
-        """A row for each label: "method", the network that each seed finds, its accuracy on all data, and the cost."""
+        """A row for each label: "method", the network that each seed finds, its accuracy on all data, and the cost.
+
+        A search selects on test data: networks are ranked by, and then judged by, the same test images; sets are
+        distilled from all training images, so that no fold of these is left to rank by.  The winner of a repeat on all
+        data is judged by the other repeats, so that it is not the maximum of its own noise.
+        """
         rows = []
         for label, table in self.accuracies.items():
-            found = winner_accuracy(table, self.full)
+            own = label == self.reference
+            found = winner_among_repeats(table) if own else winner_accuracy(table, self.full)
             names = [self.architectures[winners(one)[0]].name for one in table]
             accuracy = {"accuracy": found.value, "least": found.low, "most": found.high}
             rows.append({"method": label, "found": names} | {k: round(v, 3) for k, v in accuracy.items()})

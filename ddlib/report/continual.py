@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator
 
 from ddlib.report.style import MARKERS, WIDTH, Picture, colors, legend_below, note, picture, styled
 from ddlib.report.tables import DAGGER, Table
-from ddlib.results import interval
+from ddlib.results import group_means, interval
 
 Row = Mapping[str, Any]
 """A row of `ddlib.continual.run`, or of its `averages`."""
@@ -59,8 +59,8 @@ def _theirs(value: float | None) -> str:
 def accuracy_against_classes(found: Sequence[Row]) -> Picture:
     """Test accuracy against the classes seen: a line for every method, with bands, a panel for every number of steps.
 
-    Bands are 95 % t intervals of the mean over orders and networks, drawn within 0 and 100.  The whole training set of
-    the classes seen, the joint upper line, is broken and black; small crosses show what was published.
+    Bands are 95 % t intervals of the mean over orders, whose networks count as one, drawn within 0 and 100.  The whole
+    training set of the classes seen, the joint upper line, is broken and black; small crosses show what was published.
 
     Args:
         found: as `ddlib.continual.run` gives it.
@@ -100,8 +100,9 @@ def _looks(ipcs: Mapping[str, int | None]) -> dict[str, dict[str, Any]]:
 def _draw(ax: Axes, course: Sequence[Row], look: Mapping[str, Any]) -> None:
     places = [row["classes"] for row in course]
     ax.plot(places, [fmean(row["accuracies"]) for row in course], **look)
-    if all(len(row["accuracies"]) > 1 for row in course):
-        lows, highs = zip(*(interval(row["accuracies"]) for row in course), strict=True)
+    if all(len(row["orders"]) > 1 for row in course):
+        means = [[*group_means(row["accuracies"], row["orders"]).values()] for row in course]
+        lows, highs = zip(*map(interval, means), strict=True)
         inside = [max(0, low) for low in lows], [min(100, high) for high in highs]
         ax.fill_between(places, *inside, color=look["color"], alpha=0.13, linewidth=0)
     published = [(row["classes"], row["reference"]) for row in course if row["reference"] is not None]

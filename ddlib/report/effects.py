@@ -45,8 +45,7 @@ def effects(found: Sequence[Effect]) -> Picture:
         ax = figure.subplots()
         for y, effect in enumerate(found):
             _draw_effect(ax, y, effect, shades[effect.factor])
-        names = [f"{e.level} for {e.base} ({e.pairs} {'pair' if e.pairs == 1 else 'pairs'})" for e in found]
-        ax.set_yticks(range(len(found)), names)
+        ax.set_yticks(range(len(found)), [_name(effect) for effect in found])
         ax.set_ylim(len(found) - 0.5, -0.5)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_xlabel("difference in test accuracy (points), 95 % interval")
@@ -54,6 +53,12 @@ def effects(found: Sequence[Effect]) -> Picture:
         handles.append(Line2D([], [], color=GREY, linewidth=4, alpha=0.4, label="single pairs"))
         legend_below(figure, handles)
     return figure
+
+
+def _name(effect: Effect) -> str:
+    """Such as "BN for IN (4 pairs)", or "BN for IN, Real (2 pairs)"."""
+    of = f", {effect.of}" if effect.of else ""
+    return f"{effect.level} for {effect.base}{of} ({effect.pairs} {'pair' if effect.pairs == 1 else 'pairs'})"
 
 
 def _draw_effect(ax: Axes, y: int, effect: Effect, color: str) -> None:

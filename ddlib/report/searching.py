@@ -34,7 +34,8 @@ def search_table(
     rows = tuple(_searched(row, over_all.get(row["method"])) for row in winners)
     notes = (
         "winner: accuracy on all data, in %, of the network that is best on the set, mean over searches, which "
-        "differ by the spread.",
+        "differ by the spread. Networks are chosen by the test images that they are then judged by. The winner of a "
+        "repeat on all data is judged by the other repeats; a single repeat's is the maximum of its own noise.",
         "rho: Spearman's rank correlation with the ranking by all data. A repeat on all data stands beside the others.",
         "seconds: training and testing all networks, a search; distilling: making its set. images: stored.",
     )
@@ -62,10 +63,12 @@ def correlation_table(correlations: Sequence[Mapping[str, Any]], provenance: Map
         rows = tuple(_ranked(found[among, name, "spearman"], found[among, name, "kendall"]) for name in methods)
         groups.append((f"{among}: {count} networks", rows))
     notes = (
-        "searches: draws or distillations, each with its own ranking; rho and tau-b are means over them. Intervals: "
-        "bootstrap over networks, and over searches where there are several, given the ranking by all data.",
+        "searches: draws or distillations, each with its own ranking; rho and tau-b are means over them, and over the "
+        "rankings by all data: for each repeat the mean of the others, by which it is ranked itself.",
+        "Intervals: bootstrap over networks, with Student's t over searches where there are several, given the "
+        "rankings by all data.",
         "top: by the accuracy on all data, with those that tie with the last. over Random: difference in rho, on the "
-        "same networks.",
+        "same networks, search by search.",
         "outcome: whether the interval of that difference lies above zero, below it, or has it inside.",
     )
     return Table("Rank correlation with all data.", RANK_COLUMNS, tuple(groups), notes, provenance)

@@ -8,6 +8,7 @@ from ddlib.results.across import UNSEEN, mean_of_deviations, mean_record, unseen
 from ddlib.results.claims import ClaimCheck, ClaimTest, check_claim
 from ddlib.results.effects import Effect, main_effects
 from ddlib.results.measurements import Measurements, read_measurements, write_measurements
+from ddlib.results.pairing import group_means, paired
 from ddlib.results.provenances import joined, provenance
 from ddlib.results.ranking import Pair, holm, neighbours, ranked, seed_means
 from ddlib.results.records import Record, compare, pick, read, write
@@ -36,6 +37,7 @@ __all__ = [
     "claims",
     "compare",
     "find",
+    "group_means",
     "holm",
     "interval",
     "joined",
@@ -44,6 +46,7 @@ __all__ = [
     "mean_record",
     "mean_of_deviations",
     "neighbours",
+    "paired",
     "papers",
     "pick",
     "provenance",

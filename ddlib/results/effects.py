@@ -1,9 +1,10 @@
 """What one choice is worth, all else equal: mean differences of records that differ in that choice alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
+from ddlib.results.ranking import seed_means
 from ddlib.results.records import Record
 from ddlib.results.verdicts import Comparison, Sample, welch
 
@@ -20,6 +21,7 @@ class Effect:
     difference: in points, with the t interval over the distillation seeds, for each of which the pairs are averaged.
     least, most: the smallest and the largest difference of a pair, over all its networks.
     pairs: how many there are.
+    of: the level of another factor that all of them have; "" where they have any.
     """
 
     factor: str
@@ -29,9 +31,10 @@ class Effect:
     least: float
     most: float
     pairs: int
+    of: str = ""
 
 
-def main_effects(records: Sequence[Record], factors: Sequence[str]) -> list[Effect]:
+def main_effects(records: Sequence[Record], factors: Sequence[str], *, apart: str | None = None) -> list[Effect]:
     """The effect of every level of every factor that a pair of records tells; those that were not run tell nothing.
 
     Seeds, not networks, are what varies here: a seed draws the initial images and the real batches of all cells, so
@@ -41,9 +44,12 @@ def main_effects(records: Sequence[Record], factors: Sequence[str]) -> list[Effe
         records: whose labels are one level of each factor, such as "ATOM, BN, ZCA, herding"; at one number of images
             per class.  The levels of the first record are the bases.
         factors: what the parts of a label are called, in order.
+        apart: a level that is not of the kind of the others, such as real images among distilled ones: records that
+            have it tell nothing of the other factors, whose effects on them follow as effects of their own.
 
     Raises:
-        ValueError: a label has another number of parts or stands twice, or seeds or numbers of networks differ.
+        ValueError: a label has another number of parts or stands twice, seeds or numbers of networks differ, the latter
+            is not the same for each seed, or no label has `apart`.
     """
     cells: dict[Levels, Record] = {}
     for record in records:
@@ -53,9 +59,20 @@ def main_effects(records: Sequence[Record], factors: Sequence[str]) -> list[Effe
             raise ValueError(f"label {record.label!r} {what}; allowed: one level of each of {', '.join(factors)}")
         cells[levels] = record
     bases = next(iter(cells), ())
+    known = {level: place for levels in cells for place, level in enumerate(levels)}
+    if cells and apart is not None and apart not in known:
+        raise ValueError(f"apart={apart!r}; allowed: a level that a label has: {', '.join(known)}")
     run = {levels: record for levels, record in cells.items() if record.n}
     _check_alike(list(run.values()))
-    return [effect for place, factor in enumerate(factors) for effect in _of_factor(place, factor, bases, run)]
+    others, theirs = ({key: r for key, r in run.items() if (apart in key) is has} for has in (False, True))
+    places = [(place, factor, place == known.get(apart)) for place, factor in enumerate(factors)]
+    found = [e for place, factor, own in places for e in _of_factor(place, factor, bases, run if own else others)]
+    return found + [
+        replace(effect, of=apart)
+        for place, factor, own in places
+        if not own
+        for effect in _of_factor(place, factor, bases, theirs)
+    ]
 
 
 def _of_factor(place: int, factor: str, bases: Sequence[str], run: Mapping[Levels, Record]) -> Iterator[Effect]:
@@ -74,15 +91,9 @@ def _check_alike(records: Sequence[Record]) -> None:
 
 
 def _effect(factor: str, level: str, base: str, pairs: Sequence[tuple[Record, Record]]) -> Effect:
-    by_pair = [[a - b for a, b in zip(_by_seed(r), _by_seed(s), strict=True)] for r, s in pairs]
+    by_pair = [[a - b for a, b in zip(seed_means(r), seed_means(s), strict=True)] for r, s in pairs]
     by_seed = [fmean(differences) for differences in zip(*by_pair, strict=True)]
     means = [fmean(differences) for differences in by_pair]
     return Effect(
         factor, level, base, welch(Sample.of(by_seed), Sample(0.0, None, 1)), min(means), max(means), len(pairs)
     )
-
-
-def _by_seed(record: Record) -> list[float]:
-    """The mean accuracy of each seed."""
-    each = record.n // len(record.cell["seeds"])
-    return [fmean(record.accuracies[start : start + each]) for start in range(0, record.n, each)]
