@@ -233,7 +233,10 @@ def test_a_claim_that_waits_for_cells_says_how_long_they_take():
     claim = next(claim for claim in results.claims("atom") if claim.id == "dm_above_random")
     fields = {"method": "dm", "dataset": "cifar10", "cell": {}, "cost": {"estimated_hours": 1.5}}
     fields |= {"provenance": {"device": "One GPU"}}
-    records = (Record.of((), label="DM", ipc=1, **fields), Record.of((), label="DM", ipc=10, **fields))
+    missing = (Record.of((), label="DM", ipc=1, **fields), Record.of((), label="DM", ipc=10, **fields))
+    records = (*missing, Record.of((40.0, 41.0), label="Random", ipc=1, **fields | {"method": "random"}))
+    one_sided = Run("atom/accuracy", "hour", missing)
+    assert next(v for v in claims.verdicts("atom", [one_sided]) if v.claim == claim).waiting == ()
     run = Run("atom/accuracy", "hour", records)
     found = next(v for v in claims.verdicts("atom", [run]) if v.claim == claim)
     assert found.outcome == "not run" and found.waiting == (claims.Waiting(run, 3.0, "One GPU"),)
@@ -270,6 +273,9 @@ def test_one_measurement_in_two_notebooks_is_one_piece_of_evidence():
     other = Run("compare/d", "quick", (accurate("DM", 51.0, method="dm"), records[1]))
     first, second = one_claim("dm_above_random", [a, b, other, c]).evidence
     assert (first.run, first.also, second.run, second.also) == (a, (b, c), other, ())
+    more = tuple(dataclasses.replace(record, ipc=10) for record in records)
+    (both,) = one_claim("dm_above_random", [a, Run("compare/f", "quick", (*records, *more))]).evidence
+    assert (both.run.name, both.also) == ("compare/f", (a,)) and len(both.check.tests) == 2
     (only,) = one_claim("dm_above_random", [a]).evidence
     assert only.also == () and one_claim("dm_above_random", [a]).on_digits_alone
     real = Run("compare/e", "hour", tuple(dataclasses.replace(r, dataset="cifar10") for r in records))

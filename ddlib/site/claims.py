@@ -16,7 +16,7 @@ NOT_RUN, NOT_TESTED = "not run", "not tested"
 class Evidence:
     """One run that a claim was tested in.
 
-    also: other runs of the profile with the very same comparisons, for they share its cells.
+    also: other runs of the profile with the very same comparisons, or some of them, for they share its cells.
     """
 
     run: Run
@@ -63,7 +63,7 @@ class Waiting:
 class Verdict:
     """A claim and all evidence on it, from the smallest profile to the largest.
 
-    waiting: where there is no evidence, the runs whose records name a side of the claim that was not run.
+    waiting: where there is no evidence, the runs whose records name both sides of the claim, one of them not run.
     untold: runs whose rows bear on the claim and cannot be told apart, with the reason.
     shown: runs that measured what no record can test.
     planned: where there is no evidence and nothing waits, the paper profile of the notebook that would test it.
@@ -124,7 +124,7 @@ def _verdict(claim: Claim, runs: Sequence[Run]) -> Verdict:
 
 def _waiting(claim: Claim, runs: Sequence[Run]) -> Iterator[Waiting]:
     sides = {side.casefold() for side in results.side_names(claim)}
-    for run in runs:
+    for run in (run for run in runs if _would_test(claim, [_as_if_run(record) for record in run.records])):
         missing = [r for r in run.records if not r.n and r.ipc in (*claim.ipc, None) and r.network in claim.networks]
         missing = [r for r in missing if r.label.casefold() in sides and "estimated_hours" in r.cost]
         if missing:
@@ -150,14 +150,24 @@ def _measured(claim: Claim, run: Run) -> ClaimCheck:
     return results.check_measured(claim, run.measured, run.dataset) if run.measured else ClaimCheck(claim, ())
 
 
-def _merged(evidence: Sequence[Evidence]) -> Iterator[Evidence]:
-    """The evidence with each measurement once: notebooks share cells, and the same numbers are no second test."""
-    groups: dict[tuple, list[Evidence]] = {}
-    for one in evidence:
-        told = ((t.where, t.comparison.difference, t.comparison.low, t.comparison.high) for t in one.check.tests)
-        groups.setdefault((one.run.profile, *told), []).append(one)
-    for first, *others in groups.values():
-        yield replace(first, also=tuple(other.run for other in others))
+def _merged(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """The evidence with each measurement once: notebooks share cells, and the same numbers are no second test.
+
+    What has no comparison that another of the profile lacks stands beside that one.
+    """
+    told = [
+        (one.run.profile, {(t.where, c.difference, c.low, c.high) for t in one.check.tests for c in [t.comparison]})
+        for one in evidence
+    ]
+    kept: dict[int, list[Run]] = {}
+    for i in sorted(range(len(evidence)), key=lambda i: -len(told[i][1])):
+        profile, own = told[i]
+        host = next((k for k in kept if told[k][0] == profile and own <= told[k][1]), None)
+        if host is None:
+            kept[i] = []
+        else:
+            kept[host].append(evidence[i].run)
+    return [replace(evidence[i], also=tuple(kept[i])) for i in sorted(kept)]
 
 
 def _with_means(claim: Claim, records: Sequence[Record]) -> list[Record]:
@@ -172,12 +182,19 @@ def _with_means(claim: Claim, records: Sequence[Record]) -> list[Record]:
 
 def _plans(run: Run, claim: Claim) -> bool:
     """Whether the run is the paper profile of a notebook whose cells would test the claim."""
-    if run.profile != "paper" or run.paper != claim.paper or claim.id not in _named(run, claim):
-        return False
+    meant = run.profile == "paper" and run.paper == claim.paper and claim.id in _named(run, claim)
+    return meant and _would_test(claim, run.planned)
+
+
+def _would_test(claim: Claim, records: Sequence[Record]) -> bool:
     try:
-        return bool(results.check_claim(claim, _with_means(claim, run.planned)).tests)
+        return bool(results.check_claim(claim, _with_means(claim, records)).tests)
     except ValueError:
         return False
+
+
+def _as_if_run(record: Record) -> Record:
+    return record if record.n else replace(record, accuracies=(50.0, 50.0))
 
 
 def _named(run: Run, claim: Claim) -> set[str]:
