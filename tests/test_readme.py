@@ -43,7 +43,7 @@ def outcomes(verdict: claims.Verdict, profile: str) -> str:
     said = {}
     for one in (one for one in verdict.evidence if one.run.profile == profile):
         reduced = " with reduced rows" if any(" against " in test.where for test in one.check.tests) else ""
-        also = f", the same in {', '.join(map(linked, one.also))}" if one.also else ""
+        also = f" (also in {', '.join(map(linked, one.also))})" if one.also else ""
         said.setdefault(f"**{one.check.outcome}**{reduced}", []).append(linked(one.run) + also)
     for run in (run for run, _ in verdict.untold if run.profile == profile):
         said.setdefault("cannot be told apart", []).append(linked(run))
