@@ -476,6 +476,12 @@ def test_a_row_is_refused(tmp_path, row, match):
         ("{higher: dm, lower: r, rises: dm, datasets: [d], ipc: [1]}", "a test names higher and lower"),
         ("{rises: dm, along: width, datasets: [d], ipc: [1]}", "along is 'width'; allowed: ipc or networks"),
         ("{higher: dm, lower: r, along: ipc, datasets: [d], ipc: [1]}", "along is 'ipc'; .*, beside rises"),
+        ("{rises: dm, shown_in: x/n, datasets: [d], ipc: [1]}", "or rises alone, or shown_in alone"),
+        ("{rises: dm, measured: {}, datasets: [d], ipc: [1]}", "claim 'c', measured: without column, field"),
+        (
+            "{rises: dm, measured: {table: t, column: c, rows: {}, higher: a, field: f}, datasets: [d], ipc: [1]}",
+            "measured stands beside shown_in",
+        ),
         ("{rises: dm, ipc: [1]}", "claim 'c', test: without datasets"),
         ("{rises: dm, datasets: d, ipc: [1]}", "datasets is 'd', of the wrong type"),
         ("{rises: dm, datasets: [d], ipc: [0]}", r"ipc is \[0\]; allowed: integers from 1"),
@@ -486,6 +492,13 @@ def test_a_claim_is_refused(tmp_path, test, match):
     row = "{method: dm, source: a, cells: {1: 2}}"
     with pytest.raises(ValueError, match=match):
         results.load(write(tmp_path, row, test))
+
+
+def test_every_notebook_that_shows_a_claim_exists_and_is_named_by_it():
+    shown = {claim.shown_in: claim for paper in results.papers() for claim in results.claims(paper) if claim.shown_in}
+    assert set(shown) == {"compare/continual", "atom/nas", "atom/cost"}
+    assert all((ROOT / "notebooks" / f"{name}.ipynb").exists() for name in shown)
+    assert shown["compare/continual"].measured.lower == "DM" and shown["atom/cost"].measured is None
 
 
 def test_settings_are_read(tmp_path):

@@ -31,17 +31,32 @@ def claims_table() -> str:
 def committed(path) -> Run:
     """A committed results file as a run."""
     name, _, profile = path.stem.rpartition(".")
-    records = () if results.read_measurements(path) else tuple(results.read(path))
-    return Run(f"{path.parent.name}/{name}", profile, records)
+    measured = results.read_measurements(path)
+    return Run(f"{path.parent.name}/{name}", profile, () if measured else tuple(results.read(path)), measured)
 
 
 def outcomes(verdict: claims.Verdict, profile: str) -> str:
-    """What the notebooks say of a claim at one profile: outcome by outcome, each with the notebooks that say so."""
+    """What the notebooks say of a claim at one profile: outcome by outcome, each with the notebooks that say so.
+
+    Reduced rows are marked as such: they tell of their setting alone.
+    """
     said = {}
-    for run, outcome in ((one.run, one.check.outcome) for one in verdict.evidence if one.run.profile == profile):
-        name = run.name.split(".")[0]
-        said.setdefault(outcome, []).append(f"[{name}](notebooks/{name}.ipynb)")
-    return "; ".join(f"**{outcome}** ({', '.join(where)})" for outcome, where in said.items()) or claims.NOT_RUN
+    for one in (one for one in verdict.evidence if one.run.profile == profile):
+        reduced = " with reduced rows" if any(" against " in test.where for test in one.check.tests) else ""
+        also = f" (also in {', '.join(map(linked, one.also))})" if one.also else ""
+        said.setdefault(f"**{one.check.outcome}**{reduced}", []).append(linked(one.run) + also)
+    for run in (run for run, _ in verdict.untold if run.profile == profile):
+        said.setdefault("cannot be told apart", []).append(linked(run))
+    for run in (run for run in verdict.shown if run.profile == profile):
+        said.setdefault("shown, not tested", []).append(linked(run))
+    none = claims.NOT_RUN if not verdict.claim.shown_in or verdict.claim.measured else claims.NOT_TESTED
+    return "; ".join(f"{outcome} ({', '.join(where)})" for outcome, where in said.items()) or none
+
+
+def linked(run: Run) -> str:
+    """The name of the run's notebook as a link to it."""
+    name = run.name.split(".")[0]
+    return f"[{name}](notebooks/{name}.ipynb)"
 
 
 def between(text: str, what: str) -> str:

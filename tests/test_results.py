@@ -9,7 +9,7 @@ import random
 import pytest
 from scipy import stats
 
-from ddlib import results
+from ddlib import ROOT, results
 from ddlib.results import ASSUMED_N, DELTA, VERDICTS, Claim, Record, Reference, verdict
 
 
@@ -245,13 +245,130 @@ def row(name, ipc, mean, **fields):
     return record([mean - 1, mean, mean + 1], label=name.upper(), method=name, ipc=ipc, **fields)
 
 
-def test_a_reduced_row_does_not_stand_in_for_one_that_was_not_run():
+def where(found):
+    return [(test.where, test.outcome) for test in found.tests]
+
+
+def test_a_label_is_of_a_side_with_what_it_has_beyond_its_name():
+    assert results.beyond("dim", "DiM, width 64") == ("width 64",)
+    assert results.beyond("dim, lambda = 0", "DiM, width 64, lambda = 0") == ("width 64",)
+    assert results.beyond("ld3m, dm", "LD3M, DM") == ()
+    assert results.beyond("dim, frozen", "DiM, width 64") is None
+    assert results.beyond("dm", "ATOM, DM") is None and results.beyond("atom", "ATOM-c, few") is None
+
+
+def test_a_reduced_row_stands_for_one_that_was_not_run_against_one_reduced_alike_or_real_images():
     missing = record([], label="ATOM", method="atom", cost={"estimated_hours": 3.0})
-    others = [record(label=label, method="atom") for label in ("ATOM, few", "control")]
-    found = results.check_claim(claim(higher="atom", lower="dm"), [missing, *others, row("dm", 1, 40)])
-    assert found.tests == () and found.outcome == "undecided"
+    few = record([40.0, 41.0, 42.0], label="ATOM, few", method="atom")
+    control = record([90.0, 91.0, 92.0], label="control", method="atom")
+    rows = [missing, few, control]
+    against = claim(higher="atom", lower="dm")
+    assert where(results.check_claim(against, [*rows, row("dm", 1, 50)])) == []  # distilled in full: no match for it
+    alike = record([49.0, 50.0, 51.0], label="DM, few", method="dm")
+    assert where(results.check_claim(against, [*rows, row("dm", 1, 30), alike])) == [
+        ("cifar10, IPC 1: ATOM, few against DM, few", "fails")
+    ]
+    other = record([49.0, 50.0, 51.0], label="DM, fewer", method="dm")
+    assert where(results.check_claim(against, [*rows, other])) == []
+    assert where(results.check_claim(claim(higher="atom", lower="random"), [*rows, row("random", 1, 30)])) == [
+        ("cifar10, IPC 1: ATOM, few against RANDOM", "holds")
+    ]
+    full = row("atom", 1, 60)
+    assert where(results.check_claim(against, [full, few, row("dm", 1, 50), alike])) == [("cifar10, IPC 1", "holds")]
+
+
+def test_rows_that_cannot_be_told_apart_are_refused():
+    others = [record(label=label, method="atom") for label in ("ATOM, few", "ATOM, fewer")]
+    with pytest.raises(ValueError, match="several records of 'atom' at .*: 'ATOM, few', 'ATOM, fewer'; pass those"):
+        results.check_claim(claim(higher="atom", lower="random"), [*others, row("random", 1, 40)])
+    assert results.check_claim(claim(higher="atom", lower="random"), others).tests == ()  # nothing to compare with
+    rising = [record(label=r.label, method="atom", ipc=ipc) for r in others for ipc in (1, 10)]
     with pytest.raises(ValueError, match="several records of 'atom'"):
-        results.check_claim(claim(higher="atom", lower="dm"), [*others, row("dm", 1, 40)])
+        results.check_claim(claim(rises="atom"), rising)
+
+
+def test_a_rise_is_followed_along_one_row():
+    few = [record([m, m + 1, m + 2], label="DM, few", method="dm", ipc=ipc) for ipc, m in ((1, 40), (10, 50))]
+    rising = claim(rises="dm")
+    assert where(results.check_claim(rising, few)) == [("cifar10, IPC 1 to 10: DM, few", "holds")]
+    assert results.check_claim(rising, [row("dm", 1, 30), few[1]]).tests == ()
+    full = [row("dm", 1, 50), row("dm", 10, 30)]
+    assert where(results.check_claim(rising, [*few, *full])) == [("cifar10, IPC 1 to 10", "fails")]
+
+
+def test_a_control_of_a_reduced_row_is_not_the_row():
+    cost = [
+        record([m - 1, m, m + 1], label=label, method="dim")
+        for label, m in (("DiM, width 64", 73), ("DiM, width 64, lambda = 0", 77))
+    ]
+    for lower, outcome in (("dim, lambda = 0", "fails"), ("random", "holds")):
+        found = results.check_claim(claim(higher="dim", lower=lower), [*cost, row("random", 1, 50)])
+        assert [t.outcome for t in found.tests] == [outcome]
+
+
+def test_a_side_may_have_several_names():
+    named = claim(higher="atom", lower="Z and c, no residual | no residual")
+    other = record([30.0, 31.0, 32.0], label="No residual", method="ld3m")
+    assert where(results.check_claim(named, [row("atom", 1, 60), other])) == [("cifar10, IPC 1", "holds")]
+    assert results.side_names(named) == ("atom", "Z and c, no residual", "no residual")
+
+
+@pytest.mark.parametrize(
+    ("file", "id", "outcome"),
+    [
+        ("dim/accuracy.hour", "dim_above_no_match", "fails"),
+        ("dim/accuracy.hour", "dim_above_random", "holds"),
+        ("datm/accuracy.hour", "datm_above_random", "holds"),
+        ("atom/accuracy.hour", "dm_above_random", "holds"),
+        ("ld3m/accuracy.imagenette32.hour", "ld3m_above_random", "holds"),
+        ("ld3m/accuracy.imagenette32.hour", "ld3m_above_dm_on_the_convnet", "fails"),
+        ("ld3m/accuracy.imagenette32.hour", "ld3m_above_glad_on_the_convnet", "fails"),
+        ("ld3m/accuracy.imagenette32.hour", "residual_helps", "holds"),
+    ],
+)
+def test_what_was_found_on_real_data_bears_on_the_claims(file, id, outcome):
+    """As docs/results.md tells it."""
+    records = results.read(ROOT / f"results/{file}.json")
+    known = {claim.id: claim for claim in results.claims(file.partition("/")[0])}
+    assert results.check_claim(known[id], records).outcome == outcome
+
+
+def measured(**rows):
+    return results.Measurements({"t": list(rows.values())}, (), {"commit": "c"})
+
+
+def in_table(**fields):
+    told = {"table": "t", "column": "label", "rows": {"kind": "k"}, "higher": "ATOM", "field": "gain"}
+    return claim(shown_in="p/n", measured=results.Measured(**(told | fields)))
+
+
+def test_a_claim_is_tested_by_a_difference_that_a_notebook_measured():
+    atom = {"label": "atom", "kind": "k", "networks": 24, "gain": 0.2, "gain_low": 0.1, "gain_high": 0.3}
+    found = results.check_measured(in_table(), measured(a=atom, b=atom | {"kind": "other", "gain_low": -1}), "digits")
+    assert where(found) == [("digits, 24 networks", "holds")] and found.provenance == {"commit": "c"}
+    (test,) = found.tests
+    assert (test.comparison.difference, test.comparison.low, test.comparison.high) == pytest.approx((20, 10, 30))
+    assert results.check_measured(in_table(), measured(a=atom | {"gain": None}), "digits").tests == ()
+    assert results.check_measured(claim(shown_in="p/n"), measured(a=atom), "digits").tests == ()
+    assert results.check_claim(in_table(), [row("atom", 1, 60), row("dm", 1, 50)]).tests == ()
+
+
+def test_a_claim_is_tested_by_accuracies_that_a_notebook_measured():
+    atom = {"label": "ATOM", "kind": "k", "steps": 5, "ipc": 1, "gain": [60.0, 61.0, 62.0]}
+    other = atom | {"label": "DM", "gain": [50.0, 51.0, 52.0]}
+    more = {"c": atom | {"ipc": 20}, "d": other | {"ipc": 20}, "e": atom | {"steps": 10}}
+    found = results.check_measured(in_table(lower="DM"), measured(a=atom, b=other, **more), "digits")
+    assert where(found) == [("digits, 5 steps, IPC 1", "holds")]  # 20 is not the claim's, 10 steps have one side
+    assert found.tests[0].comparison == results.compare(row("atom", 1, 61), row("dm", 1, 51))
+
+
+def test_a_table_that_cannot_test_a_claim_is_refused():
+    atom = {"label": "ATOM", "kind": "k", "gain": 0.2, "gain_low": 0.1}
+    with pytest.raises(ValueError, match="has label, kind, gain, gain_low; claim 'c' needs .*gain_high"):
+        results.check_measured(in_table(), measured(a=atom), "digits")
+    atom |= {"gain_high": 0.3}
+    with pytest.raises(ValueError, match="two rows of 't' are called 'ATOM'"):
+        results.check_measured(in_table(), measured(a=atom, b=atom), "digits")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The report to read in a browser: everything is in it, every link leads somewhere, nothing comes from a network."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
@@ -70,7 +71,7 @@ def test_every_claim_stands_on_the_front_page_with_a_verdict(report, paper):
         (block,) = re.findall(rf'<article [^>]*id="claim-{claim.id}">(.*?)</article>', source, re.DOTALL)
         words = re.sub(r"<[^>]*>", " ", block).replace("&#39;", "'").replace("&amp;", "&")
         assert " ".join(claim.statement.split()) in " ".join(words.split())
-        assert re.search(r'class="badge (holds|fails|undecided|not-run)"', block)
+        assert re.search(r'class="badge (holds|fails|undecided|not-run|not-tested)"', block)
 
 
 def test_a_claims_verdict_is_that_of_its_records(report):
@@ -231,10 +232,126 @@ def test_a_claim_with_evidence_both_ways_is_undecided():
 def test_a_claim_that_waits_for_cells_says_how_long_they_take():
     claim = next(claim for claim in results.claims("atom") if claim.id == "dm_above_random")
     fields = {"method": "dm", "dataset": "cifar10", "cell": {}, "cost": {"estimated_hours": 1.5}}
-    records = (Record.of((), label="DM", ipc=1, **fields), Record.of((), label="DM", ipc=10, **fields))
+    fields |= {"provenance": {"device": "One GPU"}}
+    missing = (Record.of((), label="DM", ipc=1, **fields), Record.of((), label="DM", ipc=10, **fields))
+    records = (*missing, Record.of((40.0, 41.0), label="Random", ipc=1, **fields | {"method": "random"}))
+    one_sided = Run("atom/accuracy", "hour", missing)
+    assert next(v for v in claims.verdicts("atom", [one_sided]) if v.claim == claim).waiting == ()
     run = Run("atom/accuracy", "hour", records)
     found = next(v for v in claims.verdicts("atom", [run]) if v.claim == claim)
-    assert found.outcome == "not run" and found.waiting == ((run, 3.0),)
+    assert found.outcome == "not run" and found.waiting == (claims.Waiting(run, 3.0, "One GPU"),)
+
+
+def test_the_cost_of_a_claim_names_its_machine_or_the_notebook_that_would_test_it(report):
+    words = report["index.html"].words
+    assert re.search(r"would take up to about [\d.]+ \w+ on CPU x86_64", words)
+    assert re.search(r"; paper atom/components would: \S+", words)
+
+
+def one_claim(id, runs):
+    return next(v for paper in results.papers() for v in claims.verdicts(paper, runs) if v.claim.id == id)
+
+
+def accurate(label, mean, **fields):
+    return Record.of(
+        [mean - 1, mean, mean + 1], **({"label": label, "dataset": "digits", "ipc": 1, "cell": {}} | fields)
+    )
+
+
+def test_rows_that_cannot_be_told_apart_are_listed():
+    records = tuple(accurate(label, 50.0, method="dm") for label in ("DM, few", "DM, fewer"))
+    run = Run("compare/none", "quick", (*records, accurate("Random", 40.0, method="random")))
+    found = one_claim("dm_above_random", [run])
+    assert found.evidence == () and found.outcome == "not run"
+    ((where, why),) = found.untold
+    assert where == run and "'DM, few', 'DM, fewer'" in why
+
+
+def test_one_measurement_in_two_notebooks_is_one_piece_of_evidence():
+    records = (accurate("DM", 50.0, method="dm"), accurate("Random", 40.0, method="random"))
+    a, b, c = (Run(f"compare/{name}", "quick", records) for name in "abc")
+    other = Run("compare/d", "quick", (accurate("DM", 51.0, method="dm"), records[1]))
+    first, second = one_claim("dm_above_random", [a, b, other, c]).evidence
+    assert (first.run, first.also, second.run, second.also) == (a, (b, c), other, ())
+    more = tuple(dataclasses.replace(record, ipc=10) for record in records)
+    (both,) = one_claim("dm_above_random", [a, Run("compare/f", "quick", (*records, *more))]).evidence
+    assert (both.run.name, both.also) == ("compare/f", (a,)) and len(both.check.tests) == 2
+    (only,) = one_claim("dm_above_random", [a]).evidence
+    assert only.also == () and one_claim("dm_above_random", [a]).on_digits_alone
+    real = Run("compare/e", "hour", tuple(dataclasses.replace(r, dataset="cifar10") for r in records))
+    assert not one_claim("dm_above_random", [a, real]).on_digits_alone
+
+
+def across(label, method, mean, networks):
+    return [
+        accurate(label, mean, method=method, ipc=10, cell={"tested_on": name, "protocol": {"network": kind}})
+        for name, kind in networks.items()
+    ]
+
+
+def test_unseen_are_networks_of_another_kind_than_the_convnet():
+    networks = {"convnet": "convnet", "no DSA": "convnet", "vit": "vit"}
+    records = [
+        r for label, mean in (("LD3M, DM", 50.0), ("GLaD, DM", 40.0)) for r in across(label, "x", mean, networks)
+    ]
+    records = [dataclasses.replace(r, accuracies=(1.0, 2.0, 3.0)) if r.network == "no DSA" else r for r in records]
+    (one,) = one_claim("ld3m_above_glad_by_dm", [Run("ld3m/none", "quick", tuple(records))]).evidence
+    assert [(t.where, t.comparison.difference) for t in one.check.tests] == [("digits, unseen, IPC 10", 10.0)]
+    bare = Run("ld3m/none", "quick", tuple(r for r in records if r.network != "vit"))
+    assert (one_claim("ld3m_above_glad_by_dm", [bare]).evidence, one_claim("ld3m_above_glad_by_dm", [bare]).untold) == (
+        (),
+        (),
+    )
+
+
+def test_a_mean_that_cannot_be_formed_is_no_silence():
+    records = [
+        r for label in ("LD3M, DM", "GLaD, DM") for r in across(label, "x", 50.0, {"vit": "vit", "vgg11": "vgg11"})
+    ]
+    records[0] = dataclasses.replace(records[0], accuracies=(1.0, 2.0))
+    ((_, why),) = one_claim("ld3m_above_glad_by_dm", [Run("ld3m/none", "quick", tuple(records))]).untold
+    assert "has accuracies of 2 on vit, 3 on vgg11; allowed: as many on each" in why
+
+
+def test_a_claim_that_a_notebook_measures_is_tested_by_its_table_or_shown():
+    row = {"method": "ATOM", "kind": "spearman", "among": "all", "networks": 24}
+    row |= {"gain": 0.2, "gain_low": 0.1, "gain_high": 0.3}
+    tables = {"nas": {"correlations": [row]}, "cost": {"steps": [{"method": "ATOM", "seconds": 1.0}]}}
+    runs = [Run(f"atom/{name}", "quick", measured=results.Measurements(t, (), {})) for name, t in tables.items()]
+    ranked, cost = (one_claim(id, runs) for id in ("distilled_sets_rank_architectures", "atom_costs_as_datadam"))
+    (one,) = ranked.evidence
+    assert ranked.outcome == "holds" and ranked.on_digits_alone
+    assert one.summary == "digits, 24 networks: +20.0 hundredths of a rank correlation [+10.0, +30.0]"
+    assert (cost.outcome, cost.evidence, cost.shown) == ("not tested", (), (runs[1],))
+    assert one_claim("distilled_sets_rank_architectures", []).outcome == "not run"
+
+
+def test_the_text_on_a_quick_figure_describes_no_other(report):
+    images = [image["alt"] for image in report["paper/atom.html"].images]
+    assert any(alt.startswith("ATOM") and "quick: bars. Bars are" in alt for alt in images)
+    assert not [alt for alt in images if re.search(r", hour: \w+\.", alt)]
+    assert [alt for name, page in report.items() for alt in (i["alt"] for i in page.images) if alt.find(", hour: ") > 0]
+
+
+def test_the_front_page_says_what_its_counts_stand_on(report):
+    words = report["index.html"].words
+    assert re.search(r"holds of these \d+ on digits alone", words)
+    assert "fails where some interval lies wholly on the wrong side" in words and "uncorrected" in words
+
+
+def test_each_set_of_the_gallery_names_its_classes_and_what_its_accuracy_is_of(tmp_path):
+    names = {"a": ("cat", "dog"), "b": ("0", "1")}
+    sets = [
+        gallery.Sprite(path=f"gallery/{d}.png", label="DM", method="dm", dataset=d, ipc=1, steps=(0, 1), rows=1,
+                       size=(10, 10), classes=named, run=Run("atom/accuracy", "hour"),
+                       record=accurate("DM", 50.0, method="dm", cell={"tested_on": "vit"}))
+        for d, named in names.items()
+    ]  # fmt: skip
+    pages = building._Pages(tmp_path)
+    pages.write("gallery.html", "gallery.html.j2", sprites=sets, pictures=[], **building._choices(sets))
+    words = Page(tmp_path / "gallery.html").words
+    assert "Columns: cat, dog" in words and "Columns: 0, 1" in words
+    assert words.count("50.0 % ± 1.0 of vit networks, hour") == 2
 
 
 def test_only_the_profiles_asked_for_are_shown(tmp_path, monkeypatch):

@@ -12,6 +12,10 @@ pytestmark = pytest.mark.browser
 MAIN = ("index.html", "paper/atom.html", "paper/ld3m.html", "gallery.html", "notebook/atom/accuracy.quick.html")
 
 
+LEFT = "net::ERR_ABORTED"
+"""Of what was still loading, such as the icon, when the page was left; a file that is missing fails otherwise."""
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Debian's chromium, without a window."""
@@ -30,11 +34,6 @@ def report(browser, tmp_path_factory):
     return small_report.built(tmp_path_factory.mktemp("output"))[0]
 
 
-def missed(request):
-    """Whether a request failed by itself: those that were under way when a page was left are aborted."""
-    return request.failure != "net::ERR_ABORTED"
-
-
 @pytest.fixture
 def visit(browser, report):
     """(page of the report, size, scheme) -> the page, opened; at the end nothing may have gone wrong on any."""
@@ -45,7 +44,7 @@ def visit(browser, report):
         opened.append(page)
         page.on("console", lambda told: wrong.append(f"{name}: {told.text}") if told.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(f"{name}: {error}"))
-        page.on("requestfailed", lambda r: wrong.append(f"{name}: {r.url} {r.failure}") if missed(r) else None)
+        page.on("requestfailed", lambda r: None if r.failure == LEFT else wrong.append(f"{name}: {r.url}: {r.failure}"))
         page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else wrong.append(r.url))
         page.goto((report / name).as_uri())
         return page

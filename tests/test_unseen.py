@@ -36,6 +36,13 @@ def test_the_mean_is_over_the_unseen_networks_repeat_by_repeat():
     assert unseen([]) == []
 
 
+def test_convnets_are_told_by_their_protocol_whatever_they_are_called():
+    plain, bare = (record(name, (1.0, 2.0)) for name in ("convnet", "vgg11"))
+    cell = {"tested_on": "no DSA", "protocol": {"network": "convnet", "augmentation": False}}
+    assert results.convnets([plain, bare, record("x", (1.0,), cell=cell)]) == ("convnet", "no DSA")
+    assert results.convnets([record("x", (1.0,), cell={"tested_on": "vit"})]) == ()
+
+
 def test_the_published_deviation_is_the_mean_of_the_networks_own():
     (group,) = results.unseen_groups(records())
     spread = (math.sqrt(8 / 3) + math.sqrt((1 + 9 + 4) / 3)) / 2

@@ -13,6 +13,19 @@ UNSEEN = "unseen"
 """The network that a mean over the unseen ones is called to be tested on."""
 
 
+def convnets(records: Sequence[Record]) -> tuple[str, ...]:
+    """The networks tested on that are ConvNets, whatever they are called: with another norm, or without augmentation.
+
+    A record's protocol says of which kind its network is; where it says nothing, it is what it is called.
+    """
+    return tuple(dict.fromkeys(record.network for record in records if _kind(record) == "convnet"))
+
+
+def _kind(record: Record) -> str:
+    protocol = record.cell.get("protocol")
+    return protocol.get("network", "convnet") if isinstance(protocol, dict) else record.network
+
+
 def unseen(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> list[Record]:
     """A record of the mean over the unseen networks, for each row, data set and number of images per class.
 

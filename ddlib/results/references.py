@@ -69,11 +69,36 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Rows of a table that a notebook measured, in which a claim can be tested.
+
+    table: its name.
+    column: that says what a row is called.
+    rows: columns and the value that those rows have which the claim is about.
+    higher, lower: what the rows of the two sides are called, in either case.
+    field: of both rows, their accuracies in percent; of the higher one where there is no lower, its difference to what
+        is claimed to be lower, with the 95 % interval in the columns that are called so and end in "_low" and "_high".
+    unit: of what is compared; a difference that stands in the table is shown in hundredths.
+    """
+
+    table: str
+    column: str
+    rows: Mapping[str, Any]
+    higher: str
+    lower: str | None = None
+    field: str
+    unit: str = "points"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence of a paper that a direction in the records can test.
+    """A sentence of a paper that a direction in the records can test, or in what a notebook measures beside them.
 
     Either `higher` is to be more accurate than `lower`, or `rises` is to gain with every step of images per class, or,
-    `along` "networks", from each network to the next in the order in which they are named.
+    `along` "networks", from each network to the next in the order in which they are named.  Or no record can test it,
+    and it is `shown_in` a notebook, `paper/experiment`, that measures something else than accuracies of cells, perhaps
+    with an interval: then `measured` says where.  A side that notebooks call differently has several names, with " | "
+    between them.
     datasets, ipc, networks: where the paper claims it.
     own_data: whether it is about these data sets alone, so that another one says nothing of it.
     """
@@ -88,6 +113,8 @@ class Claim:
     lower: str | None = None
     rises: str | None = None
     along: str = "ipc"
+    shown_in: str | None = None
+    measured: Measured | None = None
     datasets: tuple[str, ...]
     ipc: tuple[int, ...]
     networks: tuple[str, ...] = ("convnet",)

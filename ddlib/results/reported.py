@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ddlib.results.references import METRICS, Claim, Paper, Reference, Setting
+from ddlib.results.references import METRICS, Claim, Measured, Paper, Reference, Setting
 
 FOLDER = Path(__file__).resolve().parents[1] / "papers"
 
@@ -251,8 +251,9 @@ def _settings(entry: Any, content: Mapping[str, Any], file: str) -> Iterator[Set
             )
 
 
-TEST = dict.fromkeys(("higher", "lower", "rises", "along"), str) | {"own_data": bool}
-TEST |= dict.fromkeys(("datasets", "ipc", "networks"), list)
+TEST = dict.fromkeys(("higher", "lower", "rises", "along", "shown_in"), str) | {"own_data": bool}
+TEST |= dict.fromkeys(("datasets", "ipc", "networks"), list) | {"measured": dict}
+MEASURED = dict.fromkeys(("table", "column", "higher", "lower", "field", "unit"), str) | {"rows": dict}
 
 
 def _claim(entry: Any, content: Mapping[str, Any], file: str) -> Claim:
@@ -262,13 +263,18 @@ def _claim(entry: Any, content: Mapping[str, Any], file: str) -> Claim:
     _known("source", entry["source"], content["sources"], where)
     test = entry["test"]
     _check(test, TEST, {"datasets", "ipc"}, f"{where}, test")
-    if test.keys() & {"higher", "lower", "rises"} not in ({"higher", "lower"}, {"rises"}):
-        raise ValueError(f"{where}: a test names higher and lower, or rises alone")
+    if test.keys() & {"higher", "lower", "rises", "shown_in"} not in ({"higher", "lower"}, {"rises"}, {"shown_in"}):
+        raise ValueError(f"{where}: a test names higher and lower, or rises alone, or shown_in alone")
     if "along" in test and ("rises" not in test or test["along"] not in ("ipc", "networks")):
         raise ValueError(f"{where}: along is {test['along']!r}; allowed: ipc or networks, beside rises")
+    if "measured" in test:
+        _check(test["measured"], MEASURED, {*MEASURED} - {"lower", "unit"}, f"{where}, measured")
+        if "shown_in" not in test:
+            raise ValueError(f"{where}: measured stands beside shown_in")
     if not all(_is(ipc, int) and ipc > 0 for ipc in test["ipc"]):
         raise ValueError(f"{where}: ipc is {test['ipc']!r}; allowed: integers from 1")
     lists = {key: tuple(value) for key, value in test.items() if isinstance(value, list)}
     stated = {key: value for key, value in entry.items() if key != "test"}
     stated["source"] = content["sources"][entry["source"]]
-    return Claim(**(stated | test | lists), paper=content["paper"])
+    measured = {"measured": Measured(**test["measured"])} if "measured" in test else {}
+    return Claim(**(stated | test | lists | measured), paper=content["paper"])

@@ -42,7 +42,12 @@ class Figure:
 
     @property
     def described(self) -> str:
-        """For those who do not see it: what it is of, and the first sentence on what to see."""
+        """For those who do not see it: what it is of, and the first sentence on what to see.
+
+        The notebook's text speaks of its own parameters, the quick ones, and so of no other profile's figure.
+        """
+        if self.run.profile != "quick":
+            return f"{self.run.title}, {self.run.profile}: {self.what}"
         text = Markup(self.see or "").striptags()
         first = re.match(r".*?[.;](?=\s|$)", text)
         return f"{self.run.title}, {self.run.profile}: {self.what}. {first[0] if first else text}".strip()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
@@ -106,12 +107,36 @@ class Run:
     def _drawn(self, kind: str) -> list[Path]:
         return [path for path in (OUTPUT / "figures").glob(f"{self.name}.{self.profile}.*.{kind}")]
 
-    def open_cells(self) -> int | None:
-        """How many cells the notebook has at this profile; None where that cannot be told, or it has none."""
+    @property
+    def dataset(self) -> str:
+        """The data set that the notebook works on at this profile, "data not told" where that cannot be told."""
         try:
-            return len(notebooks.cells(self.name, self.profile)) or None
+            return str(notebooks.parameters(self.name, self.profile)["dataset"])
+        except (ValueError, OSError, KeyError):
+            return "data not told"
+
+    @cached_property
+    def cells(self) -> Sequence[Any]:
+        """The notebook's cells at this profile; none where that cannot be told."""
+        try:
+            return notebooks.cells(self.name, self.profile)
         except (ValueError, OSError):
-            return None
+            return ()
+
+    @cached_property
+    def planned(self) -> Sequence[Record]:
+        """A record of each cell, as if it had been run; its accuracies say nothing."""
+        return [
+            Record.of(
+                (50.0, 50.0),
+                label=cell.label,
+                method=cell.method.name,
+                dataset=cell.dataset,
+                ipc=cell.ipc,
+                cell=cell.settings(),
+            )
+            for cell in self.cells
+        ]
 
 
 def what_of(figure: Path) -> str:
