@@ -7,6 +7,7 @@ import re
 import sys
 
 from ddlib import ROOT, datasets, methods, results
+from ddlib.settings import PROFILES
 from ddlib.site import claims
 from ddlib.site.runs import Run
 
@@ -17,13 +18,17 @@ PAPERS = {"datm": "DATM", "dim": "DiM", "ld3m": "LD3M", "atom": "ATOM"}
 
 
 def claims_table() -> str:
-    """Every claim of the four papers, with what the committed results say of it, as a table in Markdown."""
+    """Every claim of the four papers, with what the committed results say of it, as a table in Markdown.
+
+    A column for each profile at which there are results.
+    """
     runs = [committed(path) for path in sorted((ROOT / "results").glob("*/*.json"))]
-    lines = ["| paper | claim | `quick` | `hour` | `paper` |", "|---|---|---|---|---|"]
+    profiles = [profile for profile in PROFILES if any(run.profile == profile for run in runs)]
+    lines = [f"| paper | claim | {' | '.join(f'`{name}`' for name in profiles)} |", "|---" * (2 + len(profiles)) + "|"]
     for paper, title in PAPERS.items():
         for verdict in claims.verdicts(paper, runs):
             mark = " *(unverified)*" if verdict.claim.unverified else ""
-            found = [outcomes(verdict, profile) for profile in ("quick", "hour", "paper")]
+            found = [outcomes(verdict, profile) for profile in profiles]
             lines.append(f"| {title} | {verdict.claim.statement}{mark} | {' | '.join(found)} |")
     return "\n".join(lines)
 
@@ -43,8 +48,7 @@ def outcomes(verdict: claims.Verdict, profile: str) -> str:
     said = {}
     for one in (one for one in verdict.evidence if one.run.profile == profile):
         reduced = " with reduced rows" if any(" against " in test.where for test in one.check.tests) else ""
-        also = f" (also in {', '.join(map(linked, one.also))})" if one.also else ""
-        said.setdefault(f"**{one.check.outcome}**{reduced}", []).append(linked(one.run) + also)
+        said.setdefault(f"**{one.check.outcome}**{reduced}", []).append(linked(one.run))
     for run in (run for run, _ in verdict.untold if run.profile == profile):
         said.setdefault("cannot be told apart", []).append(linked(run))
     for run in (run for run in verdict.shown if run.profile == profile):
