@@ -38,7 +38,7 @@ def whole(path: str | Path) -> Iterator[Path]:
             on a full disk says what to do.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch(exist_ok=False)
@@ -65,13 +65,13 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     """Write a folder whole or not at all: the block makes the folder that it is given, which takes the name `path`.
 
     It gets a list of its files and their checksums, `MANIFEST`, which `check_folder` reads.  A folder that had the name
-    is replaced.
+    is replaced, and is there again if anything fails.
 
     Raises:
         OSError: as `whole`.
     """
     path = Path(path)
-    part, old = (path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") for _ in range(2))
+    part = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -79,14 +79,29 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         for file in filter(Path.is_file, part.rglob("*")):
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path, old)
-        os.rename(part, path)
+        _replace(path, part)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        for folder in (part, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A new name in the folder of `path`, hidden."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _replace(path: Path, part: Path) -> None:
+    """Give `part` the name `path`.  A folder that had it is deleted, or gets it back where `part` cannot have it."""
+    old = _beside(path)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, old)
+        os.rename(part, path)
+    finally:
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_folder(path: Path) -> None:
@@ -107,6 +122,20 @@ def check_folder(path: Path) -> None:
     found = _checksums(path)
     if other := sorted(name for name in written | found if written.get(name) != found.get(name)):
         raise Damaged(path, f"is damaged: {', '.join(other)} are not what was written")
+
+
+def foreign(folder: Path) -> list[str]:
+    """What lies in a folder that `whole_folder` did not put there: paths in it, sorted; all, where it has no list.
+
+    What was written there and changed since is not foreign; `check_folder` sees that.
+    """
+    try:
+        written = (read_json(folder / MANIFEST) or {}).get("files", {})
+    except Damaged:
+        written = {}
+    listed = {*written, MANIFEST} if written else set()
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted({path.relative_to(folder).as_posix() for path in found} - listed)
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -37,7 +37,7 @@ class Outcome:
     product: what `finish` returned.
     history: metric name -> list of (step, value), sampled every `every` steps, first and last included.
     snapshots: step -> what `snapshot` returned there.
-    seconds: wall time of the steps, over all sittings.
+    seconds: wall time of the steps, over all sittings, without that of the snapshots.
     sittings: the step at which each began and what was said of it; more than one where the job was killed and went on.
     """
 
@@ -59,6 +59,7 @@ def run(
     report: Report | None = None,
     checkpoint: Checkpoint | None = None,
     sitting: Mapping[str, Any] | None = None,
+    wait: Callable[[], object] = lambda: None,
 ) -> Outcome:
     """Take the remaining steps of `job` from `state`, or from its checkpoint, then finish it.
 
@@ -75,6 +76,7 @@ def run(
         report: called after each step with the steps taken and the last loss that was read.
         checkpoint: where the state is saved, now and then.  It is left there, for whoever keeps the product.
         sitting: said of this sitting in the outcome, as plain JSON.
+        wait: returns when the device has done what it was given; called before a snapshot, whose time is left out.
 
     Raises:
         FloatingPointError: a metric is not finite; the message names the job, the step and the metric.  Such a state
@@ -88,7 +90,10 @@ def run(
     with Deferred() if checkpoint is not None else _Never() as interrupt:
         while True:
             if snapshot is not None and state.step in snapshot_steps:
+                wait()
+                paused = time.perf_counter()
                 outcome.snapshots[state.step] = snapshot(state)
+                begin += time.perf_counter() - paused
             if state.step >= job.iterations:
                 break
             metrics = job.step(state)

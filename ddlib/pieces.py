@@ -10,6 +10,7 @@ A piece has a folder:
     .lock                    held by the process that works on it; `.lock.owner` says which
 """
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -140,7 +141,7 @@ def _made(piece: Piece, workplace: Workplace) -> Any:
         at = checkpoint.step()
         begun = f"goes on from step {at} of" if at else "begins,"
         report.note(f"{piece.name}: {begun} {piece.job.iterations} steps on {device_name(workplace.device)}")
-        outcome = _driven(piece, state, report, checkpoint, provenance(workplace.device, piece.code))
+        outcome = _driven(piece, state, report, checkpoint, workplace.device)
         sittings = f" in {len(outcome.sittings)} sittings" if len(outcome.sittings) > 1 else ""
         report.note(f"finished after {outcome.seconds:.1f} s of steps{sittings}")
     path = piece.folder / piece.product
@@ -163,33 +164,24 @@ def _made(piece: Piece, workplace: Workplace) -> Any:
     return piece.load(path)
 
 
-def _driven(
-    piece: Piece, state: Any, report: Progress, checkpoint: Checkpoint, origin: Mapping[str, Any]
-) -> loop.Outcome:
+def _driven(piece: Piece, state: Any, report: Progress, checkpoint: Checkpoint, device: str) -> loop.Outcome:
     """The loop, with what stops it noted in the log."""
-    told = {"name": piece.name, "report": report, "checkpoint": checkpoint, "sitting": {"provenance": origin}}
-    taken: list[float] = []
-    told |= {"snapshot": _timed(piece.snapshot, taken), "snapshot_steps": tuple(piece.snapshot_steps)}
+    sitting = {"provenance": provenance(device, piece.code)}
+    told = {"name": piece.name, "report": report, "checkpoint": checkpoint, "sitting": sitting}
+    told |= {"snapshot": piece.snapshot, "snapshot_steps": tuple(piece.snapshot_steps)}
+    told |= {"wait": functools.partial(_wait, device)}
     try:
         with deterministic():
-            outcome = loop.run(piece.job, state, **told)
+            return loop.run(piece.job, state, **told)
     except BaseException as error:
         report.note(f"stopped at step {state.step}: {type(error).__name__} {error}".rstrip())
         raise
-    outcome.seconds -= sum(taken)  # pictures are no part of the method's cost
-    return outcome
 
 
-def _timed(snapshot: Callable[[Any], torch.Tensor] | None, taken: list[float]) -> Callable[[Any], torch.Tensor]:
-    """`snapshot`, which adds the seconds of each call to `taken`."""
-
-    def timed(state: Any) -> torch.Tensor:
-        begin = time.perf_counter()
-        picture = snapshot(state)
-        taken.append(time.perf_counter() - begin)
-        return picture
-
-    return timed
+def _wait(device: str) -> None:
+    """Until an accelerator has done what it was given."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @contextmanager

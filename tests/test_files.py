@@ -162,6 +162,36 @@ def test_a_folder_that_fails_leaves_what_was_there(tmp_path):
         folder_of(path / "a.bin/g")
 
 
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_folder_that_cannot_take_its_name_leaves_what_was_there(failing, tmp_path, monkeypatch):
+    path, rename, calls = folder_of(tmp_path / "f"), os.rename, []
+
+    def once(source, target):
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", once)
+    with pytest.raises(OSError, match=f"cannot write {path}: Input/output error"):
+        folder_of(path, b"three")
+    files.check_folder(path)
+    assert (path / "a.bin").read_bytes() == b"one" and [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_what_a_folder_was_not_written_with_is_foreign(tmp_path):
+    path = folder_of(tmp_path / "f")
+    (path / "a.bin").write_bytes(b"changed")
+    assert files.foreign(path) == []
+    (path / "inner/mine.txt").touch()
+    (path / "link").symlink_to(tmp_path)
+    assert files.foreign(path) == ["inner/mine.txt", "link"]
+    (path / files.MANIFEST).write_text('{"files": {"a.bin": "0"}, "name": "a web app"}')
+    assert files.foreign(path) == ["a.bin", "inner/b.bin", "inner/mine.txt", "link", files.MANIFEST]
+    (tmp_path / "new").mkdir()
+    assert files.foreign(tmp_path / "new") == []
+
+
 @pytest.mark.parametrize(
     ("harm", "match"),
     [

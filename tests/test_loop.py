@@ -106,6 +106,38 @@ def test_it_goes_on_from_its_checkpoint_with_course_snapshots_and_time(tmp_path)
     ).read()[1]["seconds"] > 0
 
 
+def test_the_time_of_snapshots_is_left_out_in_every_sitting(tmp_path, monkeypatch):
+    """Steps of 1 s that the device does when it is waited for, pictures of 100 s, and a cut after the second step."""
+    now, queued = [0.0], [0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+
+    def wait():
+        now[0] += queued[0]
+        queued[0] = 0
+
+    def picture(state):
+        wait()
+        now[0] += 100.0
+        return torch.tensor(state.step)
+
+    class Queueing(Counting):
+        def step(self, state):
+            queued[0] += 1
+            return super().step(state)
+
+    def take(stop_at=None):
+        told = Told(stop_at)
+        options = {"snapshot": picture, "snapshot_steps": (0, 1, 3, 6), "wait": wait, "report": told}
+        return loop.run(Queueing(iterations=6), Count(), checkpoint=Checkpoint(tmp_path / "c", 0), **options)
+
+    with pytest.raises(RuntimeError, match="cut"):
+        take(stop_at=3)
+    wait()
+    assert Checkpoint(tmp_path / "c", 0).read()[1]["seconds"] == 1.0, "the second step is still queued"
+    outcome = take()
+    assert outcome.seconds == 1.0 + 4.0 and sorted(outcome.snapshots) == [0, 1, 3, 6]
+
+
 def test_the_report_is_told_each_step_and_the_last_loss_read():
     told = Told()
     loop.run(Counting(iterations=4), Count(), every=3, report=told)

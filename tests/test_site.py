@@ -394,6 +394,28 @@ def test_the_command_refuses_a_folder_that_is_no_report(tmp_path, capsys):
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_no_folder_of_others_is_taken_for_a_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(building, "gathered", lambda profiles: [])
+    monkeypatch.setattr(
+        building, "_write", lambda folder, runs: folder.mkdir() or (folder / "index.html").write_text("")
+    )
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "index.html").write_text("an app")
+    (app / files.MANIFEST).write_text('{"name": "an app", "files": {"index.html": "0"}}')
+    site.build(tmp_path / "report")
+    (tmp_path / "report/notes.txt").write_text("mine")
+    for folder in (app, tmp_path / "report"):
+        before = sorted(folder.iterdir())
+        with pytest.raises(ValueError, match="is there and is no report; allowed: a new folder, or a report's alone"):
+            site.build(folder)
+        assert sorted(folder.iterdir()) == before
+    with files.whole_folder(tmp_path / "export") as part:
+        part.mkdir()
+    with pytest.raises(ValueError, match="is no report"):
+        site.build(tmp_path / "export")
+
+
 def test_snapshots_are_taken_early_and_change_nothing(tmp_path):
     method = methods.build("atom", ipc=4, iterations=8, batch_real=4, norm="instance", width=8, depth=2)
     train = load("digits", "train")

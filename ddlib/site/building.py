@@ -40,7 +40,9 @@ def build(output: Path | None = None, profiles: Sequence[str] = ()) -> Path:
     if wrong:
         raise ValueError(f"profiles contain {wrong[0]!r}; allowed: {', '.join(PROFILES)}")
     if output.exists() and not _is_report(output):
-        raise ValueError(f"output={str(output)!r} is there and is no report; allowed: a new folder, or a report's")
+        raise ValueError(
+            f"output={str(output)!r} is there and is no report; allowed: a new folder, or a report's alone"
+        )
     read_notebook.cache_clear()
     with files.whole_folder(output) as folder:
         _write(folder, gathered(tuple(profiles) or PROFILES))
@@ -48,9 +50,10 @@ def build(output: Path | None = None, profiles: Sequence[str] = ()) -> Path:
 
 
 def _is_report(folder: Path) -> bool:
-    if not folder.is_dir():
+    """Whether a folder holds nothing but a report, by the report's own list of files; or nothing at all."""
+    if not folder.is_dir() or files.foreign(folder):
         return False
-    return not any(folder.iterdir()) or all((folder / name).is_file() for name in (MARK, files.MANIFEST))
+    return not any(folder.iterdir()) or (folder / MARK).is_file()
 
 
 def _write(folder: Path, runs: Sequence[Run]) -> None:
