@@ -17,13 +17,17 @@ from statistics import fmean, variance
 
 from scipy.special import stdtrit  # scipy.stats has the same, and takes seconds to import
 
-from ddlib.results import Record
+from ddlib.results import Record, seed_means
 
 CONFIDENCE = 0.95
 """Of all intervals here."""
 
 Side = Record | Sequence[float]
-"""Accuracies in percent, one a round (an evaluation network of a seed), as a record or as they are."""
+"""Accuracies in percent: one a round, or a record.
+
+The rounds of a record are its distillation seeds, each with the mean of its networks, for networks trained on one set
+are not independent; where it has one seed alone, or names none, they are its networks.
+"""
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,11 @@ def augmentation_robust(d_aug: float, d_noaug: float, weight: float = 0.5) -> fl
 def lrs(*, full: Side, hard: Side, own: Side, random: Side, weight: float = 0.5) -> Score:
     """LRS with HLR and IOR, each with its interval; see `label_robust`.
 
-    The interval comes from the rounds and not from their means.  Sides with the same rounds (records of the same seeds
-    with as many networks, whose i-th networks begin alike; sequences of one length) are taken together, round by
-    round.  Between sides of different rounds every round of the one goes with every round of the other, which are
-    independent: the score is the mean over all of these, its error by the delta method with the degrees of freedom of
-    Welch and Satterthwaite.  Where all sides are paired, that is the t interval of the scores of the rounds.
-    Networks trained on one set are taken to be independent, as verdicts do it.
+    The interval comes from the rounds (see `Side`) and not from their means.  Sides with the same rounds (records of
+    the same seeds, whose networks begin alike; sequences of one length) are taken together, round by round.  Between
+    sides of different rounds every round of the one goes with every round of the other, which are independent: the
+    score is the mean over all of these, its error by the delta method with the degrees of freedom of Welch and
+    Satterthwaite.  Where all sides are paired, that is the t interval of the scores of the rounds.
 
     Args:
         full: the whole training set with hard labels.
@@ -110,8 +113,9 @@ def lrs(*, full: Side, hard: Side, own: Side, random: Side, weight: float = 0.5)
         weight: of IOR, in [0, 1].
 
     Raises:
-        ValueError: there is no round, an accuracy lies outside [0, 100], `weight` outside [0, 1], or records are of
-            different data sets, networks or, but for `full`, images per class.
+        ValueError: there is no round, an accuracy lies outside [0, 100], `weight` outside [0, 1], a record's
+            accuracies are not as many for each seed, or records are of different data sets, networks or, but for
+            `full`, images per class.
     """
     _checked_weight(weight)
     sides = {"full": full, "hard": hard, "own": own, "random": random}
@@ -138,6 +142,28 @@ def ars(*, aug: Side, noaug: Side, random_aug: Side, random_noaug: Side, weight:
     rounds = {name: _rounds(name, side) for name, side in sides.items()}
     parts = {"d_aug": {"aug": 1.0, "random_aug": -1.0}, "d_noaug": {"noaug": 1.0, "random_noaug": -1.0}}
     return _score("ARS", rounds, parts, {"d_aug": weight, "d_noaug": 1 - weight})
+
+
+def gain(*, own: Side, other: Side) -> Estimate:
+    """Accuracy minus that of other images, as a fraction: IOR where these are random ones, however many they are.
+
+    So a row that stores a generator can be held against as many real images as take its bytes; `lrs` wants as many
+    images.
+
+    Args:
+        own: the method by its own recipe.
+        other: what it is held against.
+
+    Raises:
+        ValueError: as `lrs`, but that images per class may differ.
+    """
+    sides = {"own": own, "other": other}
+    records = {name: side for name, side in sides.items() if isinstance(side, Record)}
+    for what in ("dataset", "network"):
+        _check_one(what, records)
+    return _difference(
+        _blocks({name: _rounds(name, side) for name, side in sides.items()}, {"own": 1.0, "other": -1.0})
+    )
 
 
 Rounds = tuple[tuple, tuple[float, ...]]
@@ -208,16 +234,14 @@ def _scaled(exponential: float) -> float:
 
 
 def _rounds(name: str, side: Side) -> Rounds:
-    if isinstance(side, Record):
-        values, key = side.accuracies, (side.n, *side.cell.get("seeds", ()))
-    else:
-        values = tuple(side)
-        key = (len(values),)
+    values = tuple(side.accuracies if isinstance(side, Record) else side)
     if not values:
         raise ValueError(f"{name} has no rounds; allowed: accuracies of at least one network")
     if wrong := [value for value in values if not 0 <= value <= 100]:
         raise ValueError(f"{name} holds the accuracy {wrong[0]!r}; allowed: percent, from 0 to 100")
-    return key, tuple(value / 100 for value in values)
+    seeds = tuple(side.cell.get("seeds", ())) if isinstance(side, Record) else ()
+    key = ("seeds", *seeds) if len(seeds) > 1 else (len(values), *seeds)
+    return key, tuple(value / 100 for value in (seed_means(side) if len(seeds) > 1 else values))
 
 
 def _check_alike(sides: Mapping[str, Side]) -> None:

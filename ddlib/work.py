@@ -83,7 +83,7 @@ def _seconds(cell: Cell, builders: Iterable[Any], workplace: Workplace) -> float
 
 def bytes_stored(cell: Cell, workplace: Workplace) -> int:
     """Bytes that whoever trains as the cell's evaluation does must be given; see `evaluate.bytes_stored`."""
-    if cell.protocol.labels is None:
+    if cell.protocol.labels is None and cell.deployed.get("redraw", 1) is not None:
         return made(cell, cell.seeds[0], workplace)["bytes_stored"]
     asked = _teacher(cell, workplace)
     size = sum(tensor.nbytes for tensor in asked.state_dict().values()) if asked else 0

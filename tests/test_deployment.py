@@ -143,7 +143,10 @@ def test_records_say_what_a_stream_costs(workplace):
     by_label = {(r.label, r.ipc): r.cost for r in study.run(toys(), workplace)}
     stored = generator_bytes(shape=(1, 16, 16), num_classes=10, width=WIDTH)
     for (label, ipc), cost in by_label.items():
-        assert cost["bytes_stored"] == stored and cost["bits_per_class"] == 8 * stored / 10
+        least = (
+            min(stored, 10 * ipc * (16 * 16 * 4 + 8)) if label == "frozen" else stored
+        )  # its images, or what made them
+        assert cost["bytes_stored"] == least and cost["bits_per_class"] == 8 * least / 10
         assert cost["images_shown"] == 10 * ipc * {"stream": 3, "slow": 2, "frozen": 1}[label]
         assert cost["updates"] == 3 * (1 if label == "frozen" else 2 * ipc)
         assert 0 < cost["generation_seconds"] <= cost["evaluate_seconds"]

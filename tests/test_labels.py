@@ -216,6 +216,17 @@ def test_bytes_are_those_of_what_is_trained_on():
     assert bytes_stored(stream, "fixed", teacher_bytes=1000) == stream.bytes_stored + 1000
 
 
+def test_bytes_of_a_frozen_stream_are_those_of_its_images_where_these_are_less():
+    stream = make_stream(redraw=None)
+    drawn = stream.frozen(0)
+    assert len(drawn) == 6 and drawn.bytes_stored < stream.bytes_stored
+    for labels in (None, "hard", "fixed", "batch"):
+        assert bytes_stored(stream, labels, teacher_bytes=1000) == bytes_stored(drawn, labels, teacher_bytes=1000)
+    many = make_stream(redraw=None, ipc=1000)
+    assert bytes_stored(many, None) == bytes_stored(many, "hard") == many.bytes_stored
+    assert bytes_stored(many, "batch", teacher_bytes=1000) == many.bytes_stored + 1000
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [

@@ -72,11 +72,29 @@ def test_neighbours_are_tested_by_networks_and_by_sets():
     assert all(one.below is next_.above for one, next_ in itertools.pairwise(pairs))
     by_networks = [stats.ttest_ind(p.above.accuracies, p.below.accuracies, equal_var=False).pvalue for p in pairs]
     means = [[np.reshape(r.accuracies, (3, -1)).mean(1) for r in (p.above, p.below)] for p in pairs]
-    by_sets = [stats.ttest_ind(*both, equal_var=False).pvalue for both in means]
+    by_sets = [stats.ttest_rel(*both).pvalue for both in means]  # all rows have the same three seeds
     assert [pair.p_networks for pair in pairs] == pytest.approx(holm(by_networks))
     assert [pair.p_sets for pair in pairs] == pytest.approx(holm(by_sets))
-    assert [pair.significant() for pair in pairs] == [p < 0.05 for p in holm(by_networks)]
-    assert not pairs[1].significant() and pairs[-1].significant()
+    assert [pair.significant() for pair in pairs] == [p < 0.05 for p in holm(by_sets)]
+
+
+def test_networks_of_one_set_count_as_one():
+    above = record((80.0, 80.1, 90.0, 90.1, 100.0, 99.9), "above", seeds=(0, 1, 2))
+    below = record((70.0, 70.1, 89.0, 89.1, 99.9, 99.8), "below", seeds=(0, 1, 2))
+    many = record([95.0, 95.1] * 30 + [60.0, 60.1] * 30, "many", seeds=(0, 1))
+    (pair,) = neighbours([above, below])
+    assert (pair.sets.difference, pair.sets.df) == (pytest.approx(11.1 / 3), 2)
+    (pair,) = neighbours([many, record([70.0, 70.1] * 60, "few", seeds=(0, 1))])
+    assert pair.p_networks < 0.01 and pair.p_sets > 0.5 and not pair.significant()
+
+
+def test_seeds_that_are_not_the_same_are_independent():
+    other = replace(ATOM, cell=ATOM.cell | {"seeds": [3, 4, 5]})
+    (pair,) = neighbours([DM, other])
+    means = [np.reshape(r.accuracies, (3, -1)).mean(1) for r in (DM, other)]
+    assert pair.p_sets == pytest.approx(stats.ttest_ind(*means, equal_var=False).pvalue)
+    (paired,) = neighbours([DM, ATOM])
+    assert paired.p_sets == pytest.approx(stats.ttest_rel(*means).pvalue) and paired.p_sets != pair.p_sets
 
 
 def test_a_single_value_is_not_tested_and_corrects_no_other():
@@ -105,11 +123,12 @@ def test_entries_have_the_scores_of_their_own_sides():
     assert hlr == pytest.approx(mean["Whole"] - mean["DATM, hard labels"])  # with the labels of the other row
     assert ior == pytest.approx(mean["DATM"] - mean["Random"])
     assert found["DM"].lrs.components["HLR"].value == pytest.approx(mean["Whole"] - mean["DM"])
+    sets = {name: seed_means(r) for name, r in (("DM", DM), ("Random", RANDOM))}
     robust = scores.ars(
-        aug=DM.accuracies,
-        random_aug=RANDOM.accuracies,
-        noaug=[a + 0.5 for a in DM.accuracies],
-        random_noaug=[a + 0.5 for a in RANDOM.accuracies],
+        aug=sets["DM"],
+        random_aug=sets["Random"],
+        noaug=[a + 0.5 for a in sets["DM"]],
+        random_noaug=[a + 0.5 for a in sets["Random"]],
     )
     assert found["DM"].ars.estimate == robust.estimate
     assert found["Random"].lrs.components["IOR"].value == 0
@@ -133,18 +152,65 @@ def test_each_number_of_images_has_its_ranking_under_the_whole_set():
     assert [*groups] == [1, 10] and {group[0].record.label for group in groups.values()} == {"Whole"}
 
 
+FILLING = record((91.0, 90.0, 92.0), "Random, equal bytes", "random", ipc=29)
+
+
+def test_a_generator_is_held_against_the_real_images_of_its_bytes():
+    told = TOLD | {"equal_bytes": {"GAN": "Random, equal bytes"}}
+    ((ipc, entries),) = report.standings([*RECORDS, FILLING], **told).items()  # no group of its own
+    found = {entry.record.label: entry for entry in entries}
+    assert ipc == 1 and [entry.record.label for entry in entries][:2] == ["Whole", "Random, equal bytes"]
+    by_bytes = np.array(seed_means(GAN)) - seed_means(FILLING)
+    low, high = stats.t.interval(0.95, 2, by_bytes.mean(), stats.sem(by_bytes))
+    assert found["GAN"].by_bytes == scores.gain(own=GAN, other=FILLING)
+    estimate = found["GAN"].by_bytes
+    assert (100 * estimate.value, 100 * estimate.low, 100 * estimate.high) == pytest.approx(
+        (by_bytes.mean(), low, high)
+    )
+    assert found["GAN"].lrs.components["IOR"].value > 0 > estimate.high
+    assert [label for label, entry in found.items() if entry.by_bytes] == ["GAN"]
+    assert found["Random, equal bytes"].lrs is None  # nothing says what as many images reach by another recipe
+    text = " ".join(str(report.leaderboard([*RECORDS, FILLING], **told)).split())
+    assert f"{estimate.value:+.2f} ±" in text and "by the images shown, not by bytes" in text
+
+
+def test_the_images_of_a_generators_bytes_stand_where_it_does():
+    ten = [replace(r, ipc=10) for r in RECORDS if r.ipc and r.label != "GAN"]
+    groups = report.standings([*RECORDS, *ten, FILLING], equal_bytes={"GAN": "Random, equal bytes"})
+    assert {ipc: "Random, equal bytes" in {e.record.label for e in entries} for ipc, entries in groups.items()} == {
+        1: True,
+        10: False,
+    }
+
+
 def test_the_table_is_sorted_and_says_what_is_apart():
     table = report.leaderboard(RECORDS, **TOLD)
     ((heading, rows),) = table.groups
     assert heading == "digits, 1 image per class"
     assert [row[0] for row in rows] == [r.label for r in ranked(JUDGED)]
     assert {len(row) for row in rows} == {len(table.columns)}
-    assert [row[-1] for row in rows] == ["above", "tied", "above", "above", "above", "above", ""]
-    assert table.head == "7 rows; 5 of 6 pairs of neighbours are apart."
+    p = [entry.pair.p_sets for entry in report.standings(RECORDS, **TOLD)[1][:-1]]
+    assert [row[-1] for row in rows] == [*("above" if value < 0.05 else "not told apart" for value in p), ""]
+    assert table.head == f"7 rows; {sum(value < 0.05 for value in p)} of 6 pairs of neighbours are apart."
+    assert 0 < sum(value < 0.05 for value in p) < 6 and "tied" not in str(table)
+    assert [float(row[3]) for row in rows[:-1]] == pytest.approx(p, abs=5e-4)  # before that of networks
     cells = dict(zip(table.columns, (text.strip() for text in rows[1]), strict=True))
     assert cells["accuracy"] == "88.8 ± 1.5" and cells["n"] == "6" and cells["images"] == "10"
     assert cells["making"] == "2" and cells["using"] == "0.5" and cells["kB"] == "10" and cells["kbit/class"] == "8.2"
     assert "Holm" in str(table)
+
+
+def test_a_score_of_one_seed_and_network_has_no_interval():
+    one = [replace(r, accuracies=r.accuracies[:1], cell=r.cell | {"seeds": [0]}) for r in JUDGED]
+    rows = report.leaderboard(one).groups[0][1]
+    assert {text.split("±")[1].strip() for row in rows for text in row[5:10] if "±" in text} == {"?"}
+
+
+def test_sides_of_other_networks_are_no_score():
+    with pytest.raises(ValueError, match="different network: own 'convnet', other 'mlp'"):
+        scores.gain(own=DM, other=replace(RANDOM, cell=RANDOM.cell | {"tested_on": "mlp"}))
+    with pytest.raises(ValueError, match="different dataset"):
+        scores.gain(own=DM, other=replace(RANDOM, dataset="mnist"))
 
 
 def test_a_row_of_one_network_and_no_cost_shows_dashes():
@@ -160,6 +226,7 @@ def test_a_row_of_one_network_and_no_cost_shows_dashes():
         ([DM, replace(ATOM, dataset="mnist")], {}, "allowed: one data set"),
         ([DM], {"network": "vgg"}, "network='vgg'; known: convnet"),
         ([DM], {"hard": {"DM": "nobody"}}, "hard names 'nobody'; known: DM"),
+        ([DM], {"equal_bytes": {"DM": "nobody"}}, "equal_bytes names 'nobody'; known: DM"),
     ],
 )
 def test_standings_are_refused(records, told, match):

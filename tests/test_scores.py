@@ -9,7 +9,7 @@ from scipy import stats
 
 from ddlib import report
 from ddlib.results import Record
-from ddlib.scores import Estimate, ars, augmentation_robust, label_robust, lrs
+from ddlib.scores import Estimate, ars, augmentation_robust, gain, label_robust, lrs
 
 FULL, HARD = [96.0, 95.0, 97.0, 96.5], [61.0, 63.0, 60.0, 64.0]
 OWN, RANDOM = [75.0, 70.0, 77.0, 74.0], [50.0, 56.0, 52.0, 51.0]
@@ -121,14 +121,40 @@ def test_the_score_of_other_rounds_is_the_mean_over_all_their_combinations():
     assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), rel=1e-12)
 
 
-def test_records_are_paired_where_seeds_and_networks_are_the_same():
-    sides = {"hard": record(HARD), "own": record(OWN), "random": record(RANDOM, "Random")}
+def of_sets(accuracies):
+    """Means of two seeds."""
+    half = len(accuracies) // 2
+    return [fmean(accuracies[:half]), fmean(accuracies[half:])]
+
+
+def test_records_of_several_seeds_have_them_for_rounds():
+    hard = [61.0, 63.0, 60.0, 66.0]
+    sides = {"hard": record(hard), "own": record(OWN), "random": record(RANDOM, "Random")}
+    sets = {"hard": of_sets(hard), "own": of_sets(OWN), "random": of_sets(RANDOM)}
     paired = lrs(full=record(FULL, "Whole", ipc=None), **sides)
-    assert paired == lrs(full=FULL, hard=HARD, own=OWN, random=RANDOM)
+    assert paired == lrs(full=of_sets(FULL), **sets) and paired.estimate.n == 2
+    fewer = record(of_sets(FULL), "Whole", ipc=None)  # one network a seed, and so the same seeds
+    assert lrs(full=fewer, **sides) == paired
     apart = lrs(full=record(FULL, "Whole", ipc=None, seeds=(2, 3)), **sides)
-    plain = stats.ttest_ind(FULL, HARD, equal_var=False).confidence_interval(0.95)
+    plain = stats.ttest_ind(of_sets(FULL), of_sets(hard), equal_var=False).confidence_interval(0.95)
     same(apart.components["HLR"], (paired.components["HLR"].value, plain.low / 100, plain.high / 100))
     assert apart.components["IOR"] == paired.components["IOR"]
+
+
+def test_a_record_of_one_seed_has_its_networks_for_rounds():
+    sides = {"full": FULL, "hard": HARD, "own": OWN, "random": RANDOM}
+    assert lrs(**{name: record(side, seeds=(0,)) for name, side in sides.items()}) == lrs(**sides)
+    assert lrs(**{name: record(side, seeds=()) for name, side in sides.items()}) == lrs(**sides)
+
+
+def test_many_networks_of_a_set_say_no_more_than_the_set():
+    own = record([80.0, 80.2, 60.0, 60.2], seeds=(0, 1))
+    more = record([80.0, 80.2] * 50 + [60.0, 60.2] * 50, seeds=(0, 1))
+    for side in (own, more):
+        found = gain(own=side, other=record([50.0, 50.0], seeds=(0, 1), ipc=29))  # other images per class
+        mean, low, high = t_interval([0.301, 0.101])
+        same(found, (mean, max(low, -1), min(high, 1)), rel=1e-9)
+        assert found.n == 2
 
 
 def test_a_single_round_says_nothing_of_the_spread():
@@ -149,7 +175,8 @@ def test_an_ars_may_call_its_network_otherwise_without_augmentation():
     found = ars(
         aug=record(OWN), random_aug=record(RANDOM), noaug=record(HARD, **plain), random_noaug=record(FULL, **plain)
     )
-    assert found == ars(aug=OWN, random_aug=RANDOM, noaug=HARD, random_noaug=FULL)
+    sets = {"aug": OWN, "random_aug": RANDOM, "noaug": HARD, "random_noaug": FULL}
+    assert found == ars(**{name: of_sets(side) for name, side in sets.items()})
 
 
 @pytest.mark.parametrize(
@@ -164,6 +191,10 @@ def test_an_ars_may_call_its_network_otherwise_without_augmentation():
         (lambda: augmentation_robust(0.0, 0.0, weight=-0.1), "weight=-0.1; allowed: from 0 to 1"),
         (lambda: lrs(full=FULL, hard=HARD, own=OWN, random=RANDOM, weight=2), "weight=2; allowed: from 0 to 1"),
         (lambda: ars(aug=OWN, noaug=OWN, random_aug=OWN, random_noaug=OWN, weight=-1), "weight=-1; allowed"),
+        (
+            lambda: lrs(full=FULL, hard=HARD, own=record(OWN[:3]), random=RANDOM),
+            "'row' has 3 accuracies of 2 seeds; allowed: as many for each",
+        ),
         (lambda: lrs(full=[], hard=HARD, own=OWN, random=RANDOM), "full has no rounds; allowed: accuracies of at"),
         (lambda: lrs(full=FULL, hard=[], own=OWN, random=RANDOM), "hard has no rounds"),
         (lambda: lrs(full=FULL, hard=HARD, own=record([]), random=RANDOM), "own has no rounds"),

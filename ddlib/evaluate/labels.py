@@ -1,5 +1,6 @@
 """What networks are trained towards: the labels that a set has, their classes alone, or what a teacher answers."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -41,14 +42,26 @@ def bytes_stored(synthetic: SyntheticSet | SyntheticStream, labels: str | None, 
     """Bytes that whoever trains on a set or stream must be given, by the labels that are trained on.
 
     Images (float32) or the generator, and: the labels as they are (None); one int64 an image ("hard"); K float32
-    ("fixed"); the teacher itself ("batch", and a stream's "fixed", whose images are not known beforehand).
+    ("fixed"); the teacher itself ("batch", and a stream's "fixed", whose images are not known beforehand).  Of a frozen
+    stream, whose images are drawn once, either these or the generator, whichever takes less.
     """
+    if isinstance(synthetic, SyntheticStream):
+        whole = synthetic.bytes_stored + teacher_bytes * (labels in ASKING)
+        return whole if synthetic.redraw is not None else min(whole, _bytes_drawn(synthetic, labels, teacher_bytes))
     if labels is None:
         return synthetic.bytes_stored
-    if isinstance(synthetic, SyntheticStream):
-        return synthetic.bytes_stored + teacher_bytes * (labels in ASKING)
-    each = {HARD: 8, FIXED: 4 * synthetic.num_classes, BATCH: 0}[labels]
-    return synthetic.images.nbytes + each * len(synthetic) + teacher_bytes * (labels == BATCH)
+    return _bytes(synthetic.images.nbytes, synthetic, labels, teacher_bytes)
+
+
+def _bytes_drawn(stream: SyntheticStream, labels: str | None, teacher_bytes: int) -> int:
+    """Of the images of one epoch of a stream, float32, which have hard labels."""
+    return _bytes(4 * math.prod(stream.shape) * len(stream), stream, labels or HARD, teacher_bytes)
+
+
+def _bytes(images: int, of: SyntheticSet | SyntheticStream, labels: str, teacher_bytes: int) -> int:
+    """Of so many bytes of images, with such labels."""
+    each = {HARD: 8, FIXED: 4 * of.num_classes, BATCH: 0}[labels]
+    return images + each * len(of) + teacher_bytes * (labels == BATCH)
 
 
 def check_teacher(labels: str | None, teacher: Asked | None) -> None:

@@ -1,26 +1,30 @@
 """Every method under one protocol: the table of its ranking."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from ddlib import scores
+from ddlib.report.scoring import number
 from ddlib.report.tables import Table
 from ddlib.results import Pair, Record, interval, mean_record, neighbours, provenance, ranked
 
 COLUMNS = (
-    *("method", "accuracy", "n", "p", "p of sets", "HLR", "IOR", "LRS", "ARS", "others"),
+    *("method", "accuracy", "n", "p", "p of networks", "HLR", "IOR", "IOR, bytes", "LRS", "ARS", "others"),
     *("kB", "kbit/class", "images", "before", "making", "using", "and the next"),
 )
 BLANK = "–"
 
 NOTES = (
-    "accuracy: mean test accuracy in %, with half its 95 % interval over n networks (t; all distillation seeds).",
-    "p: that a row and the next one have one mean (Welch over all networks); of sets: Welch over the means of the "
-    "distillation seeds.  Both by Holm's correction for all pairs of the group.  'above': p < 0.05; 'tied': not.",
-    "HLR: the whole set minus the row, hard labels. IOR: the row minus as many real images drawn at random. LRS, ARS: "
-    "label and augmentation robust scores (DD-Ranking). All on fractions, with half their 95 % intervals.",
+    "accuracy: mean test accuracy in %, with half its 95 % interval over n networks (t), taken as independent.",
+    "p: that a row and the next one have one mean, over the means of the distillation seeds (t, seed by seed where "
+    "both rows have the same; else Welch); of networks: Welch over all networks, as if those of one set were independent.  "
+    "Both by Holm's correction for all pairs of the group.  'above': p < 0.05; 'not told apart': not.",
+    "HLR: the whole set minus the row, hard labels. IOR: the row minus as many real images drawn at random as an epoch "
+    "of it has. LRS, ARS: label and augmentation robust scores (DD-Ranking). All on fractions, with half their 95 % "
+    "intervals over the means of the seeds.",
+    "IOR, bytes: the row minus as many real images as take the bytes of its generator. HLR apart, the scores of a row "
+    "that stores a generator are by the images shown, not by bytes.",
     "others: mean accuracy on networks of other kinds, in %, with half its 95 % interval over the repeats.",
     "kB, kbit/class: stored, labels and generators included. images: distinct ones that a network is shown.",
     "before, making, using: seconds of what is trained beforehand, of all its users together; of one distillation; of "
@@ -35,6 +39,7 @@ class Entry:
     record: judged by the protocol.
     others: the mean over networks of other kinds, or None.
     lrs, ars: where all that they need was run, or None.
+    by_bytes: IOR over the real images of the bytes of its generator, where it stores one and these were run, or None.
     pair: with the next row, or None in the last one.
     """
 
@@ -42,6 +47,7 @@ class Entry:
     others: Record | None = None
     lrs: scores.Score | None = None
     ars: scores.Score | None = None
+    by_bytes: scores.Estimate | None = None
     pair: Pair | None = None
 
 
@@ -52,10 +58,12 @@ def standings(
     plain: str | None = None,
     hard: Mapping[str, str] | None = None,
     random: str = "Random",
+    equal_bytes: Mapping[str, str] | None = None,
 ) -> dict[int | None, list[Entry]]:
     """The ranking at each number of images per class, the highest accuracy first.
 
-    A record of the whole training set stands in each ranking.  What was not run is left out.
+    A record of the whole training set stands in each ranking, and one of the bytes of a generator in that of each row
+    which stores this.  What was not run is left out.
 
     Args:
         records: of one data set, every row on `network`, and on any others.
@@ -64,17 +72,20 @@ def standings(
         hard: label of a row with soft labels -> label of the row that has the same set with hard ones.  The labels of
             rows that are not in it are hard.
         random: label of real images drawn at random, without which there is neither IOR, LRS nor ARS.
+        equal_bytes: label of a row that stores a generator -> label of the real images drawn at random that take its
+            bytes, which have no ranking of their own.
 
     Raises:
         ValueError: records are of several data sets, a row stands twice at one place, `network` or a label of `hard`
-            is not there, or the accuracies are not as many for each seed.
+            or `equal_bytes` is not there, or the accuracies are not as many for each seed.
     """
     found = _by_place(records)
-    _check(records, network, hard or {})
+    names = {"network": network, "plain": plain, "hard": hard or {}, "random": random, "bytes": equal_bytes or {}}
+    _check(records, names)
     judged = [record for record in records if record.network == network]
-    ipcs = sorted({r.ipc for r in judged if r.ipc is not None}) or [None]
-    names = {"network": network, "plain": plain, "hard": hard or {}, "random": random}
-    return {ipc: _ranking([r for r in judged if r.ipc in (ipc, None)], found, names) for ipc in ipcs}
+    filling = {*names["bytes"].values()}
+    ipcs = sorted({r.ipc for r in judged if r.ipc is not None and r.label not in filling}) or [None]
+    return {ipc: _ranking(_together(judged, ipc, names["bytes"]), found, names) for ipc in ipcs}
 
 
 def leaderboard(records: Sequence[Record], **told) -> Table:
@@ -112,15 +123,23 @@ def _by_place(records: Sequence[Record]) -> dict[tuple, Record]:
     return found
 
 
-def _check(records: Sequence[Record], network: str, hard: Mapping[str, str]) -> None:
+def _together(judged: Sequence[Record], ipc: int | None, equal_bytes: Mapping[str, str]) -> list[Record]:
+    """The rows of one ranking."""
+    here = [record for record in judged if record.ipc in (ipc, None) and record.label not in equal_bytes.values()]
+    filling = {equal_bytes.get(record.label) for record in here if record.n}
+    return here + [record for record in judged if record.label in filling]
+
+
+def _check(records: Sequence[Record], names: Mapping) -> None:
     if len(sets := dict.fromkeys(record.dataset for record in records)) > 1:
         raise ValueError(f"records are of {', '.join(sets)}; allowed: one data set")
-    if records and network not in (known := dict.fromkeys(record.network for record in records)):
-        raise ValueError(f"network={network!r}; known: {', '.join(known)}")
+    if records and names["network"] not in (known := dict.fromkeys(record.network for record in records)):
+        raise ValueError(f"network={names['network']!r}; known: {', '.join(known)}")
     labels = dict.fromkeys(record.label for record in records)
-    for label in (label for pair in hard.items() for label in pair):
+    told = {"hard": names["hard"], "equal_bytes": names["bytes"]}
+    for what, label in ((what, label) for what, pairs in told.items() for pair in pairs.items() for label in pair):
         if label not in labels:
-            raise ValueError(f"hard names {label!r}; known: {', '.join(labels) or 'none'}")
+            raise ValueError(f"{what} names {label!r}; known: {', '.join(labels) or 'none'}")
 
 
 def _ranking(judged: Sequence[Record], found: Mapping[tuple, Record], names: Mapping) -> list[Entry]:
@@ -132,6 +151,7 @@ def _ranking(judged: Sequence[Record], found: Mapping[tuple, Record], names: Map
             others=_others(record, found, names),
             lrs=_lrs(record, full, found, names),
             ars=_ars(record, found, names),
+            by_bytes=_by_bytes(record, judged, names),
             pair=pair,
         )
         for record, pair in zip(order, [*pairs, None], strict=False)
@@ -146,11 +166,9 @@ def _others(record: Record, found: Mapping[tuple, Record], names: Mapping) -> Re
 
 
 def _run(found: Mapping[tuple, Record], label: str, record: Record, network: str | None) -> Record | None:
-    """Another row where `record` stands, or None; it is called as tested on the same network, which it is."""
+    """Another row where `record` stands, or None."""
     other = found.get((label, record.ipc, network))
-    if other is None or not other.n:
-        return None
-    return dataclasses.replace(other, cell=other.cell | {"tested_on": record.network})
+    return other if other is not None and other.n else None
 
 
 def _lrs(record: Record, full: Record | None, found: Mapping[tuple, Record], names: Mapping) -> scores.Score | None:
@@ -170,6 +188,11 @@ def _ars(record: Record, found: Mapping[tuple, Record], names: Mapping) -> score
     return None if None in sides.values() else scores.ars(aug=record, **sides)
 
 
+def _by_bytes(record: Record, judged: Sequence[Record], names: Mapping) -> scores.Estimate | None:
+    other = next((r for r in judged if r.n and r.label == names["bytes"].get(record.label)), None)
+    return None if other is None else scores.gain(own=record, other=other)
+
+
 def _heading(records: Sequence[Record], ipc: int | None) -> str:
     amount = {None: "all images", 1: "1 image per class"}.get(ipc, f"{ipc} images per class")
     return f"{records[0].dataset}, {amount}"
@@ -177,20 +200,22 @@ def _heading(records: Sequence[Record], ipc: int | None) -> str:
 
 def _row(entry: Entry) -> tuple[str, ...]:
     record, pair = entry.record, entry.pair
-    parts = (entry.lrs.components if entry.lrs else {}) | ({} if entry.lrs is None else {"LRS": entry.lrs.estimate})
-    estimates = [parts.get(name) for name in ("HLR", "IOR", "LRS")] + [entry.ars and entry.ars.estimate]
+    parts = entry.lrs.components if entry.lrs else {}
+    differences = (parts.get("HLR"), parts.get("IOR"), entry.by_bytes)
+    estimates = (score and score.estimate for score in (entry.lrs, entry.ars))
     numbers = (
         accuracy(record),
         str(record.n),
-        *(BLANK if p is None else f"{p:.3f}" for p in (pair and pair.p_networks, pair and pair.p_sets)),
-        *(BLANK if e is None else f"{e.value:5.2f} ± {(e.high - e.low) / 2:.2f}" for e in estimates),
+        *(BLANK if p is None else f"{p:.3f}" for p in (pair and pair.p_sets, pair and pair.p_networks)),
+        *(number(estimate, signed=True, digits=2) for estimate in differences),
+        *(number(estimate, digits=2) for estimate in estimates),
         BLANK if entry.others is None else accuracy(entry.others),
         *(_amount(record.cost.get(key), unit) for key, unit in (("bytes_stored", 1e3), ("bits_per_class", 1e3))),
         *map(_amount, (record.cost.get("images_shown"), record.cost.get("prerequisite_seconds"))),
         *map(_amount, (seconds_of_a_set(record), seconds_of_a_network(record))),
     )
     widths = map(len, COLUMNS[1:-1])
-    outcome = "" if pair is None else "above" if pair.significant() else "tied"
+    outcome = "" if pair is None else "above" if pair.significant() else "not told apart"
     return record.label, *(text.rjust(max(width, 5)) for text, width in zip(numbers, widths, strict=True)), outcome
 
 

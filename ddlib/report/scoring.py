@@ -26,7 +26,8 @@ NOTES = {
 }
 
 SCALE = (
-    "All on fractions, ± half the 95 % interval over rounds (networks of all seeds), ? where one alone says nothing. "
+    "All on fractions, ± half the 95 % interval over the n means of the distillation seeds, taken in pairs where they "
+    "are the same (over the networks where there is one seed); ? where one alone says nothing. "
     "Nothing lost and nothing gained is a score of 0.269."
 )
 
@@ -65,17 +66,22 @@ def _texts(found: Mapping[str, Score], shown: Sequence[str]) -> list[str]:
     for name in shown:
         score = found.get(name)
         parts = [score.estimate, *(score.components[part] for part in PARTS[name])] if score else [None] * 3
-        texts += [_number(part, signed=place > 0) for place, part in enumerate(parts)]
+        texts += [number(part, signed=place > 0) for place, part in enumerate(parts)]
     return texts
 
 
-def _number(estimate: Estimate | None, *, signed: bool) -> str:
+def number(estimate: Estimate | None, *, signed: bool = False, digits: int = 3) -> str:
+    """An estimate with half its interval as text; "?" where one round says nothing, a dash for None.
+
+    Args:
+        signed: whether with a plus, as differences have it.
+        digits: after the point.
+    """
     if estimate is None:
         return "–"
-    value = f"{estimate.value:+.3f}" if signed else f"{estimate.value:.3f}"
-    unknown = estimate.n < 2
+    value = f"{estimate.value:{'+' if signed else ''}.{digits}f}"
     half = max(estimate.high - estimate.value, estimate.value - estimate.low)  # one end may be cut
-    return f"{value} ± ?" if unknown else f"{value} ± {half:.3f}"
+    return f"{value} ± ?" if estimate.n < 2 else f"{value} ± {half:.{digits}f}"
 
 
 def _rounds(found: Mapping[str, Score]) -> str:

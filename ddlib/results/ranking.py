@@ -13,21 +13,23 @@ from ddlib.results.verdicts import Comparison, Sample, welch
 class Pair:
     """Two rows that follow one another in a ranking: `above` minus `below`, tested in two ways.
 
+    sets: over the means of the distillation seeds, so that networks trained on one set count as one: the t interval of
+        the differences seed by seed where both rows have the same seeds, whose networks begin alike; else Welch.
     networks: Welch over all networks of all distillation seeds, as published deviations are taken.
-    sets: Welch over the means of the distillation seeds, so that networks trained on one set count as one.
-    p_networks, p_sets: their p by Holm's correction for all pairs of the ranking; None where a side has one value.
+    p_sets, p_networks: their p by Holm's correction for all pairs of the ranking; None where nothing is known of the
+        spread, as of one seed or one network.
     """
 
     above: Record
     below: Record
-    networks: Comparison
     sets: Comparison
-    p_networks: float | None
+    networks: Comparison
     p_sets: float | None
+    p_networks: float | None
 
     def significant(self, level: float = 0.05) -> bool:
-        """Whether `above` is above `below` by `p_networks`, with all pairs of the ranking together wrong at `level`."""
-        return self.p_networks is not None and self.p_networks < level
+        """Whether `above` is above `below` by `p_sets`, with all pairs of the ranking together wrong at `level`."""
+        return self.p_sets is not None and self.p_sets < level
 
 
 def ranked(records: Sequence[Record]) -> list[Record]:
@@ -59,13 +61,21 @@ def neighbours(records: Sequence[Record]) -> list[Pair]:
         ValueError: as `seed_means`.
     """
     pairs = list(pairwise(ranked(records)))
+    sets = [_by_sets(a, b) for a, b in pairs]
     networks = [welch(Sample.of(a.accuracies), Sample.of(b.accuracies)) for a, b in pairs]
-    sets = [welch(Sample.of(seed_means(a)), Sample.of(seed_means(b))) for a, b in pairs]
-    corrected = zip(_corrected(networks), _corrected(sets), strict=True)
+    corrected = zip(_corrected(sets), _corrected(networks), strict=True)
     return [
-        Pair(*pair, by_networks, by_sets, *p)
-        for pair, by_networks, by_sets, p in zip(pairs, networks, sets, corrected, strict=True)
+        Pair(*pair, by_sets, by_networks, *p)
+        for pair, by_sets, by_networks, p in zip(pairs, sets, networks, corrected, strict=True)
     ]
+
+
+def _by_sets(a: Record, b: Record) -> Comparison:
+    """Mean(a) - mean(b) over the distillation seeds, in pairs where they have the same."""
+    means = seed_means(a), seed_means(b)
+    if list(a.cell["seeds"]) != list(b.cell["seeds"]):
+        return welch(*map(Sample.of, means))
+    return welch(Sample.of([x - y for x, y in zip(*means, strict=True)]), Sample(0.0, None, 1))
 
 
 def holm(values: Sequence[float]) -> list[float]:
