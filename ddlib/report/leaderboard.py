@@ -18,7 +18,7 @@ BLANK = "–"
 NOTES = (
     "accuracy: mean test accuracy in %, with half its 95 % interval over n networks (t), taken as independent.",
     "p: that a row and the next one have one mean, over the means of the distillation seeds (t, seed by seed where "
-    "both rows have the same; else Welch); of networks: Welch over all networks, as if those of one set were independent.  "
+    "both rows have the same; else Welch); of networks: Welch over all networks, taken as independent.  "
     "Both by Holm's correction for all pairs of the group.  'above': p < 0.05; 'not told apart': not.",
     "HLR: the whole set minus the row, hard labels. IOR: the row minus as many real images drawn at random as an epoch "
     "of it has. LRS, ARS: label and augmentation robust scores (DD-Ranking). All on fractions, with half their 95 % "
