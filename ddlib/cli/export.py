@@ -1,6 +1,7 @@
 """`ddlib export`: a distilled set as others read it."""
 
 import argparse
+import json
 import re
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     export.add_argument("--store", type=Path, default=OUTPUT / "runs", metavar="FOLDER",
                         help="the store (default: %(default)s)")  # fmt: skip
     which = export.add_argument_group("which", "where RUN stands for several")
-    which.add_argument("--profile", choices=PROFILES, default="quick", help="of a notebook (default: %(default)s)")
+    which.add_argument("--profile", choices=PROFILES, help="of a notebook (default: quick)")
     which.add_argument("--row", metavar="LABEL", help="of its table")
     which.add_argument("--ipc", type=int, metavar="N", help="images per class of the row")
     which.add_argument("--tested-on", dest="network", metavar="NAME", help="that the row is tested on")
@@ -46,6 +47,9 @@ def _export(told: argparse.Namespace) -> int:
     exports.export(found, told.to, folder, network=frozen, force=told.force)
     stated = f"{found.card.mean:.2f} % over {found.card.n} networks stated" if found.card else "no accuracy stated"
     print(f"{folder}: {stated}")
+    if frozen:
+        kept = json.loads((folder / exports.CARD).read_text(encoding="utf-8"))["network"]
+        print(f"network {kept['index']} has {kept['accuracy']:.2f} % here; {kept['stated']:.2f} % of it are stated")
     return 0
 
 

@@ -9,6 +9,7 @@ Test images steer nothing: each network is tested once, after its last epoch (`P
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +23,7 @@ from ddlib.evaluate.labels import LABELS, Asked, bytes_stored, check_teacher
 from ddlib.evaluate.protocol import PRECISIONS, Protocol
 from ddlib.evaluate.shown import Shown, check_batches, shown
 from ddlib.evaluate.teacher import Teacher
-from ddlib.synthetic import SyntheticSet, SyntheticStream
+from ddlib.synthetic import Card, SyntheticSet, SyntheticStream
 from ddlib.zca import ValueSpace
 
 __all__ = [
@@ -145,17 +146,22 @@ def again(
 ) -> Evaluation:
     """The evaluation that the card of an exported set or stream states, made again from the set and the real test data.
 
-    On the same machine, with as many threads, it gives the stated accuracies to the bit.
+    On the same machine, with as many threads, it gives the stated accuracies to the bit.  Test data whose pixels stand
+    in their files as they are must be those of the card.  Of others, such as decoded JPEGs, the pixels depend on the
+    libraries here: where their fingerprint is another one, a warning says so.
 
     Args:
         synthetic: with its `card`.
         device: where it is computed.
-        networks: indices of the networks to train; None: those of the card.
+        networks: indices of the networks to train, at least one; None: those of the card.
         teacher: that the recipe's labels ask; an exported set does not bring it.
 
+    Warns:
+        UserWarning: the pixels of the test data, or the version of the evaluation, are others than the card's.
+
     Raises:
-        ValueError: there is no card, it asks for what this ddlib does not know, or the test data are others than those
-            of the card.
+        ValueError: there is no card, it asks for what this ddlib does not know or is of a newer evaluation, the test
+            data are others than those of the card, or networks are none or none of the protocol's.
         FileNotFoundError: the test data are not there; the message says how to get them.
     """
     card = synthetic.card
@@ -165,10 +171,30 @@ def again(
         protocol = Protocol(**card.protocol)
     except TypeError as error:
         raise ValueError(f"the card's protocol has settings that this ddlib does not know: {error}") from error
+    _check_version(card.evaluation_version)
     test = datasets.load(card.dataset, "test", zca=card.whitened, device=device)
-    if datasets.describe(card.dataset).exact and test.fingerprint != card.test_fingerprint:
-        raise ValueError(f"the test data of {card.dataset} here are others than those of the card: {test.fingerprint}")
-    return evaluate(synthetic, test, protocol, seed=card.seed, networks=networks or card.networks, teacher=teacher)
+    _check_pixels(test, card)
+    networks = card.networks if networks is None else networks
+    return evaluate(synthetic, test, protocol, seed=card.seed, networks=networks, teacher=teacher)
+
+
+def _check_version(theirs: int) -> None:
+    """Refuse the card of a newer evaluation, and warn of one of an older."""
+    if theirs > VERSION:
+        raise ValueError(f"the card's evaluation has version {theirs}; this ddlib evaluates by version {VERSION}")
+    if theirs < VERSION:
+        told = f"the card's evaluation has version {theirs}, this ddlib's {VERSION}"
+        warnings.warn(f"{told}: the accuracies differ by more than rounding", stacklevel=3)
+
+
+def _check_pixels(test: ImageSet, card: Card) -> None:
+    """Refuse other test data than the card's, or warn where another decoder may have made them."""
+    if test.fingerprint == card.test_fingerprint:
+        return
+    told = f"the test data of {card.dataset} here are others than those of the card: {test.fingerprint}"
+    if datasets.describe(card.dataset).exact:
+        raise ValueError(told)
+    warnings.warn(f"{told}; other libraries decode other pixels, and the accuracies differ a little", stacklevel=3)
 
 
 def judged(

@@ -8,6 +8,7 @@ Every folder holds, besides the set in the form asked for, `card.json`, `README.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from ddlib.synthetic import SyntheticSet, SyntheticStream
 __all__ = ["FORMATS", "Choice", "Form", "FrozenNetwork", "check_free", "chosen", "export"]
 
 CARD, README, NETWORK = "card.json", "README.md", "network.safetensors"
+
+NEAR = 0.5
+"""Points that a network's accuracy may be off the one that is stated of it, by rounding on another machine."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,9 @@ def export(
     Returns:
         The folder.
 
+    Warns:
+        UserWarning: the network is more than `NEAR` points off the accuracy that is stated of it.
+
     Raises:
         ValueError: an unknown form, or a set that it cannot hold.
         FileExistsError: there is something of the name already, and it is no export or `force` is False.
@@ -117,8 +124,10 @@ def _keep(kept: FrozenNetwork, source: SyntheticSet | SyntheticStream, part: Pat
     card = source.card
     test = datasets.load(card.dataset, "test", zca=card.whitened)
     accuracy, stated = kept.accuracy(test), card.accuracies[card.networks.index(kept.index)]
-    space = {"name": source.space.name, "mean": list(source.space.mean), "std": list(source.space.std)}
-    told = {"dataset": card.dataset, "value_space": space, "accuracy": accuracy, "stated": stated, "set": card.name}
+    if abs(accuracy - stated) > NEAR:
+        told = f"network {kept.index} of {card.name} reaches {accuracy:.2f} % here, {stated:.2f} % are stated"
+        warnings.warn(f"{told}: more than {NEAR} points apart", stacklevel=3)
+    told = {"dataset": card.dataset, "zca": card.whitened, "accuracy": accuracy, "stated": stated, "set": card.name}
     digest = network.save(kept, part / NETWORK, told)
     return {"file": NETWORK, "index": kept.index, "accuracy": accuracy, "stated": stated, "sha256": digest}
 
@@ -131,7 +140,9 @@ def check_free(folder: Path, *, force: bool) -> None:
     """
     if not folder.exists():
         return
-    if not (folder.is_dir() and (folder / CARD).exists() and (folder / files.MANIFEST).exists()):
+    if not (folder.is_dir() and (folder / CARD).is_file()):
         raise FileExistsError(f"{folder} is there and is no export of ddlib's; allowed: a new folder")
+    if other := files.foreign(folder):
+        raise FileExistsError(f"{folder} holds {', '.join(other[:3])}, not of an export; allowed: a new folder")
     if not force:
         raise FileExistsError(f"{folder} is there already; --force replaces it")

@@ -6,6 +6,8 @@ from typing import Any
 
 from ddlib import __version__, datasets
 from ddlib.evaluate import Protocol
+from ddlib.exports.laws import in_words
+from ddlib.exports.network import described
 from ddlib.synthetic import SyntheticSet, SyntheticStream, label_kind
 
 VERSION = 1
@@ -58,9 +60,9 @@ def about(
         "shape": list(shown.shape),
         "class_names": list(shown.class_names),
         "label_kind": label_kind(shown),
-        "value_space": {"name": shown.space.name, "mean": list(shown.space.mean), "std": list(shown.space.std)},
+        "value_space": described(shown.space),
         "learning_rate": source.learning_rate,
-        "augmentation": shown.strategy,
+        "augmentation": drawn.strategy if drawn else _trained_with(source),
         "recipe": None if card is None else _recipe(source),
         "stated": None if card is None else _stated(source, drawn),
         "generator": _generator(source, drawn),
@@ -89,9 +91,16 @@ def _recipe(source: SyntheticSet | SyntheticStream) -> dict[str, Any]:
         "epochs_gone_through": protocol.rounds,
         "divided_by_ten_after_epoch": protocol.drop_epoch,
         "updates": protocol.updates(len(source)),
-        "strategy": protocol.strategy(source.strategy),
+        "strategy": protocol.strategy(_trained_with(source)),
     }
-    return {"protocol": asdict(protocol), "seed": source.card.seed, "follows": follows}
+    laws = in_words(follows["strategy"])
+    return {"protocol": asdict(protocol), "seed": source.card.seed, "follows": follows, "augmentation": laws}
+
+
+def _trained_with(source: SyntheticSet | SyntheticStream) -> str:
+    """The strategy of its own that networks are trained with: of a stream that never redraws, that of the one draw."""
+    once = isinstance(source, SyntheticStream) and source.redraw is None
+    return source.frozen_strategy if once else source.strategy
 
 
 def _stated(source: SyntheticSet | SyntheticStream, drawn: SyntheticSet | None) -> dict[str, Any]:
@@ -159,16 +168,22 @@ def _accuracy(about: Mapping[str, Any]) -> str:
     return (
         f"## Accuracy\n\n{stated['mean']:.2f} %{spread} of the test images over {stated['n']} networks ({each}), with "
         f"the seed {recipe['seed']}. It is the accuracy of {stated['of']}.\n\n"
-        f"| recipe | |\n|---|---|\n{settings}\n\nFrom which follows:\n\n{follows}"
+        f"| recipe | |\n|---|---|\n{settings}\n\nFrom which follows:\n\n{follows}{_augmentation(recipe)}"
     )
 
 
+def _augmentation(recipe: Mapping[str, Any]) -> str:
+    lines = "\n".join(f"- {name}: {text}" for name, text in recipe["augmentation"].items())
+    return f"\n\nThe augmentation (DSA):\n\n{lines}" if lines else ""
+
+
 def _network(about: Mapping[str, Any]) -> str:
-    network = about.get("network")
+    network, data = about.get("network"), about["data"]
     if network is None:
         return ""
     return (
         f"## A trained network\n\n`{network['file']}` is network {network['index']} of the evaluation, trained on this "
         f"set: {network['accuracy']:.2f} % of the test images here, {network['stated']:.2f} % stated. Its SHA-256 is "
-        f"`{network['sha256']}`. `ddlib.exports.network.load` reads it."
+        f"`{network['sha256']}`. `ddlib.exports.network.load` reads it; it is tested on "
+        f"`ddlib.datasets.load({data['name']!r}, 'test', zca={data['zca']!r})`, in the value space of the set."
     )

@@ -3,27 +3,32 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from ddlib import datasets, files, inventory, notebooks, results, synthetic, work
+from ddlib import datasets, evaluate, files, inventory, notebooks, results, synthetic, work
 from ddlib.cells import Cell
+from ddlib.evaluate.protocol import LATER
 from ddlib.pieces import Workplace
 from ddlib.synthetic import Card, SyntheticSet, SyntheticStream
 from ddlib.tensors import read_seal
 
 PRODUCT = "synthetic.safetensors"
 
+OPTIONS = {"network": "--tested-on"} | {one: f"--{one}" for one in ("profile", "row", "ipc", "seed", "evaluation")}
+"""Field of `Choice` -> what the command calls it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """What narrows a name down that stands for several sets or evaluations; None: whatever there is, if it is one.
 
-    profile, row, ipc, network: of the row of a notebook, as its table names it.
-    seed: of the distillation; of a notebook's row None is the first.
+    profile, row, ipc, network: of the row of a notebook, as its table names it; profile None: quick.
+    seed: of the distillation, of a notebook's row; None: the first.
     evaluation: of a set in the store: how the name of the file `evaluation-*.json` goes on.
     """
 
-    profile: str = "quick"
+    profile: str | None = None
     row: str | None = None
     ipc: int | None = None
     network: str | None = None
@@ -38,19 +43,22 @@ def chosen(run: str, store: Path, choice: Choice | None = None) -> SyntheticSet 
         run: a safetensors file; the folder of a set in the store, or how its key begins; or a notebook,
             `paper/experiment`, whose row `choice` names.
         store: the folder of the store.
-        choice: which, where `run` stands for several.
+        choice: which, where `run` stands for several; nothing that does not apply to what `run` is.
 
     Returns:
         The set; without a card where it was never judged.
 
     Raises:
-        ValueError: nothing has the name, or several have; they are listed.
+        ValueError: nothing has the name, or several have; they are listed.  Or a choice does not apply.
         FileNotFoundError: a file, or the real data that the set stands for, is not there.
     """
     choice, path = choice or Choice(), Path(run)
     if path.suffix == ".safetensors":
         kept = path.name == PRODUCT and (path.parent / inventory.RUN).exists()
-        return _of_store(path.parent, choice) if kept else synthetic.load(path)
+        if kept:
+            return _of_store(path.parent, choice)
+        _check_applies(choice, f"the file {path}", ())
+        return synthetic.load(path)
     if path.is_dir():
         return _of_store(path, choice)
     if "/" in run:
@@ -58,7 +66,16 @@ def chosen(run: str, store: Path, choice: Choice | None = None) -> SyntheticSet 
     return _of_store(inventory.find(store, run).folder, choice)
 
 
+def _check_applies(choice: Choice, what: str, allowed: Sequence[str]) -> None:
+    """Refuse the settings of a choice that say nothing of what is named."""
+    told = {name: value for name, value in vars(choice).items() if value is not None and name not in allowed}
+    for name, value in told.items():
+        known = ", ".join(OPTIONS[one] for one in allowed) or "none"
+        raise ValueError(f"{OPTIONS[name]} {value} does not apply to {what}; options that do: {known}")
+
+
 def _of_store(folder: Path, choice: Choice) -> SyntheticSet | SyntheticStream:
+    _check_applies(choice, f"{folder.name}, one set in the store", ("evaluation",))
     made = files.read_json(folder / inventory.RUN)
     if made is None or not (folder / PRODUCT).exists():
         raise ValueError(
@@ -72,7 +89,8 @@ def _of_store(folder: Path, choice: Choice) -> SyntheticSet | SyntheticStream:
             "them, as in `ddlib export dim/accuracy --row DiM --ipc 10`"
         )
     if len(judged) > 1:
-        those = "; ".join(f"{name.removeprefix('evaluation-')}: {_told(kept)}" for name, kept in judged.items())
+        told = dict(zip(judged, _told(list(judged.values())), strict=True))
+        those = "; ".join(f"{name.removeprefix('evaluation-')}: {text}" for name, text in told.items())
         raise ValueError(f"{made['name']} was judged in {len(judged)} ways; choose by --evaluation: {those}")
     return replace(found, card=_card(made, kept)) if (kept := next(iter(judged.values()), None)) else found
 
@@ -91,24 +109,42 @@ def _whole(kept: Mapping[str, Any]) -> bool:
     return len(kept["networks"]) == kept["protocol"]["num_networks"]
 
 
-def _told(kept: Mapping[str, Any]) -> str:
-    protocol, accuracies = kept["protocol"], kept["accuracies"]
-    mean = sum(accuracies) / len(accuracies)
-    options = ", ".join(f"{name} {value}" for name, value in protocol["options"].items())
-    return f"{protocol['network']} ({options}), {protocol['epochs']} epochs, {mean:.2f} % over {len(accuracies)}"
+def _told(judged: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each evaluation in a few words: network, every setting that is not the same in all of them, and accuracy."""
+    settings = [_settings(kept["protocol"]) for kept in judged]
+    names = dict.fromkeys(name for one in settings for name in one)
+    other = [name for name in names if name != "network" and len({str(one.get(name)) for one in settings}) > 1]
+    return [
+        ", ".join(
+            [one["network"], *(f"{name} {one[name]}" for name in other if name in one), _accuracy(kept["accuracies"])]
+        )
+        for one, kept in zip(settings, judged, strict=True)
+    ]
+
+
+def _settings(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a protocol as the store has it, options of the network and what it leaves out among them."""
+    plain = {name: value for name, value in protocol.items() if name != "options"}
+    return dict(LATER) | plain | {f"options.{name}": value for name, value in protocol["options"].items()}
+
+
+def _accuracy(accuracies: Sequence[float]) -> str:
+    return f"{fmean(accuracies):.2f} % over {len(accuracies)}"
 
 
 def _of_notebook(run: str, store: Path, choice: Choice) -> SyntheticSet | SyntheticStream:
-    names = notebooks.chosen([run], choice.profile)
+    _check_applies(choice, f"the notebook {run}", ("profile", "row", "ipc", "network", "seed"))
+    profile = choice.profile or "quick"
+    names = notebooks.chosen([run], profile)
     if len(names) != 1:
         raise ValueError(f"run={run!r} names {len(names)} notebooks; allowed: one of {', '.join(names)}")
-    cell = _row(names[0], notebooks.cells(names[0], choice.profile), choice)
+    cell = _row(names[0], notebooks.cells(names[0], profile), choice)
     seed = cell.seeds[0] if choice.seed is None else choice.seed
     if seed not in cell.seeds:
         raise ValueError(f"seed={seed}; {cell} has the seeds {', '.join(map(str, cell.seeds))}")
     workplace = Workplace("cpu", folder=store, progress="none")
     if not work.seed_finished(cell, seed, workplace):
-        command = f"ddlib reproduce {names[0]} --profile {choice.profile}"
+        command = f"ddlib reproduce {names[0]} --profile {profile}"
         raise ValueError(f"{cell}, seed {seed} is not in the store {store}; `{command}` computes it")
     kept = files.read_json(work.evaluation_path(cell, seed, workplace))
     return replace(work.synthetic_set(cell, seed, workplace), card=_card(work.made(cell, seed, workplace), kept, cell))
@@ -145,4 +181,5 @@ def _card(made: Mapping[str, Any], kept: Mapping[str, Any], cell: Cell | None = 
         networks=kept["networks"],
         accuracies=kept["accuracies"],
         provenance=judged | {"distilled": distilled | decided},
+        evaluation_version=evaluate.VERSION,
     )

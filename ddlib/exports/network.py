@@ -1,10 +1,11 @@
 """A frozen evaluation network: one that was trained on a synthetic set by the recipe of its card, weights and all.
 
     network = load("network.safetensors")
-    network.accuracy(datasets.load("digits", "test"))       # percent: what the card states of this network
+    network.accuracy(datasets.load("digits", "test", zca=False))       # percent: what the card states of this network
 
 The file is safetensors: the tensors of the network's `state_dict` by their names, and in the header, under "ddlib",
-its architecture and the recipe.
+its architecture, the recipe, and the value space of its images.  One that `ddlib.exports.export` wrote names there the
+`dataset` too, and the `zca` that `load` is to be told.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from ddlib.evaluate import Protocol, training
 from ddlib.evaluate.shown import shown
 from ddlib.synthetic import Card, SyntheticSet, SyntheticStream
 from ddlib.tensors import read_tensors, write_tensors
+from ddlib.zca import ValueSpace
 
 FORMAT, VERSION = "ddlib.network", 1
 
@@ -33,6 +35,7 @@ class FrozenNetwork:
     protocol: that trained it, its architecture included.
     shape: (C, H, W) of its images.
     class_names: the K names.
+    space: of its images: "name", "mean" and "std", as plain JSON; see `ddlib.zca.ValueSpace`.
     index: of the network among those of its evaluation.
     seed: of the evaluation.
     tensors: name -> tensor, as in the network's `state_dict`.
@@ -41,6 +44,7 @@ class FrozenNetwork:
     protocol: Protocol
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
+    space: Mapping[str, Any]
     index: int
     seed: int
     tensors: Mapping[str, Tensor]
@@ -61,13 +65,15 @@ class FrozenNetwork:
         """Percent of the test images, in the space of the network's set, that it classes rightly, as evaluations count.
 
         Raises:
-            ValueError: images of another shape, or other classes.
+            ValueError: images of another shape or value space, or other classes.
         """
         if test.shape != self.shape or tuple(test.class_names) != self.class_names:
             raise ValueError(
                 f"test has images of {test.shape} and the classes {test.class_names}; "
                 f"allowed: {self.shape} and {self.class_names}"
             )
+        if (space := described(test.space)) != self.space:
+            raise ValueError(f"test has images in the space {space}; allowed: {self.space}: load the test set likewise")
         learner = training.learner(self.protocol, self.shape, len(self.class_names))
         tensors = {name: tensor.to(test.device) for name, tensor in self.tensors.items()}
         weights = {name for name, _ in self.module().named_parameters()}
@@ -109,8 +115,13 @@ def train(synthetic: SyntheticSet | SyntheticStream, *, index: int | None = None
     images = shown(synthetic.to(device), protocol, card.seed)
     *_, (trained,) = training.train(learner, images, protocol, networks=(index,), seed=card.seed)
     tensors = {name: tensor.cpu().clone() for name, tensor in (trained.parameters | trained.buffers).items()}
-    about = {"shape": synthetic.shape, "class_names": synthetic.class_names, "index": index, "seed": card.seed}
-    return FrozenNetwork(protocol=protocol, tensors=tensors, **about)
+    about = {"shape": synthetic.shape, "class_names": synthetic.class_names, "space": described(synthetic.space)}
+    return FrozenNetwork(protocol=protocol, tensors=tensors, index=index, seed=card.seed, **about)
+
+
+def described(space: ValueSpace) -> dict[str, Any]:
+    """Name, mean and std of a value space, as plain JSON."""
+    return {"name": space.name, "mean": list(space.mean), "std": list(space.std)}
 
 
 def save(network: FrozenNetwork, path: Path, about: Mapping[str, Any] | None = None) -> str:
@@ -130,6 +141,7 @@ def save(network: FrozenNetwork, path: Path, about: Mapping[str, Any] | None = N
         "protocol": network.protocol.settings(),
         "shape": list(network.shape),
         "class_names": list(network.class_names),
+        "value_space": dict(network.space),
         "index": network.index,
         "seed": network.seed,
     }
@@ -147,12 +159,14 @@ def load(path: str | Path) -> FrozenNetwork:
         ValueError: it is not what was written, or no network of this version.
     """
     tensors, header = read_tensors(Path(path))
-    if header.get("format") != FORMAT or header["version"] > VERSION:
-        raise ValueError(f"{path} holds no network: its header does not say {FORMAT!r}, version up to {VERSION}")
+    if header.get("format") != FORMAT or header["version"] > VERSION or "value_space" not in header:
+        wanted = f"{FORMAT!r}, version up to {VERSION}, and a value space"
+        raise ValueError(f"{path} holds no network: its header does not say {wanted}")
     return FrozenNetwork(
         protocol=Protocol(**header["protocol"]),
         shape=tuple(header["shape"]),
         class_names=tuple(header["class_names"]),
+        space=header["value_space"],
         index=header["index"],
         seed=header["seed"],
         tensors=tensors,

@@ -61,7 +61,8 @@ def losses(synthetic: SyntheticSet) -> list[str]:
     found = ["a value has 8 bits: it is off by up to 1/510"]
     if outside:
         share = 100 * outside / pixels.numel()
-        found.append(f"{outside} of {pixels.numel()} values ({share:.1f} %) lay outside [0, 1] and were clipped")
+        clipped = f"{outside} of {pixels.numel()} values ({share:.1f} %) lay outside [0, 1] and were clipped"
+        found.append(f"{clipped}: networks trained on the pictures may fall short of the stated accuracy")
     if synthetic.space.zca is not None:
         found.append("the whitening (ZCA) is undone: space.npz holds what whitens the pixels again")
     return found

@@ -22,6 +22,7 @@ class Card:
     networks: indices of the networks that were trained.
     accuracies: of these, in percent.
     provenance: of the evaluation, as plain JSON.
+    evaluation_version: `ddlib.evaluate.VERSION` of the ddlib that judged; 1 where a card does not say.
 
     Raises:
         ValueError: there is no accuracy, one is no percentage, or there are not as many as networks.
@@ -39,6 +40,7 @@ class Card:
     networks: tuple[int, ...]
     accuracies: tuple[float, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    evaluation_version: int = 1
 
     def __post_init__(self):
         for name in ("networks", "accuracies"):
@@ -73,5 +75,5 @@ class Card:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Card":
         """The card that `to_json` wrote; what it does not know, such as the numbers that follow, is left out."""
-        known = [name.name for name in fields(cls)]
+        known = [name.name for name in fields(cls) if name.name != "evaluation_version" or name.name in content]
         return cls(**{name: content[name] for name in known})
