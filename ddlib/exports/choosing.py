@@ -115,7 +115,9 @@ def _told(judged: Sequence[Mapping[str, Any]]) -> list[str]:
     names = dict.fromkeys(name for one in settings for name in one)
     other = [name for name in names if name != "network" and len({str(one.get(name)) for one in settings}) > 1]
     return [
-        ", ".join([one["network"], *(f"{name} {one.get(name)}" for name in other), _accuracy(kept["accuracies"])])
+        ", ".join(
+            [one["network"], *(f"{name} {one[name]}" for name in other if name in one), _accuracy(kept["accuracies"])]
+        )
         for one, kept in zip(settings, judged, strict=True)
     ]
 
