@@ -10,7 +10,7 @@ from ddlib.cells import Cell
 from ddlib.datasets import ImageSet
 from ddlib.estimate.kinds import Estimate, estimated, kind_of, paced
 from ddlib.estimate.making import untrained
-from ddlib.estimate.pace import LOOK, MOST, Pace, now, sample, timed, typical
+from ddlib.estimate.pace import LOOK, MOST, Pace, now, sample, timed, typical, watched
 from ddlib.evaluate import training
 from ddlib.memory import peak_memory, reset_peak_memory
 
@@ -83,7 +83,7 @@ def _evaluating(cell: Cell, train: ImageSet, test: ImageSet, together: int) -> P
 
     reset_peak_memory(str(test.device))
     cold = course(1)
-    warm = course(max(1, min(MOST, int(LOOK / max(cold.step, 1e-6)))))
+    warm = course(max(1, min(watched(cell.protocol.epochs), int(LOOK / max(cold.step, 1e-6)))))
     return replace(warm, first=max(0.0, cold.before - warm.before) + max(0.0, cold.step - warm.step))
 
 

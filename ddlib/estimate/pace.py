@@ -21,6 +21,9 @@ NEARLY = 4
 LOOK, MOST = 0.6, 40
 """Seconds for which short steps are watched, and the most of them."""
 
+SHARE = 10
+"""A job is watched for at most the tenth part of its steps, so that looking ahead costs little beside the work."""
+
 PATIENCE = 2.0
 """Seconds; a job whose start and one step take longer is seen only once."""
 
@@ -54,6 +57,11 @@ def typical(seconds: Sequence[float]) -> float:
     """
     cut = len(seconds) // 10
     return statistics.fmean(sorted(seconds)[cut : len(seconds) - cut])
+
+
+def watched(steps: float) -> int:
+    """Of how many steps of a job of so many the pace is taken, at most."""
+    return max(2, min(MOST, int(steps) // SHARE))
 
 
 def on_all(pace: Callable[[ImageSet], Pace], train: ImageSet, *, most: int = 0) -> Pace:
@@ -107,7 +115,7 @@ def probe(job: Any, begin: Callable[[], Any], keep: Callable[[Any], int], images
         cold = before + opening
         state, before = timed(begin, device)
         state, opening = step(state)
-        usual = _usual(step, state)
+        usual = _usual(step, state, watched(job.iterations))
         before += max(0.0, opening - usual) if job.iterations > 1 else 0.0
         first = max(0.0, cold - before - usual)
     memory, checkpoint = peak_memory(str(device)), nbytes(state.state_dict().values())
@@ -116,10 +124,10 @@ def probe(job: Any, begin: Callable[[], Any], keep: Callable[[Any], int], images
     return Pace(before, usual, after, first, memory, disk, checkpoint, rows)
 
 
-def _usual(step: Callable[[Any], tuple[Any, float]], state: Any) -> float:
+def _usual(step: Callable[[Any], tuple[Any, float]], state: Any, most: int) -> float:
     """Seconds of a step from `state` on, from two steps at least."""
     seconds, end = [], time.perf_counter() + LOOK
-    while len(seconds) < 2 or (len(seconds) < MOST and time.perf_counter() < end):
+    while len(seconds) < 2 or (len(seconds) < most and time.perf_counter() < end):
         state, taken = step(state)
         seconds.append(taken)
     return typical(seconds)
