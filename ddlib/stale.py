@@ -184,13 +184,19 @@ def _change(made: Mapping[str, Any], modules: tuple[str, ...]) -> _Change | None
 
 
 def _of_figure(path: Path, of_results: Mapping[Path, Sequence[str]]) -> Iterator[str]:
-    """Why a figure is stale: it is not drawn from its results as they are, or they are stale themselves."""
+    """Why a figure is stale: it is not drawn from its results as they are, or they are stale themselves.
+
+    One whose provenance names `modules` was measured where it was drawn, and is kept nowhere else.
+    """
     source = OUTPUT / "results" / path.parent.name / f"{path.name.rsplit('.', 2)[0]}.json"
     if source not in of_results:
         yield f"its results, {_relative(source)}, are gone"
         return
     try:
         drawn = report.read_provenance(path)
+        if "modules" in drawn:
+            yield from _of_measuring(Measurements({}, tuple(drawn["modules"]), drawn))
+            return
         measured = results.read_measurements(source)
         made = results.provenance(results.read(source)) if measured is None else measured.provenance
         if drawn != made:

@@ -152,6 +152,23 @@ def test_measurements_left_behind_are_found_with_their_figure(measuring, changed
     ]
 
 
+@pytest.mark.parametrize(
+    ("changed", "reasons_given"),
+    [
+        ({}, []),
+        ({"code": "0" * 16}, ["code changed since 0123456"]),
+        ({"code": None}, ["says nothing of its code"]),
+        ({"dirty": True}, ["made from a modified tree"]),
+    ],
+)
+def test_a_figure_of_what_is_kept_nowhere_else_is_judged_by_its_own_code(repository, changed, reasons_given):
+    made = {"commit": COMMIT, "dirty": False, "code": codeprint.fingerprint(("ddlib.loop",)), "modules": ["ddlib.loop"]}
+    report.save(
+        report.cost_lines([]), "atom/accuracy.quick.own", provenance=made | changed, folder=repository / "figures"
+    )
+    assert reasons("figures/atom/accuracy.quick.own.png") == reasons_given
+
+
 def test_where_and_how_far_it_was_computed_does_not_count(repository):
     ask(repository, device="cuda:1", budget_hours=2.0)
     assert stale.findings() == []
