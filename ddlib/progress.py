@@ -130,9 +130,10 @@ class Progress:
 def shown() -> str:
     """`bar` where a person looks on, in JupyterLab or a terminal; else `lines`."""
     parent = os.environ.get("JPY_PARENT_PID")
-    if parent is not None:  # a kernel: who started it?
+    if parent is not None:  # a kernel: who started it, or who started that?
         try:
-            words = {Path(word).name for word in psutil.Process(int(parent)).cmdline()}
+            first = psutil.Process(int(parent))
+            words = {Path(word).name for process in (first, *first.parents()) for word in process.cmdline()}
         except (psutil.Error, ValueError):
             return "bar"
         return "lines" if words & set(RUNNERS) else "bar"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -97,10 +98,18 @@ def test_a_kernel_shows_a_bar_to_people_and_lines_to_programs(monkeypatch):
         def cmdline(self):
             return self.words
 
+        def parents(self):
+            return [SimpleNamespace(cmdline=lambda: self.above)]
+
     monkeypatch.setattr(progress.psutil, "Process", Parent)
     monkeypatch.setenv("JPY_PARENT_PID", "1")
-    for words, mode in ((["python", "-m", "papermill"], "lines"), (["/bin/jupyter-lab"], "bar"), (["pytest"], "lines")):
-        Parent.words = words
+    for words, above, mode in (
+        (["python", "-m", "papermill"], ["bash"], "lines"),
+        (["/bin/jupyter-lab"], ["bash"], "bar"),
+        (["pytest"], ["bash"], "lines"),
+        (["python", "-c", "a worker of pytest"], ["python", "-m", "pytest", "-n", "2"], "lines"),
+    ):
+        Parent.words, Parent.above = words, above
         assert progress.shown() == mode
     monkeypatch.delenv("JPY_PARENT_PID")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

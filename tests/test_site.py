@@ -87,7 +87,8 @@ def test_a_claims_verdict_is_that_of_its_records(report):
 
 
 def test_cells_are_counted_by_verdict(report):
-    found = [r for path in (ROOT / "results/atom").glob("*.json") for r in results.read(path)]
+    paths = [path for path in (ROOT / "results/atom").glob("*.json") if results.read_measurements(path) is None]
+    found = [record for path in paths for record in results.read(path)]
     (row,) = re.findall(
         r'<tr><th scope="row"><a href="paper/atom.html">ATOM</a></th>(.*?)</tr>', report["index.html"].source
     )
@@ -242,9 +243,8 @@ def test_a_claim_that_waits_for_cells_says_how_long_they_take():
     assert found.outcome == "not run" and found.waiting == (claims.Waiting(run, 3.0, "One GPU"),)
 
 
-def test_the_cost_of_a_claim_names_its_machine_or_the_notebook_that_would_test_it(report):
+def test_a_claim_that_was_not_run_names_the_notebook_that_would_test_it(report):
     words = report["index.html"].words
-    assert re.search(r"would take up to about [\d.]+ \w+ on CPU x86_64", words)
     assert re.search(r"; paper atom/components would: \S+", words)
 
 
