@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from ddlib.report.style import MARKERS, WIDTH, Picture, colors, legend_below, note, picture, styled, ticks_at
-from ddlib.report.tables import DAGGER, DOUBLE_DAGGER, Table
+from ddlib.report.tables import DOUBLE_DAGGER, Table, theirs
 from ddlib.results import Reference
 
 KEYS = ("method", "ipc", "steps", "seconds", "bytes")
@@ -88,7 +88,7 @@ def step_table(
     found = {(r.method, r.ipc, r.metric): r for r in reported if r.metric in ("seconds", "megabytes")}
     shown = {metric: [found.get((_method(row), row["ipc"], metric)) for row in rows] for metric in _METRICS}
     texts = [
-        (*_measured(row, first[row["ipc"]]), *(_reported(shown[metric][i]) for metric in _METRICS), _outcome(row))
+        (*_measured(row, first[row["ipc"]]), *(theirs(shown[metric][i], _plain) for metric in _METRICS), _outcome(row))
         for i, row in enumerate(rows)
     ]
     known = [r for references in shown.values() for r in references if r is not None]
@@ -121,13 +121,8 @@ def _measured(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[str, ..
     return (*place, f"{1e3 * row['seconds']:.1f}", ratios[0], f"{row['bytes'] / 1e6:.1f}", ratios[1], steps)
 
 
-def _reported(reference: Reference | None) -> str:
-    if reference is None:
-        return "-"
-    if reference.value is None:
-        return reference.state
-    marks = DAGGER * reference.unverified + DOUBLE_DAGGER * (not reference.comparable)
-    return f"{reference.value:g} {marks}".rstrip()
+def _plain(value: float, _: float | None) -> str:
+    return f"{value:g}"
 
 
 def _outcome(row: Mapping[str, Any]) -> str:

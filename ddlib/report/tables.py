@@ -191,16 +191,17 @@ def _group_heading(records: Sequence[Record], dataset: str, network: str) -> str
 
 def _row(record: Record) -> tuple[str, ...]:
     ipc = "all" if record.ipc is None else str(record.ipc)
-    return record.label, ipc.rjust(3), _theirs(record.reference), _ours(record), record.verdict
+    return record.label, ipc.rjust(3), theirs(record.reference, _number), _ours(record), record.verdict
 
 
-def _theirs(reference: Reference | None) -> str:
+def theirs(reference: Reference | None, number: Callable[[float, float | None], str], none: str = "-") -> str:
+    """A reported value in print, with its marks: its mean and deviation by `number`, or why it is not there."""
     if reference is None:
-        return "-"
+        return none
     if reference.value is None:
         return reference.state
     marks = DAGGER * reference.unverified + DOUBLE_DAGGER * (not reference.comparable)
-    return f"{_number(reference.value, reference.std)} {marks}".rstrip()
+    return f"{number(reference.value, reference.std)} {marks}".rstrip()
 
 
 def _ours(record: Record) -> str:

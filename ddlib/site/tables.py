@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddlib import report
-from ddlib.report.tables import DAGGER, DOUBLE_DAGGER, grouped
-from ddlib.results import VERDICTS, Record, Reference
+from ddlib.report.tables import grouped, theirs
+from ddlib.results import VERDICTS, Record
 from ddlib.site.runs import Run
 
 COLUMNS = ("method", "IPC", "paper, %", "ours, %", "n", "verdict")
@@ -46,16 +46,7 @@ def _plain(value: Any) -> str:
 def _row(record: Record) -> tuple[str, ...]:
     ipc = "all" if record.ipc is None else str(record.ipc)
     ours = _number(record.accuracy_mean, record.accuracy_std) if record.n else f"not run: {cost(record)}"
-    return record.label, ipc, _theirs(record.reference), ours, str(record.n or "–"), record.verdict
-
-
-def _theirs(reference: Reference | None) -> str:
-    if reference is None:
-        return "–"
-    if reference.value is None:
-        return reference.state
-    marks = DAGGER * reference.unverified + DOUBLE_DAGGER * (not reference.comparable)
-    return f"{_number(reference.value, reference.std)} {marks}".rstrip()
+    return record.label, ipc, theirs(record.reference, _number, "–"), ours, str(record.n or "–"), record.verdict
 
 
 def _number(mean: float, std: float | None) -> str:
