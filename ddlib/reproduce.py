@@ -83,13 +83,16 @@ class Outcome:
 def plan(wanted: Sequence[str], profile: str, *, output: Path, overrides: Path | None = None) -> list[Run]:
     """The runs of `notebooks.chosen(wanted, profile)`, whose executed notebooks go to `output`.
 
+    Those that compare papers come last: they find most of their work done.
+
     Args:
         overrides: a YAML file laid over the profile's parameters of each notebook.
 
     Raises:
         ValueError, FileNotFoundError: as `notebooks.chosen`; or the overrides are no parameters of a notebook.
     """
-    runs = [Run(name, profile, output, overrides) for name in notebooks.chosen(wanted, profile)]
+    chosen = sorted(notebooks.chosen(wanted, profile), key=lambda name: name.startswith("compare/"))
+    runs = [Run(name, profile, output, overrides) for name in chosen]
     for run in runs if overrides else []:
         if "profile" in told(run):
             raise ValueError(f"{overrides} sets 'profile', which --profile does; leave it out")

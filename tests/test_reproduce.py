@@ -157,6 +157,15 @@ def test_what_is_asked_for_is_found(repository):
     assert "not run: no hour parameters" in reproduce.table([left_out])
 
 
+def test_what_compares_papers_comes_last(repository):
+    (repository / "notebooks/compare").mkdir()
+    (repository / "notebooks/ld3m").mkdir()
+    for name in ("atom/accuracy", "compare/tour", "ld3m/accuracy"):
+        notebook(repository, name)
+    runs = reproduce.plan([], "quick", output=repository / "runs")
+    assert [run.name for run in runs] == ["atom/accuracy", "ld3m/accuracy", "compare/tour"]
+
+
 def test_a_notebook_may_have_several_parameter_files_at_one_profile(repository):
     notebook(repository, "atom/accuracy", parameters="profile = 'quick'")
     notebook(repository, "atom/accuracy_of_all")
