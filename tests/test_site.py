@@ -230,7 +230,7 @@ def test_a_claim_with_evidence_both_ways_is_undecided():
     assert word("holds", "fails") == "undecided" and word("fails", "undecided") == "fails"
 
 
-def test_a_claim_that_waits_for_cells_says_how_long_they_take():
+def test_a_claim_that_waits_for_cells_says_how_long_they_take_and_on_what(tmp_path):
     claim = next(claim for claim in results.claims("atom") if claim.id == "dm_above_random")
     fields = {"method": "dm", "dataset": "cifar10", "cell": {}, "cost": {"estimated_hours": 1.5}}
     fields |= {"provenance": {"device": "One GPU"}}
@@ -241,6 +241,10 @@ def test_a_claim_that_waits_for_cells_says_how_long_they_take():
     run = Run("atom/accuracy", "hour", records)
     found = next(v for v in claims.verdicts("atom", [run]) if v.claim == claim)
     assert found.outcome == "not run" and found.waiting == (claims.Waiting(run, 3.0, "One GPU"),)
+    told = {"runs": [], "figures": {}, "verdicts": {"atom": [found]}, "paper": "atom", "own": []}
+    building._Pages(tmp_path).write("atom.html", "paper.html.j2", **told)
+    words = Page(tmp_path / "atom.html").words
+    assert f"would take up to {tables.hours(3.0)} on One GPU" in words
 
 
 def test_a_claim_that_was_not_run_names_the_notebook_that_would_test_it(report):
