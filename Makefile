@@ -64,7 +64,7 @@ $(READY): requirements.lock requirements-uv.lock pyproject.toml
 	@[ -e $@ ] || { $(FIND_PYTHON); echo "making .venv with $$python"; "$$python" -m venv --clear .venv; }
 	@rm -f $@
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-uv.lock
-	@$(UV) pip sync --python $(PY) --require-hashes requirements.lock
+	@$(UV) pip sync --compile-bytecode --python $(PY) --require-hashes requirements.lock
 	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
 	@printf '%s\n' "$$(pwd -P)" > $@
 

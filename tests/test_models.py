@@ -1,6 +1,8 @@
 import copy
 import math
 import random
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -11,7 +13,7 @@ import torchvision
 from torch import nn
 from torch.func import functional_call, grad, stack_module_state
 
-from ddlib import models
+from ddlib import ROOT, models
 from ddlib.models import initialisation, layers
 from ddlib.models.layers import BatchNorm2d, InstanceNorm2d
 
@@ -511,6 +513,16 @@ def test_channels_last_gives_the_same(name):
     other = copy.deepcopy(model).to(memory_format=torch.channels_last)
     features = other.features(x.to(memory_format=torch.channels_last))
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_of_narrow_channels_last_networks_are_right_in_every_pass(threads):
+    command = [sys.executable, ROOT / "tests" / "narrow_networks.py", str(threads)]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert child.returncode == 0, f"died at {child.stdout.splitlines()[-1:]}: {child.stderr}"
+    begun, errors = child.stdout.splitlines()[::2], [float(line) for line in child.stdout.splitlines()[1::2]]
+    assert len(begun) == len(errors) >= len(SMALL)
+    assert max(errors) < 1e-3, begun[errors.index(max(errors))]
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])

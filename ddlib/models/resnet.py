@@ -7,7 +7,29 @@ All have a 3x3 stem without pooling, so that they fit any image up to 32 pixels 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddlib.models.initialisation import LAWS
 from ddlib.models.layers import Network, Size, norm
+
+
+class Projection(nn.Conv2d):
+    """1x1 convolution without bias on every `stride`-th row and column, as `Conv2d(inputs, outputs, 1, stride)`.
+
+    Below 8 input channels those rows and columns are taken out first: oneDNN's strided kernel for AVX2 writes past its
+    buffers in the backward pass of narrow channels_last maps, where one thread crashes and two get gradients that
+    differ from run to run.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `x` (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""
+        if self.in_channels < 8:
+            return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight)
+        return super().forward(x)
+
+
+LAWS[Projection] = LAWS[nn.Conv2d]
 
 
 class BasicBlock(nn.Module):
@@ -33,7 +55,7 @@ class BasicBlock(nn.Module):
         self.shortcut = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, step, bias=False),
+                Projection(inputs, outputs, step),
                 nn.AvgPool2d(2) if pooled else nn.Identity(),
                 norm(norm_kind, outputs, self.size),
             )
