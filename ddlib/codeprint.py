@@ -1,9 +1,9 @@
-"""Fingerprints of code: of the modules of ddlib that a number depends on, found by following their imports.
+"""Fingerprints of code: of the definitions of ddlib that a number depends on, wherever in the package they stand.
 
-What is compared is the parsed code: comments, docstrings, layout and the version of Python do not count.  A module that
-imports another depends on all of it; a package's own file counts where a name is taken from it, not where one of its
-modules is, so that a method does not depend on the other methods.  The package root, which holds the version and the
-folders, decides no number and does not count.
+A definition is a function, a class or a name that a module assigns.  It depends on every definition that it mentions,
+in its own module or through an import.  What is compared is the parsed code: comments, docstrings, layout, imports and
+the version of Python do not count, and a definition of another module is a name, however it was imported.  So a
+definition that moves to another file, as it is, changes no fingerprint.
 """
 
 import ast
@@ -11,9 +11,9 @@ import hashlib
 import io
 import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from ddlib import ROOT
@@ -21,16 +21,22 @@ from ddlib import ROOT
 Sources = Mapping[str, bytes]
 """Path within the repository ("ddlib/methods/dm.py") -> what is in the file."""
 
+Definition = tuple[str, str]
+"""Path of a module and a name that it defines."""
+
 IMMATERIAL = ("ctx", "kind", "type_comment")
 """Fields of the syntax tree that say nothing of what the code does."""
+
+MOVED: Mapping[str, str] = {}
+"""Modules that records of measurements name -> where they are now."""
 
 
 def sources() -> dict[str, bytes]:
     """The package's modules as they are on disk."""
-    package = Path(__file__).parent
-    return {f"ddlib/{path.relative_to(package).as_posix()}": path.read_bytes() for path in package.rglob("*.py")}
+    return {f"ddlib/{path.relative_to(PACKAGE).as_posix()}": path.read_bytes() for path in PACKAGE.rglob("*.py")}
 
 
+PACKAGE = ROOT / "ddlib"
 LOADED: Sources = sources()
 """The modules as they were when this process imported them: what is edited while it runs made none of its numbers."""
 
@@ -48,90 +54,198 @@ def sources_at(commit: str) -> dict[str, bytes] | None:
 
 
 def distillation(method: type) -> tuple[str, ...]:
-    """The modules that what a method makes begins with: its own, and the loop that drives it."""
-    return method.__module__, "ddlib.loop"
+    """What the product of a method begins with: its class, and the loop that drives it."""
+    return f"{method.__module__}.{method.__qualname__}", "ddlib.loop.run"
 
 
-EVALUATION = ("ddlib.evaluate", "ddlib.datasets")
-"""The modules that an accuracy begins with, given what is evaluated."""
+EVALUATION = ("ddlib.evaluate.evaluate", "ddlib.datasets.load")
+"""What an accuracy begins with, given what is evaluated."""
 
 
-def fingerprint(modules: tuple[str, ...], among: Sources = LOADED) -> str | None:
-    """16 hex digits of the SHA-256 of `modules` and all that they import from ddlib, transitively.
+def fingerprint(starts: Sequence[str], among: Sources = LOADED) -> str | None:
+    """16 hex digits of the SHA-256 of `starts` and of all definitions that they depend on.
 
     Args:
-        modules: dotted names.
+        starts: dotted names of definitions, or of modules, which stand for all that they define.
         among: the sources; default: those that this process runs.
 
     Returns:
-        None where one of `modules` is not among the sources, such as a method that a reader has defined elsewhere.
+        None where one of `starts` is not among the sources, such as a method that a reader has defined elsewhere.
     """
-    found = prints(modules, among)
-    return None if found is None else hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
-
-
-def prints(modules: tuple[str, ...], among: Sources = LOADED) -> dict[str, str] | None:
-    """File -> fingerprint of its code, for `modules` and all that they import; None as for `fingerprint`."""
-    starts = [_file(module, among) for module in modules]
-    if None in starts:
+    prints = definitions(starts, among)
+    if prints is None:
         return None
-    found, waiting = {}, starts
+    content = sorted((name, text) for (_, name), text in prints.items())
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+def definitions(starts: Sequence[str], among: Sources = LOADED) -> dict[Definition, str] | None:
+    """Definition -> fingerprint of its code, for `starts` and all that they depend on; None as for `fingerprint`."""
+    package = _Package(among)
+    begun = [package.find(MOVED.get(start, start)) for start in starts]
+    if not all(begun):
+        return None
+    prints: dict[Definition, str] = {}
+    waiting = [definition for found in begun for definition in found]
     while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found[path], imported = _parsed(path, among[path])
-            waiting += [file for name in imported if (file := _file(name, among) or _file(_parent(name), among))]
-    return found
+        path, name = definition = waiting.pop()
+        if definition not in prints:
+            statements = package.module(path).statements[name]
+            prints[definition] = hashlib.sha256("\n".join(s.text for s in statements).encode()).hexdigest()
+            mentioned = [dotted for statement in statements for dotted in statement.mentions]
+            waiting += [other for dotted in mentioned for other in package.resolve(path, dotted)]
+    return prints
 
 
-def changed(modules: tuple[str, ...], before: Sources, after: Sources = LOADED) -> list[str]:
-    """The files whose code differs between two states, among those that `modules` depend on in either."""
-    old, new = prints(modules, before) or {}, prints(modules, after) or {}
-    return sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
+def changed(starts: Sequence[str], before: Sources, after: Sources = LOADED) -> list[str]:
+    """The files with definitions that differ between two states, among those that `starts` depend on in either."""
+    old, new = definitions(starts, before) or {}, definitions(starts, after) or {}
+    theirs, ours = ({(name, text) for (_, name), text in prints.items()} for prints in (old, new))
+    differing = [path for (path, name), text in old.items() if (name, text) not in ours]
+    differing += [path for (path, name), text in new.items() if (name, text) not in theirs]
+    return sorted(set(differing))
 
 
-def _file(module: str, among: Sources) -> str | None:
-    """The file of a module; None where it is none of ddlib's, or the package root."""
-    stem = module.replace(".", "/")
-    return next((path for path in (f"{stem}.py", f"{stem}/__init__.py") if "/" in stem and path in among), None)
+@dataclass(frozen=True)
+class _Statement:
+    """A statement of a module: its code as text, and the dotted names that it mentions."""
+
+    text: str
+    mentions: tuple[str, ...]
 
 
-def _parent(name: str) -> str:
-    return name.rpartition(".")[0]
+@dataclass(frozen=True)
+class _Module:
+    """statements: name -> the statements that define it, and those that change it afterwards.
+
+    imports: local name -> the full dotted name that it was imported as.
+    """
+
+    statements: Mapping[str, Sequence[_Statement]]
+    imports: Mapping[str, str]
+
+
+class _Package:
+    """The modules of one state of the package, and how names are found in them."""
+
+    def __init__(self, among: Sources):
+        self.among = among
+
+    def module(self, path: str) -> _Module:
+        return _parsed(path, self.among[path])
+
+    def find(self, dotted: str) -> list[Definition]:
+        """The definitions that a full dotted name stands for: one, or all of a module; empty where it is none."""
+        path = self._file(dotted)
+        if path is not None:
+            return [(path, name) for name in self.module(path).statements]
+        parent, _, name = dotted.rpartition(".")
+        path = self._file(parent)
+        if path is not None:
+            return self.resolve(path, name)
+        return self.find(parent) if "." in parent else []  # an attribute of a definition
+
+    def resolve(self, path: str, dotted: str) -> list[Definition]:
+        """What a name means in the module at `path`: a definition of its own, or one that it imported."""
+        module, (name, _, rest) = self.module(path), dotted.partition(".")
+        if name in module.statements:
+            return [(path, name)]
+        if name in module.imports:
+            return self.find(".".join(filter(None, [module.imports[name], rest])))
+        return []
+
+    def _file(self, module: str) -> str | None:
+        """The file of a module; None where it is none of ddlib's, or the package root, which decides no number."""
+        stem = module.replace(".", "/")
+        paths = (f"{stem}.py", f"{stem}/__init__.py")
+        return next((path for path in paths if stem.startswith("ddlib/") and path in self.among), None)
 
 
 @cache
-def _parsed(path: str, source: bytes) -> tuple[str, tuple[str, ...]]:
-    """The fingerprint of a module's code, and every name that it imports in full."""
+def _parsed(path: str, source: bytes) -> _Module:
+    """The definitions and imports of a module.
+
+    A statement that defines nothing, such as an entry added to a table, counts with the definitions that it mentions,
+    or with all of them.
+    """
     tree = ast.parse(source)
-    return hashlib.sha256(canonical(tree).encode()).hexdigest(), tuple(_imported(path, tree))
+    imports = dict(_imported(path, tree))
+    bound = [(node, _bound(node)) for node in tree.body if not _ignored(node)]
+    names = {name for _, defined in bound for name in defined}
+    statements: dict[str, list[_Statement]] = {name: [] for name in names}
+    for node, defined in bound:
+        statement = _Statement(canonical(node, imports), tuple(sorted(_mentions(node))))
+        local = names & {dotted.partition(".")[0] for dotted in statement.mentions}
+        for name in defined or local or names:
+            statements[name].append(statement)
+    return _Module(statements, imports)
 
 
-def _imported(path: str, tree: ast.AST) -> Iterator[str]:
-    """Every imported name in full, wherever in the module it stands: `from ddlib import x` is "ddlib.x"."""
+def _imported(path: str, tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """(local name, full dotted name) of every import, wherever in the module it stands."""
     package = path.split("/")[:-1]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            for alias in node.names:
+                name = alias.name if alias.asname else alias.name.partition(".")[0]
+                yield alias.asname or name, name
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            yield from (".".join(filter(None, [*base, node.module, alias.name])) for alias in node.names)
+            for alias in node.names:
+                yield alias.asname or alias.name, ".".join(filter(None, [*base, node.module, alias.name]))
 
 
-def canonical(node: Any) -> str:
+def _bound(node: ast.stmt) -> set[str]:
+    """The names that a statement of a module defines."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+
+
+def _mentions(node: ast.AST) -> set[str]:
+    """Every name in a statement, with the attributes that follow it: "torch", "datasets.load"."""
+    found = set()
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        dotted = _dotted(part)
+        if dotted is None:
+            waiting += ast.iter_child_nodes(part)
+        else:
+            found.add(dotted)
+    return found
+
+
+def _dotted(node: ast.AST) -> str | None:
+    """A name and the attributes that follow it as text; None for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    before = _dotted(node.value) if isinstance(node, ast.Attribute) else None
+    return None if before is None else f"{before}.{node.attr}"
+
+
+def canonical(node: Any, imports: Mapping[str, str]) -> str:
     """A syntax tree as text that is the same in every version of Python and however the code is laid out.
 
-    Texts that stand alone, which are documentation, are left out, and so is every empty field: versions differ in which
-    of these they have.
+    Documentation, imports and every empty field, in which versions differ, are left out.  A name imported from ddlib
+    is its last part: `datasets.load`, `load` and `data.load` are one.
     """
     if isinstance(node, ast.AST):
+        name, _, rest = (_dotted(node) or "").partition(".")
+        if imports.get(name, "").startswith("ddlib."):
+            return f"Name({(rest or imports[name]).rpartition('.')[2]})"
+        if isinstance(node, ast.Name):
+            return f"Name({node.id})"
         fields = [(name, value) for name, value in ast.iter_fields(node) if name not in IMMATERIAL]
-        kept = [f"{name}={canonical(value)}" for name, value in fields if value is not None and value != []]
+        kept = [f"{name}={canonical(value, imports)}" for name, value in fields if value is not None and value != []]
         return f"{type(node).__name__}({','.join(kept)})"
     if isinstance(node, list):
-        return f"[{','.join(canonical(entry) for entry in node if not _documentation(entry))}]"
+        return f"[{','.join(canonical(entry, imports) for entry in node if not _ignored(entry))}]"
     return ascii(node)
 
 
-def _documentation(node: Any) -> bool:
+def _ignored(node: Any) -> bool:
+    """Whether a statement is an import, or a text that stands alone: documentation."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return True
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -171,13 +171,16 @@ def _works(record: Record, known: Mapping[str, type]) -> Iterator[tuple[Mapping[
 def _change(made: Mapping[str, Any], modules: tuple[str, ...]) -> _Change | None:
     """How the code of `modules` differs from that by which a piece of work was done; None if it does not."""
     codes, commits = set(_listed(made.get("code"))), _listed(made.get("commit"))
+    current = {codeprint.fingerprint(modules)}
+    if codes == current:
+        return None
     clean = made.get("dirty") is False
     states = [codeprint.sources_at(commit) if clean and commit else None for commit in commits]
-    if None in codes:
-        if None in states:
-            return _Change(told=False)
+    if None not in states:  # git knows the code itself; its fingerprint may have been taken another way then
         codes = {codeprint.fingerprint(modules, state) for state in states}
-    if codes == {codeprint.fingerprint(modules)}:
+    if None in codes:
+        return _Change(told=False)
+    if codes == current:
         return None
     paths = {path for state in states if state is not None for path in codeprint.changed(modules, state)}
     return _Change(True, frozenset(filter(None, commits)), frozenset(paths))

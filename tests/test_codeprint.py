@@ -11,44 +11,94 @@ from ddlib import ROOT, codeprint, methods
 METHODS = methods.discover()
 PACKAGE = {
     "ddlib/__init__.py": b"ROOT = 1",
-    "ddlib/seeding.py": b"def draw(seed):\n    return seed",
+    "ddlib/seeding.py": b"def draw(seed):\n    return seed\ndef unused():\n    return draw(2)",
     "ddlib/models/__init__.py": b"from ddlib.models.mlp import MLP",
     "ddlib/models/mlp.py": b"from .layers import linear\nMLP = linear",
-    "ddlib/models/layers.py": b"linear = 1",
+    "ddlib/models/layers.py": b"linear, other = {}, {}\nlinear['a'] = 1\nother['a'] = 1",
     "ddlib/methods/__init__.py": b"from ddlib import settings",
     "ddlib/settings.py": b"x = 1",
-    "ddlib/methods/dm.py": b"import torch\nfrom ddlib import ROOT, models\nfrom . import _pixels as pixels",
-    "ddlib/methods/_pixels.py": b"def f():\n    import ddlib.seeding as s\n    return s.draw(1)",
-    "ddlib/methods/dc.py": b"from ddlib.models.layers import linear",
+    "ddlib/methods/dm.py": b"""
+import torch
+from ddlib import ROOT, models
+from . import _pixels as pixels
+class DM:
+    def step(self):
+        return models.MLP, pixels.f()
+class Other:
+    pass
+""",
+    "ddlib/methods/_pixels.py": b"LIMIT = 3\ndef f():\n    import ddlib.seeding as s\n    return s.draw(LIMIT)",
+    "ddlib/methods/dc.py": b"from ddlib.models.layers import linear\nDC = linear",
 }
-DM, DC = ("ddlib.methods.dm",), ("ddlib.methods.dc",)
+DM, DC = ("ddlib.methods.dm.DM",), ("ddlib.methods.dc",)
 
 
-def test_imports_are_followed_and_nothing_else_is():
-    models = {f"ddlib/models/{name}.py" for name in ("__init__", "mlp", "layers")}
-    beside = {"ddlib/methods/dm.py", "ddlib/methods/_pixels.py", "ddlib/seeding.py"}
-    assert codeprint.prints(DM, PACKAGE).keys() == models | beside
-    assert codeprint.prints(DC, PACKAGE).keys() == {"ddlib/methods/dc.py", "ddlib/models/layers.py"}
+def names(starts, among=PACKAGE):
+    return {name for _, name in codeprint.definitions(starts, among)}
 
 
-@pytest.mark.parametrize("path", PACKAGE)
-def test_a_change_is_seen_where_it_matters(path):
-    after = PACKAGE | {path: PACKAGE[path] + b"\ny = 2"}
-    depends = path in codeprint.prints(DM, PACKAGE)
-    assert (codeprint.fingerprint(DM, PACKAGE) != codeprint.fingerprint(DM, after)) == depends
-    assert codeprint.changed(DM, PACKAGE, after) == ([path] if depends else [])
+def test_what_a_definition_mentions_is_followed_and_nothing_else_is():
+    assert names(DM) == {"DM", "MLP", "linear", "other", "f", "LIMIT", "draw"}  # one statement defines two
+    assert names(("ddlib.methods.dm",)) == names(DM) | {"Other"}
+    assert names(DC) == {"DC", "linear", "other"}
+    assert names(("ddlib.models.MLP",)) == {"MLP", "linear", "other"}  # through the face of a package
 
 
-def test_a_file_that_comes_or_goes_is_a_change():
-    after = PACKAGE | {"ddlib/methods/dc.py": b"from ddlib import seeding"}
-    came_and_went = ["ddlib/methods/dc.py", "ddlib/models/layers.py", "ddlib/seeding.py"]
-    assert codeprint.changed(DC, PACKAGE, after) == came_and_went
-    assert codeprint.changed(DC, {}, PACKAGE) == ["ddlib/methods/dc.py", "ddlib/models/layers.py"]
+@pytest.mark.parametrize(
+    ("path", "old", "new", "seen"),
+    [
+        ("methods/dm.py", "models.MLP, pixels.f()", "pixels.f(), models.MLP", True),
+        ("methods/dm.py", "pass", "x = 1", False),  # another class
+        ("methods/_pixels.py", "LIMIT = 3", "LIMIT = 4", True),
+        ("seeding.py", "return seed", "return -seed", True),
+        ("seeding.py", "draw(2)", "draw(3)", False),
+        ("models/layers.py", "linear['a'] = 1", "linear['a'] = 2", True),  # an entry of a table
+        ("models/mlp.py", "MLP = linear", "MLP = linear, 1", True),
+        ("settings.py", "x = 1", "x = 2", False),
+        ("__init__.py", "ROOT = 1", "ROOT = 2", False),
+    ],
+)
+def test_a_change_is_seen_where_it_matters(path, old, new, seen):
+    path = f"ddlib/{path}"
+    after = PACKAGE | {path: PACKAGE[path].replace(old.encode(), new.encode())}
+    assert after != PACKAGE
+    assert (codeprint.fingerprint(DM, PACKAGE) != codeprint.fingerprint(DM, after)) == seen
+    assert codeprint.changed(DM, PACKAGE, after) == ([path] if seen else [])
+
+
+def test_a_definition_that_comes_or_goes_is_a_change():
+    after = PACKAGE | {"ddlib/methods/dc.py": b"from ddlib import seeding\nDC = seeding.draw"}
+    files = ["ddlib/methods/dc.py", "ddlib/models/layers.py", "ddlib/seeding.py"]
+    assert codeprint.changed(DC, PACKAGE, after) == files
+
+
+def test_what_moves_as_it_is_changes_nothing(monkeypatch):
+    """Two modules merged, one renamed, a package's face taken away; every import written another way."""
+    after = {
+        "ddlib/methods/matching.py": b"""
+from ddlib.zoo import networks
+from ddlib.draws import draw as drawn
+LIMIT = 3
+def f():
+    return drawn(LIMIT)
+class DM:
+    def step(self):
+        return networks.MLP, f()
+""",
+        "ddlib/draws.py": PACKAGE["ddlib/seeding.py"],
+        "ddlib/zoo/networks.py": b"linear, other = {}, {}\nlinear['a'] = 1\nother['a'] = 1\nMLP = linear",
+    }
+    moved = ("ddlib.methods.matching.DM",)
+    assert codeprint.fingerprint(moved, after) == codeprint.fingerprint(DM, PACKAGE) is not None
+    assert codeprint.fingerprint(DM, after) is None
+    monkeypatch.setattr(codeprint, "MOVED", {DM[0]: moved[0]})
+    assert codeprint.fingerprint(DM, after) == codeprint.fingerprint(DM, PACKAGE | after)
+    assert codeprint.changed(moved, PACKAGE | after, after) == []
 
 
 def test_a_module_of_nowhere_has_no_fingerprint():
-    assert codeprint.fingerprint(("ddlib.methods.fifth",)) is None
-    assert codeprint.fingerprint(("__main__", "ddlib.loop")) is None
+    assert codeprint.fingerprint(("ddlib.methods.fifth.Fifth",)) is None
+    assert codeprint.fingerprint(("__main__.Fifth", "ddlib.loop.run")) is None
 
 
 WRITTEN = '''
@@ -72,7 +122,7 @@ LIMIT = (3)
 
 
 def canonical(source):
-    return codeprint.canonical(ast.parse(source))
+    return codeprint.canonical(ast.parse(source), {})
 
 
 def test_layout_comments_and_docstrings_do_not_count():
@@ -110,18 +160,21 @@ def test_every_python_gives_the_same(minor):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_depends_on_its_own_module_and_not_on_all_others(name):
-    found = codeprint.prints(codeprint.distillation(METHODS[name]))
-    others = {f"ddlib/methods/{other}.py" for other in METHODS}
-    assert {f"ddlib/methods/{METHODS[name].__module__.rpartition('.')[2]}.py", "ddlib/loop.py"} <= found.keys()
-    assert "ddlib/methods/__init__.py" not in found and not others <= found.keys()
-    assert "ddlib/report/figures.py" not in found and "ddlib/study.py" not in found
+def test_a_method_depends_on_its_own_class_its_loop_and_no_engine(name):
+    found = codeprint.definitions(codeprint.distillation(METHODS[name]))
+    assert {METHODS[name].__name__, "run", "Checkpoint"} <= {defined for _, defined in found}
+    assert not {"report", "study", "results"} & {path.split("/")[1].removesuffix(".py") for path, _ in found}
+
+
+def test_a_method_does_not_depend_on_those_beside_it():
+    found = {name for _, name in codeprint.definitions(codeprint.distillation(METHODS["dm"]))}
+    assert not {"ATOM", "DATM", "DiM", "LD3M", "discover"} & found
 
 
 def test_an_evaluation_depends_on_no_method():
-    found = codeprint.prints(codeprint.EVALUATION)
-    assert {"ddlib/evaluate/training.py", "ddlib/augment.py", "ddlib/models/convnet.py"} <= found.keys()
-    assert not any(path.startswith("ddlib/methods/") for path in found)
+    found = codeprint.definitions(codeprint.EVALUATION)
+    assert {"Protocol", "ConvNet", "augment", "load"} <= {name for _, name in found}
+    assert not any(path.startswith("ddlib/methods/") for path, _ in found)
 
 
 def test_a_commit_is_read_through_git(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ddlib import ROOT, cells, cli, codeprint, notebooks, report, results, settings, stale
+from ddlib import ROOT, cells, cli, codeprint, methods, notebooks, report, results, settings, stale
 
 PARAMETERS = {
     "profile": "quick",
@@ -24,7 +24,7 @@ PARAMETERS = {
     "budget_hours": None,
 }
 COMMIT = "0123456789abcdef"
-CODE = {name: codeprint.fingerprint((f"ddlib.methods.{name}", "ddlib.loop")) for name in ("random", "dm")}
+CODE = {name: codeprint.fingerprint(codeprint.distillation(methods.find(name))) for name in ("random", "dm")}
 
 
 def ask(repository, **changed):
@@ -235,10 +235,10 @@ def test_a_cell_that_was_not_run_rests_on_no_code(repository):
 def history(monkeypatch):
     """A git that knows one commit, at which the objectives and a comment were others."""
     before = dict(codeprint.LOADED)
-    before["ddlib/objectives.py"] += b"\nEPSILON = 1e-3\n"
+    before["ddlib/objectives.py"] += b"\nat_least_float32 = 1\n"
     before["ddlib/seeding.py"] += b"\n# a comment\n"
     monkeypatch.setattr(codeprint, "sources_at", {COMMIT: before}.get)
-    monkeypatch.setitem(CODE, "dm", codeprint.fingerprint(("ddlib.methods.dm", "ddlib.loop"), before))
+    monkeypatch.setitem(CODE, "dm", codeprint.fingerprint(codeprint.distillation(methods.find("dm")), before))
 
 
 CHANGED_FILE = "code changed since 0123456 for 1 of 2 cells: ddlib/objectives.py"
