@@ -4,7 +4,7 @@
 
 A network of the space is trained on several proxies, each by its own seed, as a search does.  Both ways take turns, are
 shown to come to the same losses up to rounding, and their medians are compared; "chosen" is which of the two
-`ddlib.evaluate.together.at_once` takes on this device.
+`ddlib.evaluation.together.at_once` takes on this device.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ddlib.datasets import ImageSet
-from ddlib.evaluate import Protocol, training
-from ddlib.evaluate.together import at_once, evaluate_together
-from ddlib.nas import Architecture
-from ddlib.synthetic import SyntheticSet
-from ddlib.zca import ValueSpace
+from ddlib.analyses.nas import Architecture
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
+from ddlib.data.whitening import ValueSpace
+from ddlib.evaluation import Protocol, training
+from ddlib.evaluation.together import at_once, evaluate_together
 
 NETWORKS = (
     Architecture(1, 4, "relu", "none", "avg"),

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddlib import augment, methods, models, seeding
-from ddlib.datasets import ImageSet, ValueSpace
+from ddlib import methods, models, seeding
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet, ValueSpace
 from ddlib.methods import _pixels as pixels
 
 CLASSES, BATCH, SIDE = 10, 128, 32
@@ -74,10 +75,10 @@ def plain_affine(images: Tensor, rows: list[list[list[float]]]) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def plain_augment(images: Tensor, draws: augment.Draws, k: int) -> Tensor:
+def plain_augment(images: Tensor, draws: augmentation.Draws, k: int) -> Tensor:
     """The transform of class k on all its images, with one matrix or mask for each image."""
-    family = augment.FAMILIES[int(draws.family[k])]
-    value = {name: draws.parameter(name)[k] for name in augment.PARAMETERS}
+    family = augmentation.FAMILIES[int(draws.family[k])]
+    value = {name: draws.parameter(name)[k] for name in augmentation.PARAMETERS}
     n, _, height, width = images.shape
     if family == "color":
         x = images + value["brightness"]
@@ -150,7 +151,7 @@ def plain_step(method: methods.Method, state: pixels.PixelState) -> tuple[Tensor
     network = plain_network(method.norm, method.width or 128, state.network)
     draw = seeding.generator(state.seed, "real", state.step)
     stream = seeding.generator(state.seed, "augmentation", state.step)
-    draws = augment.draw(CLASSES, 1, size=(SIDE, SIDE), strategy=state.strategy, generator=stream)
+    draws = augmentation.draw(CLASSES, 1, size=(SIDE, SIDE), strategy=state.strategy, generator=stream)
     pairs = []
     for k, rows in enumerate(state.rows_by_class):
         real = state.train.take(rows[torch.randperm(len(rows), generator=draw)[:BATCH]])
@@ -173,7 +174,7 @@ def pictures(per_class: int) -> ImageSet:
 def prepared(norm: str, ipc: int, width: int, **speed: object) -> tuple[methods.Method, pixels.PixelState]:
     """ATOM at this size and its state before the first step."""
     method = methods.build(
-        "atom", ipc=ipc, norm=norm, width=width, batch_real=BATCH, strategy=augment.STRATEGY, **speed
+        "atom", ipc=ipc, norm=norm, width=width, batch_real=BATCH, strategy=augmentation.STRATEGY, **speed
     )
     return method, method.start(pictures(2 * BATCH), {}, 0)
 

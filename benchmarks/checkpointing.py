@@ -4,7 +4,7 @@
 
 The job (CIFAR-10 shape, BatchNorm, 10 images per class, one real size) is cut into pairs of equal pieces, which run
 one after the other, first without, then with, and the next time the other way round.  A piece that runs with them
-writes a checkpoint a minute and its log lines, as `ddlib.pieces` does.  Printed: wall and processor time of both
+writes a checkpoint a minute and its log lines, as `ddlib.store.pieces` does.  Printed: wall and processor time of both
 sides, their ratio, the ratios of the pairs, and the seconds that went into writing checkpoints.
 """
 
@@ -17,9 +17,11 @@ from pathlib import Path
 
 import torch
 
-from ddlib import datasets, loop, methods
-from ddlib.checkpoint import Checkpoint
-from ddlib.progress import Progress
+from ddlib import methods
+from ddlib.data import datasets
+from ddlib.store import loop
+from ddlib.store.checkpoint import Checkpoint
+from ddlib.store.progress import Progress
 
 
 @dataclass

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ddlib.augment import STRATEGY
-from ddlib.evaluate import Protocol, training
-from ddlib.evaluate.shown import Fixed
+from ddlib.data.augmentation import STRATEGY
+from ddlib.evaluation import Protocol, training
+from ddlib.evaluation.shown import Fixed
 
 VARIANTS = {
     "reference": None,

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.evaluation import PlainConvNet, plain_augment, timed
-from ddlib.datasets import ImageSet
-from ddlib.trajectories import Experts, training
-from ddlib.zca import ValueSpace
+from ddlib.data.datasets import ImageSet
+from ddlib.data.whitening import ValueSpace
+from ddlib.pretraining.trajectories import Experts, training
 
 VARIANTS = {
     "reference": None,

@@ -33,11 +33,13 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import generation
 from benchmarks.attention_matching import own_peak_megabytes
 from benchmarks.generation import CLASSES, CLOCKS, SHAPES, decoded, pictures
-from ddlib import adversarial, augment, methods, models, seeding
-from ddlib.datasets import ImageSet
+from ddlib import methods, models, seeding
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
 from ddlib.methods import _pool
 from ddlib.methods.dim import POOL, DiM, Distilling
 from ddlib.models.gan import Critic, Generator
+from ddlib.pretraining import adversarial
 
 OURS = {
     "float32": {},
@@ -92,8 +94,10 @@ class Plain:
         order = torch.randperm(len(self.train), generator=stream).tolist()
         loader = DataLoader(Pictures(self.train), self.method.batch_size, sampler=order, num_workers=self.workers)
         for _, (images, labels) in zip(range(self.method.inner_steps), loader, strict=False):
-            draws = augment.draw(1, len(images), size=self.train.shape[1:], strategy="color+crop", generator=stream)
-            seen = augment.augment(self.train.space.encode((images + 1) / 2), draws)
+            draws = augmentation.draw(
+                1, len(images), size=self.train.shape[1:], strategy="color+crop", generator=stream
+            )
+            seen = augmentation.augment(self.train.space.encode((images + 1) / 2), draws)
             self.sgd.zero_grad()
             F.cross_entropy(self.network(seen), labels).backward()
             self.sgd.step()
@@ -103,9 +107,9 @@ class Plain:
         z = torch.randn(len(x), self.method.latent, generator=seeding.generator(0, "dim", "noise", step))
         fake = decoded(self.generator, z, y)
         stream = seeding.generator(0, "dim", "match", step)
-        one = augment.draw(1, 1, size=x.shape[2:], strategy="color+crop+cutout", generator=stream)
+        one = augmentation.draw(1, 1, size=x.shape[2:], strategy="color+crop+cutout", generator=stream)
         both = self.train.space.encode((torch.cat([x, fake]) + 1) / 2)
-        both = augment.augment(both, one.rows(torch.zeros(len(both), dtype=torch.int64)))
+        both = augmentation.augment(both, one.rows(torch.zeros(len(both), dtype=torch.int64)))
         real, made = (F.log_softmax(self.network(half), 1) for half in both.chunk(2))
         s, c = self.critic(fake)
         loss = -s.mean() + F.cross_entropy(c, y) + self.method.weight * F.mse_loss(made, real)

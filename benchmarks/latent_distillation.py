@@ -32,9 +32,11 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.attention_matching import CLASSES, SIDE, pictures, plain_augment, plain_network
 from benchmarks.generation import CLOCKS
-from ddlib import augment, datasets, memory, methods, models, seeding
+from ddlib import methods, models, seeding
+from ddlib.data import augmentation, datasets
 from ddlib.methods.ld3m import LD3M
 from ddlib.models import latent
+from ddlib.store import memory
 
 OURS = {
     "exact": {},
@@ -115,7 +117,7 @@ class Plain:
         models.reset(inner.network, seeding.generator(0, "network", number))
         network = plain_network("instance", 128, inner.network)
         order, stream = (seeding.generator(0, name, number) for name in ("real", "augmentation"))
-        draws = augment.draw(CLASSES, 1, size=(SIDE, SIDE), strategy=inner.strategy, generator=stream)
+        draws = augmentation.draw(CLASSES, 1, size=(SIDE, SIDE), strategy=inner.strategy, generator=stream)
         loss = images.new_zeros(())
         for k, rows in enumerate(inner.rows_by_class):
             real = self.state.train.take(rows[torch.randperm(len(rows), generator=order)[: inner.batch_real]])
@@ -141,7 +143,7 @@ class Ours:
 
 def prepared(name: str, steps: int, case: argparse.Namespace) -> Plain | Ours:
     """One side before its first iteration, with step sizes that move nothing."""
-    settings = {"steps": steps, "batch_real": case.batch_real, "lr": 1e-30, "strategy": augment.STRATEGY}
+    settings = {"steps": steps, "batch_real": case.batch_real, "lr": 1e-30, "strategy": augmentation.STRATEGY}
     method = methods.build("ld3m", ipc=1, width=128, **settings | OURS.get(name, {}))
     told = {"width": case.width, "factor": case.factor, "generator": seeding.generator(0, "prior")}
     prior = latent.small((3, SIDE, SIDE), CLASSES, **told)

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddlib import notebooks, planning, study
-from ddlib.memory import peak_memory
+from ddlib import study
+from ddlib.store.memory import peak_memory
+from ddlib.study import notebooks, planning
 
 CELLS = (
     ("atom/accuracy", "Random", 10),
@@ -75,7 +76,7 @@ def _begin(folder: str) -> tuple[study.Workplace, float, float]:
 def apart(work: Callable[..., Any], *told: Any) -> Any:
     """What `work` returns, in a process that has imported everything and done nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ddlib.notebooks", "ddlib.study"])
+    context.set_forkserver_preload(["ddlib.study.notebooks", "ddlib.study"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(work, *told).result()
 

@@ -10,7 +10,9 @@ a draw.
 import argparse
 from dataclasses import replace
 
-from ddlib import datasets, evaluate, loop, methods
+from ddlib import evaluation, methods
+from ddlib.data import datasets
+from ddlib.store import loop
 
 
 def main() -> None:
@@ -23,11 +25,11 @@ def main() -> None:
     chosen = parser.parse_args()
     train, test = (datasets.load("cifar10", split, device=chosen.device) for split in ("train", "test"))
     method = methods.build("random", ipc=chosen.ipc)
-    protocol = evaluate.Protocol(options={"norm": "instance"}, epochs=chosen.epochs, compiled=True)
+    protocol = evaluation.Protocol(options={"norm": "instance"}, epochs=chosen.epochs, compiled=True)
     for seed in chosen.seeds:
         shown = loop.run(method, method.start(train, {}, seed)).product
-        for precision in evaluate.PRECISIONS:
-            found = evaluate.evaluate(shown, test, replace(protocol, precision=precision), seed=seed).accuracies
+        for precision in evaluation.PRECISIONS:
+            found = evaluation.evaluate(shown, test, replace(protocol, precision=precision), seed=seed).accuracies
             each = " ".join(f"{accuracy:.2f}" for accuracy in found)
             print(f"draw {seed}, {precision:8}: mean {sum(found) / len(found):.2f} of {each}", flush=True)
 

@@ -27,7 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddlib import memory, seeding, unroll
+from ddlib import seeding
+from ddlib.methods import unrolling
+from ddlib.store import memory
 
 CLASSES, SIDE, PER_CLASS, LR = 10, 32, 10, 0.01
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
@@ -103,10 +105,10 @@ def plain_tesla(scene: SimpleNamespace) -> Found:
     return (scene.start - scene.goal - scene.lr * total).square().sum() / scale, *found, -direction @ total
 
 
-def ours(scene: SimpleNamespace, way: Callable[..., unroll.Gradient], compiled: bool) -> Found:
+def ours(scene: SimpleNamespace, way: Callable[..., unrolling.Gradient], compiled: bool) -> Found:
     """Loss and gradients of one of `unroll.GRADIENTS`."""
     told = {"width": scene.width, "activation": "swish" if scene.smooth else "relu", "compiled": compiled}
-    student = unroll.student("convnet", shape=(3, SIDE, SIDE), num_classes=CLASSES, **told)
+    student = unrolling.student("convnet", shape=(3, SIDE, SIDE), num_classes=CLASSES, **told)
     given = {name: getattr(scene, name) for name in ("images", "targets", "lr", "batches")}
     found = way(student, scene.start, scene.goal, **given)
     return found.loss, found.images, found.targets, found.lr
@@ -114,7 +116,7 @@ def ours(scene: SimpleNamespace, way: Callable[..., unroll.Gradient], compiled: 
 
 def sides(names: list[str]) -> dict[str, Callable[[SimpleNamespace], Found]]:
     """The references, and those of ours that are asked for."""
-    chosen = {name: lambda scene, c=OURS[name]: ours(scene, unroll.adjoint, c) for name in names}
+    chosen = {name: lambda scene, c=OURS[name]: ours(scene, unrolling.adjoint, c) for name in names}
     return {"unrolled": plain_unrolled, "tesla": plain_tesla} | {f"adjoint {k}": v for k, v in chosen.items()}
 
 
@@ -131,7 +133,7 @@ def prepared(
     size = sum(parameter.numel() for parameter in network.parameters())
     randn = lambda *shape: torch.randn(shape, generator=stream, dtype=torch.float64).to(dtype)  # noqa: E731
     start, images = 0.03 * randn(size), randn(max(batch, CLASSES * PER_CLASS), 3, SIDE, SIDE)
-    batches = unroll.draw_batches(
+    batches = unrolling.draw_batches(
         images, steps=steps, batch=batch, strategy=STRATEGY, order=stream, augmentation=stream
     )
     return SimpleNamespace(
@@ -156,9 +158,9 @@ def compare(steps: int, batch: int, width: int, names: list[str]) -> None:
         ("float32", prepared(steps, batch, width, smooth=True)),
     ):
         wanted, tesla = plain_unrolled(scene), plain_tesla(scene)
-        found = {"tesla": difference(ours(scene, unroll.tesla, False), tesla)}
+        found = {"tesla": difference(ours(scene, unrolling.tesla, False), tesla)}
         timed = names if dtype == "float32" else ["eager"]
-        found |= {name: difference(ours(scene, unroll.adjoint, OURS[name]), wanted) for name in timed}
+        found |= {name: difference(ours(scene, unrolling.adjoint, OURS[name]), wanted) for name in timed}
         if max(found.values()) > TOLERANCE[dtype]:
             raise SystemExit(f"{found} off the references in {dtype}; no ratio is worth printing")
         shown = ", ".join(f"{name} {worst:.1e}" for name, worst in found.items())

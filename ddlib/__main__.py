@@ -2,7 +2,7 @@
 
 import sys
 
-from ddlib.cli import main
+from ddlib.batch.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,8 +24,9 @@ CELLS = {
 }
 
 SCRIPT = f"""
-from ddlib import cli, study
-from ddlib.settings import settings
+from ddlib import study
+from ddlib.batch import cli
+from ddlib.study.parameters import settings
 told = {{"profile": "quick", "dataset": "digits", "reference_dataset": "cifar10", "ipcs": [1, 2], "seeds": [0],
          "methods": {CELLS!r}, "network": {{"width": 8, "depth": 2}}, "evaluation": {{"num_networks": 1, "epochs": 1}},
          "device": "cpu", "precision": "float32", "compiled": False, "budget_hours": None}}

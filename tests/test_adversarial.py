@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddlib import adversarial, datasets, loop, seeding
-from ddlib.adversarial import Gan
-from ddlib.datasets import ImageSet, ValueSpace
+from ddlib import seeding
+from ddlib.data import datasets
+from ddlib.data.datasets import ImageSet, ValueSpace
 from ddlib.models import passes
 from ddlib.models.gan import Critic, Generator
+from ddlib.pretraining import adversarial
+from ddlib.pretraining.adversarial import Gan
+from ddlib.store import loop
 
 SHAPE, CLASSES = (2, 8, 8), 4
 SMALL = {"iterations": 3, "batch_size": 5, "width": 3, "latent": 10, "lr": 1e-2, "beta1": 0.5}

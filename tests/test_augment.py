@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_transforms import PLAIN, make_draws, make_images, plain_augment
 
-from ddlib import augment as dsa
 from ddlib import seeding
+from ddlib.data import augmentation as dsa
 
 # Laws.  200,000 rows: the standard error of a frequency p is sqrt(p (1 - p) / 200,000).
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from ddlib import branches, datasets, methods, models, report, seeding
+from ddlib import methods, models, report, seeding
+from ddlib.analyses import branches
+from ddlib.data import datasets
 
 ATOM = methods.build("atom", ipc=2, batch_real=8, width=8, depth=2, strategy="none", mmd=0.02, scale=10.0)
 

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from ddlib import children
+from ddlib.batch import children
 
 CHILD = """
 import pathlib, sys, time
@@ -20,7 +20,7 @@ except KeyboardInterrupt:
 """
 PARENT = """
 import sys
-from ddlib import children
+from ddlib.batch import children
 shell = f"{sys.executable} -c '{sys.argv[2]}' {sys.argv[1]}; exit 0"
 children.run(["sh", "-c", shell])
 """
@@ -61,7 +61,7 @@ def test_several_run_at_once_and_are_told_in_their_order(tmp_path):
 def test_none_is_begun_after_a_signal(tmp_path):
     code = """
 import sys, psutil
-from ddlib import children
+from ddlib.batch import children
 def start(name):
     return lambda: psutil.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]]) if name == "first" else print("more")
 children.run_all([start("first"), start("second")])

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from ddlib import cli, datasets
+from ddlib.batch import cli
+from ddlib.data import datasets
 
 
 @pytest.fixture

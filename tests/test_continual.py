@@ -6,11 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ddlib import augment, continual, datasets, evaluate, report, results, study, work
-from ddlib.datasets import ImageSet, ValueSpace
-from ddlib.settings import settings
-from ddlib.synthetic import SyntheticSet
-from ddlib.synthetic.union import joined
+from ddlib import evaluation, report, results, study
+from ddlib.analyses import continual
+from ddlib.data import augmentation, datasets
+from ddlib.data.datasets import ImageSet, ValueSpace
+from ddlib.data.synthetic import SyntheticSet
+from ddlib.data.synthetic.union import joined
+from ddlib.study import work
+from ddlib.study.parameters import settings
 
 CHOSEN = {
     "profile": "quick",
@@ -64,7 +67,11 @@ def test_a_part_of_a_data_set_is_loaded_by_name():
     assert torch.equal(part.labels, (whole.labels[rows] == 3).long())
     about = datasets.describe("digits:7,3")
     assert (about.num_classes, about.class_names, about.shape) == (2, ("7", "3"), (1, 16, 16))
-    assert augment.strategy_for("digits:7,3") == augment.strategy_for("digits") != augment.strategy_for("cifar10:7,3")
+    assert (
+        augmentation.strategy_for("digits:7,3")
+        == augmentation.strategy_for("digits")
+        != augmentation.strategy_for("cifar10:7,3")
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,12 +205,14 @@ def test_the_last_memory_of_random_is_random_on_the_whole_data(workplace):
         chosen += own[work.synthetic_set(part, 0, workplace).provenance["rows"]].tolist()
     labels = [order.index(int(train.labels[row])) for row in chosen]
     names = tuple(train.class_names[c] for c in order)
-    by_hand = SyntheticSet(train.take(chosen), torch.tensor(labels), names, train.space, augment.strategy_for("digits"))
+    by_hand = SyntheticSet(
+        train.take(chosen), torch.tensor(labels), names, train.space, augmentation.strategy_for("digits")
+    )
     tested = dataclasses.replace(
         test, labels=torch.tensor([order.index(int(c)) for c in test.labels]), class_names=names
     )
     assert len(set(chosen)) == 20 and [row["classes"] for row in found] == [2, 4, 6, 8, 10]
-    expected = evaluate.evaluate(by_hand, tested, cell.protocol, seed=0).accuracies
+    expected = evaluation.evaluate(by_hand, tested, cell.protocol, seed=0).accuracies
     assert found[-1]["accuracies"] == list(expected)
 
 
@@ -217,12 +226,12 @@ def test_a_row_has_every_order_and_network(workplace):
     stage = continual.stages(cell, 5, 1)[1]
     shown, test = continual.memory(stage, workplace), datasets.load(datasets.part_name("digits", stage.classes), "test")
     assert len(shown) == 8 and shown.class_names == tuple(map(str, stage.classes))
-    alone = evaluate.evaluate(shown, test, cell.protocol, seed=1).accuracies
+    alone = evaluation.evaluate(shown, test, cell.protocol, seed=1).accuracies
     assert found[3]["accuracies"][2:] == list(alone) != found[3]["accuracies"][:2]
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(workplace, tmp_path, monkeypatch):
-    told, real, trained, most = rows(), evaluate.evaluate, [], [7]  # 7: in the midst of a stage's two networks
+    told, real, trained, most = rows(), evaluation.evaluate, [], [7]  # 7: in the midst of a stage's two networks
     whole = continual.run(told, study.Workplace("cpu", tmp_path / "other", "none"), steps=[5])
 
     def counted(*sets, **how):
@@ -231,7 +240,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(workplace, tmp_path, monkey
         trained.append(how["networks"])
         return real(*sets, **how)
 
-    monkeypatch.setattr(evaluate, "evaluate", counted)
+    monkeypatch.setattr(evaluation, "evaluate", counted)
     with pytest.raises(RuntimeError, match="stopped"):
         continual.run(told, workplace, steps=[5])
     most[0] = 20  # 2 orders, 5 steps, 2 networks, none of them twice

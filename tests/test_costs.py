@@ -3,8 +3,12 @@
 import pytest
 import torch
 
-from ddlib import costs, datasets, memory, report, results, unroll
-from ddlib.trajectories import Experts
+from ddlib import report, results
+from ddlib.analyses import costs
+from ddlib.data import datasets
+from ddlib.methods import unrolling
+from ddlib.pretraining.trajectories import Experts
+from ddlib.store import memory
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,7 @@ def rows(scene):
 
 def test_every_method_is_measured_at_every_size(rows):
     places = {(row["method"], row["N"], row["B"]) for row in rows}
-    assert places == {(m, n, b) for m in unroll.GRADIENTS for n in (1, 6) for b in (4, 20)} and len(rows) == 12
+    assert places == {(m, n, b) for m in unrolling.GRADIENTS for n in (1, 6) for b in (4, 20)} and len(rows) == 12
     assert all(row["seconds"] > 0 and row["bytes"] > 0 for row in rows)
 
 
@@ -110,7 +114,7 @@ def test_tables_say_what_was_not_run_and_what_datm_would_skip(rows):
 
 
 def test_measurements_come_back_as_they_were_written(tmp_path, rows):
-    measured = results.Measurements({"costs": rows, "none": []}, ("ddlib.costs",), {"code": "0" * 16})
+    measured = results.Measurements({"costs": rows, "none": []}, ("ddlib.analyses.costs",), {"code": "0" * 16})
     path = results.write_measurements(measured, tmp_path / "datm" / "cost.quick.json")
     assert results.read_measurements(path) == measured
     assert results.read_measurements(results.write([], tmp_path / "records.json")) is None

@@ -16,9 +16,9 @@ import torchvision
 from PIL import Image
 
 import ddlib
-from ddlib import datasets, imagenet, readers, zca
-from ddlib.datasets import ZCA, ImageSet, ValueSpace, check, describe, fingerprint, fit_zca, get, load
-from ddlib.sources import ALIASES, CATALOGUE
+from ddlib.data import datasets, imagenet, readers, whitening
+from ddlib.data.datasets import ZCA, ImageSet, ValueSpace, check, describe, fingerprint, fit_zca, get, load
+from ddlib.data.sources import ALIASES, CATALOGUE
 
 SPACE = ValueSpace((0.5,), (0.25,))
 IMAGENETTE = [
@@ -84,7 +84,7 @@ def test_zca_inverts(correlated):
 
 def test_zca_in_chunks_is_zca_at_once(correlated, monkeypatch):
     whole = fit_zca(correlated)
-    monkeypatch.setattr(zca, "_CHUNK", 7)
+    monkeypatch.setattr(whitening, "_CHUNK", 7)
     parts = fit_zca(correlated)
     torch.testing.assert_close(parts.whitening, whole.whitening, atol=1e-5, rtol=0)
 

@@ -9,12 +9,15 @@ import pytest
 import torch
 from test_study import CHOSEN, cells
 
-from ddlib import augment, estimate, files, methods, pieces, study, work
-from ddlib.estimate import judging
-from ddlib.estimate import pace as pacing
+from ddlib import methods, study
+from ddlib.data import augmentation
+from ddlib.data.synthetic import SyntheticStream, generator_bytes, load
 from ddlib.models.gan import Generator
 from ddlib.models.initialisation import reset
-from ddlib.synthetic import SyntheticStream, generator_bytes, load
+from ddlib.store import files, pieces
+from ddlib.study import estimate, work
+from ddlib.study.estimate import judging
+from ddlib.study.estimate import pace as pacing
 
 WIDTH = 6
 STREAMING = {"num_networks": 2, "epochs": 2, "batch_size": 5}
@@ -73,7 +76,7 @@ class Toy:
         return SyntheticStream(
             generator=network.state_dict(), shape=train.shape, width=self.generator_width, latent=100,
             conditioning="onehot", class_names=train.class_names, space=train.space, strategy="color_crop",
-            frozen_strategy=augment.strategy_for(train.name), ipc=self.ipc, redraw=self.redraw,
+            frozen_strategy=augmentation.strategy_for(train.name), ipc=self.ipc, redraw=self.redraw,
             provenance={"method": "toy"},
         )  # fmt: skip
 
@@ -188,13 +191,13 @@ def test_an_estimate_counts_every_image_that_is_generated(redraw, draws, monkeyp
     pace = pacing.Pace(before=1.0, step=2.0, after=3.0, first=0.0, memory=5, disk=0)
     generated = pacing.Pace(before=0.0, step=0.5, after=0.0, first=7.0, memory=9, disk=0)
     monkeypatch.setattr(judging, "paced", lambda kind, _: generated if kind.startswith("generation") else pace)
-    found = estimate.evaluation(cell, train, test)
+    found = estimate.judging_of(cell, train, test)
     networks, updates = 2, 10 * 20 / 5
     assert found.seconds == networks * (1 + 2 * updates + 3 + 0.5 * draws * 20)
     assert (found.first, found.memory) == ((7.0, 9) if draws else (0.0, 5))
     official = replace(cell, protocol=replace(cell.protocol, compat="official", epochs=10))
     if redraw == 1:
-        assert estimate.evaluation(official, train, test).seconds == networks * (1 + 2 * updates + 15 + 0.5 * 200)
+        assert estimate.judging_of(official, train, test).seconds == networks * (1 + 2 * updates + 15 + 0.5 * 200)
 
 
 def test_what_a_generator_takes_is_measured(workplace):
@@ -202,7 +205,7 @@ def test_what_a_generator_takes_is_measured(workplace):
     train, test = (work.datasets.load("digits", split) for split in ("train", "test"))
     found = judging._generating(cell, train)
     assert 1e-7 < found.step < 1e-2
-    assert estimate.evaluation(cell, train, test).seconds > 0
+    assert estimate.judging_of(cell, train, test).seconds > 0
     kept = estimate.distillation(cell, train)
     assert kept.kind == estimate.distillation(toys()[-1], train).kind
     assert kept.disk > generator_bytes(shape=(1, 16, 16), num_classes=10, width=WIDTH)

@@ -7,11 +7,14 @@ import torch
 from test_adversarial import CLASSES, SHAPE, assert_pairs_agree, pictures, plain_critic_step, plain_pair, plain_signed
 from torch.nn import functional as F
 
-from ddlib import adversarial, augment, datasets, loop, methods, models, seeding
-from ddlib.datasets import ValueSpace
+from ddlib import methods, models, seeding
+from ddlib.data import augmentation, datasets
+from ddlib.data.datasets import ValueSpace
 from ddlib.methods import _pool as networks
 from ddlib.methods.dim import MATCHES
 from ddlib.models import passes
+from ddlib.pretraining import adversarial
+from ddlib.store import loop
 
 SMALL = {
     "ipc": 1,
@@ -103,9 +106,9 @@ class Plain:
         order = torch.randperm(len(self.train), generator=stream)
         for i in range(method.inner_steps):
             rows = order[i * method.batch_size : (i + 1) * method.batch_size]
-            draws = augment.draw(1, len(rows), size=SHAPE[1:], strategy="color+crop", generator=stream)
+            draws = augmentation.draw(1, len(rows), size=SHAPE[1:], strategy="color+crop", generator=stream)
             images = self.seen(plain_signed(self.train, rows)).to(torch.get_default_dtype())
-            one = [augment.augment(images[j : j + 1], draws.rows(torch.tensor([j]))) for j in range(len(rows))]
+            one = [augmentation.augment(images[j : j + 1], draws.rows(torch.tensor([j]))) for j in range(len(rows))]
             loss = F.cross_entropy(self.network(torch.cat(one)), self.train.labels[rows])
             self.sgd.zero_grad()
             loss.backward()
@@ -152,8 +155,8 @@ class Plain:
         pool_loss = self.inner(number)
         fake = generator(z, y)
         stream = seeding.generator(7, "dim", "match", number)
-        one = augment.draw(1, 1, size=SHAPE[1:], strategy="color+crop+cutout", generator=stream)
-        shown = [torch.cat([augment.augment(self.seen(i[None]), one) for i in images]) for images in (x, fake)]
+        one = augmentation.draw(1, 1, size=SHAPE[1:], strategy="color+crop+cutout", generator=stream)
+        shown = [torch.cat([augmentation.augment(self.seen(i[None]), one) for i in images]) for images in (x, fake)]
         match = self.match(*shown, y)
         s, c = critic(fake)
         loss = -s.mean() + F.cross_entropy(c, y) + self.method.weight * match

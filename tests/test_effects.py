@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from ddlib import notebooks, report, results
-from ddlib.cells import cells
-from ddlib.cells.crossing import crossed
+from ddlib import report, results
 from ddlib.results import Record
+from ddlib.study import notebooks
+from ddlib.study.crossing import crossed
+from ddlib.study.rows import cells
 
 
 def record(label, accuracies, seeds=(0, 1, 2)):

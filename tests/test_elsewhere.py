@@ -7,8 +7,8 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from ddlib import notebooks, study
-from ddlib.cells import elsewhere
+from ddlib import study
+from ddlib.study import elsewhere, notebooks
 
 SOURCE = {
     "Random": {"method": "random"},

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from ddlib import datasets, loop
-from ddlib.embedding import Embedding
+from ddlib.data import datasets
+from ddlib.pretraining.embedding import Embedding
+from ddlib.store import loop
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,11 @@ from typing import ClassVar
 import pytest
 import torch
 
-from ddlib import cells, datasets, estimate, evaluate, methods
-from ddlib.embedding import Embedding
-from ddlib.estimate import judging, kinds, making, pace
+from ddlib import evaluation, methods, study
+from ddlib.data import datasets
+from ddlib.pretraining.embedding import Embedding
+from ddlib.study import estimate
+from ddlib.study.estimate import judging, kinds, making, pace
 
 
 class Clock:
@@ -92,9 +94,9 @@ def cell(method, **protocol):
     """A cell of one seed on digits."""
     told = {"num_networks": 2, "epochs": 4, "options": {"width": 8, "depth": 2}} | protocol
     where = {"reference_dataset": "cifar10", "paper": "atom", "table": "main"}
-    evaluation = evaluate.Protocol(**told)
-    return cells.Cell(
-        label="x", method=method, dataset="digits", whitened=False, seeds=(0,), protocol=evaluation, **where
+    protocol = evaluation.Protocol(**told)
+    return study.Cell(
+        label="x", method=method, dataset="digits", whitened=False, seeds=(0,), protocol=protocol, **where
     )
 
 
@@ -139,7 +141,7 @@ def test_a_kind_of_step_is_probed_once(clock, train, monkeypatch):
     probed.clear()
     longer = replace(dm, protocol=replace(dm.protocol, epochs=9, num_networks=3))
     wider = replace(dm, protocol=replace(dm.protocol, batch_size=5))
-    found = [estimate.evaluation(c, train, test) for c in (dm, longer, other, wider)]
+    found = [estimate.judging_of(c, train, test) for c in (dm, longer, other, wider)]
     assert probed[0] == probed[1] == probed[2] != probed[3]
     # networks x (before + (epochs + 1) x mini-batches x update + after)
     assert [e.seconds for e in found] == [2 * (4 + 5 * 2), 3 * (4 + 10 * 2), 2 * (4 + 5 * 2), 2 * (4 + 5 * 2 * 2)]
@@ -159,11 +161,11 @@ def test_an_evaluation_is_made_of_epochs_and_of_a_test(clock, train, monkeypatch
             on_epoch(epoch + 1, protocol.epochs + 1)
         clock.spend(len(test) / 1000)
 
-    monkeypatch.setattr(evaluate, "evaluate", fake)
+    monkeypatch.setattr(evaluation, "evaluate", fake)
     monkeypatch.setattr(pace, "SAMPLE", {"cpu": 100})
     test = datasets.load("digits", "test")
     judged = cell(methods.build("random", ipc=2), batch_size=8, epochs=9, num_networks=3)
-    found = estimate.evaluation(judged, train, test)
+    found = estimate.judging_of(judged, train, test)
     updates = 10 * 20 / 8
     assert found.seconds == pytest.approx(3 * (0.5 + updates * 0.25 + len(test) / 1000))
     assert found.first == pytest.approx(7) and calls == [1, 2]
@@ -173,14 +175,14 @@ def test_a_warm_up_has_no_epoch_more_than_it_says(clock, train, monkeypatch):
     monkeypatch.setattr(judging, "paced", lambda kind, _: estimate.Pace(1, 2, 3, 4, 5, 6))
     test = datasets.load("digits", "test")
     judged = cell(methods.build("random", ipc=1), schedule="warmup_cosine", ema=0.9, epochs=4)
-    assert estimate.evaluation(judged, train, test).seconds == 2 * (1 + 4 * 2 + 3)
+    assert estimate.judging_of(judged, train, test).seconds == 2 * (1 + 4 * 2 + 3)
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_warm_up_can_be_probed(train, epochs):
     test = datasets.load("digits", "test")
     judged = cell(methods.build("random", ipc=1), schedule="warmup_cosine", ema=0.9, epochs=epochs)
-    found = estimate.evaluation(judged, train, test)
+    found = estimate.judging_of(judged, train, test)
     assert found.seconds > 0 and "warmup_cosine" in found.kind
 
 
@@ -239,7 +241,7 @@ def test_real_work_has_its_sizes(train):
     images = 20 * 16 * 16 * 4
     assert images + 20 * 8 < found.disk - kinds.RECORD < images + 20 * 8 + 2048
     assert found.checkpoint > 2 * images and found.memory > 10**7 and found.seconds > 0
-    judged = estimate.evaluation(dm, train, test)
+    judged = estimate.judging_of(dm, train, test)
     assert judged.disk == kinds.RECORD and judged.memory > 10**7 and judged.seconds > 0
     embedding = Embedding(width=8, depth=2, epochs=2)
     weights = sum(p.nbytes for p in embedding._network(train, None).state_dict().values())
@@ -265,6 +267,6 @@ def test_the_whole_set_counts_with_all_its_images(clock, train, monkeypatch):
             clock.spend(1.0)
             on_epoch(done, 0)
 
-    monkeypatch.setattr(evaluate, "evaluate", evaluated)
-    found = estimate.evaluation(cell(methods.build("whole"), epochs=9, num_networks=1), train, test)
+    monkeypatch.setattr(evaluation, "evaluate", evaluated)
+    found = estimate.judging_of(cell(methods.build("whole"), epochs=9, num_networks=1), train, test)
     assert set(seen) == {256} and found.seconds == pytest.approx(10 * len(train) / 256)

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from ddlib import ROOT, models
-from ddlib.augment import STRATEGY, augment, draw
-from ddlib.datasets import ImageSet
-from ddlib.evaluate import Protocol, evaluate, training
-from ddlib.evaluate.shown import Fixed
+from ddlib.data.augmentation import STRATEGY, augment, draw
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
+from ddlib.data.whitening import ZCA, ValueSpace
+from ddlib.evaluation import Protocol, evaluate, training
+from ddlib.evaluation.shown import Fixed
 from ddlib.models import passes
 from ddlib.seeding import generator
-from ddlib.synthetic import SyntheticSet
-from ddlib.zca import ZCA, ValueSpace
 
 SHAPE = (1, 8, 8)
 SPACE = ValueSpace((0.5,), (0.25,))

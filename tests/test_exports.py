@@ -16,26 +16,17 @@ from scipy import stats
 from test_faults import cell
 from test_stream import trained_generator
 
-from ddlib import (
-    augment,
-    cli,
-    datasets,
-    evaluate,
-    exports,
-    files,
-    loop,
-    methods,
-    notebooks,
-    study,
-    synthetic,
-    transforms,
-)
-from ddlib.exports import benches, laws, network, pictures
+from ddlib import evaluation, export, methods, study
+from ddlib.batch import cli
+from ddlib.data import augmentation, datasets, synthetic, transforms
+from ddlib.data.synthetic import Card, SyntheticSet, SyntheticStream
+from ddlib.export import benches, laws, network, pictures
 from ddlib.seeding import generator
-from ddlib.synthetic import Card, SyntheticSet, SyntheticStream
-from ddlib.tensors import read_seal
+from ddlib.store import files, loop
+from ddlib.store.tensors import read_seal
+from ddlib.study import notebooks
 
-PROTOCOL = evaluate.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=12, batch_size=20)
+PROTOCOL = evaluation.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=12, batch_size=20)
 STRATEGY = "color_crop_cutout_scale_rotate"
 
 
@@ -62,7 +53,7 @@ def stream(redraw=1):
 def judged(found, protocol=PROTOCOL, zca=False, seed=3):
     """The set or stream with the card of an evaluation of it."""
     test, info = datasets.load("digits", "test", zca=zca), datasets.describe("digits")
-    told = evaluate.evaluate(found, test, protocol, seed=seed)
+    told = evaluation.evaluate(found, test, protocol, seed=seed)
     card = Card(
         name="Real, digits, seed 3", method="random", dataset="digits", licence=info.licence, whitened=zca,
         train_fingerprint=info.fingerprints[0], test_fingerprint=info.fingerprints[1],
@@ -92,15 +83,15 @@ def made(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_three_lines_give_the_stated_accuracies_to_the_bit(kind, tmp_path):
-    folder = exports.export(made(kind), "safetensors", tmp_path / "set")
+    folder = export.export(made(kind), "safetensors", tmp_path / "set")
     found = synthetic.load(folder / "synthetic.safetensors")
-    assert evaluate.again(found).accuracies == found.card.accuracies == made(kind).card.accuracies
+    assert evaluation.again(found).accuracies == found.card.accuracies == made(kind).card.accuracies
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_frozen_network_has_the_stated_accuracy_of_that_network(kind, tmp_path):
     found = made(kind)
-    folder = exports.export(found, "safetensors", tmp_path / "set", network=network.train(found, index=1))
+    folder = export.export(found, "safetensors", tmp_path / "set", network=network.train(found, index=1))
     path = folder / "network.safetensors"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     told = json.loads((folder / "card.json").read_text())["network"]
@@ -152,13 +143,13 @@ def test_a_card_that_states_nonsense_is_refused(changes, match):
 def test_what_cannot_be_judged_again_is_refused():
     found = made("hard")
     with pytest.raises(ValueError, match="synthetic has no card"):
-        evaluate.again(digits())
+        evaluation.again(digits())
     with pytest.raises(ValueError, match="synthetic has no card"):
         network.train(digits())
     with pytest.raises(ValueError, match="does not know: .*'colour'"):
-        evaluate.again(replace(found, card=replace(found.card, protocol={"colour": 1})))
+        evaluation.again(replace(found, card=replace(found.card, protocol={"colour": 1})))
     with pytest.raises(ValueError, match="the test data of digits here are others"):
-        evaluate.again(replace(found, card=replace(found.card, test_fingerprint="0")))
+        evaluation.again(replace(found, card=replace(found.card, test_fingerprint="0")))
     official = replace(found.card, protocol=PROTOCOL.settings() | {"compat": "official", "epochs": 5})
     with pytest.raises(ValueError, match="the best of five looks"):
         network.train(replace(found, card=official))
@@ -166,7 +157,7 @@ def test_what_cannot_be_judged_again_is_refused():
     with pytest.raises(ValueError, match="labels='fixed' ask a teacher"):
         network.train(replace(found, card=taught))
     with pytest.raises(ValueError, match="labels='fixed' asks a teacher, and teacher is None"):
-        evaluate.again(replace(found, card=taught))
+        evaluation.again(replace(found, card=taught))
     assert [network.trainable(card) for card in (found.card, official, taught, None)] == [True, False, False, False]
 
 
@@ -197,7 +188,7 @@ def test_a_network_that_falls_short_of_what_is_stated_is_told_of(tmp_path):
     kept, other = network.train(found), tuple(value - 0.6 for value in found.card.accuracies)
     lower = replace(found, card=replace(found.card, accuracies=other))
     with pytest.warns(UserWarning, match="network 0 of Real, digits, seed 3 reaches .* more than 0.5 points apart"):
-        folder = exports.export(lower, "npz", tmp_path / "set", network=kept)
+        folder = export.export(lower, "npz", tmp_path / "set", network=kept)
     told = json.loads((folder / "card.json").read_text())["network"]
     assert told["accuracy"] == found.card.accuracies[0] and told["stated"] == other[0]
     text = (folder / "README.md").read_text()
@@ -209,24 +200,24 @@ def test_test_data_that_another_decoder_made_are_told_of(monkeypatch):
     found = made("hard")
     other = replace(found, card=replace(found.card, test_fingerprint="0"))
     inexact = replace(datasets.describe("digits"), exact=False)
-    monkeypatch.setattr(evaluate.datasets, "describe", lambda name: inexact)
+    monkeypatch.setattr(evaluation.datasets, "describe", lambda name: inexact)
     with pytest.warns(UserWarning, match="the test data of digits here are others .*decode other pixels"):
-        assert evaluate.again(other, networks=[0]).accuracies == found.card.accuracies[:1]
+        assert evaluation.again(other, networks=[0]).accuracies == found.card.accuracies[:1]
 
 
 def test_the_version_of_the_evaluation_is_kept_and_compared():
     found = made("hard")
-    assert synthetic.Card.from_json(found.card.to_json()).evaluation_version == evaluate.VERSION
+    assert synthetic.Card.from_json(found.card.to_json()).evaluation_version == evaluation.VERSION
     before = {name: value for name, value in found.card.to_json().items() if name != "evaluation_version"}
     assert synthetic.Card.from_json(before).evaluation_version == 1
-    newer = replace(found, card=replace(found.card, evaluation_version=evaluate.VERSION + 1))
+    newer = replace(found, card=replace(found.card, evaluation_version=evaluation.VERSION + 1))
     with pytest.raises(ValueError, match="the card's evaluation has version 2; this ddlib evaluates by version 1"):
-        evaluate.again(newer)
-    older = replace(found, card=replace(found.card, evaluation_version=evaluate.VERSION - 1))
+        evaluation.again(newer)
+    older = replace(found, card=replace(found.card, evaluation_version=evaluation.VERSION - 1))
     with pytest.warns(UserWarning, match="version 0, this ddlib's 1: the accuracies differ by more than rounding"):
-        evaluate.again(older, networks=[0])
+        evaluation.again(older, networks=[0])
     with pytest.raises(ValueError, match="networks must be different indices"):
-        evaluate.again(found, networks=())
+        evaluation.again(found, networks=())
 
 
 # ---- the forms
@@ -235,8 +226,8 @@ def test_the_version_of_the_evaluation_is_kept_and_compared():
 @pytest.mark.parametrize("kind", ["hard", "soft", "zca", "zca of pixels"])
 def test_arrays_give_back_every_bit(kind, tmp_path):
     found, space = made(kind), made(kind).space
-    npz = np.load(exports.export(found, "npz", tmp_path / "npz") / "set.npz", allow_pickle=False)
-    pt = torch.load(exports.export(found, "pt", tmp_path / "pt") / "set.pt", weights_only=True)
+    npz = np.load(export.export(found, "npz", tmp_path / "npz") / "set.npz", allow_pickle=False)
+    pt = torch.load(export.export(found, "pt", tmp_path / "pt") / "set.pt", weights_only=True)
     wanted = {"images": found.images, "labels": found.labels, "mean": torch.tensor(space.mean)}
     if space.zca is not None:
         wanted |= {"zca_mean": space.zca.mean, "zca_whitening": space.zca.whitening}
@@ -256,7 +247,7 @@ def test_latents_travel_as_safetensors_alone(tmp_path):
     found = replace(made("hard"), latents={"z": torch.ones(20, 3)})
     lost = {}
     for to in ("safetensors", "npz"):
-        folder = exports.export(found, to, tmp_path / to)
+        folder = export.export(found, to, tmp_path / to)
         lost[to] = json.loads((folder / "card.json").read_text())["lost"]
     assert lost["safetensors"] == [] and "the latents" in lost["npz"][0]
     assert torch.equal(
@@ -269,7 +260,7 @@ def test_png_is_an_image_folder_in_the_order_of_the_labels(kind, tmp_path):
     torchvision = pytest.importorskip("torchvision")
     names = ("T-shirt/top", "b", "a", "é", "4", "5", "6", "7", "8", "9")
     found = replace(made(kind), class_names=names)
-    folder = exports.export(found, "png", tmp_path / "png")
+    folder = export.export(found, "png", tmp_path / "png")
     read = torchvision.datasets.ImageFolder(folder / "images", transform=torchvision.transforms.PILToTensor())
     assert read.classes[:3] == ["0_T-shirt-top", "1_b", "2_a"]
     rows = [int(path.rsplit("/", 1)[1].removesuffix(".png")) for path, _ in read.samples]
@@ -290,7 +281,7 @@ def test_png_is_an_image_folder_in_the_order_of_the_labels(kind, tmp_path):
 def test_the_card_says_what_pictures_lose(tmp_path):
     found = made("zca")
     images = found.space.encode(torch.linspace(-1, 2, 256).expand(20, 256).reshape(20, 1, 16, 16).contiguous())
-    text = (exports.export(replace(found, images=images), "png", tmp_path / "png") / "README.md").read_text()
+    text = (export.export(replace(found, images=images), "png", tmp_path / "png") / "README.md").read_text()
     outside = int(((found.space.decode(images) < 0) | (found.space.decode(images) > 1)).sum())
     assert f"{outside} of 5120 values" in text and 3300 < outside < 3500
     assert "the whitening (ZCA) is undone" in text and "off by up to 1/510" in text
@@ -300,7 +291,7 @@ def test_pictures_of_other_channels_are_refused(tmp_path):
     space = synthetic.images.ValueSpace((0.5, 0.5), (0.2, 0.2))
     found = digits(images=torch.zeros(20, 2, 16, 16), space=space)
     with pytest.raises(ValueError, match="2 channels; a PNG is written of 1 or 3"):
-        exports.export(found, "png", tmp_path / "png")
+        export.export(found, "png", tmp_path / "png")
     assert list(tmp_path.iterdir()) == []  # nothing half-made
 
 
@@ -308,7 +299,7 @@ def test_datasets_reads_the_parquet_folder_offline(tmp_path):
     if not all(map(importlib.util.find_spec, ("datasets", "pyarrow"))):
         pytest.skip("needs datasets and pyarrow")
     for kind in ("hard", "soft"):
-        exports.export(made(kind), "hf", tmp_path / kind, network=network.train(made(kind)))
+        export.export(made(kind), "hf", tmp_path / kind, network=network.train(made(kind)))
     script = """
         import sys, numpy, datasets
         for folder in sys.argv[1:]:
@@ -334,7 +325,7 @@ def test_datasets_reads_the_parquet_folder_offline(tmp_path):
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match=r"needs pyarrow.*pip install 'ddlib\[export\]'"):
-        exports.export(digits(), "hf", tmp_path / "hf")
+        export.export(digits(), "hf", tmp_path / "hf")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -353,11 +344,11 @@ def test_ddranking_gets_images_class_by_class_normalised_or_whitened_as_it_does(
     assert (undone - digits().images).abs().max() < 1e-3
     assert "use_zca to false" in (tmp_path / "zca" / "README.md").read_text()
     with pytest.raises(ValueError, match="as many images of each class"):
-        exports.export(replace(found, images=found.images[:19], labels=found.labels[:19]), "ddranking", tmp_path / "n")
+        export.export(replace(found, images=found.images[:19], labels=found.labels[:19]), "ddranking", tmp_path / "n")
 
 
 def tensors(found, folder):
-    folder = exports.export(found, "ddranking", folder)
+    folder = export.export(found, "ddranking", folder)
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
 
 
@@ -375,7 +366,7 @@ def test_ddranking_normalises_cifar100_by_the_constants_of_cifar10():
 def test_dcbench_gets_the_last_pair_of_a_list_in_its_place(tmp_path):
     read = {}
     for kind in ("hard", "soft", "zca"):
-        folder = exports.export(made(kind), "dcbench", tmp_path / kind)
+        folder = export.export(made(kind), "dcbench", tmp_path / kind)
         path = folder / "RANDOM" / "digits" / "IPC2" / "res_RANDOM_digits_ConvNet_2ipc.pt"
         read[kind] = torch.load(path, weights_only=True)["data"][-1]
     assert torch.equal(read["hard"][0], made("hard").images) and torch.equal(read["hard"][1], made("hard").labels)
@@ -388,7 +379,7 @@ def test_dcbench_gets_the_last_pair_of_a_list_in_its_place(tmp_path):
 @pytest.mark.parametrize("kind", ["stream", "frozen stream"])
 def test_a_stream_travels_as_a_draw_and_its_generator(kind, tmp_path):
     found = made(kind)
-    folder = exports.export(found, "npz", tmp_path / "npz")
+    folder = export.export(found, "npz", tmp_path / "npz")
     assert np.array_equal(np.load(folder / "set.npz")["images"], found.frozen(3).images)
     kept = synthetic.load(folder / "generator.safetensors")
     assert kept.card == found.card and torch.equal(kept.frozen(3).images, found.frozen(3).images)
@@ -398,13 +389,13 @@ def test_a_stream_travels_as_a_draw_and_its_generator(kind, tmp_path):
     assert of_the_draw == (kind == "frozen stream") and "seed of the draw | 3" in (folder / "README.md").read_text()
     strategy = STRATEGY if of_the_draw else "color_crop"
     assert about["recipe"]["follows"]["strategy"] == strategy and about["augmentation"] == STRATEGY
-    whole = exports.export(found, "safetensors", tmp_path / "whole") / "card.json"
+    whole = export.export(found, "safetensors", tmp_path / "whole") / "card.json"
     itself = json.loads(whole.read_text())
     assert itself["recipe"]["follows"]["strategy"] == itself["augmentation"] == strategy
     assert set(itself["recipe"]["augmentation"]) == {"how", *strategy.split("_")}
     if of_the_draw:
         test = datasets.load("digits", "test")
-        drawn = evaluate.evaluate(found.frozen(3), test, PROTOCOL, seed=3)
+        drawn = evaluation.evaluate(found.frozen(3), test, PROTOCOL, seed=3)
         assert drawn.accuracies == found.card.accuracies
 
 
@@ -521,7 +512,7 @@ PLAIN = """
         print(folder.name, *(accuracy(images, labels, test, about["recipe"]) for _ in range(told["num_networks"])))
 """
 
-ALONE = evaluate.Protocol(options={"width": 16, "depth": 2}, num_networks=16, epochs=20, batch_size=64, lr=0.1)
+ALONE = evaluation.Protocol(options={"width": 16, "depth": 2}, num_networks=16, epochs=20, batch_size=64, lr=0.1)
 EXPERTS = {"experts": 2, "expert_training": 4, "expert_batch": 32, "expert_lr": 0.03, "shard": 2}
 LEARNT = {"lr_student": 0.1, "syn_steps": 4, "expert_epochs": 1, "max_start_epoch": 2, "initial_max_start_epoch": None}
 SETTINGS = {
@@ -562,9 +553,9 @@ def test_plain_pytorch_without_ddlib_reaches_the_stated_accuracy(tmp_path):
     white = judged(distilled("dm", zca=True, ipc=5), fewer, zca=True)
     learnt = judged(distilled("datm"), replace(ALONE, num_networks=28, epochs=60))
     assert learnt.is_soft and learnt.learning_rate not in (None, 0.1)
-    folders = {exports.export(plain, to, tmp_path / to): plain for to in ("npz", "pt", "png", "hf")}
-    folders |= {exports.export(white, to, tmp_path / f"{to}-zca"): white for to in ("npz", "png")}
-    folders |= {exports.export(learnt, "npz", tmp_path / "npz-learnt"): learnt}
+    folders = {export.export(plain, to, tmp_path / to): plain for to in ("npz", "pt", "png", "hf")}
+    folders |= {export.export(white, to, tmp_path / f"{to}-zca"): white for to in ("npz", "png")}
+    folders |= {export.export(learnt, "npz", tmp_path / "npz-learnt"): learnt}
     folders[tmp_path / "png-zca"] = judged(replace(white, images=as_pictures(white)), fewer, zca=True)
     sets = {name: datasets.load("digits", "test", zca=zca) for name, zca in (("plain", False), ("zca", True))}
     images = {name: test.take(range(len(test))).numpy() for name, test in sets.items()}
@@ -579,7 +570,7 @@ def test_plain_pytorch_without_ddlib_reaches_the_stated_accuracy(tmp_path):
 
 
 def test_the_laws_in_words_are_those_that_are_drawn_by():
-    assert set(laws.LAWS) == set(augment.FAMILIES)
+    assert set(laws.LAWS) == set(augmentation.FAMILIES)
     assert f"h = int({transforms.CUTOUT_RATIO:g} side + 0.5)" in laws.LAWS["cutout"]
     assert "U(1 / 1.2, 1.2)" in laws.LAWS["scale"] and "U(-15, 15) degrees" in laws.LAWS["rotate"]
     assert laws.in_words("none") == {}
@@ -614,18 +605,18 @@ def folder_of(workplace):
 def test_a_set_is_found_by_key_folder_file_and_row(workplace, rows):
     folder, store = folder_of(workplace), workplace.folder
     named = [folder.name[:6], str(folder), str(folder / "synthetic.safetensors")]
-    found = [exports.chosen(run, store) for run in named]
-    found.append(exports.chosen("atom/accuracy", store, exports.Choice(row="Herding", ipc=1, seed=0)))
+    found = [export.chosen(run, store) for run in named]
+    found.append(export.chosen("atom/accuracy", store, export.Choice(row="Herding", ipc=1, seed=0)))
     kept = files.read_json(next(folder.glob("evaluation-*.json")))
     for one in found:
         assert one.card == found[0].card and list(one.card.accuracies) == kept["accuracies"]
     assert found[0].card.name == "Herding, digits, IPC 1, seed 0" and found[0].card.method == "herding"
-    assert evaluate.again(found[0]).accuracies == found[0].card.accuracies
+    assert evaluation.again(found[0]).accuracies == found[0].card.accuracies
 
 
 def test_an_exported_file_can_be_exported_again(tmp_path):
-    folder = exports.export(made("soft"), "safetensors", tmp_path / "one")
-    again = exports.chosen(str(folder / "synthetic.safetensors"), tmp_path)
+    folder = export.export(made("soft"), "safetensors", tmp_path / "one")
+    again = export.chosen(str(folder / "synthetic.safetensors"), tmp_path)
     assert again.card == made("soft").card and torch.equal(again.images, made("soft").images)
 
 
@@ -641,7 +632,7 @@ def test_an_exported_file_can_be_exported_again(tmp_path):
 )
 def test_a_name_that_is_of_none_or_several_is_refused(run, choice, match, workplace, rows):
     with pytest.raises(ValueError, match=match):
-        exports.chosen(run, workplace.folder, exports.Choice(**choice))
+        export.chosen(run, workplace.folder, export.Choice(**choice))
 
 
 @pytest.mark.parametrize(
@@ -665,7 +656,7 @@ def test_options_that_do_not_apply_are_refused(what, choice, match, workplace, r
     synthetic.save(digits(), tmp_path / "set.safetensors")
     run = {"key": folder_of(workplace).name, "file": str(tmp_path / "set.safetensors"), "notebook": "atom/accuracy"}
     with pytest.raises(ValueError, match=match):
-        exports.chosen(run[what], workplace.folder, exports.Choice(**choice))
+        export.chosen(run[what], workplace.folder, export.Choice(**choice))
 
 
 def test_the_command_refuses_them_too(workplace, capsys):
@@ -680,7 +671,7 @@ def test_evaluations_are_told_apart_by_what_differs(workplace):
     for name, change in changes.items():
         files.write_json(folder / f"evaluation-{name}.json", kept | {"protocol": kept["protocol"] | change})
     with pytest.raises(ValueError, match="was judged in 4 ways") as raised:
-        exports.chosen(str(folder), workplace.folder)
+        export.chosen(str(folder), workplace.folder)
     text = str(raised.value)
     assert "aa: convnet, schedule step, labels hard, " in text and "epochs" not in text
     assert "augmentation False" in text and "lr 0.05" in text and "schedule warmup_cosine" in text
@@ -692,16 +683,16 @@ def test_of_several_evaluations_one_is_chosen(workplace):
     kept = files.read_json(first)
     files.write_json(folder / "evaluation-ffff.json", kept | {"accuracies": [50.0, 60.0]})
     with pytest.raises(ValueError, match="was judged in 2 ways; choose by --evaluation: .*ffff: convnet"):
-        exports.chosen(str(folder), workplace.folder)
-    found = exports.chosen(str(folder), workplace.folder, exports.Choice(evaluation="ff"))
+        export.chosen(str(folder), workplace.folder)
+    found = export.chosen(str(folder), workplace.folder, export.Choice(evaluation="ff"))
     assert found.card.accuracies == (50.0, 60.0)
     with pytest.raises(ValueError, match="evaluation='zz'; known: .*ffff"):
-        exports.chosen(str(folder), workplace.folder, exports.Choice(evaluation="zz"))
+        export.chosen(str(folder), workplace.folder, export.Choice(evaluation="zz"))
     files.write_json(first, kept | {"of": "another set"})  # an evaluation of what was there before says nothing
-    assert exports.chosen(str(folder), workplace.folder).card.accuracies == (50.0, 60.0)
+    assert export.chosen(str(folder), workplace.folder).card.accuracies == (50.0, 60.0)
     (folder / "synthetic.safetensors").unlink()
     with pytest.raises(ValueError, match="holds no finished synthetic set"):
-        exports.chosen(str(folder), workplace.folder)
+        export.chosen(str(folder), workplace.folder)
 
 
 def test_a_set_that_was_not_judged_states_nothing(workplace, capsys):
@@ -720,7 +711,7 @@ def test_a_stream_is_named_by_its_row_not_by_its_key(workplace):
     seal = read_seal(folder / "synthetic.safetensors")
     files.write_json(evaluation, files.read_json(evaluation) | {"of": seal})
     with pytest.raises(ValueError, match="is a generator, and the rows of a notebook say how many images"):
-        exports.chosen(str(folder), workplace.folder)
+        export.chosen(str(folder), workplace.folder)
 
 
 def test_the_command_writes_once_and_replaces_only_what_it_wrote(workplace, capsys):
@@ -746,21 +737,21 @@ def test_the_command_writes_once_and_replaces_only_what_it_wrote(workplace, caps
 
 
 def test_an_export_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
-    folder = exports.export(made("hard"), "npz", tmp_path / "set")
+    folder = export.export(made("hard"), "npz", tmp_path / "set")
     before = (folder / "set.npz").read_bytes()
 
     def full(*arguments):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(exports.cards, "readme", full)
+    monkeypatch.setattr(export.cards, "readme", full)
     with pytest.raises(OSError, match="no space left"):
-        exports.export(made("soft"), "npz", folder, force=True)
+        export.export(made("soft"), "npz", folder, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["set"] and (folder / "set.npz").read_bytes() == before
     with pytest.raises(ValueError, match="unknown form to='zip'; known: npz, pt"):
-        exports.export(made("hard"), "zip", tmp_path / "zip")
+        export.export(made("hard"), "zip", tmp_path / "zip")
 
 
 def test_the_command_offers_every_form():
-    from ddlib.cli import export
+    from ddlib.batch.cli import export
 
-    assert set(export.FORMS) == set(exports.FORMATS) == set(exports.cards.LOADING)
+    assert set(export.FORMS) == set(export.FORMATS) == set(export.cards.LOADING)

@@ -8,10 +8,12 @@ import threading
 import pytest
 import torch
 
-from ddlib import files, inventory, locks, study, work
-from ddlib.loop import run as drive
-from ddlib.settings import settings
-from ddlib.tensors import read_tensors
+from ddlib import study
+from ddlib.store import files, inventory, locks
+from ddlib.store.loop import run as drive
+from ddlib.store.tensors import read_tensors
+from ddlib.study import work
+from ddlib.study.parameters import settings
 
 CHOSEN = {
     "profile": "quick",
@@ -66,7 +68,7 @@ def stop_after(monkeypatch, steps):
         return drive(job, state, report=Cut(), **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr("ddlib.loop.run", driven)
+        patched.setattr("ddlib.store.loop.run", driven)
         yield
 
 
@@ -247,7 +249,7 @@ def test_an_evaluation_that_goes_on_in_other_groups_counts_no_network_twice(work
     for kept in ([0], [1]):
         short = {name: [found[name][i] for i in kept] for name in ("networks", "accuracies", "train_losses")}
         files.write_json(path, found | short)
-        monkeypatch.setattr("ddlib.evaluate.training.at_once", lambda *_: 2)
+        monkeypatch.setattr("ddlib.evaluation.training.at_once", lambda *_: 2)
         (record,) = study.run([cell()], workplace)
         assert record.n == 2 and sorted(record.accuracies) == pytest.approx(sorted(whole.accuracies), abs=1e-9)
 

@@ -7,9 +7,9 @@ import resource
 import pytest
 import torch
 
-from ddlib import files, store
-from ddlib.checkpoint import Checkpoint
-from ddlib.tensors import read_about, read_seal, read_tensors, write_tensors
+from ddlib.store import files
+from ddlib.store.checkpoint import Checkpoint
+from ddlib.store.tensors import read_about, read_seal, read_tensors, write_tensors
 
 
 def test_json_and_tensors_come_back_as_they_were(tmp_path):
@@ -99,7 +99,7 @@ def test_a_read_only_folder_is_refused_by_name(tmp_path, monkeypatch):
         files.Path, "touch", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
     )
     with pytest.raises(OSError, match=r"folder='.*results' cannot be written \(Permission denied\)"):
-        store.check_writable(tmp_path / "results")
+        files.check_writable(tmp_path / "results")
 
 
 def test_new_files_are_as_readable_as_the_umask_says(tmp_path):

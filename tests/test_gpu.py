@@ -5,9 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from ddlib import datasets, evaluate, loop, methods, pieces, seeding, synthetic, unroll
-from ddlib.checkpoint import Checkpoint
+from ddlib import evaluation, methods, seeding
+from ddlib.data import datasets, synthetic
+from ddlib.methods import unrolling
 from ddlib.models import latent
+from ddlib.store import loop, pieces
+from ddlib.store.checkpoint import Checkpoint
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,10 +53,10 @@ def test_every_method_distils_there_and_is_evaluated(name, precision, tmp_path):
     for tensor in tensors(product).values():
         assert tensor.is_cuda and torch.isfinite(tensor).all()
     synthetic.save(product, tmp_path / "set.safetensors")
-    protocol = evaluate.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=2, precision=precision)
+    protocol = evaluation.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=2, precision=precision)
     if isinstance(product, synthetic.SyntheticStream):
         protocol = dataclasses.replace(protocol, batch_size=10)  # which divides its epoch
-    found = evaluate.evaluate(synthetic.load(tmp_path / "set.safetensors"), test, protocol, seed=0)
+    found = evaluation.evaluate(synthetic.load(tmp_path / "set.safetensors"), test, protocol, seed=0)
     assert len(found.accuracies) == 3
 
 
@@ -103,15 +106,15 @@ def test_both_stages_of_dim_take_the_steps_of_the_host(match):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_the_adjoint_is_the_gradient_of_the_unrolled_loop_there(compiled):
     told = {"shape": (3, 32, 32), "num_classes": 10, "width": 64}
-    plain, student = unroll.student("convnet", **told), unroll.student("convnet", **told, compiled=compiled)
+    plain, student = unrolling.student("convnet", **told), unrolling.student("convnet", **told, compiled=compiled)
     stream = seeding.generator(0)
     start, way = (0.05 * torch.randn(plain.flat.size, generator=stream).cuda() for _ in range(2))
     images, targets = torch.randn(40, 3, 32, 32, generator=stream).cuda(), torch.randn(40, 10, generator=stream).cuda()
-    batches = [unroll.MiniBatch(torch.randperm(40, generator=stream)[:15].cuda()) for _ in range(8)]
+    batches = [unrolling.MiniBatch(torch.randperm(40, generator=stream)[:15].cuda()) for _ in range(8)]
     given = {"images": images, "targets": targets.softmax(1), "lr": torch.tensor(0.02).cuda(), "batches": batches}
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        wanted = unroll.unrolled(plain, start, start + way, **given)
-        found = unroll.adjoint(student, start, start + way, **given)
+        wanted = unrolling.unrolled(plain, start, start + way, **given)
+        found = unrolling.adjoint(student, start, start + way, **given)
     for name in ("loss", "images", "targets", "lr"):
         error = (getattr(found, name) - getattr(wanted, name)).norm() / getattr(wanted, name).norm()
         assert error < 1e-3, name

@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from ddlib import gpus
+from ddlib.batch import gpus
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_where_all_are_held_one_waits(monkeypatch):
 
 
 def test_a_dead_process_frees_its_gpu():
-    hold = "from ddlib import gpus\nwith gpus.pinned(['0', '1']) as name:\n print(name, flush=True)\n input()"
+    hold = "from ddlib.batch import gpus\nwith gpus.pinned(['0', '1']) as name:\n print(name, flush=True)\n input()"
     child = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout.readline() == "0\n"

@@ -3,7 +3,10 @@
 import pytest
 from test_faults import cell, damage, interrupted
 
-from ddlib import cli, files, inventory, locks, study, work
+from ddlib import study
+from ddlib.batch import cli
+from ddlib.store import files, inventory, locks
+from ddlib.study import work
 
 
 @pytest.fixture
@@ -114,4 +117,4 @@ def test_an_unfinished_evaluation_is_seen_for_what_it_is(workplace, capsys):
     runs(workplace, "show", path.parent.name)
     assert "1 of 2 networks" in capsys.readouterr().out
     assert inventory.entries(workplace.folder)[0].evaluations == 1
-    assert work.evaluation(cell(), 0, workplace)["accuracies"] == found["accuracies"]
+    assert work.evaluated(cell(), 0, workplace)["accuracies"] == found["accuracies"]

@@ -6,15 +6,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddlib import augment, datasets, loop, models, results, study, work
-from ddlib.datasets import ImageSet
-from ddlib.evaluate import Protocol, Teacher, bytes_stored, evaluate, training
-from ddlib.evaluate.shown import shown
+from ddlib import models, results, study
+from ddlib.data import augmentation, datasets
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet, SyntheticStream
+from ddlib.data.whitening import ValueSpace
+from ddlib.evaluation import Protocol, Teacher, bytes_stored, evaluate, training
+from ddlib.evaluation.shown import shown
 from ddlib.models.gan import Generator
 from ddlib.seeding import generator
-from ddlib.settings import settings
-from ddlib.synthetic import SyntheticSet, SyntheticStream
-from ddlib.zca import ValueSpace
+from ddlib.store import loop
+from ddlib.study import work
+from ddlib.study.parameters import settings
 
 SHAPE, CLASSES = (1, 8, 8), 3
 SPACE = ValueSpace((0.5,), (0.25,))
@@ -30,7 +33,7 @@ def normal(*shape, seed=0):
 def make_synthetic(soft=False, **changes):
     labels = 3 * normal(14, CLASSES, seed=1) if soft else torch.arange(14) % CLASSES
     fields = {"images": normal(14, *SHAPE), "labels": labels, "class_names": "abc", "space": SPACE}
-    return SyntheticSet(**fields | {"strategy": augment.STRATEGY} | changes)
+    return SyntheticSet(**fields | {"strategy": augmentation.STRATEGY} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,12 @@ def make_stream(**changes):
         torch.manual_seed(0)
         state = Generator(shape=SHAPE, num_classes=CLASSES, width=8, latent=6, conditioning="onehot").state_dict()
     fields = {"generator": state, "shape": SHAPE, "width": 8, "latent": 6, "conditioning": "onehot"}
-    fields |= {"class_names": "abc", "space": SPACE, "strategy": augment.STRATEGY, "frozen_strategy": augment.STRATEGY}
+    fields |= {
+        "class_names": "abc",
+        "space": SPACE,
+        "strategy": augmentation.STRATEGY,
+        "frozen_strategy": augmentation.STRATEGY,
+    }
     return SyntheticStream(**fields | {"ipc": 2, "redraw": 1} | changes)
 
 
@@ -150,8 +158,8 @@ def plain(images, teacher, protocol, index, *, seed, per_batch):
         order = torch.randperm(len(images), generator=generator(seed, "evaluation", "shuffle", index, epoch))
         stream = generator(seed, "evaluation", "augmentation", index, epoch)
         for rows in order.split(protocol.batch_size):
-            draws = augment.draw(1, len(rows), size=SHAPE[1:], strategy=augment.STRATEGY, generator=stream)
-            seen = augment.augment(images[rows], draws)
+            draws = augmentation.draw(1, len(rows), size=SHAPE[1:], strategy=augmentation.STRATEGY, generator=stream)
+            seen = augmentation.augment(images[rows], draws)
             targets = teacher(seen).softmax(1) if per_batch else fixed[rows]
             optimiser.zero_grad()
             (-(targets * model(seen).log_softmax(1)).sum(1)).mean().backward()

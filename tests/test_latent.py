@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ddlib import models
+from ddlib.methods.sampler import Sampler
 from ddlib.models import latent
 from ddlib.models.latent import LatentDiffusion, load_prior, save_prior, small
-from ddlib.sampler import Sampler
 
 
 def seeded(seed=0):
@@ -528,6 +528,6 @@ def test_a_file_is_no_prior(tmp_path):
 
 
 def test_diffusers_is_imported_only_where_it_is_used():
-    text = "import sys, ddlib.methods, ddlib.sampler, ddlib.models.latent; sys.exit('diffusers' in sys.modules)"
+    text = "import sys, ddlib.methods, ddlib.methods.sampler, ddlib.models.latent; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", text]).returncode == 0
     assert latent.__all__

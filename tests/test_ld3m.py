@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from ddlib import datasets, loop, methods, seeding, synthetic
+from ddlib import methods, seeding
+from ddlib.data import datasets, synthetic
+from ddlib.methods.sampler import Sampler
 from ddlib.models import latent
-from ddlib.sampler import Sampler
+from ddlib.store import loop
 
 SMALL = {"ipc": 2, "iterations": 4, "width": 8, "depth": 2, "batch_real": 4, "strategy": "none"}
 MTT = {"syn_steps": 2, "experts": 1, "expert_training": 2, "max_start_epoch": 1, "expert_epochs": 1, "lr_lr": 0.0}

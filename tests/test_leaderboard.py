@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddlib import methods, report, scores
+from ddlib import methods, report
 from ddlib.report import trade
-from ddlib.results import Record, holm, neighbours, ranked, seed_means
+from ddlib.results import Record, holm, neighbours, ranked, scores, seed_means
 
 
 def record(accuracies, label="DM", method="", seeds=(0, 1, 2), network="convnet", ipc=1, **cost):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddlib import augment, datasets, methods, models, seeding
+from ddlib import methods, models, seeding
+from ddlib.data import augmentation, datasets
 from ddlib.methods import _gradients as gradients
 from ddlib.methods import _pixels as pixels
 
@@ -64,11 +65,11 @@ def plain_step(name, state, train, norm, *, powers=(4, 4), parts=("s", "c", "m")
     real = pixels.real_batch(state)
     n, m = len(real) // 10, len(state.images) // 10
     stream = seeding.generator(0, "augmentation", 0)
-    draws = augment.draw(10, 1, size=train.shape[1:], strategy=state.strategy, generator=stream)
+    draws = augmentation.draw(10, 1, size=train.shape[1:], strategy=state.strategy, generator=stream)
     classes = [
         (
-            augment.augment(real[k * n : (k + 1) * n], draws.rows(torch.full((n,), k))),
-            augment.augment(state.images[k * m : (k + 1) * m], draws.rows(torch.full((m,), k))),
+            augmentation.augment(real[k * n : (k + 1) * n], draws.rows(torch.full((n,), k))),
+            augmentation.augment(state.images[k * m : (k + 1) * m], draws.rows(torch.full((m,), k))),
         )
         for k in range(10)
     ]
@@ -228,4 +229,4 @@ def test_dc_matches_without_augmentation_and_its_set_is_still_to_be_augmented(tr
     method = methods.build("dc", ipc=1)
     state = method.start(train, {}, 0)
     assert state.strategy == "none"
-    assert method.finish(state).strategy == augment.strategy_for("digits")
+    assert method.finish(state).strategy == augmentation.strategy_for("digits")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddlib import memory
+from ddlib.store import memory
 
 MIB = 2**20
 

@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from ddlib import datasets, loop, methods
-from ddlib.checkpoint import Checkpoint
+from ddlib import methods
+from ddlib.data import datasets
+from ddlib.data.synthetic import SyntheticStream
 from ddlib.models.latent import LatentDiffusion
-from ddlib.synthetic import SyntheticStream
+from ddlib.store import loop
+from ddlib.store.checkpoint import Checkpoint
 
 SMALL = {
     "width": 8,

@@ -12,14 +12,17 @@ import torch
 from scipy import stats
 
 from benchmarks import architecture_search
-from ddlib import datasets, evaluate, models, nas, report, results, study, synthetic, work
-from ddlib.cells import Cell
-from ddlib.evaluate import Protocol, together, training
-from ddlib.evaluate.shown import shown
+from ddlib import evaluation, models, report, results, study
+from ddlib.analyses import nas
+from ddlib.analyses.nas import ranking, trials
+from ddlib.data import datasets, synthetic
+from ddlib.data.whitening import ValueSpace
+from ddlib.evaluation import Protocol, together, training
+from ddlib.evaluation.shown import shown
 from ddlib.methods import build
-from ddlib.nas import ranking, trials
 from ddlib.seeding import generator
-from ddlib.zca import ValueSpace
+from ddlib.study import work
+from ddlib.study.cell import Cell
 
 SMALL = {"depth": [1], "width": [4], "activation": ["relu"], "norm": ["none", "batch", "group"], "pooling": ["avg"]}
 
@@ -267,7 +270,7 @@ def test_networks_on_several_sets_are_those_trained_alone(norm, at_once):
     protocol = Protocol(options=options, num_networks=2, epochs=4, batch_size=8, at_once=at_once)
     given, test, seeds = [*sets(3)], a_test_set(), [0, 7, 3]
     alone = [
-        evaluate.evaluate(one, test, replace(protocol, at_once=1), seed=seed)
+        evaluation.evaluate(one, test, replace(protocol, at_once=1), seed=seed)
         for one, seed in zip(given, seeds, strict=True)
     ]
     found = together.evaluate_together(given, [test] * 3, protocol, seeds=seeds)
@@ -331,7 +334,7 @@ def test_a_set_that_is_no_larger_is_shown_whole_and_nothing_else_changes():
     assert "epoch_images" not in protocol.settings()
     asked = replace(protocol, epoch_images=20)
     assert asked.settings()["epoch_images"] == 20
-    found, usual = (evaluate.evaluate(one, test, p, seed=0) for p in (asked, protocol))
+    found, usual = (evaluation.evaluate(one, test, p, seed=0) for p in (asked, protocol))
     assert replace(found, seconds=0) == replace(usual, seconds=0)
     with pytest.raises(ValueError, match="epoch_images must be an integer of at least 1, got 0"):
         Protocol(epoch_images=0)
@@ -354,7 +357,7 @@ def test_a_search_is_in_the_store_where_the_evaluations_are(workplace):
     options = {"network": "convnet", "options": every[1].options}
     placed = replace(cells()[0], protocol=replace(cells()[0].protocol, **options))
     assert work.seed_finished(placed, 1, workplace)
-    assert np.mean(work.evaluation(placed, 1, workplace)["accuracies"]) == found.accuracies["Random"][1, 1]
+    assert np.mean(work.evaluated(placed, 1, workplace)["accuracies"]) == found.accuracies["Random"][1, 1]
     shutil.rmtree(workplace.folder / "nas")
     assert "18 of them in the store; to do: 0 distillations and 0 trainings" in nas.outlook(cells(), every, workplace)
     again = nas.search(cells(), every, workplace)

@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from ddlib import datasets, methods, norms, seeding
+from ddlib import methods, seeding
+from ddlib.analyses import norms
+from ddlib.data import datasets
 from ddlib.models import latent
 
 

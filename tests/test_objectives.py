@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddlib import objectives
+from ddlib.methods import objectives
 
 
 def test_spatial_attention_of_a_worked_case():

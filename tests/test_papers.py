@@ -6,10 +6,11 @@ from collections import Counter
 import pytest
 import yaml
 
-from ddlib import ROOT, datasets, evaluate, methods, results, study
-from ddlib.cells.networks import at
+from ddlib import ROOT, evaluation, methods, results, study
+from ddlib.data import datasets
 from ddlib.results import METRICS
-from ddlib.settings import settings
+from ddlib.study.networks import at
+from ddlib.study.parameters import settings
 
 PAPERS = results.papers()
 
@@ -562,7 +563,7 @@ def test_stated_settings_are_those_of_a_method(paper):
         values = dict(setting.values)
         told = values.pop("evaluation", {})
         for network in ("", *told.get("by_network", {})):
-            evaluate.Protocol(**at([told], network))
+            evaluation.Protocol(**at([told], network))
         assert type(values.pop("whitened", True)) is bool
         assert values.keys() <= set(methods.hyperparameters(methods.find(setting.method))), setting
         assert setting.dataset in datasets.names()

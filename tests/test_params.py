@@ -10,7 +10,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
 from ddlib import ROOT
-from ddlib.settings import PROFILES
+from ddlib.study.parameters import PROFILES
 
 FILES = sorted((ROOT / "params").glob("[!.]*/[!.]*.yaml"))
 HEADER = ("cost", "reproduces")

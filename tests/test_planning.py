@@ -5,11 +5,14 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import planning as benchmark
-from ddlib import cli, datasets, evaluate, methods, notebooks, planning, study
-from ddlib.cells import Cell
-from ddlib.embedding import Embedding
-from ddlib.estimate import Estimate
-from ddlib.planning import Missing
+from ddlib import evaluation, methods, study
+from ddlib.batch import cli
+from ddlib.data import datasets
+from ddlib.pretraining.embedding import Embedding
+from ddlib.study import notebooks, planning
+from ddlib.study.cell import Cell
+from ddlib.study.estimate import Estimate
+from ddlib.study.planning import Missing
 
 GB = 10**9
 
@@ -22,7 +25,7 @@ def cell(label="DM", ipc=1, **changed):
         "dataset": "digits",
         "whitened": False,
         "seeds": (0, 1, 2),
-        "protocol": evaluate.Protocol(num_networks=2),
+        "protocol": evaluation.Protocol(num_networks=2),
         "reference_dataset": "cifar10",
         "paper": "atom",
         "table": "main",
@@ -249,7 +252,7 @@ def test_a_limit_that_is_none_is_refused(words, message, capsys):
 
 @pytest.mark.parametrize(("text", "count"), [("16GB", 16 * GB), ("512 mb", 512 * 10**6), ("1.5GiB", 3 * 2**29)])
 def test_sizes_are_read(text, count):
-    from ddlib.cli import plan
+    from ddlib.batch.cli import plan
 
     assert plan._bytes(text) == count
 

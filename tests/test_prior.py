@@ -10,14 +10,18 @@ import torch
 from test_faults import cell, damage, stop_after
 from torch.nn import functional as F
 
-from ddlib import cli, datasets, estimate, files, inventory, loop, models, seeding, study, work
-from ddlib.datasets import ImageSet, ValueSpace
-from ddlib.estimate import kinds
-from ddlib.keeping import keeping
+from ddlib import models, seeding, study
+from ddlib.batch import cli
+from ddlib.data import datasets
+from ddlib.data.datasets import ImageSet, ValueSpace
+from ddlib.methods.sampler import Sampler
 from ddlib.models import latent
-from ddlib.prior import Prior, class_ids, pictures, training
-from ddlib.prior import builder as building
-from ddlib.sampler import Sampler
+from ddlib.pretraining.prior import Prior, class_ids, pictures, training
+from ddlib.pretraining.prior import builder as building
+from ddlib.store import files, inventory, loop
+from ddlib.store.keeping import keeping
+from ddlib.study import estimate, work
+from ddlib.study.estimate import kinds
 
 SHAPE, CLASSES = (1, 16, 16), 4
 SIZES = {"width": 16, "codes": 8, "generator": torch.Generator()}

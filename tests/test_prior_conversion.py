@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddlib import models
-from ddlib.cli import main
+from ddlib.batch.cli import main
 from ddlib.models.latent import conversion, load_prior
 from ddlib.models.latent.conversion import convert, from_compvis
 

@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ddlib import progress
-from ddlib.progress import Pace, Progress, duration
+from ddlib.store import progress
+from ddlib.store.progress import Pace, Progress, duration
 
 
 def lines_in(seconds, step=1.0):
@@ -117,7 +117,7 @@ def test_a_kernel_shows_a_bar_to_people_and_lines_to_programs(monkeypatch):
 
 
 SHOUTING = """
-from ddlib import progress
+from ddlib.store import progress
 progress.LEAST = 0.01
 with progress.Progress("work", 300_000) as report:
     for step in range(300_000):

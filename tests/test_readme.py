@@ -6,10 +6,11 @@ python tests/test_readme.py    # writes both tables anew
 import re
 import sys
 
-from ddlib import ROOT, datasets, methods, results
-from ddlib.settings import PROFILES
-from ddlib.site import claims
-from ddlib.site.runs import Run
+from ddlib import ROOT, methods, results
+from ddlib.data import datasets
+from ddlib.report.site import claims
+from ddlib.report.site.runs import Run
+from ddlib.study.parameters import PROFILES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")

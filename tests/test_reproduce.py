@@ -9,7 +9,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ddlib import cli, notebooks, reproduce, results
+from ddlib import results
+from ddlib.batch import cli, reproduce
+from ddlib.study import notebooks
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddlib import files, study, work
-from ddlib.settings import settings
-from ddlib.tensors import read_tensors
+from ddlib import study
+from ddlib.store import files
+from ddlib.store.tensors import read_tensors
+from ddlib.study import work
+from ddlib.study.parameters import settings
 
 CHOSEN = {
     "profile": "quick",
@@ -51,7 +53,7 @@ def labour(kind, folder):
     (cell,) = study.cells(settings(told), paper="atom", table="main")
     workplace = study.Workplace("cpu", folder=Path(folder), progress="none", checkpoint_seconds=0)
     if kind == "evaluation":
-        work.evaluation(cell, 0, workplace)
+        work.evaluated(cell, 0, workplace)
     else:
         study.synthetic_set(cell, 0, workplace)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from ddlib import models
+from ddlib.methods.sampler import RESIDUALS, Sampler
 from ddlib.models import latent
 from ddlib.models.latent import LatentDiffusion
-from ddlib.sampler import RESIDUALS, Sampler
 
 DIVISORS = (2, 4, 5, 8, 10, 20, 25, 40, 50)
 

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
-from ddlib import samples, seeding
-from ddlib.datasets import ImageSet
+from ddlib import seeding
+from ddlib.analyses import samples
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticStream
+from ddlib.data.whitening import ValueSpace
 from ddlib.models.gan import Generator
 from ddlib.models.initialisation import reset
-from ddlib.synthetic import SyntheticStream
-from ddlib.zca import ValueSpace
 
 SPACE = ValueSpace(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from test_evaluate import SHAPE, SMALL, VIT, compilation, distance, make_synthetic, make_test, normal, train  # noqa: F401
 
 from ddlib import models
-from ddlib.augment import STRATEGY, augment, draw
-from ddlib.evaluate import Protocol, evaluate
-from ddlib.evaluate.protocol import LATER
+from ddlib.data.augmentation import STRATEGY, augment, draw
+from ddlib.evaluation import Protocol, evaluate
+from ddlib.evaluation.protocol import LATER
 from ddlib.models import compilation as compiling
 from ddlib.seeding import generator, scoped
 

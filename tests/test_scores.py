@@ -9,7 +9,7 @@ from scipy import stats
 
 from ddlib import report
 from ddlib.results import Record
-from ddlib.scores import Estimate, ars, augmentation_robust, gain, label_robust, lrs
+from ddlib.results.scores import Estimate, ars, augmentation_robust, gain, label_robust, lrs
 
 FULL, HARD = [96.0, 95.0, 97.0, 96.5], [61.0, 63.0, 60.0, 64.0]
 OWN, RANDOM = [75.0, 70.0, 77.0, 74.0], [50.0, 56.0, 52.0, 51.0]

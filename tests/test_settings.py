@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from ddlib.settings import fill, settings
+from ddlib.methods.settings import fill
+from ddlib.study.parameters import settings
 
 GOOD = {"profile": "quick", "dataset": "digits", "ipcs": [1, 10], "seeds": [0, 1], "budget_hours": None}
 CELL = "profile = 'quick'\nipcs = [1, 10]  # images per class"

@@ -10,11 +10,16 @@ import pytest
 import small_report
 import torch
 
-from ddlib import ROOT, cli, files, loop, methods, notebooks, results, site, snapshots
-from ddlib.datasets import load
+from ddlib import ROOT, methods, results
+from ddlib.batch import cli
+from ddlib.data import snapshots
+from ddlib.data.datasets import load
+from ddlib.report import site
+from ddlib.report.site import building, claims, equations, gallery, markdown, tables
+from ddlib.report.site.runs import Run
 from ddlib.results import Record
-from ddlib.site import building, claims, equations, gallery, markdown, tables
-from ddlib.site.runs import Run
+from ddlib.store import files, loop
+from ddlib.study import notebooks
 
 LOADS = {"img": "src", "script": "src", "link": "href", "iframe": "src", "source": "src", "object": "data"}
 

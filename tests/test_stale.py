@@ -7,7 +7,11 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ddlib import ROOT, cells, cli, codeprint, methods, notebooks, report, results, settings, stale
+from ddlib import ROOT, methods, report, results, study
+from ddlib.batch import cli
+from ddlib.report import stale
+from ddlib.store import codeprint
+from ddlib.study import notebooks, parameters
 
 PARAMETERS = {
     "profile": "quick",
@@ -119,9 +123,14 @@ def measuring(repository):
         source = "\n".join(f"{name} = {value!r}" for name, value in MEASURING.items())
         notebook = new_notebook(cells=[new_code_cell(source, metadata={"tags": ["parameters"]})])
         nbformat.write(notebook, repository / "notebooks/atom/cost.ipynb")
-        current = cells.fingerprint(settings.settings(notebooks.parameters("atom/cost", "quick")))
-        made = {"commit": COMMIT, "dirty": False, "code": codeprint.fingerprint(("ddlib.loop",)), "parameters": current}
-        measured = results.Measurements({"rows": [{"N": 1}]}, ("ddlib.loop",), made | changed)
+        current = study.fingerprint(parameters.settings(notebooks.parameters("atom/cost", "quick")))
+        made = {
+            "commit": COMMIT,
+            "dirty": False,
+            "code": codeprint.fingerprint(("ddlib.store.loop",)),
+            "parameters": current,
+        }
+        measured = results.Measurements({"rows": [{"N": 1}]}, ("ddlib.store.loop",), made | changed)
         results.write_measurements(measured, repository / "results/atom/cost.quick.json")
         report.save(report.cost_lines([]), "atom/cost.quick.lines", provenance=made, folder=repository / "figures")
 
@@ -162,7 +171,12 @@ def test_measurements_left_behind_are_found_with_their_figure(measuring, changed
     ],
 )
 def test_a_figure_of_what_is_kept_nowhere_else_is_judged_by_its_own_code(repository, changed, reasons_given):
-    made = {"commit": COMMIT, "dirty": False, "code": codeprint.fingerprint(("ddlib.loop",)), "modules": ["ddlib.loop"]}
+    made = {
+        "commit": COMMIT,
+        "dirty": False,
+        "code": codeprint.fingerprint(("ddlib.store.loop",)),
+        "modules": ["ddlib.store.loop"],
+    }
     report.save(
         report.cost_lines([]), "atom/accuracy.quick.own", provenance=made | changed, folder=repository / "figures"
     )
@@ -235,13 +249,13 @@ def test_a_cell_that_was_not_run_rests_on_no_code(repository):
 def history(monkeypatch):
     """A git that knows one commit, at which the objectives and a comment were others."""
     before = dict(codeprint.LOADED)
-    before["ddlib/objectives.py"] += b"\nat_least_float32 = 1\n"
+    before["ddlib/methods/objectives.py"] += b"\nat_least_float32 = 1\n"
     before["ddlib/seeding.py"] += b"\n# a comment\n"
     monkeypatch.setattr(codeprint, "sources_at", {COMMIT: before}.get)
     monkeypatch.setitem(CODE, "dm", codeprint.fingerprint(codeprint.distillation(methods.find("dm")), before))
 
 
-CHANGED_FILE = "code changed since 0123456 for 1 of 2 cells: ddlib/objectives.py"
+CHANGED_FILE = "code changed since 0123456 for 1 of 2 cells: ddlib/methods/objectives.py"
 
 
 def test_the_changed_files_are_named_where_git_knows_them(repository, history):

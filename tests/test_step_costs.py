@@ -5,8 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ddlib import datasets, memory, report, results, step_costs
-from ddlib.cells import cells
+from ddlib import report, results
+from ddlib.analyses import step_costs
+from ddlib.data import datasets
+from ddlib.store import memory
+from ddlib.study.rows import cells
 
 ROWS = {
     "DM": {"method": "dm", "batch_real": 8},

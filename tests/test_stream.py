@@ -10,13 +10,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from ddlib import snapshots
+from ddlib.data import snapshots
+from ddlib.data.synthetic import SyntheticStream, generator_bytes, load, save
+from ddlib.data.whitening import ZCA, ValueSpace
 from ddlib.models import passes
 from ddlib.models.gan import Generator
 from ddlib.models.initialisation import reset
-from ddlib.synthetic import SyntheticStream, generator_bytes, load, save
-from ddlib.tensors import read_tensors, write_tensors
-from ddlib.zca import ZCA, ValueSpace
+from ddlib.store.tensors import read_tensors, write_tensors
 
 SHAPE, NAMES = (1, 8, 8), ("a", "b", "c")
 SPACE = ValueSpace((0.3,), (0.25,))
@@ -193,7 +193,10 @@ def test_a_changed_bit_is_seen(path, where):
     ("changes", "match"),
     [
         ({"version": 2}, "stream.safetensors cannot be read: format version 2; this ddlib reads up to 1"),
-        ({"format": "ddlib.other"}, "holds no synthetic set: its header does not say 'ddlib.synthetic' or 'ddlib.str"),
+        (
+            {"format": "ddlib.other"},
+            "holds no synthetic set: its header does not say 'ddlib.synthetic' or 'ddlib.str",
+        ),
         ({"format": ["x"]}, "holds no synthetic set"),
         ({"width": 5}, "stream.safetensors cannot be read: generator: .* must be"),
         ({"width": "4"}, "stream.safetensors cannot be read: "),

@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from test_evaluate import make_synthetic, make_test
 from test_stream import SHAPE, make
 
-from ddlib import evaluate as package
+from ddlib import evaluation as package
 from ddlib import models
-from ddlib.augment import augment, draw
-from ddlib.evaluate import Protocol, check_batches, evaluate, training
-from ddlib.evaluate.shown import Generated, shown
+from ddlib.data.augmentation import augment, draw
+from ddlib.data.synthetic import SyntheticStream
+from ddlib.data.whitening import ValueSpace
+from ddlib.evaluation import Protocol, check_batches, evaluate, training
+from ddlib.evaluation.shown import Generated, shown
 from ddlib.models import passes
 from ddlib.seeding import generator
-from ddlib.synthetic import SyntheticStream
-from ddlib.zca import ValueSpace
 
 SMALL = Protocol(options={"width": 4, "depth": 2}, num_networks=3, epochs=5, batch_size=6, lr=0.1)
 """Two mini-batches an epoch of 12 images, six epochs."""

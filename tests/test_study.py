@@ -7,8 +7,11 @@ import pytest
 import torch
 from papermill.translators import PythonTranslator
 
-from ddlib import codeprint, datasets, locks, methods, pieces, planning, report, results, store, study, synthetic, work
-from ddlib.settings import settings
+from ddlib import methods, report, results, study
+from ddlib.data import datasets, synthetic
+from ddlib.store import codeprint, files, locks, pieces
+from ddlib.study import planning, work
+from ddlib.study.parameters import settings
 
 CHOSEN = {
     "profile": "quick",
@@ -500,12 +503,12 @@ def test_every_metric_of_a_distillation_is_kept(workplace):
 def test_measurements_are_kept_there_too_with_where_they_come_from(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "OUTPUT", tmp_path)
     train, chosen = datasets.load("digits", "train"), settings({"profile": "quick", "dataset": "digits"})
-    found = study.measured({"rows": [{"N": 1}]}, chosen, train, "ddlib.loop")
+    found = study.measured({"rows": [{"N": 1}]}, chosen, train, "ddlib.store.loop")
     path = study.keep(found, "datm/cost", "quick")
     assert path == tmp_path / "results" / "datm" / "cost.quick.json" and results.read_measurements(path) == found
     made = found.provenance
     assert (made["parameters"], made["data"]) == (study.fingerprint(chosen), train.fingerprint)
-    assert made["code"] == codeprint.fingerprint(("ddlib.loop",)) and found.modules == ("ddlib.loop",)
+    assert made["code"] == codeprint.fingerprint(("ddlib.store.loop",)) and found.modules == ("ddlib.store.loop",)
 
 
 def test_records_are_kept_where_reports_look_for_them(workplace, tmp_path, monkeypatch):
@@ -525,9 +528,9 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(which, 
 
 
 def test_the_key_of_content_is_stable_and_sees_every_change():
-    assert store.key({"a": 1, "b": [2]}) == store.key({"b": [2], "a": 1})
-    assert store.key({"a": 1}) != store.key({"a": 2})
-    assert len(store.key({})) == 16
+    assert files.key({"a": 1, "b": [2]}) == files.key({"b": [2], "a": 1})
+    assert files.key({"a": 1}) != files.key({"a": 2})
+    assert len(files.key({})) == 16
 
 
 def test_fingerprints_of_parameters_follow_the_parameters():
@@ -549,7 +552,7 @@ def test_seeds_of_different_days_and_commits_are_told_apart(workplace, monkeypat
         made = {"commit": commit, "dirty": commit == "a", "date": f"2026-11-2{seed}"}
         monkeypatch.setattr(work, "provenance", lambda *_, made=made: made)
         monkeypatch.setattr(pieces, "provenance", lambda *_, made=made: made)
-        work.evaluation(cell, seed, workplace)
+        work.evaluated(cell, seed, workplace)
     (record,) = study.run([cell], workplace)
     said = {"commit": ["a", "b"], "dirty": True, "date": ["2026-11-20", "2026-11-21"]}
     assert said.items() <= record.provenance.items() and record.provenance["distilled"] == said

@@ -10,11 +10,11 @@ import ddlib
 
 PACKAGE = Path(ddlib.__file__).parent
 
-FILE_LINES = 300
-BODY_LINES = 45
+FILE_LINES = 600
+BODY_LINES = 60
 NESTING = 3
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "tools"}
-PRINTS = "cli/"
+PRINTS = "batch/cli/"
 SEEDS = {"seeding.py"}
 
 SEEDING_CALLS = {"random.seed", "np.random.seed", "numpy.random.seed", "torch.seed", "torch.manual_seed"}
@@ -139,14 +139,14 @@ DOCUMENTED = '"""A module."""\n\n\ndef f(x):\n    """Says what it computes."""\n
     ("path", "source", "match"),
     [
         ("a.py", "x = 1\n", "a.py: no docstring"),
-        ("a.py", '"""A module."""\n' + "x = 1\n" * 300, "301 lines"),
+        ("a.py", '"""A module."""\n' + "x = 1\n" * 600, "601 lines"),
         ("models/utils.py", '"""A module."""\n', "does not say"),
         ("_helpers.py", '"""A module."""\n', "does not say"),
         ("a.py", '"""A module."""\n\n\ndef f():\n    return 1\n', "f: no docstring"),
         ("a.py", '"""A."""\n\n\nclass C:\n    """C."""\n\n    def m(self):\n        x = 1\n', "C.m: no docs"),
-        ("a.py", DOCUMENTED + "    x = 1\n" * 46, "a body of 46 lines"),
+        ("a.py", DOCUMENTED + "    x = 1\n" * 61, "a body of 61 lines"),
         ("a.py", DOCUMENTED + NESTED + "for b in a:\n        b()\n", "4 deep"),
-        ("a.py", DOCUMENTED + "    print(x)\n", "only cli/ prints"),
+        ("a.py", DOCUMENTED + "    print(x)\n", "only batch/cli/ prints"),
         ("a.py", DOCUMENTED + "    torch.manual_seed(x)\n", "only seeding touches"),
         ("a.py", DOCUMENTED + "    np.random.seed(x)\n", "only seeding touches"),
         ("a.py", DOCUMENTED + "    return np.random.rand(x)\n", "pass a generator"),
@@ -162,7 +162,7 @@ def test_a_fault_is_seen(path, source, match):
 @pytest.mark.parametrize(
     "body",
     [
-        "    x = 1\n" * 45,
+        "    x = 1\n" * 60,
         "    if x:\n     y = 1\n" + "    elif x > 1:\n     y = 2\n" * 5,
         "    return torch.randn(x, generator=x)\n",
         "    return np.random.default_rng(x)\n",

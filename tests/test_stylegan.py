@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from ddlib import datasets, methods, seeding, synthetic
+from ddlib import methods, seeding
+from ddlib.data import datasets, synthetic
 from ddlib.models.latent.stylegan import Checkout, StyleGAN
 
 LEGACY = """

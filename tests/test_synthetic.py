@@ -8,9 +8,9 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from ddlib.synthetic import SyntheticSet, load, save
-from ddlib.tensors import read_tensors, write_tensors
-from ddlib.zca import ZCA, ValueSpace
+from ddlib.data.synthetic import SyntheticSet, load, save
+from ddlib.data.whitening import ZCA, ValueSpace
+from ddlib.store.tensors import read_tensors, write_tensors
 
 NAMES = ("cat", "dog", "eel")
 STRATEGY = "color_crop_cutout_scale_rotate"

@@ -11,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from test_methods import cut_and_resumed
 
-from ddlib import augment, datasets, estimate, locks, loop, models, seeding, study, work
+from ddlib import models, seeding, study
+from ddlib.data import augmentation, datasets
 from ddlib.models import passes
-from ddlib.tensors import write_tensors
-from ddlib.trajectories import Experts, Trajectories, load, split, storage_error, stored, training
+from ddlib.pretraining.trajectories import Experts, Trajectories, load, split, storage_error, stored, training
+from ddlib.store import locks, loop
+from ddlib.store.tensors import write_tensors
+from ddlib.study import estimate, work
 
 SMALL = {"width": 8, "depth": 2, "count": 2, "epochs": 3, "kept": 1, "batch_size": 64}
 
@@ -77,7 +80,7 @@ def test_a_gsam_step_is_that_of_its_equations():
 
 
 def test_sgd_experts_are_those_of_a_plain_loop(train):
-    seed, strategy = 5, augment.strategy_for("digits")
+    seed, strategy = 5, augmentation.strategy_for("digits")
     shape = {"shape": train.shape, "num_classes": 10, "width": 8, "depth": 2}
     model = models.build("convnet", **shape, generator=seeding.generator(seed, "experts", "network", 4))
     optimiser, course = torch.optim.SGD(model.parameters(), lr=0.05), []
@@ -86,9 +89,9 @@ def test_sgd_experts_are_those_of_a_plain_loop(train):
         order = torch.randperm(300, generator=seeding.generator(seed, "experts", "shuffle", 4, epoch))
         for number, rows in enumerate(order.split(64)):
             stream = seeding.generator(seed, "experts", "augmentation", 4, epoch, number)
-            draws = augment.draw(1, len(rows), size=train.shape[1:], strategy=strategy, generator=stream)
+            draws = augmentation.draw(1, len(rows), size=train.shape[1:], strategy=strategy, generator=stream)
             optimiser.zero_grad()
-            F.cross_entropy(model(augment.augment(train.take(rows), draws)), train.labels[rows]).backward()
+            F.cross_entropy(model(augmentation.augment(train.take(rows), draws)), train.labels[rows]).backward()
             optimiser.step()
     course.append(torch.nn.utils.parameters_to_vector(model.parameters()).detach())
 

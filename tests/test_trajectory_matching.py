@@ -8,14 +8,17 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from ddlib import datasets, loop, methods, models, results, seeding, unroll
-from ddlib.augment import augment
+from ddlib import methods, models, results, seeding
+from ddlib.data import datasets
+from ddlib.data.augmentation import augment
+from ddlib.data.whitening import ValueSpace
 from ddlib.methods import _initial as initial
 from ddlib.methods import _matching as matching
+from ddlib.methods import unrolling
 from ddlib.methods._selection import random_rows
 from ddlib.models.flat import Flat
-from ddlib.trajectories import Trajectories
-from ddlib.zca import ValueSpace
+from ddlib.pretraining.trajectories import Trajectories
+from ddlib.store import loop
 
 NETWORK = {"width": 8, "depth": 2}
 EXPERTS = {"experts": 3, "expert_training": 4, "expert_batch": 32, "shard": 2, **NETWORK}
@@ -403,4 +406,4 @@ def published(dataset, ipc):
 
 def test_the_default_of_datm_is_its_published_setting_of_cifar10_at_10():
     assert published("cifar10", 10) == methods.build("datm", ipc=10)
-    assert unroll.GRADIENTS.keys() == {"adjoint", "unrolled", "tesla"}
+    assert unrolling.GRADIENTS.keys() == {"adjoint", "unrolled", "tesla"}

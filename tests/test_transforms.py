@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddlib import augment as dsa
-from ddlib import seeding, transforms
+from ddlib import seeding
+from ddlib.data import augmentation as dsa
+from ddlib.data import transforms
 
 SIZES = [(32, 32), (16, 16), (28, 28), (12, 20), (7, 9)]
 

@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch.func import grad
 
-from ddlib import seeding, unroll
-from ddlib.augment import augment, draw
+from ddlib import seeding
+from ddlib.data.augmentation import augment, draw
+from ddlib.methods import unrolling
 
 SHAPE, K, N_SYN = (3, 8, 8), 4, 10
 
 
 def make_student(**more):
-    return unroll.student("convnet", shape=SHAPE, num_classes=K, width=6, depth=2, **more)
+    return unrolling.student("convnet", shape=SHAPE, num_classes=K, width=6, depth=2, **more)
 
 
 def setting(student, steps, *, dtype=torch.float64, batch=4, strategy="color_crop_cutout_flip_scale_rotate", seed=0):
@@ -25,7 +26,7 @@ def setting(student, steps, *, dtype=torch.float64, batch=4, strategy="color_cro
     batches = []
     for rows in chunks:
         draws = draw(1, len(rows), size=SHAPE[1:], strategy=strategy, generator=stream)
-        batches.append(unroll.MiniBatch(rows, lambda x, draws=draws: augment(x, draws)))
+        batches.append(unrolling.MiniBatch(rows, lambda x, draws=draws: augment(x, draws)))
     given = {"images": images, "targets": labels.softmax(1), "lr": torch.tensor(0.05, dtype=dtype), "batches": batches}
     return (student, start, start + 0.1 * randn(student.flat.size)), given
 
@@ -39,7 +40,7 @@ def relative(found, wanted):
 def test_the_adjoint_is_the_gradient_of_the_unrolled_loop(steps, dtype, tolerance):
     where, given = setting(make_student(), steps, dtype=dtype)
     assert any(len(batch.rows) < 4 for batch in given["batches"]) or steps < 3
-    wanted, found = unroll.unrolled(*where, **given), unroll.adjoint(*where, piece=3, **given)
+    wanted, found = unrolling.unrolled(*where, **given), unrolling.adjoint(*where, piece=3, **given)
     for name in ("loss", "images", "targets", "lr", "end"):
         assert relative(getattr(found, name), getattr(wanted, name)) < tolerance, name
 
@@ -47,13 +48,13 @@ def test_the_adjoint_is_the_gradient_of_the_unrolled_loop(steps, dtype, toleranc
 def test_the_gradient_agrees_with_finite_differences_in_every_argument():
     student = make_student(activation="swish")  # smooth, so that differences converge
     where, given = setting(student, 3)
-    found = unroll.adjoint(*where, **given)
+    found = unrolling.adjoint(*where, **given)
     for name in ("images", "targets", "lr"):
         direction = torch.randn(given[name].shape, generator=seeding.generator(1, name), dtype=torch.float64)
         losses = []
         for sign in (1, -1):
             moved = given | {name: given[name] + sign * 1e-6 * direction}
-            losses.append(unroll.adjoint(*where, **moved).loss)
+            losses.append(unrolling.adjoint(*where, **moved).loss)
         slope = (losses[0] - losses[1]) / 2e-6
         assert float(slope) == pytest.approx(float((getattr(found, name) * direction).sum()), rel=1e-5), name
 
@@ -61,9 +62,9 @@ def test_the_gradient_agrees_with_finite_differences_in_every_argument():
 def test_a_softmax_before_the_loop_gives_the_gradient_of_logits():
     where, given = setting(make_student(), 4)
     logits = given["targets"].log().requires_grad_()
-    plain = unroll.unrolled(*where, **(given | {"targets": logits.softmax(1).detach()}))
+    plain = unrolling.unrolled(*where, **(given | {"targets": logits.softmax(1).detach()}))
     targets = logits.softmax(1)
-    (found,) = torch.autograd.grad(targets, logits, unroll.adjoint(*where, **given).targets)
+    (found,) = torch.autograd.grad(targets, logits, unrolling.adjoint(*where, **given).targets)
     (wanted,) = torch.autograd.grad(logits.softmax(1), logits, plain.targets)
     assert relative(found, wanted) < 1e-12
     assert found.sum(1).abs().max() < 1e-12  # a shift of all logits changes nothing
@@ -71,15 +72,15 @@ def test_a_softmax_before_the_loop_gives_the_gradient_of_logits():
 
 def test_above_the_limit_the_sweep_is_left_out():
     (student, *ends), given = setting(make_student(), 3)
-    loss = unroll.adjoint(student, *ends, **given).loss
-    at, below = (unroll.adjoint(student, *ends, limit=float(loss) * share, **given) for share in (1.0, 0.999))
+    loss = unrolling.adjoint(student, *ends, **given).loss
+    at, below = (unrolling.adjoint(student, *ends, limit=float(loss) * share, **given) for share in (1.0, 0.999))
     assert at.images.abs().sum() > 0 and below.loss == loss
     assert not below.images.any() and not below.targets.any() and not below.lr.any()
 
 
 def test_pieces_change_sums_alone():
     where, given = setting(make_student(), 5)
-    one, many = unroll.adjoint(*where, piece=4, **given), unroll.adjoint(*where, piece=1, **given)
+    one, many = unrolling.adjoint(*where, piece=4, **given), unrolling.adjoint(*where, piece=1, **given)
     assert relative(many.images, one.images) < 1e-12 and relative(many.lr, one.lr) < 1e-12
 
 
@@ -96,14 +97,14 @@ def test_on_a_linear_model_the_adjoint_is_the_closed_form():
         "images": torch.zeros(2, 1, 2, 2, dtype=torch.float64),
         "targets": torch.zeros(2, 2, dtype=torch.float64),
         "lr": torch.tensor(0.1, dtype=torch.float64),
-        "batches": [unroll.MiniBatch(torch.arange(2))] * 7,
+        "batches": [unrolling.MiniBatch(torch.arange(2))] * 7,
     }
     factor = 1 - 0.1 * torch.diagonal(H)
-    found = unroll.adjoint(student, start, goal, **given)
+    found = unrolling.adjoint(student, start, goal, **given)
     torch.testing.assert_close(found.end, factor**7)
     torch.testing.assert_close(found.loss, (factor**14).sum() / 3)
     torch.testing.assert_close(found.lr, (-14 * torch.diagonal(H) * factor**13).sum() / 3)
-    frozen = unroll.tesla(student, start, goal, **given)  # sum_i <lambda_N, g_i>, with g_i = H factor^i
+    frozen = unrolling.tesla(student, start, goal, **given)  # sum_i <lambda_N, g_i>, with g_i = H factor^i
     powers = sum(factor**i for i in range(7))
     torch.testing.assert_close(frozen.lr, -(2 * factor**7 / 3 * torch.diagonal(H) * powers).sum())
 
@@ -117,13 +118,13 @@ def quadratic(loss):
         found, s = grad(along, argnums=argnums, has_aux=True)(*told)
         return *found, s
 
-    return unroll.Student(None, loss, grad(loss), pull, lambda *told: pull(*told, argnums=(1, 2)), 4)
+    return unrolling.Student(None, loss, grad(loss), pull, lambda *told: pull(*told, argnums=(1, 2)), 4)
 
 
 def test_tesla_is_exact_for_one_step_and_not_beyond():
     for steps, exact in ((1, True), (20, False)):
         where, given = setting(make_student(), steps)
-        wanted, found = unroll.adjoint(*where, **given), unroll.tesla(*where, **given)
+        wanted, found = unrolling.adjoint(*where, **given), unrolling.tesla(*where, **given)
         assert relative(found.loss, wanted.loss) < 1e-12
         error = relative(found.images, wanted.images)
         assert error < 1e-12 if exact else error > 1e-3
@@ -140,28 +141,28 @@ def test_tesla_differentiates_each_step_through_its_own_data_alone():
         (slope,) = torch.autograd.grad(inner, theta, create_graph=True)
         total, theta = total + slope, theta - lr.detach() * slope.detach()
     loss = (start - goal - lr * total).square().sum() / (start - goal).square().sum()
-    found = unroll.tesla(student, start, goal, **given)
+    found = unrolling.tesla(student, start, goal, **given)
     for name, wanted in zip(("images", "targets", "lr"), torch.autograd.grad(loss, (images, targets, lr)), strict=True):
         assert relative(getattr(found, name), wanted) < 1e-10, name
 
 
 def test_what_is_compiled_computes_what_the_eager_passes_do(monkeypatch):
-    monkeypatch.setattr(unroll.compilation, "compiled", lambda function: function)  # the functions, uncompiled
+    monkeypatch.setattr(unrolling.compilation, "compiled", lambda function: function)  # the functions, uncompiled
     options = {"shape": SHAPE, "num_classes": K, "width": 5, "depth": 2}
-    eager, functional = (unroll.student("convnet", **options, compiled=compiled) for compiled in (False, True))
+    eager, functional = (unrolling.student("convnet", **options, compiled=compiled) for compiled in (False, True))
     assert functional.pull is not eager.pull
     (_, start, goal), given = setting(eager, 4)
-    for way in (unroll.adjoint, unroll.tesla):
+    for way in (unrolling.adjoint, unrolling.tesla):
         wanted, found = (way(student, start, goal, **given) for student in (eager, functional))
         for name in ("loss", "images", "targets", "lr", "end"):
             assert relative(getattr(found, name), getattr(wanted, name)) < 1e-12, name
             assert not getattr(wanted, name).requires_grad, name
-    unroll._student.cache_clear()
+    unrolling._student.cache_clear()
 
 
 def test_networks_with_running_statistics_are_refused():
     with pytest.raises(ValueError, match="running statistics.*take norm 'instance'"):
-        unroll.student("convnet", shape=SHAPE, num_classes=K, norm="batch")
+        unrolling.student("convnet", shape=SHAPE, num_classes=K, norm="batch")
 
 
 def test_one_kind_of_student_is_one_object():
@@ -172,7 +173,7 @@ def test_one_kind_of_student_is_one_object():
 def test_bfloat16_keeps_the_direction_of_the_gradient():
     student, half = make_student(), make_student(precision="bfloat16")
     (_, start, goal), given = setting(student, 5, dtype=torch.float32)
-    wanted, found = (unroll.adjoint(s, start, goal, **given) for s in (student, half))
+    wanted, found = (unrolling.adjoint(s, start, goal, **given) for s in (student, half))
     for name in ("images", "targets"):
         cosine = torch.cosine_similarity(getattr(found, name).flatten(), getattr(wanted, name).flatten(), dim=0)
         assert cosine > 0.99, name

@@ -19,9 +19,13 @@ import pytest
 import torch
 import yaml
 
-from ddlib import ROOT, cli, jobs, notebooks, pieces, reproduce, results, study, synthetic, work, workflow
-from ddlib.reproduce import Outcome, Run
-from ddlib.workflow import Batch, Where
+from ddlib import ROOT, results, study
+from ddlib.batch import cli, jobs, reproduce, workflow
+from ddlib.batch.reproduce import Outcome, Run
+from ddlib.batch.workflow import Batch, Where
+from ddlib.data import synthetic
+from ddlib.store import pieces
+from ddlib.study import notebooks, work
 
 NAME = "atom/accuracy"
 SMALL = {

@@ -29,9 +29,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Protocol
 
-from ddlib.datasets import ImageSet
-from ddlib.settings import fill
-from ddlib.synthetic import SyntheticSet, SyntheticStream
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet, SyntheticStream
+from ddlib.methods.settings import fill
 
 
 class Method(Protocol):

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddlib import models, objectives, seeding
-from ddlib.datasets import ImageSet
+from ddlib import models, seeding
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import _pixels as pixels
+from ddlib.methods import objectives
 from ddlib.models import Features
 from ddlib.models.compilation import compiled
-from ddlib.synthetic import SyntheticSet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ddlib import augment
-from ddlib.adversarial import Gan, Pair
-from ddlib.datasets import ImageSet
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticStream
+from ddlib.data.synthetic.stream import generator_bytes
 from ddlib.methods._pixels import PRECISIONS, require
 from ddlib.models.gan import CONDITIONINGS
-from ddlib.synthetic import SyntheticStream
-from ddlib.synthetic.stream import generator_bytes
+from ddlib.pretraining.adversarial import Gan, Pair
 
 STRATEGY = "color+crop"
 """Augmentation of DiM's students and pool: both transforms, for each image by itself."""
@@ -111,7 +111,7 @@ def stream(method: Generative, pair: Pair, **provenance: Any) -> SyntheticStream
         class_names=train.class_names,
         space=train.space,
         strategy=STRATEGY,
-        frozen_strategy=augment.strategy_for(train.name),
+        frozen_strategy=augmentation.strategy_for(train.name),
         ipc=method.ipc,
         redraw=method.redraw,
         provenance=made | provenance,

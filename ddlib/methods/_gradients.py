@@ -9,11 +9,14 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from ddlib import augment, models, objectives, seeding
-from ddlib.datasets import ImageSet
+from ddlib import models, seeding
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import _pixels as pixels
 from ddlib.methods import _selection as selection
-from ddlib.synthetic import SyntheticSet
+from ddlib.methods import objectives
+from ddlib.models.passes import at_least_float32
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """IPC -> (T, zeta): matching steps a network, and epochs of training between them."""
@@ -27,7 +30,7 @@ class GradientMatching(pixels.PixelMatching):
     """Match, class by class, the gradients that real and synthetic images give the same weights.
 
     For each of `restarts` networks, T times: one pixel step on sum_k D(g_syn,k, g_real,k), with D the distance of
-    `ddlib.objectives.gradient_distance`; then, but for the last time, zeta epochs of training of the network on the
+    `objectives.gradient_distance`; then, but for the last time, zeta epochs of training of the network on the
     synthetic images (SGD without momentum).  One `step` is one of the restarts x T pixel steps.
 
     restarts: networks in all, >= 1.
@@ -102,7 +105,7 @@ class GradientMatching(pixels.PixelMatching):
         def loss(parameters: dict[str, Tensor], batch: Tensor, label: Tensor) -> Tensor:
             with pixels.autocast(self, batch.device):
                 logits = functional_call(state.network, parameters, (batch,))
-            return F.cross_entropy(objectives.at_least_float32(logits), label.expand(len(batch)))
+            return F.cross_entropy(at_least_float32(logits), label.expand(len(batch)))
 
         labels = torch.arange(K, device=images.device)
         together = max(1, state.piece * K // len(images)) if state.piece else None  # classes a pass
@@ -120,12 +123,12 @@ class GradientMatching(pixels.PixelMatching):
         state.network.train()
         for _ in range(self.network_epochs):
             for rows in torch.randperm(len(images), generator=stream).split(self.batch_network):
-                draws = augment.draw(1, len(rows), size=size, strategy=state.strategy, generator=stream)
-                batch = augment.augment(images[rows.to(images.device)], draws)
+                draws = augmentation.draw(1, len(rows), size=size, strategy=state.strategy, generator=stream)
+                batch = augmentation.augment(images[rows.to(images.device)], draws)
                 with pixels.autocast(self, images.device):
                     logits = state.network(batch)
                 optimizer.zero_grad()
-                F.cross_entropy(objectives.at_least_float32(logits), labels[rows.to(labels.device)]).backward()
+                F.cross_entropy(at_least_float32(logits), labels[rows.to(labels.device)]).backward()
                 optimizer.step()
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ddlib import seeding
-from ddlib.datasets import ImageSet
+from ddlib.data.datasets import ImageSet
 from ddlib.methods._selection import check_ipc
 from ddlib.models.flat import Flat
-from ddlib.trajectories import Trajectories
+from ddlib.pretraining.trajectories import Trajectories
 
 WALK = 256
 """Images that an expert is asked about at a time."""

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from ddlib import models, seeding
-from ddlib.datasets import ImageSet
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods._pixels import PRECISIONS, require
 from ddlib.methods._rendered import LatentState, image_slope, place
 from ddlib.methods.dm import DM
 from ddlib.methods.dsa import DSA
 from ddlib.methods.mtt import MTT
+from ddlib.methods.settings import fill
 from ddlib.models.latent import LatentDiffusion, fingerprint, load_prior
-from ddlib.objectives import at_least_float32
-from ddlib.prior import Prior
-from ddlib.settings import fill
-from ddlib.synthetic import SyntheticSet
+from ddlib.models.passes import at_least_float32
+from ddlib.pretraining.prior import Prior
 
 MATCHINGS = {"dm": DM, "dc": DSA, "mtt": MTT}
 """Loss -> the method of pixels that it is of; all augment by DSA, and the papers call the second DC all the same."""
@@ -62,7 +62,7 @@ class LatentMatching:
     strategy: DSA families joined by "_", "none", or None for the data set's own.
     network, norm, width, depth: the network matched in; None keeps the network's default.
     precision: of convolutions and products; losses, schedules and what is learnt are float32 always.
-    prior: settings of the `ddlib.prior.Prior` that is trained, on the data set itself unless they say otherwise; or
+    prior: settings of the `Prior` that is trained, on the data set itself unless they say otherwise; or
         the folder or hub id of a latent diffusion model that `ddlib.models.latent.load_prior` takes.
     """
 

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddlib import augment, models, seeding, unroll
-from ddlib.datasets import ImageSet
+from ddlib import models, seeding
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import _initial as initial
 from ddlib.methods import _selection as selection
-from ddlib.synthetic import SyntheticSet
-from ddlib.trajectories import Trajectories
-from ddlib.unroll import MiniBatch, Student
+from ddlib.methods import unrolling
+from ddlib.methods.unrolling import MiniBatch, Student
+from ddlib.pretraining.trajectories import Trajectories
 
 
 @dataclass
@@ -71,12 +73,12 @@ class MatchingState:
 def begin(method: Any, train: ImageSet, experts: Trajectories, seed: int) -> MatchingState:
     """The state before the first step."""
     selection.check_ipc(method.ipc, train)
-    strategy = augment.strategy_for(train.name) if method.strategy is None else method.strategy
+    strategy = augmentation.strategy_for(train.name) if method.strategy is None else method.strategy
     options = {name: getattr(method, name) for name in ("norm", "width", "depth")}
     known = models.options_of(method.network)
     options = {name: value for name, value in options.items() if value is not None and name in known}
     told = {"shape": train.shape, "num_classes": train.num_classes, "precision": method.precision}
-    student = unroll.student(method.network, **told, compiled=method.compiled, **options)
+    student = unrolling.student(method.network, **told, compiled=method.compiled, **options)
     experts.check(train, network=method.network, norm=method.norm, parameters=student.flat.size)
     rows = _rows(method, train, experts, student, seed)
     classes = selection.class_major_labels(train, method.ipc)
@@ -135,10 +137,10 @@ def update(method: Any, state: MatchingState) -> dict[str, float | Tensor]:
     return ({"loss": loss} if math.isfinite(loss) else {}) | {"start_epoch": epoch} | standing(state)
 
 
-def slope(method: Any, state: MatchingState, targets: Tensor) -> tuple[unroll.Gradient, int]:
+def slope(method: Any, state: MatchingState, targets: Tensor) -> tuple[unrolling.Gradient, int]:
     """The loss of this outer step's expert, start epoch and mini-batches, and its gradient; and the start epoch."""
     expert, epoch = draw_start(method, state)
-    found = unroll.GRADIENTS[method.gradient](
+    found = unrolling.GRADIENTS[method.gradient](
         state.student,
         state.experts.vector(expert, epoch).to(state.images.device),
         state.experts.vector(expert, epoch + method.expert_epochs).to(state.images.device),
@@ -151,7 +153,7 @@ def slope(method: Any, state: MatchingState, targets: Tensor) -> tuple[unroll.Gr
     return found, epoch
 
 
-def counted(method: Any, state: MatchingState, found: unroll.Gradient, epoch: int) -> bool:
+def counted(method: Any, state: MatchingState, found: unrolling.Gradient, epoch: int) -> bool:
     """Whether the step may change anything; it is counted among those tried, and those skipped.
 
     Raises:
@@ -168,7 +170,7 @@ def counted(method: Any, state: MatchingState, found: unroll.Gradient, epoch: in
     return held
 
 
-def _descend(method: Any, state: MatchingState, found: unroll.Gradient, targets: Tensor) -> None:
+def _descend(method: Any, state: MatchingState, found: unrolling.Gradient, targets: Tensor) -> None:
     """SGD with momentum, v <- mu v + g and p <- p - lr v, on the images, a and, where learnt, the label logits."""
     _sgd(state.images, state.velocities["images"], found.images, method.lr_images, method.momentum)
     if method.labels == "learned":
@@ -177,7 +179,7 @@ def _descend(method: Any, state: MatchingState, found: unroll.Gradient, targets:
     descend_lr(method, state, found)
 
 
-def descend_lr(method: Any, state: MatchingState, found: unroll.Gradient) -> None:
+def descend_lr(method: Any, state: MatchingState, found: unrolling.Gradient) -> None:
     """The step of the learnt step size a.
 
     Raises:
@@ -207,7 +209,7 @@ def draw_start(method: Any, state: MatchingState) -> tuple[int, int]:
 
 def draw_batches(method: Any, state: MatchingState) -> list[MiniBatch]:
     """The mini-batches of this outer step, by `unroll.draw_batches`."""
-    return unroll.draw_batches(
+    return unrolling.draw_batches(
         state.images,
         steps=method.syn_steps,
         batch=method.batch_syn,

@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ddlib import augment, models, seeding
-from ddlib.datasets import ImageSet
-from ddlib.embedding import Embedding
+from ddlib import models, seeding
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import _selection as selection
 from ddlib.methods.herding import herd
 from ddlib.models.layers import BatchNorm2d
-from ddlib.synthetic import SyntheticSet
+from ddlib.pretraining.embedding import Embedding
 
 INITS = ("real", "noise", "herding")
 PRECISIONS = ("float32", "bfloat16")
@@ -133,8 +134,10 @@ def start(method: PixelMatching, train: ImageSet, prerequisites: Mapping[str, An
     ).to(train.device)
     if has_batch_statistics(network):  # pieces cannot stay in the cache; channels last is then the faster format
         network = network.to(memory_format=torch.channels_last)
-    strategy = augment.strategy_for(train.name) if method.strategy is None else method.strategy
-    augment.draw(1, 1, size=train.shape[1:], strategy=strategy, generator=torch.Generator())  # refuses unknown families
+    strategy = augmentation.strategy_for(train.name) if method.strategy is None else method.strategy
+    augmentation.draw(
+        1, 1, size=train.shape[1:], strategy=strategy, generator=torch.Generator()
+    )  # refuses unknown families
     batch = min(method.batch_real, *(len(r) for r in rows))
     piece = piece_size(network, images[:1])
     return PixelState(train, seed, images, torch.zeros_like(images), network, strategy, rows, batch, piece)
@@ -185,9 +188,9 @@ def siamese(state: PixelState, *batches: Tensor) -> list[Tensor]:
     """
     K = state.train.num_classes
     stream = seeding.generator(state.seed, "augmentation", state.step)
-    draws = augment.draw(K, 1, size=state.train.shape[1:], strategy=state.strategy, generator=stream)
+    draws = augmentation.draw(K, 1, size=state.train.shape[1:], strategy=state.strategy, generator=stream)
     classes = torch.arange(K)
-    return [augment.augment(x, draws.rows(classes.repeat_interleave(len(x) // K))) for x in batches]
+    return [augmentation.augment(x, draws.rows(classes.repeat_interleave(len(x) // K))) for x in batches]
 
 
 def autocast(method: PixelMatching, device: torch.device) -> torch.autocast:
@@ -228,6 +231,6 @@ def finish(method: PixelMatching, state: PixelState) -> SyntheticSet:
         labels=selection.class_major_labels(state.train, method.ipc),
         class_names=state.train.class_names,
         space=state.train.space,
-        strategy=augment.strategy_for(state.train.name) if method.strategy is None else method.strategy,
+        strategy=augmentation.strategy_for(state.train.name) if method.strategy is None else method.strategy,
         provenance=made | {"batch_real": state.batch_real},
     )

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ddlib import augment, models, seeding
-from ddlib.datasets import ImageSet
+from ddlib import models, seeding
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
 from ddlib.models import compilation, passes
-from ddlib.objectives import at_least_float32
+from ddlib.models.passes import at_least_float32
 
 Tensors = dict[str, Tensor]
 
@@ -185,7 +186,7 @@ def train(
     """
     loss = torch.zeros((), device=train.device)
     for batch in rows:
-        draws = augment.draw(1, len(batch), size=train.shape[1:], strategy="color+crop", generator=stream)
-        loss = member.descend(augment.augment(shown(batch), draws), train.labels[batch])
+        draws = augmentation.draw(1, len(batch), size=train.shape[1:], strategy="color+crop", generator=stream)
+        loss = member.descend(augmentation.augment(shown(batch), draws), train.labels[batch])
     member.sgd.zero_grad()
     return loss

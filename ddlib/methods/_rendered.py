@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ddlib.datasets import ImageSet
+from ddlib.data.datasets import ImageSet
 from ddlib.methods import _matching as matching
 from ddlib.methods._matching import MatchingState
 from ddlib.methods._pixels import PixelState

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ddlib import augment, seeding
-from ddlib.datasets import ImageSet
-from ddlib.embedding import Embedding
-from ddlib.synthetic import SyntheticSet
+from ddlib import seeding
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
+from ddlib.pretraining.embedding import Embedding
 
 
 def check_ipc(ipc: int, train: ImageSet) -> None:
@@ -89,7 +90,7 @@ def as_synthetic(state: Selection, *, method: str) -> SyntheticSet:
         labels=class_major_labels(state.train, state.ipc),
         class_names=state.train.class_names,
         space=state.train.space,
-        strategy=augment.strategy_for(state.train.name),
+        strategy=augmentation.strategy_for(state.train.name),
         provenance={"method": method, "seed": state.seed, "dataset": state.train.name, "rows": state.rows.tolist()},
     )
 

@@ -7,18 +7,18 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ddlib import unroll
-from ddlib.datasets import ImageSet
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import _matching as matching
+from ddlib.methods import unrolling
 from ddlib.methods._pixels import require
-from ddlib.synthetic import SyntheticSet
-from ddlib.trajectories import Experts, Trajectories, split
+from ddlib.pretraining.trajectories import Experts, Trajectories, split
 
 CHOICES = {
     "init": ("correct", "real", "noise"),
     "labels": ("learned", "fixed", "hard"),
     "label_source": ("ensemble", "single"),
-    "gradient": tuple(unroll.GRADIENTS),
+    "gradient": tuple(unrolling.GRADIENTS),
     "optimizer": ("gsam", "sgd"),
 }
 
@@ -47,11 +47,11 @@ class TrajectoryMatching:
     init: "correct" (real images that the experts get right), "real" (random ones), "noise" (standard normal).
     labels: "learned" (logits, from those of the experts), "fixed" (the same, kept), "hard".
     label_source: "ensemble" (`ensemble_logits`) or "single" (expert 0, right or wrong) for the first two.
-    gradient: "adjoint" or "unrolled" (the same numbers), or "tesla"; see `ddlib.unroll`.
+    gradient: "adjoint" or "unrolled" (the same numbers), or "tesla"; see `ddlib.methods.unrolling`.
     experts, expert_training: experts and the epochs that each is trained.
     kept_epochs: epochs 0..kept_epochs of each are stored; None: T+ - 1 + M.  Equal ones share their experts.
     expert_lr, expert_batch, optimizer, rho, alpha, storage, expert_precision: of the experts; see
-        `ddlib.trajectories.Experts`.
+        `ddlib.pretraining.trajectories.Experts`.
     shard: experts that are made and stored together, >= 1.
     strategy: DSA families joined by "_", "none", or None for the data set's own.
     network, norm, width, depth: of students and experts; None keeps the network's default.

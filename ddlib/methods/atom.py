@@ -5,10 +5,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ddlib import objectives
 from ddlib.methods import _features as features
+from ddlib.methods import objectives
 from ddlib.methods._pixels import require
 from ddlib.models import Features
+from ddlib.models.passes import at_least_float32
 
 MIXES = ("sum", "concat_then_norm")
 
@@ -20,7 +21,7 @@ class ATOM(features.FeatureMatching):
         L = scale * ( w_s L_s + w_c L_c + lambda L_MMD )
         L_s = sum_k sum_{l<L} || mean z^s_l(B_k) - mean z^s_l(S_k) ||^2, and L_c the same with z^c,
 
-    over every ReLU output but the last; L_MMD is the loss of DM.  z^s and z^c: `ddlib.objectives`.
+    over every ReLU output but the last; L_MMD is the loss of DM.  z^s and z^c: `ddlib.methods.objectives`.
 
     p_spatial, p_channel: the powers p_s, p_c > 0.
     w_spatial, w_channel: the weights w_s, w_c >= 0; w_channel=0 is DataDAM, w_spatial=0 the cheap channel-only variant.
@@ -63,7 +64,7 @@ class ATOM(features.FeatureMatching):
         """Attention of each layer but the last, then the embedding; what has weight 0 is left out."""
         maps = features.maps[:-1] if self.w_spatial + self.w_channel > 0 else ()
         found = [vector for f in maps for vector in self.attention(f)]
-        return found + ([objectives.at_least_float32(features.embedding)] if self.mmd > 0 else [])
+        return found + ([at_least_float32(features.embedding)] if self.mmd > 0 else [])
 
     def weights(self, count: int) -> list[float]:
         """scale * (w_s, w_c) for each layer, then scale * lambda."""

@@ -5,17 +5,18 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ddlib import objectives
 from ddlib.methods import _features as features
+from ddlib.methods import objectives
 from ddlib.methods._pixels import require
 from ddlib.models import Features
+from ddlib.models.passes import at_least_float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataDAM(features.FeatureMatching):
     """Match where layers respond, and embeddings: L = scale * ( sum_{l<L} L_SAM,l + lambda L_MMD ).
 
-    L_SAM,l = sum_k || mean z_l(B_k) - mean z_l(S_k) ||^2 with z_l the spatial attention of `ddlib.objectives`, each
+    L_SAM,l = sum_k || mean z_l(B_k) - mean z_l(S_k) ||^2 with z_l the spatial attention of `objectives`, each
     image normalised before the class mean, over every ReLU output but the last; L_MMD is the loss of DM.
 
     p: the power, > 0.
@@ -46,7 +47,7 @@ class DataDAM(features.FeatureMatching):
         """Spatial attention of each layer but the last, then the embedding."""
         return [
             *(objectives.spatial_attention(f, self.p) for f in features.maps[:-1]),
-            objectives.at_least_float32(features.embedding),
+            at_least_float32(features.embedding),
         ]
 
     def weights(self, count: int) -> list[float]:

@@ -8,13 +8,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ddlib import adversarial, augment, objectives, seeding
-from ddlib.adversarial import Pair
-from ddlib.datasets import ImageSet
+from ddlib import seeding
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticStream
 from ddlib.methods import _pool as networks
+from ddlib.methods import objectives
 from ddlib.methods._generative import Generative, stream
 from ddlib.methods._pixels import require
-from ddlib.synthetic import SyntheticStream
+from ddlib.models.passes import at_least_float32
+from ddlib.pretraining import adversarial
+from ddlib.pretraining.adversarial import Pair
 
 LOGITS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "log_probabilities": objectives.log_probability_distance,
@@ -164,7 +168,7 @@ class DiM(Generative):
         if self.weight:
             metrics["pool_loss"] = self._train_pool(state)
         with self.gan.autocast(pair):
-            fake = objectives.at_least_float32(pair.generator(noise, labels))
+            fake = at_least_float32(pair.generator(noise, labels))
             if self.adversarial:
                 loss = adversarial.generator_loss(pair.critic, fake, labels)
             if self.weight:
@@ -211,9 +215,9 @@ class DiM(Generative):
         """How differently the pool's network judges the fakes and the real images, under one augmentation."""
         pair, member = state.pair, state.member
         stream = seeding.generator(pair.seed, "dim", "match", pair.step)
-        one = augment.draw(1, 1, size=real.shape[2:], strategy="color+crop+cutout", generator=stream)
+        one = augmentation.draw(1, 1, size=real.shape[2:], strategy="color+crop+cutout", generator=stream)
         draws = one.rows(torch.zeros(len(real), dtype=torch.int64))
-        real, fake = (augment.augment(self._seen(state, images), draws) for images in (real, fake))
+        real, fake = (augmentation.augment(self._seen(state, images), draws) for images in (real, fake))
         if self.match == "gradients":
             goal = member.gradients(real, labels, create_graph=False)
             return objectives.absolute_distance(goal, member.gradients(fake, labels, create_graph=True))

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ddlib import objectives
 from ddlib.methods import _features as features
 from ddlib.models import Features
+from ddlib.models.passes import at_least_float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class DM(features.FeatureMatching):
 
     def vectors(self, features: Features) -> list[Tensor]:
         """The embedding e(x)."""
-        return [objectives.at_least_float32(features.embedding)]
+        return [at_least_float32(features.embedding)]
 
     def weights(self, count: int) -> list[float]:
         """One."""

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ddlib.datasets import ImageSet
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import _matching as matching
 from ddlib.methods._trajectories import TrajectoryMatching
-from ddlib.synthetic import SyntheticSet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ddlib.adversarial import Pair
-from ddlib.datasets import ImageSet
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticStream
 from ddlib.methods._generative import Generative, stream
-from ddlib.synthetic import SyntheticStream
+from ddlib.pretraining.adversarial import Pair
 
 
 @dataclass

@@ -12,10 +12,10 @@ from ddlib.methods import _selection as selection
 from ddlib.methods._latent import LatentMatching
 from ddlib.methods._pixels import require
 from ddlib.methods._rendered import LatentState
+from ddlib.methods.settings import fill
 from ddlib.models.latent import LatentDiffusion, fingerprint
 from ddlib.models.latent.stylegan import Checkout, StyleGAN
-from ddlib.prior import Prior, class_ids
-from ddlib.settings import fill
+from ddlib.pretraining.prior import Prior, class_ids
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,16 +11,16 @@ from ddlib.methods import _selection as selection
 from ddlib.methods._latent import LatentMatching
 from ddlib.methods._pixels import require
 from ddlib.methods._rendered import LatentState
+from ddlib.methods.sampler import Sampler
 from ddlib.models.latent import LatentDiffusion
-from ddlib.prior import class_ids
-from ddlib.sampler import Sampler
+from ddlib.pretraining.prior import class_ids
 
 LEARN = ("Z+c", "Z", "c")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LD3M(LatentMatching):
-    """Learn a latent Z and a class vector c for each image: S = D(sample(Z, c)), with `ddlib.sampler.Sampler`.
+    """Learn a latent Z and a class vector c for each image: S = D(sample(Z, c)), with `ddlib.methods.sampler.Sampler`.
 
     Z starts as the encoding of a real image of the class, c as the vector of the class.  Each step draws one noise,
     with which Z is brought to the schedule's highest level before it is sampled down again.

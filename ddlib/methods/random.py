@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ddlib.datasets import ImageSet
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import _selection as selection
-from ddlib.synthetic import SyntheticSet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ class TESLA(TrajectoryMatching):
 
     Defaults: CIFAR-10 at 1 image a class (the authors' README); `papers/datm.yaml` has the other setting.
 
-    Deviations: the gradient is not that of the loss (`ddlib.unroll.tesla`), though its abstract says so; the labels of
+    Deviations: the gradient is not that of the loss (`unrolling.tesla`), though its abstract says so; the labels of
     its ImageNet-1K run, which follow the target expert at each step, are not here.
     """
 

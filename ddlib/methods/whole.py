@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ddlib import augment
-from ddlib.datasets import ImageSet
-from ddlib.synthetic import SyntheticSet
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
 
 
 @dataclass
@@ -66,6 +66,6 @@ class Whole:
             labels=train.labels,
             class_names=train.class_names,
             space=train.space,
-            strategy=augment.strategy_for(train.name),
+            strategy=augmentation.strategy_for(train.name),
             provenance={"method": self.name, "seed": state.seed, "dataset": train.name},
         )

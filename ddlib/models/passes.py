@@ -1,6 +1,7 @@
 """How many images pass a network together."""
 
 import torch
+from torch import Tensor
 
 PASS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 """Largest map (images x channels x height x width) of one pass: 32 images of 128 x 32 x 32 on a CPU.
@@ -26,3 +27,8 @@ def size(batch: int, elements: int, device: torch.device) -> int:
         return batch
     divisor = max(part for part in range(1, fit + 1) if batch % part == 0)
     return divisor if 2 * divisor >= fit else fit
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32 where it came in less: powers, norms and means need the digits."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -13,7 +13,7 @@ from ddlib.report.tables import DAGGER, Table
 from ddlib.results import group_means, interval
 
 Row = Mapping[str, Any]
-"""A row of `ddlib.continual.run`, or of its `averages`."""
+"""A row of `ddlib.analyses.continual.run`, or of its `averages`."""
 
 
 def continual_table(found: Sequence[Row], averages: Sequence[Row], provenance: Mapping[str, Any]) -> Table:
@@ -63,7 +63,7 @@ def accuracy_against_classes(found: Sequence[Row]) -> Picture:
     training set of the classes seen, the joint upper line, is broken and black; small crosses show what was published.
 
     Args:
-        found: as `ddlib.continual.run` gives it.
+        found: as `ddlib.analyses.continual.run` gives it.
     """
     if not found:
         return note("nothing was run")

@@ -7,18 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ddlib.report.style import (
-    GREY,
-    MARKERS,
-    WIDTH,
-    Picture,
-    colors,
-    legend_below,
-    note,
-    picture,
-    styled,
-    ticks_at,
-)
+from ddlib.report.style import GREY, MARKERS, WIDTH, Picture, colors, legend_below, note, picture, styled, ticks_at
 from ddlib.results import Effect
 
 KEYS = ("term", "norm", "p", "gradient")

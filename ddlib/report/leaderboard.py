@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from ddlib import scores
 from ddlib.report.scoring import number
 from ddlib.report.tables import Table
-from ddlib.results import Pair, Record, interval, mean_record, neighbours, provenance, ranked
+from ddlib.results import Pair, Record, interval, mean_record, neighbours, provenance, ranked, scores
 
 COLUMNS = (
     *("method", "accuracy", "n", "p", "p of networks", "HLR", "IOR", "IOR, bytes", "LRS", "ARS", "others"),

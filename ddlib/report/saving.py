@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
 from ddlib import OUTPUT
-from ddlib.files import write_whole
 from ddlib.report.style import footer, render, styled
+from ddlib.store.files import write_whole
 
 LIMIT = 200_000
 """Greatest size of a figure's file, in bytes."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddlib.report.tables import Table
-from ddlib.scores import Estimate, Score
+from ddlib.results.scores import Estimate, Score
 
 PARTS = {"LRS": ("HLR", "IOR"), "ARS": ("d_aug", "d_noaug")}
 """Score -> its components, in the order of the columns."""

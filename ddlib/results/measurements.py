@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddlib.files import write_whole
+from ddlib.store.files import write_whole
 
 KEYS = {"tables", "modules", "provenance"}
 

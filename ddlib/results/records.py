@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ddlib.files import write_whole
 from ddlib.results.references import Reference
 from ddlib.results.verdicts import Comparison, Sample, verdict, welch
+from ddlib.store.files import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import yaml
 
 from ddlib.results.references import METRICS, Claim, Measured, Paper, Reference, Setting
 
-FOLDER = Path(__file__).resolve().parents[1] / "papers"
+FOLDER = Path(__file__).resolve().parent / "papers"
 
 
 def papers() -> tuple[str, ...]:

@@ -1,0 +1,301 @@
+"""Continual learning: classes come in steps, and what is kept of them is a memory of distilled images.
+
+As in the experiment of DM (Zhao & Bilen 2023) after GDumb (Prabhu et al. 2020): at each step a method distils the new
+classes alone, from all of their real images, into the same number of images a class.  The memory is the union of
+what was distilled so far; a fresh network is trained from scratch on all of it, and tested on all classes seen.  No
+network is carried from step to step, so that there is nothing it could forget, and no measure of forgetting.
+
+    rows = continual.rows(settings)                                # a row: a method with its settings
+    found = continual.run(rows, workplace, steps=settings.steps)   # accuracy after each step
+
+A method sees what it always sees, a training set: the part of the data set that has the classes of the step.  What it
+distils lies in the store, named by its settings, these classes and the order's seed, and so does every evaluation.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from statistics import fmean
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddlib import evaluation, results, seeding, study
+from ddlib.data import datasets
+from ddlib.data.datasets import ImageSet, part_name
+from ddlib.data.synthetic import SyntheticSet
+from ddlib.data.synthetic.union import joined
+from ddlib.store import codeprint, files
+from ddlib.store.locks import holder
+from ddlib.store.pieces import Piece, Workplace, product
+from ddlib.store.tensors import read_seal, read_tensors, write_tensors
+from ddlib.study import work
+from ddlib.study.cell import Cell
+
+PAPER, TABLE = "atom", "continual"
+"""Where the published numbers stand."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row after one of its steps, for one order of the classes.
+
+    cell: the row.
+    order: the seed that drew the order, of the distillations and of the networks.
+    steps: how many there are in all.
+    seen: the classes of each step so far.
+    """
+
+    cell: Cell
+    order: int
+    steps: int
+    seen: tuple[tuple[int, ...], ...]
+
+    @property
+    def parts(self) -> list[Cell]:
+        """What is distilled: the row on the classes of each step."""
+        names = [part_name(self.cell.dataset, classes) for classes in self.seen]
+        return [replace(self.cell, dataset=name, seeds=(self.order,)) for name in names]
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """All classes seen, as they came."""
+        return sum(self.seen, ())
+
+    def __str__(self) -> str:
+        return f"{self.cell.set_name}, order {self.order}, {len(self.classes)} classes seen"
+
+
+def rows(chosen: SimpleNamespace) -> list[Cell]:
+    """The rows that a notebook's parameters describe, as `ddlib.study.cells`; `chosen.seeds` are orders of the classes.
+
+    Raises:
+        ValueError: as there, or: more than one number of images per class, steps that do not divide the classes, a row
+            that is whitened (by classes that have not come yet), tested on several networks, or whose method gives a
+            generator and not a set.
+    """
+    if len(chosen.ipcs) != 1:
+        raise ValueError(f"ipcs={chosen.ipcs!r}; allowed: one number of images per class")
+    found = study.cells(chosen, paper=PAPER, table=TABLE)
+    for steps in chosen.steps:
+        arrivals(datasets.describe(chosen.dataset).num_classes, steps, chosen.seeds[0])
+    for cell in found:
+        _check(cell)
+    return found
+
+
+def _check(cell: Cell) -> None:
+    if cell.whitened:
+        raise ValueError(f"{cell.label!r} is whitened, by classes that have not come yet; allowed: whitened: false")
+    if cell.tested_on:
+        raise ValueError(f"{cell.label!r} is tested on {cell.tested_on!r} of several networks; allowed: one network")
+    if hasattr(cell.method, "bytes_stored"):
+        raise ValueError(
+            f"{cell.label!r}: {cell.method.name!r} gives a stream of a generator's images; allowed: methods that give "
+            "a set of images, which joins those of other steps"
+        )
+
+
+def arrivals(num_classes: int, steps: int, order: int) -> list[tuple[int, ...]]:
+    """The classes of each step: all of them in an order drawn by the seed `order`, in equal parts.
+
+    Raises:
+        ValueError: `steps` does not divide the number of classes.
+    """
+    allowed = [count for count in range(1, num_classes + 1) if num_classes % count == 0]
+    if steps not in allowed:
+        raise ValueError(f"steps={steps} of {num_classes} classes; allowed: {', '.join(map(str, allowed))}")
+    drawn = torch.randperm(num_classes, generator=seeding.generator(order, "classes")).tolist()
+    size = num_classes // steps
+    return [tuple(drawn[first : first + size]) for first in range(0, num_classes, size)]
+
+
+def stages(cell: Cell, steps: int, order: int) -> list[Stage]:
+    """The row after each of `steps` steps, for one order of the classes."""
+    classes = arrivals(datasets.describe(cell.dataset).num_classes, steps, order)
+    return [Stage(cell, order, steps, tuple(classes[: step + 1])) for step in range(steps)]
+
+
+def run(rows: Sequence[Cell], workplace: Workplace, *, steps: Sequence[int]) -> list[dict[str, Any]]:
+    """The accuracy of every row after each step, from the store where it is there, else computed now.
+
+    What another process works on comes last, so that several share one table: first all that is to be distilled, then
+    the networks.
+
+    Args:
+        steps: numbers of steps, each a course of its own through the same classes in the same orders.
+
+    Returns:
+        A mapping for each row, number of steps and step, in this order: label, method, ipc, steps, classes (how many
+        were seen), orders, accuracies in percent (order by order, networks in each), reference (what was published, or
+        None) and verdict.
+
+    Raises:
+        ValueError: steps that do not divide the classes, or sets that do not join.
+        FloatingPointError: a distillation or a network came to numbers that are not finite.
+    """
+    courses = [[stages(cell, count, order) for order in cell.seeds] for count in steps for cell in rows]
+    parts = [(part, course[-1].order) for orders in courses for course in orders for part in course[-1].parts]
+    for part, order in _in_turn(parts, lambda each: work.under_way(each[0], workplace)):
+        work.synthetic_set(part, order, workplace)
+    every = [stage for orders in courses for course in orders for stage in course]
+    for stage in _in_turn(every, lambda each: holder(_judging(each, workplace).folder / ".lock") is not None):
+        _accuracies(stage, workplace)
+    return [_row(reached, workplace) for orders in courses for reached in zip(*orders, strict=True)]
+
+
+def _row(reached: Sequence[Stage], workplace: Workplace) -> dict[str, Any]:
+    """What a row came to after one step, over the orders."""
+    first = reached[0]
+    cell, classes = first.cell, len(first.classes)
+    found = [accuracy for stage in reached for accuracy in _accuracies(stage, workplace)]
+    place = {"method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    condition = f"{classes} classes in {first.steps} steps"
+    known = results.find(PAPER, table=TABLE, condition=condition, **place) if cell.reported else None
+    return {
+        "label": cell.label,
+        "method": cell.method.name,
+        "ipc": cell.ipc,
+        "steps": first.steps,
+        "classes": classes,
+        "orders": [stage.order for stage in reached],
+        "accuracies": found,
+        "reference": known and known.value,
+        "verdict": results.verdict(found, known, deviations=study.deviations(cell)),
+    }
+
+
+def averages(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The average incremental accuracy of every row and number of steps: the mean over the steps.
+
+    Args:
+        found: as `run` gives it.
+
+    Returns:
+        As `found`, without classes; accuracies and reference are means over the steps, the latter None where one is
+        missing, and the verdict is that of the last step.
+    """
+    courses: dict[tuple, list[Mapping[str, Any]]] = {}
+    for row in found:
+        courses.setdefault((row["label"], row["steps"]), []).append(row)
+    means = []
+    for course in courses.values():
+        theirs = [row["reference"] for row in course]
+        means.append({name: value for name, value in course[-1].items() if name != "classes"})
+        means[-1]["accuracies"] = [fmean(values) for values in zip(*(row["accuracies"] for row in course), strict=True)]
+        means[-1]["reference"] = None if None in theirs else fmean(theirs)
+    return means
+
+
+def difference(higher: Mapping[str, Any], lower: Mapping[str, Any]) -> results.Comparison:
+    """One row of `run` or `averages` less another: mean over orders, which both must have, with its 95 % t interval."""
+    return results.paired(*(results.group_means(row["accuracies"], row["orders"]) for row in (higher, lower)))
+
+
+def _in_turn(todo: Sequence[Any], busy: Callable[[Any], bool]) -> Iterator[Any]:
+    """Each of `todo`, what others are busy with after the rest."""
+    left = list(todo)
+    while left:
+        yield left.pop(next((i for i, each in enumerate(left) if not busy(each)), 0))
+
+
+def memory(stage: Stage, workplace: Workplace) -> SyntheticSet:
+    """What is kept of all classes seen: the sets of all steps so far, from the store or made now."""
+    return joined([work.synthetic_set(part, stage.order, workplace) for part in stage.parts])
+
+
+@dataclass
+class Tested:
+    """State of `Judging`: what the networks reached that were trained so far.
+
+    step: how many groups of networks there were.
+    """
+
+    step: int = 0
+    accuracies: list[float] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The step and the accuracies."""
+        return {"step": torch.tensor(self.step), "accuracies": torch.tensor(self.accuracies, dtype=torch.float64)}
+
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Continue from what `state_dict` gave."""
+        self.step, self.accuracies = int(saved["step"]), saved["accuracies"].tolist()
+
+
+@dataclass(frozen=True)
+class Judging:
+    """The evaluation of a stage's memory as a job of the one loop: a step trains and tests the next group of networks.
+
+    Networks are trained by the row's protocol, with the order as seed; which are trained together changes nothing.
+    """
+
+    stage: Stage
+    workplace: Workplace
+
+    @cached_property
+    def shown(self) -> SyntheticSet:
+        """The memory."""
+        return memory(self.stage, self.workplace)
+
+    @cached_property
+    def test(self) -> ImageSet:
+        """The real test images of all classes seen."""
+        return _test(self.stage, self.workplace)
+
+    @cached_property
+    def groups(self) -> list[tuple[int, ...]]:
+        """The networks that are trained together."""
+        return evaluation.groups(self.shown, self.test, self.stage.cell.protocol)
+
+    @property
+    def iterations(self) -> int:
+        """How many groups of networks there are."""
+        return len(self.groups)
+
+    def step(self, state: Tested) -> dict[str, float]:
+        """Train and test the next networks."""
+        group, told = self.groups[state.step], self.stage
+        found = evaluation.evaluate(self.shown, self.test, told.cell.protocol, seed=told.order, networks=group)
+        state.accuracies += found.accuracies
+        state.step += 1
+        return {"accuracy": sum(found.accuracies) / len(group)}
+
+    def finish(self, state: Tested) -> dict[str, Tensor]:
+        """The accuracies of all networks, in percent: (num_networks,) float64."""
+        return {"accuracies": state.state_dict()["accuracies"]}
+
+
+def _accuracies(stage: Stage, workplace: Workplace) -> list[float]:
+    """Accuracies (percent) of fresh networks trained on the memory of a stage whose sets are in the store."""
+    return product(_judging(stage, workplace), workplace)["accuracies"].tolist()
+
+
+def _judging(stage: Stage, workplace: Workplace) -> Piece:
+    """The evaluation of a stage, named by everything that its accuracies depend on; its sets are in the store."""
+    places = [work.evaluation_path(part, stage.order, workplace) for part in stage.parts]
+    content = {
+        "sets": [read_seal(place.with_name("synthetic.safetensors")) for place in places],
+        "protocol": stage.cell.protocol.settings(),
+        "test": _test(stage, workplace).fingerprint,
+        "seed": stage.order,
+        "version": evaluation.VERSION,
+    }
+    return Piece(
+        folder=workplace.folder / "continual" / files.key(content),
+        name=str(stage),
+        product="accuracies.safetensors",
+        job=Judging(stage, workplace),
+        start=Tested,
+        save=lambda made, path: write_tensors(path, made),
+        load=lambda path: read_tensors(path)[0],
+        about={"settings": content, "seed": stage.order},
+        code=codeprint.EVALUATION,
+        size=lambda made: sum(tensor.nbytes for tensor in made.values()),
+    )
+
+
+def _test(stage: Stage, workplace: Workplace) -> ImageSet:
+    return datasets.load(part_name(stage.cell.dataset, stage.classes), "test", device=workplace.device)

@@ -1,0 +1,227 @@
+"""What the gradient of an inner loop costs, and how far TESLA's is from the exact one, as rows of numbers.
+
+`prepare` trains an expert and lays out what inner loops need; `measure` and `disagreement` run them on it.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddlib import models, seeding
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
+from ddlib.methods import unrolling
+from ddlib.methods.unrolling import Gradient, Student
+from ddlib.pretraining.trajectories import Experts, Trajectories
+from ddlib.store import loop, memory
+
+LR = 0.01
+"""Step size of the loops whose cost is measured; it decides no cost."""
+
+WALK = 1000
+"""Images that pass an expert together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What inner loops are run on.
+
+    expert: the trajectory of one expert.
+    student: of its kind of network; `eager` is the same, not compiled.
+    images, logits: X (n, C, H, W), real ones, class by class; Y (n, K), what the expert says of them after its end.
+    strategy: families of DSA.
+    seed: of the mini-batches and their augmentation.
+    """
+
+    expert: Trajectories
+    student: Student
+    eager: Student
+    images: Tensor
+    logits: Tensor
+    strategy: str
+    seed: int
+
+    def gradient(
+        self, method: str, *, steps: int, batch: int, lr: float, start: int = 0, span: int | None = None
+    ) -> Gradient:
+        """The outer loss of one inner loop and its gradient; the same mini-batches for every method.
+
+        Args:
+            method: one of `unroll.GRADIENTS`.
+            steps, batch, lr: N, B in [1, n], a.
+            start: epoch of the expert where the student starts.
+            span: epochs further on is the goal; None: at the expert's end.
+
+        Raises:
+            ValueError: the expert keeps no such epoch.
+        """
+        end = self.expert.epochs[-1] if span is None else start + span
+        theta, goal = (self.expert.vector(0, epoch).to(self.images.device) for epoch in (start, end))
+        batches = unrolling.draw_batches(
+            self.images,
+            steps=steps,
+            batch=batch,
+            strategy=self.strategy,
+            order=seeding.generator(self.seed, "chunks"),
+            augmentation=seeding.generator(self.seed, "augmentation"),
+        )
+        given = {"images": self.images, "targets": self.logits.softmax(1), "batches": batches}
+        lr = torch.tensor(lr, device=self.images.device)
+        return unrolling.GRADIENTS[method](self.student, theta, goal, lr=lr, **given)
+
+
+def prepare(train: ImageSet, experts: Experts, *, ipc: int, seed: int = 0, compiled: bool = False) -> Scene:
+    """Train the first of `experts` on `train`, and lay out `ipc` random real images of each class.
+
+    Raises:
+        ValueError: a class has fewer images, or an option of the network is unknown.
+    """
+    fewest = min(map(len, train.class_indices))
+    if not 1 <= ipc <= fewest:
+        raise ValueError(f"ipc={ipc!r}; it must be in [1, {fewest}], the images of the smallest class")
+    experts = replace(experts, count=1)
+    shard = loop.run(experts, experts.start(train, {}, seed), name="expert").product
+    expert = Trajectories.of([shard])
+    told = {"shape": train.shape, "num_classes": train.num_classes, "precision": experts.precision}
+    known = models.options_of(experts.network)
+    options = {name: getattr(experts, name) for name in ("norm", "width", "depth")}
+    told |= {name: value for name, value in options.items() if value is not None and name in known}
+    eager = unrolling.student(experts.network, **told)
+    stream = seeding.generator(seed, "images")
+    rows = [rows[torch.randperm(len(rows), generator=stream)[:ipc].to(rows.device)] for rows in train.class_indices]
+    images = train.take(torch.cat(rows))
+    with torch.no_grad():
+        logits = torch.cat([eager.flat(expert.last(0).to(images.device), part) for part in images.split(WALK)])
+    student = unrolling.student(experts.network, **told, compiled=True) if compiled else eager
+    return Scene(expert, student, eager, images, logits, augmentation.strategy_for(train.name), seed)
+
+
+def measure(
+    scene: Scene,
+    *,
+    steps: Sequence[int],
+    batches: Sequence[int],
+    methods: Sequence[str] = tuple(unrolling.GRADIENTS),
+    repeats: int = 3,
+    limit: float | None = None,
+) -> list[dict[str, Any]]:
+    """Time and memory of one gradient of the outer loss, for every N of `steps`, B of `batches` and method.
+
+    The methods take turns, so that what disturbs the machine disturbs all of them.
+
+    Args:
+        methods: of `unroll.GRADIENTS`.
+        repeats: timed runs of each, >= 1, after one that is not timed.
+        limit: bytes; what by `expected_bytes` would take more is not run.  None: everything is run.
+
+    Returns:
+        A row each: "method", "N", "B"; "seconds", their median, and "bytes", `memory.peak_of_tensors`, both None where
+        it was not run; "expected", the bytes that were expected.
+
+    Raises:
+        ValueError: an N or a B that the scene does not allow.
+    """
+    count = len(scene.images)
+    for name, values, most in (("steps", steps, None), ("batches", batches, count)):
+        if wrong := [value for value in values if value < 1 or (most is not None and value > most)]:
+            allowed = ">= 1" if most is None else f"in [1, {most}], the images of the scene"
+            raise ValueError(f"{name} contain {wrong[0]!r}; allowed: {allowed}")
+    expect = {method: expected_bytes(scene, method, min(batches)) for method in methods}
+    rows = []
+    for batch, number in itertools.product(batches, steps):
+        each = {method: round(expect[method](number, batch)) for method in methods}
+        fits = [method for method in methods if limit is None or each[method] <= limit]
+        found = _measured(scene, fits, number, batch, repeats)
+        unknown = {"seconds": None, "bytes": None}
+        rows += [
+            {"method": method, "N": number, "B": batch, **found.get(method, unknown), "expected": each[method]}
+            for method in methods
+        ]
+    return rows
+
+
+def expected_bytes(scene: Scene, method: str, batch: int) -> Callable[[int, int], float]:
+    """(N, B) -> the bytes that a gradient is expected to take, from four small ones of at most `batch` images.
+
+    Taken to be linear in N, and in B, and in N B, and uncompiled; an upper bound where images pass in pieces.
+    """
+    small, eager = max(1, batch // 2), replace(scene, student=scene.eager)
+    large = min(2 * small, len(scene.images))
+    (a, b), (c, d) = ([_peak(eager, method, n, size) for n in (1, 2)] for size in (small, large))
+    across = max(1, large - small)
+
+    def expected(number: int, images: int) -> float:
+        further, wider = number - 1, (images - small) / across
+        return a + further * (b - a) + wider * (c - a) + further * wider * (d - c - b + a)
+
+    return expected
+
+
+def _peak(scene: Scene, method: str, number: int, batch: int) -> int:
+    def work() -> Gradient:
+        return scene.gradient(method, steps=number, batch=batch, lr=LR)
+
+    work()  # what is compiled, or cached, at the first call is none of its memory
+    return memory.peak_of_tensors(work, scene.images.device)
+
+
+def _measured(scene: Scene, methods: Sequence[str], number: int, batch: int, repeats: int) -> dict[str, dict]:
+    """Method -> seconds and bytes of a gradient; the methods are timed in turns."""
+    peaks = {method: _peak(scene, method, number, batch) for method in methods}
+    taken: dict[str, list[float]] = {method: [] for method in methods}
+    for _ in range(repeats):
+        for method in methods:
+            begin = _now(scene.images.device)
+            scene.gradient(method, steps=number, batch=batch, lr=LR)
+            taken[method].append(_now(scene.images.device) - begin)
+    return {method: {"seconds": statistics.median(taken[method]), "bytes": peaks[method]} for method in methods}
+
+
+def _now(device: torch.device) -> float:
+    """The time, once what was asked of an accelerator is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def disagreement(
+    scene: Scene, *, steps: Sequence[int], lrs: Sequence[float], starts: Sequence[int], span: int, batch: int
+) -> list[dict[str, Any]]:
+    """TESLA's gradient beside the exact one, for every start epoch of `starts`, a of `lrs` and N of `steps`.
+
+    Returns:
+        A row each: "start", "a", "N", "loss"; "images" and "labels", the cosine of the two gradients in the images and
+        in the label logits Y, in [-1, 1]; "images_norm" and "labels_norm", TESLA's norm divided by the exact one;
+        "lr" and "lr_tesla", dL/da both ways.
+
+    Raises:
+        ValueError: the expert does not keep an epoch of `starts`, or the one `span` epochs later.
+    """
+    rows = []
+    for start, lr, number in itertools.product(starts, lrs, steps):
+        told = {"steps": number, "batch": batch, "lr": lr, "start": start, "span": span}
+        exact, tesla = (scene.gradient(method, **told) for method in ("adjoint", "tesla"))
+        images, images_norm = _compared(tesla.images, exact.images)
+        labels, labels_norm = _compared(*(_in_logits(scene.logits, found.targets) for found in (tesla, exact)))
+        row = {"start": start, "a": lr, "N": number, "loss": float(exact.loss)}
+        row |= {"images": images, "images_norm": images_norm, "labels": labels, "labels_norm": labels_norm}
+        rows.append(row | {"lr": float(exact.lr), "lr_tesla": float(tesla.lr)})
+    return rows
+
+
+def _compared(found: Tensor, exact: Tensor) -> tuple[float, float]:
+    """Cosine of the angle between the two, and the ratio of their norms."""
+    a, b = found.flatten().double(), exact.flatten().double()
+    return float(a @ b / (a.norm() * b.norm())), float(a.norm() / b.norm())
+
+
+def _in_logits(logits: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in Y from that in Q = softmax(Y)."""
+    targets = logits.softmax(1)
+    return targets * (gradient - (gradient * targets).sum(1, keepdim=True))

@@ -1,0 +1,265 @@
+"""What networks are trained on, epoch by epoch: the images of a set in a fresh order, or those that a generator makes.
+
+Every order and every draw comes from a stream named by (seed, index of the network, epoch or draw), so that neither
+the networks trained beside it nor the number of images made at a time changes what a network sees, up to rounding.
+"""
+
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ddlib.data.synthetic import SyntheticSet, SyntheticStream
+from ddlib.evaluation.labels import ASKING, BATCH, HARD, Asked, answers, classes
+from ddlib.evaluation.protocol import Protocol
+from ddlib.seeding import generator
+
+STREAM = "evaluation"
+"""First name of every random stream of an evaluation."""
+
+Batch = tuple[Tensor, Tensor]
+"""A mini-batch of A networks: images (A, B, C, H, W) and their targets, labels (A, B) or probabilities (A, B, K)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """The images of a set, all in every epoch.
+
+    Args:
+        images: (N, C, H, W) float32 or float64.
+        targets: (N,) int64 labels, or (N, K) probabilities.
+        strategy: of the augmentation, or "none".
+        generation_seconds: spent on making the images.
+        asked: what is asked about each mini-batch, augmented, for probabilities in place of its targets.
+    """
+
+    images: Tensor
+    targets: Tensor
+    strategy: str
+    generation_seconds: float = 0.0
+    asked: Asked | None = None
+
+    def __len__(self) -> int:
+        """Images in an epoch."""
+        return len(self.images)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the type and on the device of the images."""
+        return self.images
+
+    @property
+    def distinct(self) -> int:
+        """Different images that a network sees in all epochs, before augmentation."""
+        return len(self.images)
+
+    def epoch(self, epoch: int, networks: Sequence[int], seed: int, batch_size: int) -> Iterator[Batch]:
+        """The mini-batches of an epoch, for the networks of the given indices."""
+        orders = _orders(len(self), networks, seed, epoch).to(self.images.device)
+        for rows in orders.split(batch_size, dim=1):
+            yield self.images[rows], self.targets[rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Walked(Fixed):
+    """The images of a set, some in each epoch: a walk through one shuffle of all of them after another.
+
+    Args:
+        each: images in an epoch, fewer than the set has.
+        epochs: how many there will be.
+    """
+
+    each: int = field(kw_only=True)
+    epochs: int = field(kw_only=True)
+
+    def __len__(self) -> int:
+        """Images in an epoch."""
+        return self.each
+
+    @property
+    def distinct(self) -> int:
+        """Different images that a network sees in all epochs, before augmentation."""
+        return min(len(self.images), self.epochs * self.each)
+
+    def epoch(self, epoch: int, networks: Sequence[int], seed: int, batch_size: int) -> Iterator[Batch]:
+        """The mini-batches of an epoch, for the networks of the given indices."""
+        count, start = len(self.images), epoch * self.each
+        walks = range(start // count, (start + self.each - 1) // count + 1)
+        orders = torch.cat([_orders(count, networks, seed, walk) for walk in walks], 1)
+        begin = start - walks[0] * count
+        for rows in orders[:, begin : begin + self.each].to(self.images.device).split(batch_size, dim=1):
+            yield self.images[rows], self.targets[rows]
+
+
+@dataclass(eq=False)
+class Generated:
+    """The images of a stream, drawn anew every `stream.redraw` epochs; several draws are made in one pass.
+
+    Args:
+        stream: on the device of training.
+        strategy: of the augmentation, or "none".
+        epochs: how many there will be.
+        precision: of the generator.
+        balanced: whether each K images that follow one another have each class once.
+        labelled: what gives the images of a draw their targets, as probabilities; None: they have their classes.
+        asked: what is asked about each mini-batch, augmented, for probabilities in place of its targets.
+        generation_seconds: spent on making images so far.
+    """
+
+    stream: SyntheticStream
+    strategy: str
+    epochs: int
+    precision: str
+    balanced: bool
+    labelled: Asked | None = None
+    asked: Asked | None = None
+    generation_seconds: float = 0.0
+    _made: dict[tuple, Batch] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Images in an epoch."""
+        return len(self.stream)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the type and on the device of the images."""
+        return next(iter(self.stream.generator.values()))
+
+    @property
+    def draws(self) -> int:
+        """How often the images are drawn in all epochs."""
+        return -(-self.epochs // self.stream.redraw)
+
+    @property
+    def distinct(self) -> int:
+        """Different images that a network sees in all epochs, before augmentation."""
+        return self.draws * len(self)
+
+    def epoch(self, epoch: int, networks: Sequence[int], seed: int, batch_size: int) -> Iterator[Batch]:
+        """The mini-batches of an epoch, for the networks of the given indices.
+
+        Images that are shown once come as they are drawn, others in a fresh order each epoch.
+        """
+        place = tuple(networks), seed, epoch // self.stream.redraw
+        if place not in self._made:
+            self._made = self._make(*place)
+        images, labels = self._made[place]
+        if self.stream.redraw > 1:
+            rows = _orders(len(self), networks, seed, epoch).to(labels.device)
+            which = torch.arange(len(networks), device=labels.device)[:, None]
+            images, labels = images[which, rows], labels[which, rows]
+        yield from zip(images.split(batch_size, dim=1), labels.split(batch_size, dim=1), strict=True)
+
+    def _make(self, networks: tuple[int, ...], seed: int, first: int) -> dict[tuple, Batch]:
+        """The draw `first` and as many after it as pass the generator together."""
+        begin = self._now()
+        last = min(self.draws, first + max(1, self.stream.pass_size // (len(networks) * len(self))))
+        streams = [generator(seed, STREAM, "generated", i, draw) for draw in range(first, last) for i in networks]
+        drawn = [
+            (self.stream.labels(len(self), s, balanced=self.balanced), self.stream.noise(len(self), s)) for s in streams
+        ]
+        labels, noise = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+        images = self.stream.images(labels, noise, precision=self.precision)
+        self.generation_seconds += self._now() - begin
+        targets = labels.to(images.device) if self.labelled is None else self.labelled(images)
+        shape = last - first, len(networks), len(self)
+        batches = zip(*(part.view(*shape, *part.shape[1:]) for part in (images, targets)), strict=True)
+        return {(networks, seed, draw): batch for draw, batch in zip(range(first, last), batches, strict=True)}
+
+    def _now(self) -> float:
+        """The time, once what was asked of an accelerator is done."""
+        if self.stream.device.type == "cuda":
+            torch.cuda.synchronize(self.stream.device)
+        return time.perf_counter()
+
+
+Shown = Fixed | Generated
+"""Either has a length, `like`, `strategy`, `distinct`, `generation_seconds`, `asked`, and `epoch`, which gives
+mini-batches."""
+
+
+def shown(
+    synthetic: SyntheticSet | SyntheticStream, protocol: Protocol, seed: int, *, teacher: Asked | None = None
+) -> Shown:
+    """What `protocol` trains networks on, given a set or a stream; a frozen stream is a set, drawn by `seed`.
+
+    Args:
+        teacher: for labels that ask one.
+
+    Raises:
+        ValueError: as `check_batches`, for a stream that is not frozen; a stream with `protocol.epoch_images`.
+    """
+    ask = None if teacher is None else functools.partial(answers, teacher, pass_size=protocol.batch_size)
+    if isinstance(synthetic, SyntheticSet):
+        return _fixed(synthetic, protocol, ask)
+    if protocol.epoch_images is not None:
+        raise ValueError(f"epoch_images={protocol.epoch_images} of a stream; allowed: None, for its epochs are drawn")
+    if synthetic.redraw is None:
+        begin = time.perf_counter()
+        frozen = synthetic.frozen(seed)
+        frozen.images.sum().item()  # waits for an accelerator
+        seconds = time.perf_counter() - begin
+        return replace(_fixed(frozen, protocol, ask), generation_seconds=seconds)
+    check_batches(protocol.batch_size, len(synthetic))
+    strategy = protocol.strategy(synthetic.strategy)
+    return Generated(
+        stream=synthetic,
+        strategy=strategy,
+        epochs=protocol.rounds,
+        precision=protocol.precision,
+        balanced=protocol.compat is None or protocol.batch_size == synthetic.num_classes,
+        labelled=None if _by_batch(protocol, strategy) else ask,
+        asked=ask if _by_batch(protocol, strategy) else None,
+    )
+
+
+def check_batches(batch_size: int, count: int) -> None:
+    """Refuse a mini-batch that does not divide the `count` = K * ipc images of a stream's epoch.
+
+    The published code of DiM drops what is left over: with its default of 128 it trains no step at all at 1 and at 10
+    images per class.
+
+    Raises:
+        ValueError: naming the divisors next to it.
+    """
+    if count % batch_size:
+        parts = [part for part in range(1, count + 1) if count % part == 0]
+        below, above = [p for p in parts if p < batch_size], [p for p in parts if p > batch_size]
+        near = " or ".join(map(str, below[-1:] + above[:1]))
+        raise ValueError(
+            f"batch_size={batch_size} does not divide the {count} images of an epoch (classes times images per class) "
+            f"of a stream; allowed: its divisors, the nearest {near}"
+        )
+
+
+def _fixed(synthetic: SyntheticSet, protocol: Protocol, ask: Asked | None) -> Fixed:
+    strategy = protocol.strategy(synthetic.strategy)
+    asked = ask if _by_batch(protocol, strategy) else None
+    targets = classes(synthetic) if asked else _targets(synthetic, protocol.labels, ask)
+    if protocol.epoch_images is None or protocol.epoch_images >= len(synthetic):
+        return Fixed(synthetic.images, targets, strategy, asked=asked)
+    each = {"each": protocol.epoch_images, "epochs": protocol.rounds}
+    return Walked(synthetic.images, targets, strategy, asked=asked, **each)
+
+
+def _by_batch(protocol: Protocol, strategy: str) -> bool:
+    """Whether a teacher must be asked about every mini-batch: images that are not augmented are always the same."""
+    return protocol.labels == BATCH and strategy != "none"
+
+
+def _targets(synthetic: SyntheticSet, labels: str | None, ask: Asked | None) -> Tensor:
+    """Those of each image for good: labels (N,), or probabilities (N, K)."""
+    if labels in ASKING:
+        return ask(synthetic.images)
+    if synthetic.is_soft and labels != HARD:
+        return synthetic.labels.softmax(1)
+    return classes(synthetic)
+
+
+def _orders(count: int, networks: Sequence[int], seed: int, epoch: int) -> Tensor:
+    """A random order of `count` images for each network: (A, count) int64 on the CPU."""
+    streams = [generator(seed, STREAM, "shuffle", index, epoch) for index in networks]
+    return torch.stack([torch.randperm(count, generator=stream) for stream in streams])

@@ -1,0 +1,173 @@
+"""A frozen evaluation network: one that was trained on a synthetic set by the recipe of its card, weights and all.
+
+    network = load("network.safetensors")
+    network.accuracy(datasets.load("digits", "test", zca=False))       # percent: what the card states of this network
+
+The file is safetensors: the tensors of the network's `state_dict` by their names, and in the header, under "ddlib",
+its architecture, the recipe, and the value space of its images.  One that `ddlib.export.export` wrote names there the
+`dataset` too, and the `zca` that `load` is to be told.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddlib import models
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import Card, SyntheticSet, SyntheticStream
+from ddlib.data.whitening import ValueSpace
+from ddlib.evaluation import Protocol, training
+from ddlib.evaluation.shown import shown
+from ddlib.store.tensors import read_tensors, write_tensors
+
+FORMAT, VERSION = "ddlib.network", 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FrozenNetwork:
+    """A trained network, with what it was trained by.
+
+    protocol: that trained it, its architecture included.
+    shape: (C, H, W) of its images.
+    class_names: the K names.
+    space: of its images: "name", "mean" and "std", as plain JSON; see `ddlib.data.whitening.ValueSpace`.
+    index: of the network among those of its evaluation.
+    seed: of the evaluation.
+    tensors: name -> tensor, as in the network's `state_dict`.
+    """
+
+    protocol: Protocol
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    space: Mapping[str, Any]
+    index: int
+    seed: int
+    tensors: Mapping[str, Tensor]
+
+    def module(self) -> nn.Module:
+        """The network itself, in evaluation mode: images (B, C, H, W) in the space of its set -> logits (B, K)."""
+        network = models.build(
+            self.protocol.network,
+            shape=self.shape,
+            num_classes=len(self.class_names),
+            generator=torch.Generator(),
+            **self.protocol.options,
+        )
+        network.load_state_dict(dict(self.tensors))
+        return network.eval()
+
+    def accuracy(self, test: ImageSet) -> float:
+        """Percent of the test images, in the space of the network's set, that it classes rightly, as evaluations count.
+
+        Raises:
+            ValueError: images of another shape or value space, or other classes.
+        """
+        if test.shape != self.shape or tuple(test.class_names) != self.class_names:
+            raise ValueError(
+                f"test has images of {test.shape} and the classes {test.class_names}; "
+                f"allowed: {self.shape} and {self.class_names}"
+            )
+        if (space := described(test.space)) != self.space:
+            raise ValueError(f"test has images in the space {space}; allowed: {self.space}: load the test set likewise")
+        learner = training.learner(self.protocol, self.shape, len(self.class_names))
+        tensors = {name: tensor.to(test.device) for name, tensor in self.tensors.items()}
+        weights = {name for name, _ in self.module().named_parameters()}
+        parameters = {name: tensor for name, tensor in tensors.items() if name in weights}
+        buffers = {name: tensor for name, tensor in tensors.items() if name not in weights}
+        trained = training.Trained(parameters, buffers, torch.zeros((), device=test.device))
+        found = training.predictions(learner, trained, len(test), test.take)
+        return 100 * int((found == test.labels).sum()) / len(test)
+
+
+def trainable(card: Card | None) -> bool:
+    """Whether a set with this card has a recipe that `train` can follow: without a teacher, and without `compat`."""
+    if card is None:
+        return False
+    protocol = Protocol(**card.protocol)
+    return protocol.taught_by is None and not protocol.compat
+
+
+def train(synthetic: SyntheticSet | SyntheticStream, *, index: int | None = None, device: str = "cpu") -> FrozenNetwork:
+    """Train one of the networks that the card of `synthetic` speaks of, as its evaluation did.
+
+    Args:
+        index: of the network; None: the first of the card.
+
+    Raises:
+        ValueError: there is no card, or its protocol is not `trainable`.
+    """
+    card = synthetic.card
+    if card is None:
+        raise ValueError("synthetic has no card that says how networks are trained on it")
+    protocol = Protocol(**card.protocol)
+    if protocol.taught_by is not None:
+        raise ValueError(f"labels={protocol.labels!r} ask a teacher, which a set does not bring; allowed: None, 'hard'")
+    if protocol.compat:
+        raise ValueError(f"compat={protocol.compat!r} states the best of five looks, which no one network has: None")
+    index = card.networks[0] if index is None else index
+    protocol = replace(protocol, lr=synthetic.learning_rate or protocol.lr)
+    learner = training.learner(protocol, synthetic.shape, synthetic.num_classes)
+    images = shown(synthetic.to(device), protocol, card.seed)
+    *_, (trained,) = training.train(learner, images, protocol, networks=(index,), seed=card.seed)
+    tensors = {name: tensor.cpu().clone() for name, tensor in (trained.parameters | trained.buffers).items()}
+    about = {"shape": synthetic.shape, "class_names": synthetic.class_names, "space": described(synthetic.space)}
+    return FrozenNetwork(protocol=protocol, tensors=tensors, index=index, seed=card.seed, **about)
+
+
+def described(space: ValueSpace) -> dict[str, Any]:
+    """Name, mean and std of a value space, as plain JSON."""
+    return {"name": space.name, "mean": list(space.mean), "std": list(space.std)}
+
+
+def save(network: FrozenNetwork, path: Path, about: Mapping[str, Any] | None = None) -> str:
+    """Write the network to one safetensors file, and its SHA-256 beside it as `sha256sum -c` reads it.
+
+    Args:
+        about: more for the header, as plain JSON.
+
+    Returns:
+        The SHA-256 of the file.
+    """
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "network": network.protocol.network,
+        "options": dict(network.protocol.options),
+        "protocol": network.protocol.settings(),
+        "shape": list(network.shape),
+        "class_names": list(network.class_names),
+        "value_space": dict(network.space),
+        "index": network.index,
+        "seed": network.seed,
+    }
+    write_tensors(path, network.tensors, dict(about or {}) | header)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n")
+    return digest
+
+
+def load(path: str | Path) -> FrozenNetwork:
+    """Read what `save` wrote, onto the CPU.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        ValueError: it is not what was written, or no network of this version.
+    """
+    tensors, header = read_tensors(Path(path))
+    if header.get("format") != FORMAT or header["version"] > VERSION or "value_space" not in header:
+        wanted = f"{FORMAT!r}, version up to {VERSION}, and a value space"
+        raise ValueError(f"{path} holds no network: its header does not say {wanted}")
+    return FrozenNetwork(
+        protocol=Protocol(**header["protocol"]),
+        shape=tuple(header["shape"]),
+        class_names=tuple(header["class_names"]),
+        space=header["value_space"],
+        index=header["index"],
+        seed=header["seed"],
+        tensors=tensors,
+    )

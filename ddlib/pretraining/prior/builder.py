@@ -1,0 +1,242 @@
+"""The builder of a small latent diffusion model: its settings, and its two kinds of steps."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddlib import seeding
+from ddlib.data import datasets
+from ddlib.data.datasets import ImageSet
+from ddlib.models import latent
+from ddlib.models.latent import LatentDiffusion
+from ddlib.models.passes import at_least_float32
+from ddlib.pretraining.adversarial import descend
+from ddlib.pretraining.prior.pictures import shaped, signed
+from ddlib.pretraining.prior.training import Training, average, measure, predictor_of, revive, revives, set_rate
+from ddlib.store import files
+
+TRAINED = ("all", "autoencoder", "none")
+"""What of a prior is trained; "autoencoder" leaves a random noise predictor, which is the paper's random prior."""
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior:
+    """A latent diffusion model (Rombach et al. 2022) trained on the real training set, or on another one.
+
+    First the autoencoder, on images x in [-1, 1] with z = E(x), its nearest codes q(z), and sg that stops gradients,
+
+        L = mean |D(q(z)) - x| + mean (D(q(z)) - x)^2 + mean (sg q(z) - z)^2 + .25 mean (q(z) - sg z)^2
+
+    (CompVis' weights, the .25 on the codes; VQ-VAE's paper has it on the other term),
+
+    then, on its latents scaled to unit variance, with noise e, a time t and the class y or, now and then, none,
+
+        L = mean (eps(sqrt(abar_t) z + sqrt(1 - abar_t) e, t, y) - e)^2.
+
+    It is kept as the folder runs/prior/<key>/prior, which `ddlib.models.latent.load_prior` reads.
+
+    autoencoder_steps, diffusion_steps: minibatches of each; >= 0.
+    batch_size: images a minibatch, drawn with replacement.
+    width, levels, codes: sizes; see `ddlib.models.latent.small`.
+    factor: f, by which a side of an image is longer than its latent's; None: 2 up to 32 pixels, 4 above.
+    lr_autoencoder, lr_diffusion: of Adam, after `WARM_UP` steps and before they fall.
+    dropout: share of the labels that are replaced by the null class, which guidance compares with.
+    ema: decay of the running average of the noise predictor, which is what is kept.
+    conditional: the noise predictor is told the class; otherwise the prior has none.
+    data: name of another data set to train on, its images brought to the shape of the cell's; None: the cell's own.
+    mirrored: train on the mirror image of each image too.
+    trained: what is trained at all, of `TRAINED`.
+    precision: of convolutions and products; losses and weights are float32 always.
+    seed: of weights, minibatches and noise, the same for every cell.
+
+    Raises:
+        ValueError: an argument is not as above.
+    """
+
+    name: ClassVar[str] = "prior"
+    version: ClassVar[int] = 1
+    product: ClassVar[str] = "prior"
+    autoencoder_steps: int = 150
+    diffusion_steps: int = 400
+    batch_size: int = 32
+    width: int = 32
+    levels: int = 2
+    codes: int = 256
+    factor: int | None = None
+    lr_autoencoder: float = 4e-3
+    lr_diffusion: float = 2e-3
+    dropout: float = 0.1
+    ema: float = 0.99
+    conditional: bool = True
+    data: str | None = None
+    mirrored: bool = False
+    trained: str = "all"
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, least in {"autoencoder_steps": 0, "diffusion_steps": 0, "batch_size": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)!r}; it must be >= {least}")
+        for name in ("dropout", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}; it must be in [0, 1)")
+        for name in ("lr_autoencoder", "lr_diffusion"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)!r}; it must be > 0")
+        for name, allowed in {"trained": TRAINED, "precision": PRECISIONS}.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+        if self.width < 16 or self.width % 16:
+            raise ValueError(f"width={self.width!r}; it must be a positive multiple of 16")
+        if self.factor is not None and (self.factor < 1 or self.factor & (self.factor - 1)):
+            raise ValueError(f"factor={self.factor!r}; it must be a power of two, or None")
+        if self.data is not None:
+            datasets.describe(self.data)
+
+    @property
+    def iterations(self) -> int:
+        """The steps of all that is trained."""
+        return self._first + (self.diffusion_steps if self.trained == "all" else 0)
+
+    @property
+    def _first(self) -> int:
+        """The steps of the autoencoder."""
+        return self.autoencoder_steps if self.trained != "none" else 0
+
+    @property
+    def stages(self) -> tuple["Prior", ...]:
+        """This builder as two, since a step of the one takes as long as none of the other's."""
+        both = replace(self, diffusion_steps=0), replace(self, autoencoder_steps=0)
+        return tuple(stage for stage in both if stage.iterations)
+
+    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Training:
+        """Untrained networks.
+
+        Raises:
+            ValueError: images whose sides f does not divide; `data` of other classes than `train`.
+        """
+        images, labels = self._images(train)
+        factor = self.factor or (2 if max(train.shape[1:]) <= 32 else 4)
+        prior = latent.small(
+            train.shape,
+            train.num_classes if self.conditional else None,
+            generator=seeding.generator(seed, "prior", "networks"),
+            factor=factor,
+            width=self.width,
+            levels=self.levels,
+            codes=self.codes,
+        ).to(train.device)
+        predictor = predictor_of(prior)
+        kept = {name: parameter.detach().clone() for name, parameter in predictor.named_parameters()}
+        for network in (prior.vae, predictor):
+            network.requires_grad_(True)
+        autoencoder_adam = torch.optim.Adam(prior.vae.parameters(), self.lr_autoencoder)
+        predictor_adam = torch.optim.Adam(predictor.parameters(), self.lr_diffusion)
+        return Training(images, labels, seed, prior, predictor, kept, autoencoder_adam, predictor_adam)
+
+    def step(self, state: Training) -> dict[str, Tensor]:
+        """One minibatch: of the autoencoder, or of the noise predictor once that is done."""
+        metrics = self._encode(state) if state.step < self._first else self._denoise(state)
+        state.step += 1
+        return metrics
+
+    def finish(self, state: Training) -> LatentDiffusion:
+        """The frozen model, with the average of the noise predictor's weights."""
+        measure(state)
+        prior = copy.deepcopy(state.prior)
+        with torch.no_grad():
+            for name, parameter in predictor_of(prior).named_parameters():
+                parameter.copy_(state.average[name])
+        return prior.to(state.images.device)
+
+    def save(self, made: LatentDiffusion, path: Path) -> None:
+        """Write the model as a folder, whole or not at all."""
+        with files.whole_folder(path) as part:
+            latent.save_prior(made, part)
+
+    def load(self, path: Path, device: str) -> LatentDiffusion:
+        """Read the folder.
+
+        Raises:
+            FileNotFoundError: there is none.
+            Damaged: its files are not what was written.
+        """
+        files.check_folder(path)
+        return latent.load_prior(path, device=device)
+
+    def size(self, made: LatentDiffusion) -> int:
+        """Bytes of the weights."""
+        parts = (made.vae, *predictor_of(made).values())
+        return sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
+
+    def _encode(self, state: Training) -> dict[str, Tensor]:
+        """A step of the autoencoder."""
+        stream = seeding.generator(state.seed, "prior", "autoencoder", state.step)
+        rows = torch.randint(len(state.images), (self.batch_size,), generator=stream)
+        images, vae = signed(state.images[rows.to(state.images.device)]), state.prior.vae
+        set_rate(state.autoencoder_adam, self.lr_autoencoder, state.step, self._first)
+        with self._autocast(state):
+            z = vae.encode(images).latents
+            if revives(state.step, self._first):
+                revive(vae.quantize, at_least_float32(z.detach()), stream, all_codes=state.step == 0)
+            out = vae.decode(z)
+        error = at_least_float32(out.sample) - images
+        loss = error.abs().mean() + error.square().mean() + at_least_float32(out.commit_loss).mean()
+        descend(loss, vae, state.autoencoder_adam)
+        return {"loss": loss.detach(), "reconstruction_error": error.detach().square().mean()}
+
+    def _denoise(self, state: Training) -> dict[str, Tensor]:
+        """A step of the noise predictor."""
+        from ddlib.models.latent import parts  # imports diffusers, which takes seconds
+
+        measure(state)
+        stream, size = seeding.generator(state.seed, "prior", "diffusion", state.step), self.batch_size
+        rows = torch.randint(len(state.images), (size,), generator=stream).to(state.images.device)
+        z, abar = state.latents[rows], state.prior.alphas_cumprod
+        times = torch.randint(len(abar), (size,), generator=stream)
+        noise = torch.randn(z.shape, generator=stream).to(z)
+        dropped = (torch.rand(size, generator=stream) < self.dropout).to(rows.device)
+        kept = abar[times].to(z).view(-1, 1, 1, 1)
+        noisy = kept.sqrt() * z + (1 - kept).sqrt() * noise
+        taken = state.step - self._first
+        set_rate(state.predictor_adam, self.lr_diffusion, taken, self.diffusion_steps)
+        with self._autocast(state):
+            c = _told(state.prior, state.labels[rows], dropped)
+            predicted = parts.predict(state.prior.unet, noisy, times.to(rows.device), c)
+        loss = F.mse_loss(at_least_float32(predicted), noise)
+        descend(loss, state.predictor, state.predictor_adam)
+        average(state, min(self.ema, (1 + taken) / (10 + taken)))
+        return {"loss": loss.detach(), "noise_error": loss.detach()}
+
+    def _images(self, train: ImageSet) -> tuple[Tensor, Tensor]:
+        """What is trained on: uint8 images of the shape of `train`, and labels."""
+        chosen = train if self.data is None else datasets.load(self.data, "train", device=train.device)
+        if self.conditional and chosen.num_classes != train.num_classes:
+            raise ValueError(
+                f"data={self.data!r} has {chosen.num_classes} classes and {train.name} {train.num_classes}; name data "
+                "of as many classes, or train without: conditional=False"
+            )
+        images = shaped(chosen, train.shape)
+        if not self.mirrored:
+            return images, chosen.labels
+        return torch.cat([images, images.flip(3)]), torch.cat([chosen.labels, chosen.labels])
+
+    def _autocast(self, state: Training) -> torch.autocast:
+        lower, device = self.precision == "bfloat16", state.images.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=lower, cache_enabled=False)
+
+
+def _told(prior: LatentDiffusion, labels: Tensor, dropped: Tensor) -> Tensor | None:
+    """Class vectors (B, 1, D) of `labels`, where `dropped` those of the null class; None without classes."""
+    if prior.embedder is None:
+        return None
+    return prior.embedder(torch.where(dropped, prior.num_classes, labels))

@@ -1,0 +1,279 @@
+"""Fingerprints of code: of the definitions of ddlib that a number depends on, wherever in the package they stand.
+
+A definition is a function, a class or a name that a module assigns.  It depends on every definition that it mentions,
+in its own module or through an import.  What is compared is the parsed code: comments, docstrings, layout, imports and
+the version of Python do not count, and a definition of another module is a name, however it was imported.  So a
+definition that moves to another file, as it is, changes no fingerprint.
+"""
+
+import ast
+import hashlib
+import io
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from ddlib import ROOT
+
+Sources = Mapping[str, bytes]
+"""Path within the repository ("ddlib/methods/dm.py") -> what is in the file."""
+
+Definition = tuple[str, str]
+"""Path of a module and a name that it defines."""
+
+IMMATERIAL = ("ctx", "kind", "type_comment")
+"""Fields of the syntax tree that say nothing of what the code does."""
+
+MOVED: Mapping[str, str] = {
+    "ddlib.branches": "ddlib.analyses.branches",
+    "ddlib.continual": "ddlib.analyses.continual",
+    "ddlib.costs": "ddlib.analyses.costs",
+    "ddlib.datasets": "ddlib.data.datasets",
+    "ddlib.embedding": "ddlib.pretraining.embedding",
+    "ddlib.evaluate": "ddlib.evaluation",
+    "ddlib.loop": "ddlib.store.loop",
+    "ddlib.nas": "ddlib.analyses.nas",
+    "ddlib.norms": "ddlib.analyses.norms",
+    "ddlib.prior": "ddlib.pretraining.prior",
+    "ddlib.sampler": "ddlib.methods.sampler",
+    "ddlib.step_costs": "ddlib.analyses.step_costs",
+    "ddlib.trajectories": "ddlib.pretraining.trajectories",
+}
+"""Modules and packages by the names that earlier records and commits have -> where they are now."""
+
+
+def sources() -> dict[str, bytes]:
+    """The package's modules as they are on disk."""
+    return {f"ddlib/{path.relative_to(PACKAGE).as_posix()}": path.read_bytes() for path in PACKAGE.rglob("*.py")}
+
+
+PACKAGE = ROOT / "ddlib"
+LOADED: Sources = sources()
+"""The modules as they were when this process imported them: what is edited while it runs made none of its numbers."""
+
+
+@cache
+def sources_at(commit: str) -> dict[str, bytes] | None:
+    """The package's modules as they were at a commit; None without git, or where it does not have the commit."""
+    words = ["git", "-C", str(ROOT), "archive", "--format=tar", commit, "--", "ddlib"]
+    try:
+        packed = subprocess.run(words, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive if member.name.endswith(".py")}
+
+
+def distillation(method: type) -> tuple[str, ...]:
+    """What the product of a method begins with: its class, and the loop that drives it."""
+    return f"{method.__module__}.{method.__qualname__}", "ddlib.store.loop.run"
+
+
+EVALUATION = ("ddlib.evaluation.evaluate", "ddlib.data.datasets.load")
+"""What an accuracy begins with, given what is evaluated."""
+
+
+def fingerprint(starts: Sequence[str], among: Sources = LOADED) -> str | None:
+    """16 hex digits of the SHA-256 of `starts` and of all definitions that they depend on.
+
+    Args:
+        starts: dotted names of definitions, or of modules, which stand for all that they define.
+        among: the sources; default: those that this process runs.
+
+    Returns:
+        None where one of `starts` is not among the sources, such as a method that a reader has defined elsewhere.
+    """
+    prints = definitions(starts, among)
+    if prints is None:
+        return None
+    content = sorted((name, text) for (_, name), text in prints.items())
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+def definitions(starts: Sequence[str], among: Sources = LOADED) -> dict[Definition, str] | None:
+    """Definition -> fingerprint of its code, for `starts` and all that they depend on; None as for `fingerprint`."""
+    package = _Package(among)
+    begun = [package.find(start) for start in starts]
+    if not all(begun):
+        return None
+    prints: dict[Definition, str] = {}
+    waiting = [definition for found in begun for definition in found]
+    while waiting:
+        path, name = definition = waiting.pop()
+        if definition not in prints:
+            statements = package.module(path).statements[name]
+            prints[definition] = hashlib.sha256("\n".join(s.text for s in statements).encode()).hexdigest()
+            mentioned = [dotted for statement in statements for dotted in statement.mentions]
+            waiting += [other for dotted in mentioned for other in package.resolve(path, dotted)]
+    return prints
+
+
+def other_names(dotted: str) -> Iterator[str]:
+    """The names that a dotted name had, or has since, as `MOVED` tells."""
+    for old, new in MOVED.items():
+        for one, other in ((old, new), (new, old)):
+            if dotted == one or dotted.startswith(f"{one}."):
+                yield other + dotted[len(one) :]
+
+
+def changed(starts: Sequence[str], before: Sources, after: Sources = LOADED) -> list[str]:
+    """The files with definitions that differ between two states, among those that `starts` depend on in either."""
+    old, new = definitions(starts, before) or {}, definitions(starts, after) or {}
+    theirs, ours = ({(name, text) for (_, name), text in prints.items()} for prints in (old, new))
+    differing = [path for (path, name), text in old.items() if (name, text) not in ours]
+    differing += [path for (path, name), text in new.items() if (name, text) not in theirs]
+    return sorted(set(differing))
+
+
+@dataclass(frozen=True)
+class _Statement:
+    """A statement of a module: its code as text, and the dotted names that it mentions."""
+
+    text: str
+    mentions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Module:
+    """statements: name -> the statements that define it, and those that change it afterwards.
+
+    imports: local name -> the full dotted name that it was imported as.
+    """
+
+    statements: Mapping[str, Sequence[_Statement]]
+    imports: Mapping[str, str]
+
+
+class _Package:
+    """The modules of one state of the package, and how names are found in them."""
+
+    def __init__(self, among: Sources):
+        self.among = among
+
+    def module(self, path: str) -> _Module:
+        return _parsed(path, self.among[path])
+
+    def find(self, dotted: str) -> list[Definition]:
+        """The definitions that a full dotted name stands for: one, or all of a module; empty where it is none."""
+        return self._found(dotted) or next(filter(None, map(self._found, other_names(dotted))), [])
+
+    def _found(self, dotted: str) -> list[Definition]:
+        path = self._file(dotted)
+        if path is not None:
+            module = self.module(path)
+            public = module.imports if path.endswith("/__init__.py") else ()  # names that a package's face shows
+            return [found for name in (*module.statements, *public) for found in self.resolve(path, name)]
+        parent, _, name = dotted.rpartition(".")
+        path = self._file(parent)
+        if path is not None:
+            return self.resolve(path, name)
+        return self._found(parent) if "." in parent else []  # an attribute of a definition
+
+    def resolve(self, path: str, dotted: str) -> list[Definition]:
+        """What a name means in the module at `path`: a definition of its own, or one that it imported."""
+        module, (name, _, rest) = self.module(path), dotted.partition(".")
+        if name in module.statements:
+            return [(path, name)]
+        if name not in module.imports:
+            return []
+        full = ".".join(filter(None, [module.imports[name], rest]))
+        return [] if self._file(full) else self.find(full)  # a module's name alone may be a local variable's too
+
+    def _file(self, module: str) -> str | None:
+        """The file of a module; None where it is none of ddlib's, or the package root, which decides no number."""
+        stem = module.replace(".", "/")
+        paths = (f"{stem}.py", f"{stem}/__init__.py")
+        return next((path for path in paths if stem.startswith("ddlib/") and path in self.among), None)
+
+
+@cache
+def _parsed(path: str, source: bytes) -> _Module:
+    """The definitions and imports of a module.
+
+    A statement that defines nothing, such as an entry added to a table, counts with the definitions that it mentions,
+    or with all of them.
+    """
+    tree = ast.parse(source)
+    imports = dict(_imported(path, tree))
+    bound = [(node, _bound(node)) for node in tree.body if not _ignored(node)]
+    names = {name for _, defined in bound for name in defined}
+    statements: dict[str, list[_Statement]] = {name: [] for name in names}
+    for node, defined in bound:
+        statement = _Statement(canonical(node, imports), tuple(sorted(_mentions(node))))
+        local = names & {dotted.partition(".")[0] for dotted in statement.mentions}
+        for name in defined or local or names:
+            statements[name].append(statement)
+    return _Module(statements, imports)
+
+
+def _imported(path: str, tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """(local name, full dotted name) of every import, wherever in the module it stands."""
+    package = path.split("/")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                name = alias.name if alias.asname else alias.name.partition(".")[0]
+                yield alias.asname or name, name
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            for alias in node.names:
+                yield alias.asname or alias.name, ".".join(filter(None, [*base, node.module, alias.name]))
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    """The names that a statement of a module defines."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+
+
+def _mentions(node: ast.AST) -> set[str]:
+    """Every name in a statement, with the attributes that follow it: "torch", "datasets.load"."""
+    found = set()
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        dotted = _dotted(part)
+        if dotted is None:
+            waiting += ast.iter_child_nodes(part)
+        else:
+            found.add(dotted)
+    return found
+
+
+def _dotted(node: ast.AST) -> str | None:
+    """A name and the attributes that follow it as text; None for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    before = _dotted(node.value) if isinstance(node, ast.Attribute) else None
+    return None if before is None else f"{before}.{node.attr}"
+
+
+def canonical(node: Any, imports: Mapping[str, str]) -> str:
+    """A syntax tree as text that is the same in every version of Python and however the code is laid out.
+
+    Documentation, imports and every empty field, in which versions differ, are left out.  A name imported from ddlib
+    is its last part: `datasets.load`, `load` and `data.load` are one.
+    """
+    if isinstance(node, ast.AST):
+        name, _, rest = (_dotted(node) or "").partition(".")
+        if imports.get(name, "").startswith("ddlib."):
+            return f"Name({(rest or imports[name]).rpartition('.')[2]})"
+        if isinstance(node, ast.Name):
+            return f"Name({node.id})"
+        fields = [(name, value) for name, value in ast.iter_fields(node) if name not in IMMATERIAL]
+        kept = [f"{name}={canonical(value, imports)}" for name, value in fields if value is not None and value != []]
+        return f"{type(node).__name__}({','.join(kept)})"
+    if isinstance(node, list):
+        return f"[{','.join(canonical(entry, imports) for entry in node if not _ignored(entry))}]"
+    return ascii(node)
+
+
+def _ignored(node: Any) -> bool:
+    """Whether a statement is an import, or a text that stands alone: documentation."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return True
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

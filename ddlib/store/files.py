@@ -1,0 +1,233 @@
+"""Files that are there whole or not at all, and that are known to be what was written.
+
+Every file carries the SHA-256 of its content.  One that is not what was written is never read: `Damaged` names it, and
+`put_aside` keeps it out of the way for whoever wants to see it, so that it can be made again.
+"""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+LOG = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+"""The file of a folder that lists the others."""
+
+
+class Damaged(ValueError):
+    """A file is not what was written to it.
+
+    path: of the file.
+    """
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path} {reason}")
+        self.path = path
+
+
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Write a file whole or not at all: the block fills the file that it is given, which then takes the name `path`.
+
+    The temporary file lies in the same folder, is synced and then renamed: whoever reads `path` meanwhile sees what
+    was there before, and keeps it if anything fails.  Missing folders are made.
+
+    Raises:
+        OSError: it cannot be written (PermissionError where the folder is read-only); the message names the path, and
+            on a full disk says what to do.
+    """
+    path = Path(path)
+    part = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch(exist_ok=False)
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def write_whole(path: str | Path, content: bytes) -> Path:
+    """Write `content` to `path` whole or not at all, as `whole`, and return the path."""
+    with whole(path) as part:
+        part.write_bytes(content)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Write a folder whole or not at all: the block makes the folder that it is given, which takes the name `path`.
+
+    It gets a list of its files and their checksums, `MANIFEST`, which `check_folder` reads.  A folder that had the name
+    is replaced, and is there again if anything fails.
+
+    Raises:
+        OSError: as `whole`.
+    """
+    path = Path(path)
+    part = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        write_json(part / MANIFEST, {"files": _checksums(part)})
+        for file in filter(Path.is_file, part.rglob("*")):
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+        _replace(path, part)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A new name in the folder of `path`, hidden."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def _replace(path: Path, part: Path) -> None:
+    """Give `part` the name `path`.  A folder that had it is deleted, or gets it back where `part` cannot have it."""
+    old = _beside(path)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, old)
+        os.rename(part, path)
+    finally:
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_folder(path: Path) -> None:
+    """Read every file of a folder that `whole_folder` wrote, and compare it with its checksum.
+
+    Raises:
+        FileNotFoundError: there is no folder.
+        Damaged: it is not what was written; the message names the files.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        written = (read_json(path / MANIFEST) or {}).get("files")
+    except Damaged as error:
+        raise Damaged(path, f"is damaged: {error}") from error
+    if written is None:
+        raise Damaged(path, f"is damaged: it has no {MANIFEST}")
+    found = _checksums(path)
+    if other := sorted(name for name in written | found if written.get(name) != found.get(name)):
+        raise Damaged(path, f"is damaged: {', '.join(other)} are not what was written")
+
+
+def foreign(folder: Path) -> list[str]:
+    """What lies in a folder that `whole_folder` did not put there: paths in it, sorted; all, where it has no list.
+
+    What was written there and changed since is not foreign; `check_folder` sees that.
+    """
+    try:
+        written = (read_json(folder / MANIFEST) or {}).get("files", {})
+    except Damaged:
+        written = {}
+    listed = {*written, MANIFEST} if written else set()
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted({path.relative_to(folder).as_posix() for path in found} - listed)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file under `folder`, by its path there, less the list itself."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cannot_write(path: Path, error: OSError) -> OSError:
+    """An error of the same kind as `error` that names the path, and says what to do where the disk is full."""
+    text = f"cannot write {path}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text += "; what was there before is whole: free some space and run again, it goes on from there"
+    return OSError(error.errno, text)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` as JSON with its checksum, whole or not at all."""
+    sealed = {**content, "sha256": _checksum(content)}
+    write_whole(path, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False).encode())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What `write_json` wrote, or None where there is nothing.
+
+    Raises:
+        Damaged: the file is not what was written; the message names it.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise Damaged(path, f"is not whole: {error}") from error
+    if not isinstance(content, dict) or content.pop("sha256", None) != _checksum(content):
+        raise Damaged(path, "is damaged: its content is not what was written")
+    return content
+
+
+def canonical(content: Mapping[str, Any]) -> str:
+    """`content` as JSON with sorted keys, the same before it is written and after it is read.
+
+    Raises:
+        TypeError, ValueError: it is no plain JSON.
+    """
+    return json.dumps(json.loads(json.dumps(content, allow_nan=False)), sort_keys=True)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def key(content: Mapping[str, Any]) -> str:
+    """A stable name for `content`: 16 hex digits of the SHA-256 of its sorted JSON."""
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder for products before anything is computed for it.
+
+    Raises:
+        OSError: nothing can be written there; the message names the folder and the way to choose another.
+    """
+    try:
+        with whole(folder / ".writable") as part:
+            part.touch()
+        (folder / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.__cause__ or error
+        raise OSError(
+            f"folder={str(folder)!r} cannot be written ({getattr(reason, 'strerror', None) or reason}); allowed: a "
+            "folder that can; DDLIB_OUTPUT names another place for results, figures and runs"
+        ) from error
+
+
+def put_aside(path: Path, reason: object) -> Path:
+    """Rename a file that cannot be used to `<name>.damaged` (or .damaged.2, ...), and say so in a warning."""
+    endings = itertools.chain([".damaged"], (f".damaged.{i}" for i in itertools.count(2)))
+    target = next(t for ending in endings if not (t := path.with_name(path.name + ending)).exists())
+    path.rename(target)
+    LOG.warning("%s; it was moved to %s and is made again", reason, target.name)
+    return target

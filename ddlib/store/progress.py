@@ -1,0 +1,152 @@
+"""How far a piece of work is: a bar for a person, sparse plain lines for a batch, and a log in its folder."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+from tqdm.auto import tqdm
+
+from ddlib.store.files import cannot_write
+
+MODES = ("auto", "bar", "lines", "none")
+"""What may be shown: `auto` is a bar in JupyterLab and in a terminal, else lines."""
+
+LEAST = 10.0
+"""Seconds between two lines, at least."""
+
+SHARE = 0.01
+"""As a run goes on, the share of the time gone by that lies between two lines: a week gives a thousand lines."""
+
+RUNNERS = ("papermill", "jupyter-nbconvert", "nbconvert", "jupyter-execute", "pytest")
+"""Programs that run notebooks with nobody looking on."""
+
+
+class Pace:
+    """Says when the next line is due: `LEAST` seconds after the last one, and `SHARE` of the time since the start."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._begin = self._last = clock()
+
+    def due(self) -> bool:
+        """Whether a line is due; if so, the next one is counted from now."""
+        now = self._clock()
+        if now - self._last < max(LEAST, SHARE * (now - self._begin)):
+            return False
+        self._last = now
+        return True
+
+
+_SPOKEN = Pace()
+
+
+class Progress:
+    """One piece of work under way.
+
+    Args:
+        name: of the work.
+        total: steps in all.
+        unit: what a step is called.
+        mode: one of `MODES`.
+        memory: gives the peak memory in bytes.
+        log: a file to which lines are added.
+
+    Raises:
+        ValueError: an unknown mode.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        *,
+        unit: str = "step",
+        mode: str = "auto",
+        memory: Callable[[], int] | None = None,
+        log: Path | None = None,
+    ):
+        if mode not in MODES:
+            raise ValueError(f"progress={mode!r}; it must be one of {', '.join(MODES)}")
+        self.name, self.total, self.unit, self.log = name, total, unit, log
+        self._memory, self._mode = memory, shown() if mode == "auto" else mode
+        self._log_pace, self._shown_at = Pace(), time.monotonic()
+        self._begin: tuple[float, int] | None = None
+        self._bar = tqdm(total=total, desc=name, unit=unit, delay=2, leave=False, disable=self._mode != "bar")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, done: int, loss: float | None = None) -> None:
+        """`done` steps of all are done; cheap enough to be called after each."""
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin = now, done
+            self._bar.initial = self._bar.n = done
+        if self._mode == "bar" and (now - self._shown_at >= 1 or done == self.total):
+            self._shown_at = now
+            self._bar.set_postfix_str(", ".join(self._extras(loss)), refresh=False)
+            self._bar.update(done - self._bar.n)
+        if self._mode == "lines" and _SPOKEN.due():
+            sys.stdout.write(f"{self.name}: {self._line(now, done, loss)}\n")
+            sys.stdout.flush()
+        if self.log is not None and self._log_pace.due():
+            self.note(self._line(now, done, loss))
+
+    def note(self, text: str) -> None:
+        """Add a line to the log.
+
+        Raises:
+            OSError: the log cannot be written; the message names it.
+        """
+        if self.log is None:
+            return
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(f"{datetime.now().isoformat(' ', 'seconds')}  {text}\n")
+        except OSError as error:
+            raise cannot_write(self.log, error) from error
+
+    def _line(self, now: float, done: int, loss: float | None) -> str:
+        begin, first = self._begin
+        rate = (done - first) / (now - begin) if now > begin else 0.0
+        parts = [f"{self.unit} {done} of {self.total}"]
+        if rate:
+            parts += [f"{rate:.3g} {self.unit}s/s", f"{duration((self.total - done) / rate)} left"]
+        return ", ".join(parts + self._extras(loss))
+
+    def _extras(self, loss: float | None) -> list[str]:
+        parts = [] if loss is None else [f"loss {loss:.4g}"]
+        return parts + ([f"{self._memory() / 1e9:.2f} GB"] if self._memory else [])
+
+
+def shown() -> str:
+    """`bar` where a person looks on, in JupyterLab or a terminal; else `lines`."""
+    parent = os.environ.get("JPY_PARENT_PID")
+    if parent is not None:  # a kernel: who started it, or who started that?
+        try:
+            first = psutil.Process(int(parent))
+            words = {Path(word).name for process in (first, *first.parents()) for word in process.cmdline()}
+        except (psutil.Error, ValueError):
+            return "bar"
+        return "lines" if words & set(RUNNERS) else "bar"
+    return "bar" if sys.stderr.isatty() else "lines"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in two units at most: 42 s, 7 min, 3 h 20 min, 2 days 4 h."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{round(seconds)} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} days {minutes % 1440 // 60} h"

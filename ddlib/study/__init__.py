@@ -1,0 +1,160 @@
+"""From a table's cell to its record: what must be made beforehand, the distillation, the evaluation.
+
+`run` takes what is finished from the store and computes the rest; the same call serves JupyterLab, papermill, and a
+notebook whose cells were computed before.
+"""
+
+import time
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ddlib import OUTPUT, results
+from ddlib.data import datasets
+from ddlib.data.datasets import ImageSet
+from ddlib.results import Measurements, Record
+from ddlib.store.pieces import Workplace
+from ddlib.store.provenance import provenance
+from ddlib.study import planning, work
+from ddlib.study.cell import Cell
+from ddlib.study.departures import deviations
+from ddlib.study.parameters import settings
+from ddlib.study.planning import Plan
+from ddlib.study.rows import cells, fingerprint
+from ddlib.study.work import finished, history, prerequisites, synthetic_set
+
+__all__ = [
+    "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "history", "keep", "loss_course",
+    "measured", "outlook", "plan", "prerequisites", "run", "settings", "synthetic_set",
+]  # fmt: skip
+
+
+def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | None = None) -> list[Record]:
+    """The record of every cell, in order: from the store where it is finished, else computed now.
+
+    A cell that another process works on comes last, so that several processes share one table.
+
+    Args:
+        budget_hours: cells that, by estimate, would not finish within what is left of this are not begun; their
+            verdict is NOT RUN and their cost states the estimate.  None: no limit.
+
+    Raises:
+        FloatingPointError: cells came to numbers that are not finite, or to a step size that is not positive; they
+            are named, once all others are done and in the store.
+    """
+    begin = time.perf_counter()
+    records: dict[int, Record | str] = {}
+    while len(records) < len(cells):
+        position = _next(cells, records, workplace)
+        cell = cells[position]
+        left = None if budget_hours is None else budget_hours - (time.perf_counter() - begin) / 3600
+        fits = left is None or finished(cell, workplace) or _estimate(cell, workplace) <= left
+        try:
+            records[position] = (_compute if fits else _not_run)(cell, workplace)
+        except FloatingPointError as error:
+            records[position] = f"{cell.set_name}: {error}"
+    if failed := [found for found in records.values() if isinstance(found, str)]:
+        raise FloatingPointError("; ".join(failed))
+    return [records[position] for position in range(len(cells))]
+
+
+def _next(cells: Sequence[Cell], done: Container[int], workplace: Workplace) -> int:
+    """The position of the first cell to do that no other process works on, or else of the first to do."""
+    todo = [position for position in range(len(cells)) if position not in done]
+    return next((position for position in todo if not work.under_way(cells[position], workplace)), todo[0])
+
+
+def keep(found: Sequence[Record] | Measurements, experiment: str, profile: str) -> Path:
+    """Write what an experiment ("atom/accuracy") found where reports look for it, and return the path."""
+    path = OUTPUT / "results" / f"{experiment}.{profile}.json"
+    return (results.write_measurements if isinstance(found, Measurements) else results.write)(found, path)
+
+
+def measured(
+    tables: Mapping[str, Sequence[Mapping[str, Any]]], chosen: SimpleNamespace, train: ImageSet, *modules: str
+) -> Measurements:
+    """Tables that a notebook computed now, with where they come from.
+
+    Args:
+        tables: name -> rows of plain values.
+        chosen: the notebook's settings.
+        train: the data that they were measured on.
+        modules: of ddlib, dotted, that computed them.
+    """
+    made = provenance(str(train.device), modules) | {"parameters": fingerprint(chosen), "data": train.fingerprint}
+    return Measurements(tables, modules, made)
+
+
+def outlook(cells: Sequence[Cell], workplace: Workplace) -> str:
+    """What a run of `cells` would take from here: one line, for a notebook to show before it begins."""
+    return planning.line(plan(cells, workplace))
+
+
+def plan(cells: Sequence[Cell], workplace: Workplace) -> Plan:
+    """What a run of `cells` would take from here, cell by cell, from a few steps of each kind of its work.
+
+    Raises:
+        FileNotFoundError, ValueError: as `planning.plan`.
+    """
+    return planning.plan([work.missing(cell, workplace) for cell in cells], workplace.device)
+
+
+def loss_course(cell: Cell, seed: int, workplace: Workplace) -> list[tuple[int, float]]:
+    """(step, loss) while the cell's set was distilled at `seed`; empty for a method without a loss."""
+    return history(cell, seed, workplace).get("loss", [])
+
+
+def _compute(cell: Cell, workplace: Workplace) -> Record:
+    evaluations = [work.evaluated(cell, seed, workplace) for seed in cell.seeds]
+    runs = [work.made(cell, seed, workplace) for seed in cell.seeds]
+    seconds = sum(made["seconds"] for made in runs)
+    stored, num_classes = work.bytes_stored(cell, workplace), datasets.describe(cell.dataset).num_classes
+    cost = {
+        "distil_seconds": round(seconds, 2),
+        "prerequisite_seconds": work.prerequisite_seconds(cell, workplace),
+        "evaluate_seconds": round(sum(e["seconds"] for e in evaluations), 2),
+        "generation_seconds": round(sum(e.get("generation_seconds", 0.0) for e in evaluations), 3),
+        "steps_per_second": round(sum(made["steps"] for made in runs) / seconds, 3),
+        "peak_memory_bytes": max(made["peak_memory_bytes"] for made in runs),
+        "bytes_stored": stored,
+        "bits_per_class": 8 * stored / num_classes,
+        "images_shown": evaluations[0]["images_shown"],
+        "updates": evaluations[0]["updates"],
+    }
+    cost |= {"teacher_seconds": work.teacher_seconds(cell, workplace)} if cell.protocol.taught_by else {}
+    accuracies = [accuracy for e in evaluations for accuracy in e["accuracies"]]
+    judged, distilled = (
+        results.joined(sitting["provenance"] for part in parts for sitting in part["sittings"])
+        for parts in (evaluations, runs)
+    )
+    return _record(cell, accuracies, cost, judged | {"distilled": distilled})
+
+
+def _not_run(cell: Cell, workplace: Workplace) -> Record:
+    cost = {"estimated_hours": float(f"{_estimate(cell, workplace):.2g}")}
+    return _record(cell, [], cost, provenance(workplace.device))
+
+
+def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: dict[str, Any]) -> Record:
+    data = work.fingerprint_of(cell, "train")
+    where = {"table": cell.table, "method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    where |= {"network": cell.tested_on} if cell.tested_on else {}
+    where |= {"condition": cell.condition} if cell.condition else {}
+    return Record.of(
+        accuracies,
+        label=cell.label,
+        method=cell.method.name,
+        dataset=cell.dataset,
+        ipc=cell.ipc,
+        cell=cell.settings(),
+        reference=results.find(cell.paper, **where) if cell.reported else None,
+        deviations=deviations(cell),
+        cost=cost,
+        provenance=made | {"parameters": cell.parameters, "data": data, "seeds": list(cell.seeds)},
+    )
+
+
+def _estimate(cell: Cell, workplace: Workplace) -> float:
+    """Hours that what the store does not have of the cell would take, with the data at hand."""
+    return plan([cell], workplace).rows[0].totals.seconds / 3600

@@ -1,0 +1,68 @@
+"""In what a cell is not its paper's, and what its paper whitens."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ddlib import results
+from ddlib.data.whitening import PIXELS
+from ddlib.evaluation import Protocol
+from ddlib.study.cell import Cell
+from ddlib.study.networks import at
+
+SPEED = (
+    *("precision", "expert_precision", "compiled", "at_once", "num_networks"),
+    *("shard", "kept_epochs", "chunk", "checkpointed"),
+)
+"""Settings that change how fast, how often or in what parts, not what: a cell that differs in them alone is the
+paper's cell."""
+
+NETWORK = ("width", "depth")
+"""What a notebook's `network` may say; a method's norm is its own."""
+
+
+def whitening(name: str, told: Any, kind: type) -> bool | str:
+    """What a row's `whitened` asks of `datasets.load`."""
+    ways = {True: getattr(kind, "whitening", True), False: False, "normalised": True, PIXELS: PIXELS}
+    if not isinstance(told, bool | str) or told not in ways:
+        raise ValueError(f"{name}={told!r}; it must be true, false, normalised or {PIXELS}")
+    return ways[told]
+
+
+def deviations(cell: Cell) -> list[str]:
+    """In what a cell differs from its paper's setting, one short phrase each; empty if it is the paper's cell.
+
+    The paper's setting is what its file states for the cell, and the method's and the protocol's defaults for the rest.
+    """
+    place = {"method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    place |= {"condition": cell.condition} if cell.condition else {}
+    stated = results.published(cell.paper, **place)
+    kind = type(cell.method)
+    whitened = whitening("whitened", stated.pop("whitened", cell.reference_dataset in kind.whitened), kind)
+    protocol = Protocol(**at([getattr(cell.method, "evaluation", {}), stated.pop("evaluation", {})], cell.tested_on))
+    found = []
+    if cell.dataset != cell.reference_dataset:
+        found.append(f"{cell.dataset} instead of {cell.reference_dataset}")
+    if cell.whitened != whitened:
+        ways = {False: "not whitened", True: "whitened" + " after normalisation" * bool(whitened)}
+        found.append(ways.get(cell.whitened, "whitened without normalisation"))
+    given = {} if cell.ipc is None else {"ipc": cell.ipc}
+    found += _differences("", asdict(cell.method), asdict(type(cell.method)(**given)) | stated)
+    options = {"norm": getattr(cell.method, "norm", "instance")}
+    ours, paper = asdict(cell.protocol), asdict(protocol)
+    own = {key: value for key, value in ours.pop("options").items() if key not in asdict(cell.method)}
+    paper.pop("options")
+    if cell.tested_on:  # what the name stands for is no deviation; how wide the notebook makes its ConvNets may be
+        own = {key: own[key] for key in NETWORK if key in own and ours["network"] == "convnet"}
+        ours.pop("network")
+    return found + _differences("evaluation ", own | ours, options | paper)
+
+
+def _differences(where: str, ours: Mapping[str, Any], paper: Mapping[str, Any]) -> list[str]:
+    """A phrase for each setting of ours that is not the paper's; what changes speed alone does not count."""
+    unset = {"compat": "none", "ema": "none", "labels": "those stored"}
+    return [
+        f"{where}{name} {value} (default: {unset.get(name, 'by data') if paper.get(name) is None else paper[name]})"
+        for name, value in ours.items()
+        if value != paper.get(name) and name not in SPEED
+    ]

@@ -1,0 +1,150 @@
+"""The notebooks of the repository: which there are, their parameters, and the cells that they compute.
+
+A notebook is read, never run: its parameters are the literals of the cell tagged `parameters`, with the profile's file
+laid over them as papermill does, and its cells are what its calls `study.cells(settings, paper=..., table=...)` give.
+
+A notebook may have several parameter files at one profile, as for another data set: `accuracy.cifar100.paper.yaml`
+beside `accuracy.paper.yaml`.  It then goes by the name `paper/accuracy.cifar100`, and its `profile` is
+`cifar100.paper`, from which the names of its results and figures follow.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from ddlib import ROOT
+from ddlib.study.cell import Cell
+from ddlib.study.parameters import PROFILES, declared, settings
+from ddlib.study.rows import cells as cells_of
+
+
+def names() -> tuple[str, ...]:
+    """The notebooks of the repository as `paper/experiment`, sorted.
+
+    Raises:
+        FileNotFoundError: there is none, as when the package was not installed in place from a clone.
+    """
+    folder = ROOT / "notebooks"
+    found = sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("[!.]*/[!.]*.ipynb"))
+    if not found:
+        raise FileNotFoundError(f"no notebooks in {folder}; install in place from a clone: pip install -e .")
+    return tuple(found)
+
+
+def variants(name: str, profile: str) -> tuple[str, ...]:
+    """The names under which a notebook goes with the profile's further parameter files, sorted."""
+    ending = f".{profile}.yaml"
+    files = (ROOT / "params").glob(f"{name}.*{ending}")
+    return tuple(sorted(f"{path.parent.name}/{path.name.removesuffix(ending)}" for path in files))
+
+
+def chosen(wanted: Sequence[str], profile: str) -> list[str]:
+    """The notebooks that `wanted` asks for, in the repository's order; nothing wanted means all, with their variants.
+
+    Args:
+        wanted: each `paper/experiment`, one of its `variants`, the notebook's path, or a paper alone for all of its
+            notebooks.
+        profile: one of `settings.PROFILES`.
+
+    Raises:
+        ValueError: no such notebook or profile (the known ones are listed).
+        FileNotFoundError: a notebook named in full has no parameter file for the profile.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
+    known = [one for name in names() for one in (name, *variants(name, profile))]
+    found, in_full = set(), set()
+    for text in wanted:
+        name = _name(text)
+        matches = {n for n in known if n == name or n.startswith(f"{name}/")}
+        if not matches:
+            raise ValueError(f"unknown notebook {text!r}; known: {', '.join(known)}")
+        found |= matches
+        in_full |= {name} & matches
+    for name in sorted(in_full):
+        if not has_profile(name, profile):
+            missing = params_file(name, profile)
+            raise FileNotFoundError(f"{name} has no parameters for profile {profile!r}: no {missing}")
+    return [name for name in known if not wanted or name in found]
+
+
+def path_of(name: str) -> Path:
+    """The file of the notebook `paper/experiment`, or of one of its variants."""
+    return ROOT / "notebooks" / f"{name.partition('.')[0]}.ipynb"
+
+
+def params_file(name: str, profile: str) -> Path | None:
+    """The parameter file of a profile; None for `quick`, the notebook's own defaults."""
+    return None if profile == "quick" else ROOT / "params" / f"{name}.{profile}.yaml"
+
+
+def has_profile(name: str, profile: str) -> bool:
+    """Whether the notebook can be run at the profile."""
+    path = params_file(name, profile)
+    return path is None or path.is_file()
+
+
+def parameters(name: str, profile: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the notebook is run with: its own literals, then the profile's file, then `overrides`, name by name.
+
+    Raises:
+        ValueError: a name that the notebook does not have, or a file that holds no mapping.
+        FileNotFoundError: the profile has no parameter file.
+    """
+    (cell,) = [cell for cell in _code(name) if "parameters" in cell.metadata.get("tags", [])]
+    found = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
+    file = params_file(name, profile)
+    for more in (read_params(file) if file else {}, overrides or {}):
+        found |= {declared(key, found): value for key, value in more.items()}
+    return found
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file of parameters.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not YAML, or no mapping.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds {type(found).__name__}; it must be a mapping from parameters to values")
+    return found
+
+
+def cells(name: str, profile: str, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
+    """The cells that the notebook computes at the profile, in its order.
+
+    Raises:
+        ValueError: a parameter is unknown or out of its range.
+        FileNotFoundError: the profile has no parameter file.
+    """
+    told = settings(parameters(name, profile, overrides))
+    return [cell for table in _tables(name) for cell in cells_of(told, **table)]
+
+
+def _tables(name: str) -> Iterator[dict[str, Any]]:
+    """The keywords of each `study.cells(settings, ...)` of the notebook, which are literals."""
+    for cell in _code(name):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "study.cells":
+                yield {word.arg: ast.literal_eval(word.value) for word in node.keywords}
+
+
+def _code(name: str) -> list[nbformat.NotebookNode]:
+    notebook = nbformat.read(path_of(name), as_version=nbformat.NO_CONVERT)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _name(text: str) -> str:
+    """`paper/experiment` of a notebook named so, or by a path that ends so."""
+    if not text.endswith(".ipynb"):
+        return text.strip("/")
+    return "/".join(Path(text).resolve().parts[-2:]).removesuffix(".ipynb")

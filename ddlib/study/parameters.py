@@ -1,0 +1,184 @@
+"""Strict parameters: what a notebook may be told, checked before anything runs.
+
+papermill runs a misspelt parameter to the end with exit code 0, and YAML reads 1e-3 as text.  `settings` refuses both.
+"""
+
+import ast
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from ddlib.methods.settings import nearest, number
+
+PROFILES = ("quick", "hour", "paper")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What one notebook parameter may be.
+
+    kind: int, float, str, bool or dict; with `many`, a non-empty list of such.
+    low: smallest value allowed (with `above`, the value must lie above it).
+    choices: the values allowed, or () for any.
+    named: whether a name and a dot may stand before one of the choices, as in "cifar100.paper".
+    optional: whether None is allowed.
+    filled: whether an empty mapping is refused.
+    """
+
+    kind: type
+    many: bool = False
+    low: float | None = None
+    above: bool = False
+    choices: tuple = ()
+    named: bool = False
+    optional: bool = False
+    filled: bool = False
+
+
+PARAMETERS = {
+    "profile": Parameter(str, choices=PROFILES, named=True),
+    "dataset": Parameter(str),
+    "reference_dataset": Parameter(str),
+    "ipcs": Parameter(int, many=True, low=1),
+    "ipc": Parameter(int, low=1),
+    "methods": Parameter(dict, filled=True),
+    "factors": Parameter(dict, filled=True),
+    "powers": Parameter(float, many=True, low=0.0, above=True),
+    "repeats": Parameter(int, low=1),
+    "seeds": Parameter(int, many=True, low=0),
+    "network": Parameter(dict),
+    "evaluation": Parameter(dict),
+    "space": Parameter(dict),
+    "experts": Parameter(dict),
+    "steps": Parameter(int, many=True, low=1),
+    "batches": Parameter(int, many=True, low=1),
+    "step_sizes": Parameter(float, many=True, low=0.0, above=True),
+    "expert_epochs": Parameter(int, low=1),
+    "starts": Parameter(int, many=True, low=0),
+    "residuals": Parameter(str, many=True, choices=("x0", "eq7", "none")),
+    "draws": Parameter(int, low=1),
+    "memory_gb": Parameter(float, low=0.0, above=True, optional=True),
+    "device": Parameter(str),
+    "precision": Parameter(str, choices=("float32", "bfloat16")),
+    "compiled": Parameter(bool),
+    "budget_hours": Parameter(float, low=0.0, optional=True),
+}
+"""Every parameter that a notebook of this project may declare."""
+
+ANCHOR = "profile"
+"""The parameter that every notebook's own parameters cell assigns."""
+
+INJECTED = "# Parameters"
+"""How the cell begins that papermill injects."""
+
+IN_A_NOTEBOOK = "In"
+"""IPython keeps the sources of the executed cells under this name."""
+
+
+def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
+    """The parameters of a notebook, checked: call it as `study.settings(globals())` in the third cell.
+
+    A parameters cell is one that assigns literals only: the notebook's own, the one that papermill injects, and
+    whatever a reader runs in between.  Every name assigned there must be a known parameter, and an injected one must
+    also stand in the notebook's own cell.
+
+    Args:
+        namespace: the notebook's globals, or a plain mapping of parameters.
+
+    Returns:
+        The parameters as attributes.
+
+    Raises:
+        ValueError: an unknown name (the nearest known one is offered), a wrong type, or a value out of range.
+    """
+    sources = [source for source in namespace.get(IN_A_NOTEBOOK, []) if source.strip()]
+    if sources:
+        cells = _parameter_cells(sources)
+        own = set().union(*(names for injected, names in cells if not injected))
+        injected = set().union(*(names for injected, names in cells if injected))
+        for name in sorted(injected):
+            declared(name, own)
+    elif IN_A_NOTEBOOK in namespace:  # a kernel that keeps no history, as nbval's, is given no parameters either
+        own = PARAMETERS.keys() & namespace.keys()
+    else:
+        own = {name for name in namespace if not name.startswith("_")}
+    for name in sorted(own):
+        if name not in PARAMETERS:
+            raise ValueError(_unknown(name, PARAMETERS))
+    return SimpleNamespace(**{name: checked(name, namespace[name], PARAMETERS[name]) for name in sorted(own)})
+
+
+def checked(name: str, value: Any, parameter: Parameter) -> Any:
+    """`value` if `parameter` allows it, an integer turned into a float where a float is asked for.
+
+    Raises:
+        ValueError: naming the parameter, the value and what is allowed.
+    """
+    if value is None and parameter.optional:
+        return None
+    if not parameter.many:
+        return _checked_one(name, value, parameter)
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"{name}={value!r}; it must be a non-empty list of {parameter.kind.__name__}")
+    entries = tuple(_checked_one(name, entry, parameter) for entry in value)
+    if len(set(entries)) < len(entries):
+        raise ValueError(f"{name}={value!r}; every entry may stand in it once")
+    return entries
+
+
+def _checked_one(name: str, value: Any, parameter: Parameter) -> Any:
+    value = number(name, value, parameter.kind) if parameter.kind in (int, float) else value
+    if not isinstance(value, parameter.kind):
+        raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {parameter.kind.__name__}")
+    if parameter.filled and not value:
+        raise ValueError(f"{name}={value!r}; it must not be empty")
+    chosen = value.rpartition(".") if parameter.named else ("", "", value)
+    if parameter.choices and (chosen[2] not in parameter.choices or (chosen[1] and not chosen[0].isidentifier())):
+        before = ", where a name and a dot may stand before it" if parameter.named else ""
+        raise ValueError(f"{name}={value!r}; it must be one of {', '.join(map(str, parameter.choices))}{before}")
+    if parameter.low is not None and (value < parameter.low or (parameter.above and value == parameter.low)):
+        raise ValueError(f"{name}={value!r}; it must be {'>' if parameter.above else '>='} {parameter.low}")
+    return value
+
+
+def _parameter_cells(sources: list[str]) -> list[tuple[bool, set[str]]]:
+    """(injected by papermill?, names assigned) of the parameters cells that were executed last.
+
+    They begin with the notebook's own parameters cell, which assigns `profile`, in its last run: a reader who mends a
+    misspelt name and runs it again is not held to the earlier one.  A later cell that assigns no parameter at all is
+    none of them.
+    """
+    found: list[tuple[bool, set[str]]] = []
+    for source in sources:
+        names = _literal_assignments(source)
+        injected = source.lstrip().startswith(INJECTED)
+        if ANCHOR in names and not injected:
+            found = [(False, names)]
+        elif injected or names & PARAMETERS.keys():
+            found.append((injected, names))
+    return found
+
+
+def _literal_assignments(source: str) -> set[str]:
+    try:
+        body = ast.parse(source).body
+        names = [(node.targets[0].id, ast.literal_eval(node.value)) for node in body if isinstance(node, ast.Assign)]
+    except (SyntaxError, ValueError, AttributeError):
+        return set()
+    return {name for name, _ in names} if len(names) == len(body) else set()
+
+
+def declared(name: str, known: Collection[str]) -> str:
+    """`name`, if it is one of the parameters that a notebook declares.
+
+    Raises:
+        ValueError: it is not; the nearest one is offered.
+    """
+    if name not in known:
+        raise ValueError(_unknown(name, sorted(known)))
+    return name
+
+
+def _unknown(name: str, known: Collection[str]) -> str:
+    return f"unknown parameter {name!r}{nearest(name, known)}; known: {', '.join(known)}"
