@@ -4,8 +4,8 @@
 
 The job (CIFAR-10 shape, BatchNorm, 10 images per class, one real size) is cut into pairs of equal pieces, which run
 one after the other, first without, then with, and the next time the other way round.  A piece that runs with them
-writes a checkpoint a minute and its log lines, as `ddlib.store.pieces` does.  Printed: wall and processor time of both
-sides, their ratio, the ratios of the pairs, and the seconds that went into writing checkpoints.
+writes a checkpoint a minute and its log lines, as `ddlib.store.artefacts` does.  Printed: wall and processor time of
+both sides, their ratio, the ratios of the pairs, and the seconds that went into writing checkpoints.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch
 from ddlib import methods
 from ddlib.data import datasets
 from ddlib.store import loop
-from ddlib.store.checkpoint import Checkpoint
+from ddlib.store.loop import Checkpoint
 from ddlib.store.progress import Progress
 
 

@@ -36,7 +36,7 @@ from ddlib import methods, models, seeding
 from ddlib.data import augmentation, datasets
 from ddlib.methods.ld3m import LD3M
 from ddlib.models import latent
-from ddlib.store import memory
+from ddlib.store import progress
 
 OURS = {
     "exact": {},
@@ -230,11 +230,11 @@ def peak_megabytes(name: str, steps: int, case: argparse.Namespace) -> tuple[flo
 
 def weigh(side: Plain | Ours) -> tuple[float, float]:
     """MiB that one iteration adds to this process at most, and those that the tensors of another hold at most."""
-    memory.reset_peak_memory("cpu")
-    before = memory.peak_memory("cpu")
+    progress.reset_peak_memory("cpu")
+    before = progress.peak_memory("cpu")
     side.step(0)
-    process = memory.peak_memory("cpu") - before
-    return process / 2**20, memory.peak_of_tensors(lambda: side.step(1), "cpu") / 2**20
+    process = progress.peak_memory("cpu") - before
+    return process / 2**20, progress.peak_of_tensors(lambda: side.step(1), "cpu") / 2**20
 
 
 def truncated(folder: str, data: str, steps: int) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ddlib import study
-from ddlib.store.memory import peak_memory
+from ddlib.store.progress import peak_memory
 from ddlib.study import notebooks, planning
 
 CELLS = (

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from ddlib import seeding
 from ddlib.methods import unrolling
-from ddlib.store import memory
+from ddlib.store import progress
 
 CLASSES, SIDE, PER_CLASS, LR = 10, 32, 10, 0.01
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
@@ -220,7 +220,7 @@ def report(steps: int, batch: int, width: int, names: list[str], repeats: int) -
     compare(steps, batch, width, names)
     scene = prepared(steps, batch, width)
     found = {"time": (times(scene, names, repeats), 1, "s")}
-    tensors = {name: memory.peak_of_tensors(partial(side, scene), "cpu") for name, side in sides(names).items()}
+    tensors = {name: progress.peak_of_tensors(partial(side, scene), "cpu") for name, side in sides(names).items()}
     found["tensors"] = tensors, 2**20, "MiB"
     found["process"] = {name: weighed(name, steps, batch, width) for name in tensors}, 1, "MiB"
     for name in tensors:

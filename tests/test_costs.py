@@ -8,7 +8,7 @@ from ddlib.analyses import costs
 from ddlib.data import datasets
 from ddlib.methods import unrolling
 from ddlib.pretraining.trajectories import Experts
-from ddlib.store import memory
+from ddlib.store import progress
 
 
 @pytest.fixture(scope="module")
@@ -147,4 +147,4 @@ def test_the_peak_of_tensors_is_what_they_hold_at_once():
         del a
         return b + 1
 
-    assert memory.peak_of_tensors(work, "cpu") == 6 * 2**20
+    assert progress.peak_of_tensors(work, "cpu") == 6 * 2**20

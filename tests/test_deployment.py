@@ -14,7 +14,7 @@ from ddlib.data import augmentation
 from ddlib.data.synthetic import SyntheticStream, generator_bytes, load
 from ddlib.models.gan import Generator
 from ddlib.models.initialisation import reset
-from ddlib.store import files, pieces
+from ddlib.store import artefacts, files
 from ddlib.study import estimate, work
 from ddlib.study.estimate import judging
 from ddlib.study.estimate import pace as pacing
@@ -120,7 +120,7 @@ def test_cells_that_differ_in_deployment_alone_share_one_distillation(workplace,
     records = study.run(found, workplace)
     assert len(list((workplace.folder / "distilled").iterdir())) == 1
     assert len({str(work.evaluation_path(cell, 0, workplace)) for cell in found}) == 6
-    monkeypatch.setattr(pieces.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
+    monkeypatch.setattr(artefacts.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
     for cell, record in zip(found, records, strict=True):
         stream = study.synthetic_set(cell, 0, workplace)
         assert (stream.ipc, stream.redraw) == (cell.method.ipc, cell.method.redraw) == (record.ipc, stream.redraw)

@@ -23,7 +23,7 @@ from ddlib.data.synthetic import Card, SyntheticSet, SyntheticStream
 from ddlib.export import benches, laws, network, pictures
 from ddlib.seeding import generator
 from ddlib.store import files, loop
-from ddlib.store.tensors import read_seal
+from ddlib.store.files import read_seal
 from ddlib.study import notebooks
 
 PROTOCOL = evaluation.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=12, batch_size=20)

@@ -10,8 +10,8 @@ import torch
 
 from ddlib import study
 from ddlib.store import files, inventory, locks
+from ddlib.store.files import read_tensors
 from ddlib.store.loop import run as drive
-from ddlib.store.tensors import read_tensors
 from ddlib.study import work
 from ddlib.study.parameters import settings
 

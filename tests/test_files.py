@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ddlib.store import files
-from ddlib.store.checkpoint import Checkpoint
-from ddlib.store.tensors import read_about, read_seal, read_tensors, write_tensors
+from ddlib.store.files import read_about, read_seal, read_tensors, write_tensors
+from ddlib.store.loop import Checkpoint
 
 
 def test_json_and_tensors_come_back_as_they_were(tmp_path):

@@ -9,8 +9,8 @@ from ddlib import evaluation, methods, seeding
 from ddlib.data import datasets, synthetic
 from ddlib.methods import unrolling
 from ddlib.models import latent
-from ddlib.store import loop, pieces
-from ddlib.store.checkpoint import Checkpoint
+from ddlib.store import artefacts, loop
+from ddlib.store.loop import Checkpoint
 
 pytestmark = [
     pytest.mark.gpu,
@@ -135,7 +135,7 @@ class Cut:
 def test_work_that_is_cut_comes_to_the_same_bits_there(name, tmp_path):
     train, method = datasets.load("digits", "train", device="cuda"), small(name, iterations=5, restarts=5, width=64)
     path, needs = tmp_path / "checkpoint.safetensors", made(method, train)
-    with pieces.deterministic():
+    with artefacts.deterministic():
         whole = tensors(loop.run(method, method.start(train, needs, 0)).product)
         with pytest.raises(RuntimeError, match="cut"):
             loop.run(method, method.start(train, needs, 0), checkpoint=Checkpoint(path, 0), report=Cut())

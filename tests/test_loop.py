@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from ddlib.store import loop
-from ddlib.store.checkpoint import Checkpoint
-from ddlib.store.interrupts import Deferred
+from ddlib.store.loop import Checkpoint, Deferred
 
 
 @dataclass
@@ -159,7 +158,7 @@ def test_without_a_checkpoint_signals_are_not_held_back(signals):
 
 def test_a_second_signal_is_not_held_back_unless_it_is_the_first_one_sent_twice(signals, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("ddlib.store.interrupts.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ddlib.store.loop.time.monotonic", lambda: now[0])
     with Deferred() as interrupt:
         signal.raise_signal(signal.SIGTERM)
         now[0] = 101.9
@@ -195,12 +194,12 @@ def test_numbers_that_are_not_finite_are_not_saved_even_between_readings(tmp_pat
 
 def test_checkpoints_keep_their_distance_however_long_they_take(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("ddlib.store.checkpoint.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ddlib.store.loop.time.monotonic", lambda: now[0])
 
     def slow(*_):
         now[0] += 3.0
 
-    monkeypatch.setattr("ddlib.store.checkpoint.write_tensors", slow)
+    monkeypatch.setattr("ddlib.store.loop.write_tensors", slow)
     checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", 60)
     due = [(now.__setitem__(0, t), checkpoint.due())[1] for t in (100.0, 159.0, 160.0)]
     assert due == [False, False, True]

@@ -10,7 +10,7 @@ from ddlib.data import datasets
 from ddlib.data.synthetic import SyntheticStream
 from ddlib.models.latent import LatentDiffusion
 from ddlib.store import loop
-from ddlib.store.checkpoint import Checkpoint
+from ddlib.store.loop import Checkpoint
 
 SMALL = {
     "width": 8,

@@ -19,7 +19,7 @@ from ddlib.models import latent
 from ddlib.pretraining.prior import Prior, class_ids, pictures, training
 from ddlib.pretraining.prior import builder as building
 from ddlib.store import files, inventory, loop
-from ddlib.store.keeping import keeping
+from ddlib.store.artefacts import keeping
 from ddlib.study import estimate, work
 from ddlib.study.estimate import kinds
 

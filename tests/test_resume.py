@@ -13,7 +13,7 @@ import torch
 
 from ddlib import study
 from ddlib.store import files
-from ddlib.store.tensors import read_tensors
+from ddlib.store.files import read_tensors
 from ddlib.study import work
 from ddlib.study.parameters import settings
 

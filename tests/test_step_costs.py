@@ -8,7 +8,7 @@ import torch
 from ddlib import report, results
 from ddlib.analyses import step_costs
 from ddlib.data import datasets
-from ddlib.store import memory
+from ddlib.store import progress
 from ddlib.study.rows import cells
 
 ROWS = {
@@ -56,7 +56,7 @@ def test_steps_take_turns_and_the_median_is_told(spaces, monkeypatch):
     step = step_costs.Runner.step
     monkeypatch.setattr(step_costs.Runner, "step", lambda self: order.append(self.method.name) or step(self))
     monkeypatch.setattr(step_costs, "timed", lambda work, device: (work(), next(seconds)))
-    monkeypatch.setattr(memory, "peak_of_tensors", lambda work, device: 5)
+    monkeypatch.setattr(progress, "peak_of_tensors", lambda work, device: 5)
     two = {"DM": ROWS["DM"], "ATOM": {"method": "atom", "batch_real": 8}}
     found = step_costs.measure(rows_of(two, ipcs=(1,)), spaces, repeats=3)
     assert order == ["dm", "atom"] * 4  # one that is not timed, and three that are

@@ -16,7 +16,7 @@ from ddlib.data.whitening import ZCA, ValueSpace
 from ddlib.models import passes
 from ddlib.models.gan import Generator
 from ddlib.models.initialisation import reset
-from ddlib.store.tensors import read_tensors, write_tensors
+from ddlib.store.files import read_tensors, write_tensors
 
 SHAPE, NAMES = (1, 8, 8), ("a", "b", "c")
 SPACE = ValueSpace((0.3,), (0.25,))

@@ -9,7 +9,7 @@ from papermill.translators import PythonTranslator
 
 from ddlib import methods, report, results, study
 from ddlib.data import datasets, synthetic
-from ddlib.store import codeprint, files, locks, pieces
+from ddlib.store import artefacts, codeprint, files, locks
 from ddlib.study import planning, work
 from ddlib.study.parameters import settings
 
@@ -148,7 +148,7 @@ def test_what_is_no_setting_by_network_is_refused(networks, told, match, own):
 def test_a_set_is_distilled_once_for_all_networks(workplace, monkeypatch):
     rows, told = {"Random": {"method": "random"}}, {"num_networks": 2, "epochs": 1}
     study.run(cells(methods=rows, evaluation=told), workplace)
-    monkeypatch.setattr(pieces.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
+    monkeypatch.setattr(artefacts.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
     records = study.run(cells(methods=rows, evaluation=told | {"networks": NETWORKS}), workplace)
     assert [record.network for record in records] == list(NETWORKS) and all(record.n == 4 for record in records)
     assert results.pick(records, "Random", 1, network="MLP") is records[2]
@@ -423,7 +423,7 @@ def test_a_run_records_every_network_and_a_second_one_computes_nothing(workplace
     codes = [record.provenance["distilled"]["code"] for record in records]
     assert codes == [codeprint.fingerprint(codeprint.distillation(type(cell.method))) for cell in cells()]
     monkeypatch.setattr(work.evaluate, "evaluate", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr(pieces.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
+    monkeypatch.setattr(artefacts.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
     again = study.run(cells(), workplace)
     assert [record.accuracies for record in again] == [record.accuracies for record in records]
 
@@ -456,7 +456,7 @@ def test_records_round_trip_through_their_file(workplace, tmp_path):
 
 def test_a_longer_evaluation_uses_the_same_distilled_set(workplace, monkeypatch):
     study.run(cells(), workplace)
-    monkeypatch.setattr(pieces.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
+    monkeypatch.setattr(artefacts.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
     study.run(cells(evaluation={"num_networks": 2, "epochs": 3}), workplace)
 
 
@@ -520,7 +520,7 @@ def test_records_are_kept_where_reports_look_for_them(workplace, tmp_path, monke
 @pytest.mark.parametrize("which", ["runs", "results", "figures"])
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(which, tmp_path, monkeypatch):
     (tmp_path / which).write_text("a file where a folder should be")
-    monkeypatch.setattr(pieces, "OUTPUT", tmp_path)
+    monkeypatch.setattr(artefacts, "OUTPUT", tmp_path)
     with pytest.raises(
         OSError, match=rf"folder='.*{which}' cannot be written \(.*\); allowed: a folder that can; DDLIB_OUT"
     ):
@@ -551,7 +551,7 @@ def test_seeds_of_different_days_and_commits_are_told_apart(workplace, monkeypat
     for seed, commit in zip(cell.seeds, "ab", strict=True):
         made = {"commit": commit, "dirty": commit == "a", "date": f"2026-11-2{seed}"}
         monkeypatch.setattr(work, "provenance", lambda *_, made=made: made)
-        monkeypatch.setattr(pieces, "provenance", lambda *_, made=made: made)
+        monkeypatch.setattr(artefacts, "provenance", lambda *_, made=made: made)
         work.evaluated(cell, seed, workplace)
     (record,) = study.run([cell], workplace)
     said = {"commit": ["a", "b"], "dirty": True, "date": ["2026-11-20", "2026-11-21"]}

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from ddlib.data.synthetic import SyntheticSet, load, save
 from ddlib.data.whitening import ZCA, ValueSpace
-from ddlib.store.tensors import read_tensors, write_tensors
+from ddlib.store.files import read_tensors, write_tensors
 
 NAMES = ("cat", "dog", "eel")
 STRATEGY = "color_crop_cutout_scale_rotate"

@@ -16,7 +16,7 @@ from ddlib.data import augmentation, datasets
 from ddlib.models import passes
 from ddlib.pretraining.trajectories import Experts, Trajectories, load, split, storage_error, stored, training
 from ddlib.store import locks, loop
-from ddlib.store.tensors import write_tensors
+from ddlib.store.files import write_tensors
 from ddlib.study import estimate, work
 
 SMALL = {"width": 8, "depth": 2, "count": 2, "epochs": 3, "kept": 1, "batch_size": 64}

@@ -24,7 +24,7 @@ from ddlib.batch import cli, jobs, reproduce, workflow
 from ddlib.batch.reproduce import Outcome, Run
 from ddlib.batch.workflow import Batch, Where
 from ddlib.data import synthetic
-from ddlib.store import pieces
+from ddlib.store import artefacts
 from ddlib.study import notebooks, work
 
 NAME = "atom/accuracy"
@@ -162,7 +162,7 @@ def test_one_core_a_job_that_is_killed_and_one_that_fails_leave_the_numbers_as_t
 
 
 def test_finished_cells_are_left_out_whatever_marks_there_are(on_two_cores, monkeypatch):
-    for module in (pieces, workflow, reproduce):
+    for module in (artefacts, workflow, reproduce):
         monkeypatch.setattr(module, "OUTPUT", on_two_cores.output)
     run = run_of(on_two_cores.output / "small.yaml")
     assert workflow.prepare([run], Where(cores=1)).needs == {NAME: ()}
@@ -225,7 +225,7 @@ def test_slurm_gives_the_same_numbers_and_a_killed_job_is_submitted_again(on_two
 @pytest.fixture
 def store(tmp_path, monkeypatch) -> Path:
     """An empty output folder."""
-    for module in (pieces, workflow, reproduce):
+    for module in (artefacts, workflow, reproduce):
         monkeypatch.setattr(module, "OUTPUT", tmp_path / "output")
     return tmp_path / "output"
 

@@ -28,9 +28,9 @@ from ddlib.data.datasets import ImageSet, part_name
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.data.synthetic.union import joined
 from ddlib.store import codeprint, files
+from ddlib.store.artefacts import Piece, Workplace, product
+from ddlib.store.files import read_seal, read_tensors, write_tensors
 from ddlib.store.locks import holder
-from ddlib.store.pieces import Piece, Workplace, product
-from ddlib.store.tensors import read_seal, read_tensors, write_tensors
 from ddlib.study import work
 from ddlib.study.cell import Cell
 

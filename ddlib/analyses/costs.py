@@ -19,7 +19,7 @@ from ddlib.data.datasets import ImageSet
 from ddlib.methods import unrolling
 from ddlib.methods.unrolling import Gradient, Student
 from ddlib.pretraining.trajectories import Experts, Trajectories
-from ddlib.store import loop, memory
+from ddlib.store import loop, progress
 
 LR = 0.01
 """Step size of the loops whose cost is measured; it decides no cost."""
@@ -121,8 +121,8 @@ def measure(
         limit: bytes; what by `expected_bytes` would take more is not run.  None: everything is run.
 
     Returns:
-        A row each: "method", "N", "B"; "seconds", their median, and "bytes", `memory.peak_of_tensors`, both None where
-        it was not run; "expected", the bytes that were expected.
+        A row each: "method", "N", "B"; "seconds", their median, and "bytes", `progress.peak_of_tensors`, both None
+        where it was not run; "expected", the bytes that were expected.
 
     Raises:
         ValueError: an N or a B that the scene does not allow.
@@ -168,7 +168,7 @@ def _peak(scene: Scene, method: str, number: int, batch: int) -> int:
         return scene.gradient(method, steps=number, batch=batch, lr=LR)
 
     work()  # what is compiled, or cached, at the first call is none of its memory
-    return memory.peak_of_tensors(work, scene.images.device)
+    return progress.peak_of_tensors(work, scene.images.device)
 
 
 def _measured(scene: Scene, methods: Sequence[str], number: int, batch: int, repeats: int) -> dict[str, dict]:

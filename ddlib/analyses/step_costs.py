@@ -9,7 +9,7 @@ import torch
 
 from ddlib.data.datasets import ImageSet
 from ddlib.methods import Method
-from ddlib.store import memory
+from ddlib.store import progress
 from ddlib.study.cell import Cell
 from ddlib.study.estimate.making import untrained
 from ddlib.study.estimate.pace import timed
@@ -80,7 +80,7 @@ def _measured(
             "ipc": cell.ipc,
             "steps": getattr(cell.method, "matching_steps", 1),
             "seconds": statistics.median(seconds) if fits else None,
-            "bytes": memory.peak_of_tensors(runner.step, runner.train.device) if fits else None,
+            "bytes": progress.peak_of_tensors(runner.step, runner.train.device) if fits else None,
         }
         for cell, runner, fits, seconds in zip(cells, runners, opening, taken, strict=True)
     ]

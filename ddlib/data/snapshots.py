@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.store.tensors import read_tensors, write_tensors
+from ddlib.store.files import read_tensors, write_tensors
 
 FILE = "snapshots.safetensors"
 FRACTIONS = (0.0, 0.125, 0.25, 0.5, 1.0)

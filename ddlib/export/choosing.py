@@ -11,8 +11,8 @@ from ddlib.data import datasets, synthetic
 from ddlib.data.synthetic import Card, SyntheticSet, SyntheticStream
 from ddlib.evaluation.protocol import LATER
 from ddlib.store import files, inventory
-from ddlib.store.pieces import Workplace
-from ddlib.store.tensors import read_seal
+from ddlib.store.artefacts import Workplace
+from ddlib.store.files import read_seal
 from ddlib.study import notebooks, work
 from ddlib.study.cell import Cell
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and that are known to be what was written.
+"""Files that are there whole or not at all, and that are known to be what was written: JSON, tensors, folders.
 
 Every file carries the SHA-256 of its content.  One that is not what was written is never read: `Damaged` names it, and
 `put_aside` keeps it out of the way for whoever wants to see it, so that it can be made again.
@@ -15,12 +15,21 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+if TYPE_CHECKING:  # torch takes a second to import, and JSON does without
+    from torch import Tensor
 
 LOG = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 """The file of a folder that lists the others."""
+
+HEADER = "ddlib"
+"""The entry of a safetensors file's metadata that holds ours."""
 
 
 class Damaged(ValueError):
@@ -197,8 +206,15 @@ def canonical(content: Mapping[str, Any]) -> str:
     return json.dumps(json.loads(json.dumps(content, allow_nan=False)), sort_keys=True)
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical(content).encode()).hexdigest()
+def _checksum(content: Mapping[str, Any], tensors: "Mapping[str, Tensor]" = MappingProxyType({})) -> str:
+    """SHA-256 over the JSON, and over names, types, shapes and values of the tensors, which lie dense on the CPU."""
+    digest = hashlib.sha256(canonical(content).encode())
+    for name, tensor in sorted(tensors.items()):
+        import torch
+
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def key(content: Mapping[str, Any]) -> str:
@@ -231,3 +247,86 @@ def put_aside(path: Path, reason: object) -> Path:
     path.rename(target)
     LOG.warning("%s; it was moved to %s and is made again", reason, target.name)
     return target
+
+
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any] | None = None) -> None:
+    """Write named tensors, and plain JSON about them, as one safetensors file with its checksum, whole or not at all.
+
+    Args:
+        tensors: on any device; views are written out.
+        about: kept in the file's header.
+    """
+    import safetensors.torch
+
+    dense = _dense(tensors)
+    header = {"about": dict(about or {}), "sha256": _checksum(about or {}, dense)}
+    content = safetensors.torch.save(dense, {HEADER: json.dumps(header, allow_nan=False)})
+    write_whole(path, content)
+
+
+def _dense(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """The tensors dense on the CPU, copied only where they are not, or where an earlier one has the same memory."""
+    dense, taken = {}, set()
+    for name, tensor in tensors.items():
+        found = tensor.detach().cpu().contiguous()
+        dense[name] = found.clone() if found.untyped_storage().data_ptr() in taken else found
+        taken.add(dense[name].untyped_storage().data_ptr())
+    return dense
+
+
+def read_tensors(path: Path, device: str = "cpu") -> "tuple[dict[str, Tensor], dict[str, Any]]":
+    """What `write_tensors` wrote: the tensors on `device`, and what was said about them.
+
+    On a CPU they are mapped from the file, which is read once for its checksum and takes no memory of the process;
+    writing to such a tensor changes neither the file nor what others read.
+
+    Raises:
+        OSError: the file cannot be opened (FileNotFoundError: there is none); that does not make it damaged.
+        Damaged: the file is not what was written; the message names it.
+    """
+    _open(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(HEADER, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, ValueError) as error:
+        raise Damaged(path, f"is truncated or not a safetensors file of ddlib's: {error}") from error
+    if not isinstance(header, dict):
+        raise Damaged(path, f"is not a file of ddlib's: its header has no entry {HEADER!r}")
+    about = header.get("about")
+    if not isinstance(about, dict) or header.get("sha256") != _checksum(about, tensors):
+        raise Damaged(path, "is damaged: its content is not what was written")
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, about
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """What is said about the tensors of a file, unchecked and without reading them; None where there is no file.
+
+    Raises:
+        OSError: the file is there and cannot be opened.
+        Damaged: the header cannot be read.
+    """
+    return None if (header := _header(path)) is None else header["about"]
+
+
+def read_seal(path: Path) -> str | None:
+    """The checksum that a file's header states; None where there is no file.  Raises as `read_about`."""
+    return None if (header := _header(path)) is None else header["sha256"]
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    try:
+        _open(path)
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+        return {name: header[name] for name in ("about", "sha256")}
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(path, f"is truncated or not a safetensors file of ddlib's: {error}") from error
+
+
+def _open(path: Path) -> None:
+    """Raise what stands in the way of opening a file: safetensors calls all of it "not found"."""
+    with path.open("rb"):
+        pass

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ddlib.store import files
-from ddlib.store.files import Damaged
+from ddlib.store.files import Damaged, read_about, read_tensors
 from ddlib.store.locks import holder
-from ddlib.store.tensors import read_about, read_tensors
 
 RUN, CHECKPOINT, LOG, LOCKS = "run.json", "checkpoint.safetensors", "log.txt", ".*lock"
 

@@ -1,15 +1,83 @@
-"""The one loop that drives whatever has `start`, `step` and `finish`."""
+"""The one loop that drives whatever has `start`, `step` and `finish`, its checkpoints, and signals that wait."""
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from ddlib.store.checkpoint import Checkpoint
-from ddlib.store.interrupts import Deferred
+from ddlib.store import files
+from ddlib.store.files import Damaged, read_about, read_tensors, write_tensors
+
+SHARE = 50
+"""A checkpoint that takes t seconds to write is not renewed before 50 t: at most 2 % of the time goes into it."""
+
+
+class Checkpoint:
+    """The newest state of a job, in one file that is replaced whole.
+
+    Args:
+        path: of the file.
+        seconds: least time between two writes; 0 asks for one after every step, whatever it costs.
+    """
+
+    def __init__(self, path: Path, seconds: float):
+        self.path, self.seconds = path, seconds
+        self._next = time.monotonic() + seconds
+
+    def due(self) -> bool:
+        """Whether it is time to write."""
+        return time.monotonic() >= self._next
+
+    def step(self) -> int:
+        """At which step it stands, unchecked; 0 where there is nothing, or nothing that can be read."""
+        try:
+            return (read_about(self.path) or {}).get("step", 0)
+        except Damaged:
+            return 0
+
+    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The tensors last written, on the CPU, and what was said about them; None where there is nothing.
+
+        A file that is not what was written is put aside with a warning, and counts as nothing.
+        """
+        try:
+            return read_tensors(self.path)
+        except FileNotFoundError:
+            return None
+        except Damaged as error:
+            files.put_aside(self.path, error)
+            return None
+
+    def write(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Replace what is there.
+
+        Raises:
+            OSError: the file cannot be written; the one before it is still there.
+        """
+        begin = time.monotonic()
+        write_tensors(self.path, tensors, about)
+        now = time.monotonic()
+        self._next = now + (max(self.seconds, SHARE * (now - begin)) if self.seconds else 0.0)
+
+    def remove(self) -> None:
+        """Delete the file: the job is done."""
+        self.path.unlink(missing_ok=True)
+
+
+def share_left(path: Path) -> float:
+    """The share of a job's steps that its checkpoint at `path` has not taken; all of them where it cannot be read."""
+    try:
+        about = read_about(path)
+    except Damaged:
+        return 1.0
+    return 1.0 - about["step"] / about["iterations"] if about and about["iterations"] else 1.0
 
 
 class Job(Protocol):
@@ -195,3 +263,59 @@ def _finite_state(state: Any, *, name: str) -> None:
 
 def _last(history: Mapping[str, list[tuple[int, float]]]) -> float | None:
     return history["loss"][-1][1] if "loss" in history else None
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C and JupyterLab's stop button; what schedulers and `kill` send first."""
+
+AT_ONCE = 2.0
+"""Seconds within which a second signal is the first one again: schedulers and terminals often send it twice."""
+
+
+class Deferred:
+    """Inside the block the first signal waits in `pending`; one that comes `AT_ONCE` later takes its effect at once.
+
+    `deliver` lets the signal have the effect that it had outside: KeyboardInterrupt, the end of the process, or
+    whatever handler there is.  One that nobody delivered takes effect when the block is left.  Signals that are ignored
+    stay ignored.  Outside of the main thread nothing is held back, since Python allows no handlers there.
+    """
+
+    def __init__(self) -> None:
+        self.pending: int | None = None
+        self._before: dict[int, object] = {}
+        self._since = 0.0
+
+    def __enter__(self) -> "Deferred":
+        if threading.current_thread() is threading.main_thread():
+            usual = {number: signal.getsignal(number) for number in SIGNALS}
+            self._before = {n: handler for n, handler in usual.items() if handler not in (None, signal.SIG_IGN)}
+            self._install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+        if self.pending is not None:
+            signal.raise_signal(self.pending)
+
+    def deliver(self) -> None:
+        """Give the pending signal its effect; returns if its handler does, ready for the next one."""
+        number, self.pending = self.pending, None
+        self._restore()
+        signal.raise_signal(number)
+        self._install()
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.pending is None:
+            self.pending, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since >= AT_ONCE:
+            self.pending = None
+            self._restore()
+            signal.raise_signal(number)
+
+    def _install(self) -> None:
+        for number in self._before:
+            signal.signal(number, self._note)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -14,7 +14,7 @@ from ddlib import OUTPUT, results
 from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet
 from ddlib.results import Measurements, Record
-from ddlib.store.pieces import Workplace
+from ddlib.store.artefacts import Workplace
 from ddlib.store.provenance import provenance
 from ddlib.study import planning, work
 from ddlib.study.cell import Cell

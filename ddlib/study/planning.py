@@ -10,7 +10,7 @@ from typing import Any
 
 from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet
-from ddlib.store.memory import peak_memory, reset_peak_memory
+from ddlib.store.progress import peak_memory, reset_peak_memory
 from ddlib.study import estimate
 from ddlib.study.cell import Cell
 from ddlib.study.estimate import Estimate

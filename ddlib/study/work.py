@@ -15,13 +15,11 @@ from ddlib.data import datasets, synthetic
 from ddlib.data.datasets import ImageSet
 from ddlib.data.snapshots import asked
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.store import checkpoint, codeprint, files, judged, pieces
-from ddlib.store.files import Damaged
-from ddlib.store.keeping import keeping
+from ddlib.store import artefacts, codeprint, files, loop
+from ddlib.store.artefacts import Piece, Workplace, keeping
+from ddlib.store.files import Damaged, read_seal
 from ddlib.store.locks import holder, locked
-from ddlib.store.pieces import Piece, Workplace
 from ddlib.store.provenance import provenance
-from ddlib.store.tensors import read_seal
 from ddlib.study import planning
 from ddlib.study.cell import Cell
 from ddlib.study.planning import Missing
@@ -36,7 +34,7 @@ def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet |
     What is distilled once for cells that differ in how it is deployed alone is given as this cell deploys it.
     """
     _share(cell, seed, workplace)
-    found = pieces.product(_distillation(cell, seed, workplace), workplace).to(workplace.device)
+    found = artefacts.product(_distillation(cell, seed, workplace), workplace).to(workplace.device)
     return replace(found, **cell.deployed) if cell.deployed else found
 
 
@@ -136,7 +134,7 @@ def evaluated(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
     except Damaged:
         pass  # looked at again, and put aside, by whoever holds the lock
     with locked(path.with_name(f".{path.stem}.lock"), f"evaluation of {cell}, seed {seed}"):
-        return _evaluate(cell, seed, workplace, judged.mended(path))
+        return _evaluate(cell, seed, workplace, artefacts.mended(path))
 
 
 def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any]) -> dict[str, Any]:
@@ -153,13 +151,13 @@ def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any])
             continue
         epochs = len(group) * cell.protocol.rounds
         with (
-            pieces.progress(name, epochs, workplace, log=path.parent / "log.txt", unit="epoch") as report,
-            pieces.deterministic(),
+            artefacts.progress(name, epochs, workplace, log=path.parent / "log.txt", unit="epoch") as report,
+            artefacts.deterministic(),
         ):
             how = {"networks": group, "teacher": teacher, "on_epoch": lambda done, _: report(done)}
             found = evaluation.evaluate(shown, test, cell.protocol, seed=seed, **how)
         sitting = {"networks": group, "provenance": provenance(workplace.device, codeprint.EVALUATION)}
-        kept = judged.joined(kept, {**asdict(found), "sittings": [sitting]}) | {
+        kept = artefacts.joined(kept, {**asdict(found), "sittings": [sitting]}) | {
             "of": seal,
             "protocol": cell.protocol.settings(),
         }
@@ -175,7 +173,7 @@ def finished(cell: Cell, workplace: Workplace) -> bool:
 def seed_finished(cell: Cell, seed: int, workplace: Workplace) -> bool:
     """Whether one seed of the cell is distilled and evaluated."""
     try:
-        return _distilled(cell, seed, workplace) and judged.complete(
+        return _distilled(cell, seed, workplace) and artefacts.complete(
             evaluation_path(cell, seed, workplace), cell.protocol.num_networks
         )
     except Damaged:
@@ -192,8 +190,8 @@ def missing(cell: Cell, workplace: Workplace) -> Missing:
     needs = {str(folder): builder for folder, builder in needs.items() if not (folder / "run.json").exists()}
     sets = tuple(str(_folder(cell, seed, workplace)) for seed in distil)
     evaluations = tuple(str(evaluation_path(cell, seed, workplace)) for seed in open_seeds)
-    left = {path: checkpoint.share_left(Path(path) / "checkpoint.safetensors") for path in (*needs, *sets)}
-    left |= {path: judged.share_left(Path(path), cell.protocol.num_networks) for path in evaluations}
+    left = {path: loop.share_left(Path(path) / "checkpoint.safetensors") for path in (*needs, *sets)}
+    left |= {path: artefacts.share_left(Path(path), cell.protocol.num_networks) for path in evaluations}
     return Missing(cell, needs, sets, evaluations, left)
 
 
@@ -293,4 +291,4 @@ def _built(cell: Cell, builder: Any, name: str, workplace: Workplace) -> Any:
         code=codeprint.distillation(type(builder)),
         **vars(keeping(builder, workplace.device)),
     )
-    return pieces.product(piece, workplace)
+    return artefacts.product(piece, workplace)

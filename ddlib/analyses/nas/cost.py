@@ -11,7 +11,7 @@ from ddlib import evaluation
 from ddlib.analyses.nas.networks import Architecture
 from ddlib.analyses.nas.trials import Task, missing, reference_of, tasks_of
 from ddlib.data.synthetic import SyntheticSet
-from ddlib.store.pieces import Workplace
+from ddlib.store.artefacts import Workplace
 from ddlib.study import planning, work
 from ddlib.study.cell import Cell
 

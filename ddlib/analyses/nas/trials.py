@@ -18,12 +18,11 @@ from ddlib.analyses.nas.ranking import LEAST, winner_accuracy, winner_among_repe
 from ddlib.data import datasets
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 from ddlib.evaluation.together import evaluate_together, fits_together
-from ddlib.store import codeprint, files, pieces
-from ddlib.store.files import Damaged
+from ddlib.store import artefacts, codeprint, files
+from ddlib.store.artefacts import Workplace
+from ddlib.store.files import Damaged, read_seal
 from ddlib.store.locks import holder, locked
-from ddlib.store.pieces import Workplace
 from ddlib.store.provenance import provenance
-from ddlib.store.tensors import read_seal
 from ddlib.study import work
 from ddlib.study.cell import Cell
 
@@ -121,7 +120,7 @@ def search(cells: Sequence[Cell], architectures: Sequence[Architecture], workpla
     total = sum(len(tasks) for _, tasks in todo)
     log = workplace.folder / "nas" / "log.txt"
     if todo:
-        with pieces.progress("architecture search", total, workplace, log=log, unit="set") as report:
+        with artefacts.progress("architecture search", total, workplace, log=log, unit="set") as report:
             _share(todo, sets, workplace, lambda done: report(done, None))
     return _found(cells, architectures, reference, workplace)
 
@@ -150,7 +149,7 @@ def _share(todo, sets, workplace, report) -> None:
         free = next((i for i, one in enumerate(waiting) if holder(_lock(*one, workplace)) is None), 0)
         architecture, tasks = waiting.pop(free)
         lock = _lock(architecture, tasks, workplace)
-        with locked(lock, f"{architecture.name} of the architecture search"), pieces.deterministic():
+        with locked(lock, f"{architecture.name} of the architecture search"), artefacts.deterministic():
             _train(missing(tasks, workplace), sets, workplace)
         done += len(tasks)
         report(done)

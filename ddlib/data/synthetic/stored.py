@@ -15,7 +15,7 @@ from torch import Tensor
 from ddlib.data.synthetic.card import Card
 from ddlib.data.synthetic.images import SyntheticSet
 from ddlib.data.synthetic.stream import SyntheticStream
-from ddlib.store.tensors import read_tensors, write_tensors
+from ddlib.store.files import read_tensors, write_tensors
 from ddlib.data.whitening import ValueSpace, ZCA
 
 SET, STREAM = "ddlib.synthetic", "ddlib.stream"

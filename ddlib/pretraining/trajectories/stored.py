@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddlib.data.datasets import ImageSet
-from ddlib.store.tensors import read_tensors
+from ddlib.store.files import read_tensors
 
 STORAGES = ("float32", "float16")
 

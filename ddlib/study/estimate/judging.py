@@ -9,7 +9,7 @@ from ddlib import evaluation, methods, seeding
 from ddlib.data import synthetic
 from ddlib.data.datasets import ImageSet
 from ddlib.evaluation import training
-from ddlib.store.memory import peak_memory, reset_peak_memory
+from ddlib.store.progress import peak_memory, reset_peak_memory
 from ddlib.study.cell import Cell
 from ddlib.study.estimate.kinds import Estimate, estimated, kind_of, paced
 from ddlib.study.estimate.making import untrained

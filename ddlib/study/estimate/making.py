@@ -8,7 +8,7 @@ from typing import Any
 from ddlib import methods
 from ddlib.data import synthetic
 from ddlib.data.datasets import ImageSet
-from ddlib.store.keeping import keeping
+from ddlib.store.artefacts import keeping
 from ddlib.study.cell import Cell
 from ddlib.study.estimate.kinds import Estimate, estimated, kind_of, paced
 from ddlib.study.estimate.pace import Pace, on_all, probe

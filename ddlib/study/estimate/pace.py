@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ddlib.data.datasets import ImageSet
-from ddlib.store.memory import peak_memory, reset_peak_memory
+from ddlib.store.progress import peak_memory, reset_peak_memory
 
 SAMPLE = {"cpu": 512, "cuda": 16384}
 """Images that stand for the whole of a set where going over all of it would take too long."""

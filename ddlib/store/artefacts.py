@@ -1,11 +1,11 @@
-"""A piece of work in the store: found whole, or taken up where it was left, finished and kept.
+"""An artefact of the store: found whole, or taken up where it was left, finished and kept.
 
-A piece has a folder:
+An artefact has a folder:
 
-    run.json                 settings, cost, course and provenance; written last: with it the piece is finished
+    run.json                 settings, cost, course and provenance; written last: with it the artefact is finished
     <product>                what was made: a file of tensors, or a folder
     checkpoint.safetensors   while it is under way: what it goes on from
-    snapshots.safetensors    pictures at a few steps, of pieces that ask for them
+    snapshots.safetensors    pictures at a few steps, of methods that ask for them
     log.txt                  a line now and then: how far it is, when it was interrupted, resumed and finished
     .lock                    held by the process that works on it; `.lock.owner` says which
 """
@@ -23,11 +23,10 @@ import torch
 
 from ddlib import OUTPUT
 from ddlib.store import files, loop
-from ddlib.store.checkpoint import Checkpoint
-from ddlib.store.files import Damaged
+from ddlib.store.files import Damaged, read_seal, read_tensors, write_tensors
 from ddlib.store.locks import locked
-from ddlib.store.memory import peak_memory, reset_peak_memory
-from ddlib.store.progress import MODES, Progress
+from ddlib.store.loop import Checkpoint
+from ddlib.store.progress import MODES, Progress, peak_memory, reset_peak_memory
 from ddlib.store.provenance import checkout, device_name, provenance
 
 LOG = logging.getLogger(__name__)
@@ -203,3 +202,69 @@ def progress(name: str, total: int, workplace: Workplace, *, log: Path, unit: st
     """How far a piece of work is, shown as the workplace wants it and logged beside what it makes."""
     peak = lambda: peak_memory(workplace.device)  # noqa: E731
     return Progress(name, total, unit=unit, mode=workplace.progress, memory=peak, log=log)
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How one artefact is kept; the fields are those of `Piece`.
+
+    product: name of its file or folder.
+    save: writes it to a path, whole or not at all.
+    load: reads it from there; raises FileNotFoundError or `Damaged`.
+    size: its bytes.
+    """
+
+    product: str
+    save: Callable[[Any, Path], None]
+    load: Callable[[Path], Any]
+    size: Callable[[Any], int]
+
+
+def keeping(builder: Any, device: str = "cpu") -> Keeping:
+    """How what `builder` makes is kept, and read for `device`."""
+    if hasattr(builder, "product"):
+        return Keeping(builder.product, builder.save, lambda path: builder.load(path, device), builder.size)
+    where = "cpu" if getattr(builder, "mapped", False) else device
+    return Keeping(
+        product=f"{builder.name}.safetensors",
+        save=lambda made, path: write_tensors(path, made),
+        load=lambda path: read_tensors(path, where)[0],
+        size=lambda made: sum(tensor.nbytes for tensor in made.values()),
+    )
+
+
+def mended(path: Path) -> dict[str, Any]:
+    """What is kept of an evaluation; nothing where it is missing or damaged."""
+    try:
+        return files.read_json(path) or {}
+    except Damaged as error:
+        files.put_aside(path, error)
+        return {}
+
+
+def joined(kept: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Two parts of one evaluation as one: networks beside networks, seconds added."""
+    lists = ("networks", "accuracies", "train_losses", "sittings")
+    parts = {name: [*kept.get(name, ()), *found[name]] for name in lists}
+    times = {name: kept.get(name, 0.0) + found[name] for name in ("seconds", "generation_seconds")}
+    return {**found, **parts, **times}
+
+
+def complete(path: Path, count: int) -> bool:
+    """Whether `count` networks judged the set that lies beside the file.
+
+    Raises:
+        Damaged: the file is not what was written.
+    """
+    kept = files.read_json(path)
+    of = read_seal(path.with_name("synthetic.safetensors"))
+    return kept is not None and len(kept["networks"]) == count and kept["of"] == of
+
+
+def share_left(path: Path, count: int) -> float:
+    """The share of `count` networks that are not kept."""
+    try:
+        kept = files.read_json(path) or {"networks": ()}
+    except Damaged:
+        return 1.0
+    return 1.0 - len(kept["networks"]) / count
