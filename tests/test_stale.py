@@ -249,7 +249,7 @@ def test_a_cell_that_was_not_run_rests_on_no_code(repository):
 def history(monkeypatch):
     """A git that knows one commit, at which the objectives and a comment were others."""
     before = dict(codeprint.LOADED)
-    before["ddlib/methods/objectives.py"] += b"\nat_least_float32 = 1\n"
+    before["ddlib/methods/objectives.py"] += b"\nclass_means = 1\n"
     before["ddlib/seeding.py"] += b"\n# a comment\n"
     monkeypatch.setattr(codeprint, "sources_at", {COMMIT: before}.get)
     monkeypatch.setitem(CODE, "dm", codeprint.fingerprint(codeprint.distillation(methods.find("dm")), before))
