@@ -4,7 +4,7 @@
 
 A network of the space is trained on several proxies, each by its own seed, as a search does.  Both ways take turns, are
 shown to come to the same losses up to rounding, and their medians are compared; "chosen" is which of the two
-`ddlib.evaluation.together.at_once` takes on this device.
+`ddlib.evaluation.accuracy.at_once` takes on this device.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, training
-from ddlib.evaluation.together import at_once, evaluate_together
+from ddlib.evaluation.accuracy import at_once, evaluate_together
 
 NETWORKS = (
     Architecture(1, 4, "relu", "none", "avg"),

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ddlib.data.augmentation import STRATEGY
 from ddlib.evaluation import Protocol, training
-from ddlib.evaluation.shown import Fixed
+from ddlib.evaluation.images import Fixed
 
 VARIANTS = {
     "reference": None,

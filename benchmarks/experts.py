@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.evaluation import PlainConvNet, plain_augment, timed
 from ddlib.data.datasets import ImageSet
 from ddlib.data.whitening import ValueSpace
-from ddlib.pretraining.trajectories import Experts, training
+from ddlib.pretraining import experts as training
+from ddlib.pretraining.experts import Experts
 
 VARIANTS = {
     "reference": None,

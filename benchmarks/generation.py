@@ -4,7 +4,7 @@
 
 The reference overwrites the noise with the class code on the host, image by image, and passes each mini-batch (10, 25
 and 50 images at 1, 10 and 50 images per class) through a contiguous generator in float32.  Ours is what evaluation
-does (`ddlib.evaluation.shown`).  Both make the same images of the same noise, which is checked before they are timed;
+does (`ddlib.evaluation.images`).  Both make the same images of the same noise, which is checked before they are timed;
 times are medians of alternating runs on one thread.
 """
 
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ddlib import methods, seeding
 from ddlib.data.datasets import ImageSet, ValueSpace
 from ddlib.data.synthetic import SyntheticStream
-from ddlib.evaluation.shown import Generated
+from ddlib.evaluation.images import Generated
 from ddlib.models.gan import Generator
 
 SHAPES = {"cifar10": (3, 32, 32), "fashion_mnist": (1, 28, 28)}

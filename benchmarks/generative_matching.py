@@ -39,7 +39,7 @@ from ddlib.data.datasets import ImageSet
 from ddlib.methods import _pool
 from ddlib.methods.dim import POOL, DiM, Distilling
 from ddlib.models.gan import Critic, Generator
-from ddlib.pretraining import adversarial
+from ddlib.pretraining import gan as adversarial
 
 OURS = {
     "float32": {},

@@ -11,8 +11,8 @@ from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet, ValueSpace
 from ddlib.models import passes
 from ddlib.models.gan import Critic, Generator
-from ddlib.pretraining import adversarial
-from ddlib.pretraining.adversarial import Gan
+from ddlib.pretraining import gan as adversarial
+from ddlib.pretraining.gan import Gan
 from ddlib.store import loop
 
 SHAPE, CLASSES = (2, 8, 8), 4

@@ -7,7 +7,7 @@ from ddlib import report, results
 from ddlib.analyses import costs
 from ddlib.data import datasets
 from ddlib.methods import unrolling
-from ddlib.pretraining.trajectories import Experts
+from ddlib.pretraining.experts import Experts
 from ddlib.store import progress
 
 

@@ -13,7 +13,7 @@ from ddlib.data.datasets import ValueSpace
 from ddlib.methods import _pool as networks
 from ddlib.methods.dim import MATCHES
 from ddlib.models import passes
-from ddlib.pretraining import adversarial
+from ddlib.pretraining import gan as adversarial
 from ddlib.store import loop
 
 SMALL = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddlib.data import datasets
-from ddlib.pretraining.embedding import Embedding
+from ddlib.pretraining.classifier import Embedding
 from ddlib.store import loop
 
 

@@ -10,7 +10,7 @@ import torch
 
 from ddlib import evaluation, methods, study
 from ddlib.data import datasets
-from ddlib.pretraining.embedding import Embedding
+from ddlib.pretraining.classifier import Embedding
 from ddlib.study import estimate
 from ddlib.study.estimate import judging, kinds, making, pace
 

@@ -15,7 +15,7 @@ from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.data.whitening import ZCA, ValueSpace
 from ddlib.evaluation import Protocol, evaluate, training
-from ddlib.evaluation.shown import Fixed
+from ddlib.evaluation.images import Fixed
 from ddlib.models import passes
 from ddlib.seeding import generator
 

@@ -200,7 +200,7 @@ def test_test_data_that_another_decoder_made_are_told_of(monkeypatch):
     found = made("hard")
     other = replace(found, card=replace(found.card, test_fingerprint="0"))
     inexact = replace(datasets.describe("digits"), exact=False)
-    monkeypatch.setattr(evaluation.datasets, "describe", lambda name: inexact)
+    monkeypatch.setattr(datasets, "describe", lambda name: inexact)
     with pytest.warns(UserWarning, match="the test data of digits here are others .*decode other pixels"):
         assert evaluation.again(other, networks=[0]).accuracies == found.card.accuracies[:1]
 

@@ -12,7 +12,7 @@ from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, Teacher, bytes_stored, evaluate, training
-from ddlib.evaluation.shown import shown
+from ddlib.evaluation.images import shown
 from ddlib.models.gan import Generator
 from ddlib.seeding import generator
 from ddlib.store import loop

@@ -17,8 +17,9 @@ from ddlib.analyses import nas
 from ddlib.analyses.nas import ranking, trials
 from ddlib.data import datasets, synthetic
 from ddlib.data.whitening import ValueSpace
-from ddlib.evaluation import Protocol, together, training
-from ddlib.evaluation.shown import shown
+from ddlib.evaluation import Protocol, training
+from ddlib.evaluation import accuracy as together
+from ddlib.evaluation.images import shown
 from ddlib.methods import build
 from ddlib.seeding import generator
 from ddlib.study import work

@@ -8,7 +8,7 @@ from benchmarks import planning as benchmark
 from ddlib import evaluation, methods, study
 from ddlib.batch import cli
 from ddlib.data import datasets
-from ddlib.pretraining.embedding import Embedding
+from ddlib.pretraining.classifier import Embedding
 from ddlib.study import notebooks, planning
 from ddlib.study.cell import Cell
 from ddlib.study.estimate import Estimate

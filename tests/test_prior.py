@@ -16,8 +16,8 @@ from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet, ValueSpace
 from ddlib.methods.sampler import Sampler
 from ddlib.models import latent
-from ddlib.pretraining.prior import Prior, class_ids, pictures, training
-from ddlib.pretraining.prior import builder as building
+from ddlib.pretraining import prior as building
+from ddlib.pretraining.prior import Prior, class_ids
 from ddlib.store import files, inventory, loop
 from ddlib.store.artefacts import keeping
 from ddlib.study import estimate, work
@@ -61,8 +61,7 @@ def weights(prior):
 @pytest.fixture
 def double(monkeypatch):
     """Everything in float64: weights, noise and images."""
-    for module in (building, training):
-        monkeypatch.setattr(module, "signed", lambda pixels: pixels.double() / 255 * 2 - 1)
+    monkeypatch.setattr(building, "signed", lambda pixels: pixels.double() / 255 * 2 - 1)
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -161,14 +160,14 @@ def test_codes_that_nothing_chose_are_moved_to_latents():
     codes.copy_(torch.full((8, 3), 100.0))
     codes[2] = 5.0
     before = codes.clone()
-    training.revive(prior.vae.quantize, z, torch.Generator().manual_seed(2), all_codes=False)
+    building.revive(prior.vae.quantize, z, torch.Generator().manual_seed(2), all_codes=False)
     assert torch.equal(codes[2], before[2])
     places = z.permute(0, 2, 3, 1).reshape(-1, 3)
     moved = codes[[0, 1, 3, 4, 5, 6, 7]]
     assert (moved[:, None] == places).all(-1).any(-1).all() and len(moved.unique(dim=0)) > 3
-    training.revive(prior.vae.quantize, z, torch.Generator().manual_seed(3), all_codes=True)
+    building.revive(prior.vae.quantize, z, torch.Generator().manual_seed(3), all_codes=True)
     assert not torch.equal(codes[2], before[2])
-    assert [step for step in range(16) if training.revives(step, 16)] == [0, 2, 4, 6, 8]
+    assert [step for step in range(16) if building.revives(step, 16)] == [0, 2, 4, 6, 8]
 
 
 def test_training_leaves_the_global_random_state_alone():
@@ -228,13 +227,13 @@ def test_another_data_set_is_brought_to_the_shape_of_the_cells(monkeypatch):
     expected = F.interpolate(gray, (16, 16), mode="bilinear", antialias=True)
     assert state.images.shape == (5, *SHAPE) and (state.images.float() - expected).abs().max() <= 0.5001
     assert torch.equal(state.labels, colours.labels) and state.prior.num_classes is None
-    wide = pictures.shaped(painted(), (3, 16, 16))
+    wide = building.shaped(painted(), (3, 16, 16))
     assert torch.equal(wide, painted().images.repeat(1, 3, 1, 1))
 
 
 def test_whitened_images_are_brought_back():
     plain, whitened = (datasets.load("digits", "train", zca=zca) for zca in (False, True))
-    assert (pictures.shaped(whitened, SHAPE).int() - plain.images.int()).abs().max() <= 1
+    assert (building.shaped(whitened, SHAPE).int() - plain.images.int()).abs().max() <= 1
 
 
 def test_mirror_images_are_images_too():
@@ -249,7 +248,7 @@ def test_data_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="data='photographs' has 2 classes and digits 10; .* conditional=False"):
         Prior(**SMALL, data="photographs").start(digits, {}, 0)
     with pytest.raises(ValueError, match="pictures has 2 channels; allowed: 3, or 1 for 3 and 3 for 1"):
-        pictures.shaped(painted(4, (2, 16, 16)), (3, 16, 16))
+        building.shaped(painted(4, (2, 16, 16)), (3, 16, 16))
     with pytest.raises(ValueError, match="sides must be multiples of 4"):
         Prior(**SMALL, factor=4).start(painted(4, (1, 18, 18)), {}, 0)
 

@@ -8,13 +8,12 @@ import torch.nn.functional as F
 from test_evaluate import make_synthetic, make_test
 from test_stream import SHAPE, make
 
-from ddlib import evaluation as package
 from ddlib import models
 from ddlib.data.augmentation import augment, draw
 from ddlib.data.synthetic import SyntheticStream
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, check_batches, evaluate, training
-from ddlib.evaluation.shown import Generated, shown
+from ddlib.evaluation.images import Generated, shown
 from ddlib.models import passes
 from ddlib.seeding import generator
 
@@ -245,7 +244,7 @@ def test_the_published_evaluation_normalises_test_images_of_mnist_by_halves(monk
         seen[name, learner.test_batch is not None] = take(torch.arange(4))
         return torch.zeros(count, dtype=torch.int64)
 
-    monkeypatch.setattr(package.training, "predictions", predictions)
+    monkeypatch.setattr(training, "predictions", predictions)
     space = ValueSpace((0.1307,), (0.3081,))
     for name in ("mnist", "fashion_mnist", "svhn"):
         test = make_test(name=name, space=space)

@@ -14,7 +14,8 @@ from test_methods import cut_and_resumed
 from ddlib import models, seeding, study
 from ddlib.data import augmentation, datasets
 from ddlib.models import passes
-from ddlib.pretraining.trajectories import Experts, Trajectories, load, split, storage_error, stored, training
+from ddlib.pretraining import experts as training
+from ddlib.pretraining.experts import Experts, Trajectories, encode, load, split, storage_error
 from ddlib.store import locks, loop
 from ddlib.store.files import write_tensors
 from ddlib.study import estimate, work
@@ -182,7 +183,7 @@ def walk(count=2, epochs=40, size=500, scale=1.0):
 @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1.0, 1e6])
 def test_float16_steps_err_by_the_rounding_of_the_last_step_alone(scale):
     vectors = walk(scale=scale)
-    kept = stored.encode(vectors, "float16") | {"epochs": torch.arange(40)}
+    kept = encode(vectors, "float16") | {"epochs": torch.arange(40)}
     assert kept["steps"].dtype == torch.float16 and torch.isfinite(kept["steps"]).all()
     view = Trajectories((kept,), {}, tuple(range(40)))
     assert torch.equal(view.vector(1, 0), vectors[1, 0])
@@ -195,13 +196,13 @@ def test_float16_steps_err_by_the_rounding_of_the_last_step_alone(scale):
 
 def test_standing_still_is_kept_exactly():
     vectors = torch.ones(1, 3, 4)
-    view = Trajectories((stored.encode(vectors, "float16"),), {}, (0, 1, 2))
+    view = Trajectories((encode(vectors, "float16"),), {}, (0, 1, 2))
     assert torch.equal(view.vector(0, 2), vectors[0, 2])
 
 
 def test_steps_below_what_float32_scales_are_kept_finite():
     vectors = torch.tensor([0.0, 1e-42])[None, :, None]
-    assert all(torch.isfinite(tensor).all() for tensor in stored.encode(vectors, "float16").values())
+    assert all(torch.isfinite(tensor).all() for tensor in encode(vectors, "float16").values())
 
 
 def test_the_storage_error_is_what_storing_changes(train):

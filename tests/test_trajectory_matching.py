@@ -17,7 +17,7 @@ from ddlib.methods import _matching as matching
 from ddlib.methods import unrolling
 from ddlib.methods._selection import random_rows
 from ddlib.models.flat import Flat
-from ddlib.pretraining.trajectories import Trajectories
+from ddlib.pretraining.experts import Trajectories
 from ddlib.store import loop
 
 NETWORK = {"width": 8, "depth": 2}

@@ -18,7 +18,7 @@ from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
 from ddlib.methods import unrolling
 from ddlib.methods.unrolling import Gradient, Student
-from ddlib.pretraining.trajectories import Experts, Trajectories
+from ddlib.pretraining.experts import Experts, Trajectories
 from ddlib.store import loop, progress
 
 LR = 0.01

@@ -7,11 +7,16 @@ from typing import Any
 
 from ddlib import models
 from ddlib.data.synthetic.images import check_strategy
-from ddlib.evaluation.labels import ASKING, LABELS
-from ddlib.evaluation.teacher import Teacher
+from ddlib.pretraining.classifier import Teacher
 
 PRECISIONS = ("float32", "bfloat16")
 """What convolutions and linear layers may compute in; all else is float32."""
+
+HARD, FIXED, BATCH = LABELS = ("hard", "fixed", "batch")
+"""What `Protocol.labels` may be besides None: the classes, a teacher's answers once an image, or once a mini-batch."""
+
+ASKING = (FIXED, BATCH)
+"""Those that ask a teacher."""
 
 OFFICIAL = "official"
 """The one way of evaluating besides ours: that of DiM's published code."""

@@ -18,8 +18,8 @@ from torch.func import functional_call
 
 from ddlib import models
 from ddlib.data.augmentation import Draws, augment, draw
+from ddlib.evaluation.images import STREAM, Shown
 from ddlib.evaluation.protocol import Protocol
-from ddlib.evaluation.shown import STREAM, Shown
 from ddlib.models import compilation, passes
 from ddlib.seeding import generator, scoped
 
@@ -138,7 +138,7 @@ def train(
         learner: of the protocol's network.
         shown: what they are trained on; the networks are of its type and on its device.
         networks: their indices.  With a learner that `draws`, only one.
-        seed: of all randomness; or one for each network, where `shown` takes these (`ddlib.evaluation.together`).
+        seed: of all randomness; or one for each network, where `shown` takes these (`images.Beside`).
         after_epoch: called after each epoch.
 
     Yields:

@@ -22,7 +22,7 @@ from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import Card, SyntheticSet, SyntheticStream
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, training
-from ddlib.evaluation.shown import shown
+from ddlib.evaluation.images import shown
 from ddlib.store.files import read_tensors, write_tensors
 
 FORMAT, VERSION = "ddlib.network", 1

@@ -10,7 +10,7 @@ from ddlib.data.synthetic import SyntheticStream
 from ddlib.data.synthetic.stream import generator_bytes
 from ddlib.methods._pixels import PRECISIONS, require
 from ddlib.models.gan import CONDITIONINGS
-from ddlib.pretraining.adversarial import Gan, Pair
+from ddlib.pretraining.gan import Gan, Pair
 
 STRATEGY = "color+crop"
 """Augmentation of DiM's students and pool: both transforms, for each image by itself."""

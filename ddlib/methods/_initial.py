@@ -9,7 +9,7 @@ from ddlib import seeding
 from ddlib.data.datasets import ImageSet
 from ddlib.methods._selection import check_ipc
 from ddlib.models.flat import Flat
-from ddlib.pretraining.trajectories import Trajectories
+from ddlib.pretraining.experts import Trajectories
 
 WALK = 256
 """Images that an expert is asked about at a time."""

@@ -18,7 +18,7 @@ from ddlib.methods import _initial as initial
 from ddlib.methods import _selection as selection
 from ddlib.methods import unrolling
 from ddlib.methods.unrolling import MiniBatch, Student
-from ddlib.pretraining.trajectories import Trajectories
+from ddlib.pretraining.experts import Trajectories
 
 
 @dataclass

@@ -14,7 +14,7 @@ from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import _selection as selection
 from ddlib.methods.herding import herd
 from ddlib.models.layers import BatchNorm2d
-from ddlib.pretraining.embedding import Embedding
+from ddlib.pretraining.classifier import Embedding
 
 INITS = ("real", "noise", "herding")
 PRECISIONS = ("float32", "bfloat16")

@@ -11,7 +11,7 @@ from ddlib import seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
-from ddlib.pretraining.embedding import Embedding
+from ddlib.pretraining.classifier import Embedding
 
 
 def check_ipc(ipc: int, train: ImageSet) -> None:

@@ -12,7 +12,7 @@ from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import _matching as matching
 from ddlib.methods import unrolling
 from ddlib.methods._pixels import require
-from ddlib.pretraining.trajectories import Experts, Trajectories, split
+from ddlib.pretraining.experts import Experts, Trajectories, split
 
 CHOICES = {
     "init": ("correct", "real", "noise"),
@@ -51,7 +51,7 @@ class TrajectoryMatching:
     experts, expert_training: experts and the epochs that each is trained.
     kept_epochs: epochs 0..kept_epochs of each are stored; None: T+ - 1 + M.  Equal ones share their experts.
     expert_lr, expert_batch, optimizer, rho, alpha, storage, expert_precision: of the experts; see
-        `ddlib.pretraining.trajectories.Experts`.
+        `ddlib.pretraining.experts.Experts`.
     shard: experts that are made and stored together, >= 1.
     strategy: DSA families joined by "_", "none", or None for the data set's own.
     network, norm, width, depth: of students and experts; None keeps the network's default.

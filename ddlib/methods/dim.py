@@ -17,8 +17,8 @@ from ddlib.methods import objectives
 from ddlib.methods._generative import Generative, stream
 from ddlib.methods._pixels import require
 from ddlib.models.passes import at_least_float32
-from ddlib.pretraining import adversarial
-from ddlib.pretraining.adversarial import Pair
+from ddlib.pretraining import gan as adversarial
+from ddlib.pretraining.gan import Pair
 
 LOGITS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "log_probabilities": objectives.log_probability_distance,

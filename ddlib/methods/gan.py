@@ -10,7 +10,7 @@ from torch import Tensor
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticStream
 from ddlib.methods._generative import Generative, stream
-from ddlib.pretraining.adversarial import Pair
+from ddlib.pretraining.gan import Pair
 
 
 @dataclass

@@ -36,7 +36,7 @@ class KCenter(selection.Coreset):
     """The greedy k-center coreset of each class, in an embedding trained on the real set or in pixels.
 
     ipc: images per class, >= 1.
-    space: "embedding" (features of `ddlib.pretraining.embedding.Embedding`) or "pixels".
+    space: "embedding" (features of `ddlib.pretraining.classifier.Embedding`) or "pixels".
     width, depth, epochs: of the embedding network and its training.
 
     Deviation: the papers' extractor is not stated; see `Embedding`.

@@ -32,7 +32,7 @@ MOVED: Mapping[str, str] = {
     "ddlib.continual": "ddlib.analyses.continual",
     "ddlib.costs": "ddlib.analyses.costs",
     "ddlib.datasets": "ddlib.data.datasets",
-    "ddlib.embedding": "ddlib.pretraining.embedding",
+    "ddlib.embedding": "ddlib.pretraining.classifier",
     "ddlib.evaluate": "ddlib.evaluation",
     "ddlib.loop": "ddlib.store.loop",
     "ddlib.nas": "ddlib.analyses.nas",
@@ -40,7 +40,7 @@ MOVED: Mapping[str, str] = {
     "ddlib.prior": "ddlib.pretraining.prior",
     "ddlib.sampler": "ddlib.methods.sampler",
     "ddlib.step_costs": "ddlib.analyses.step_costs",
-    "ddlib.trajectories": "ddlib.pretraining.trajectories",
+    "ddlib.trajectories": "ddlib.pretraining.experts",
 }
 """Modules and packages by the names that earlier records and commits have -> where they are now."""
 

@@ -17,7 +17,7 @@ from ddlib.analyses.nas.networks import Architecture
 from ddlib.analyses.nas.ranking import LEAST, winner_accuracy, winner_among_repeats, winners
 from ddlib.data import datasets
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.evaluation.together import evaluate_together, fits_together
+from ddlib.evaluation import evaluate_together, fits_together
 from ddlib.store import artefacts, codeprint, files
 from ddlib.store.artefacts import Workplace
 from ddlib.store.files import Damaged, read_seal

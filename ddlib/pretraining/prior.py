@@ -1,13 +1,19 @@
-"""The builder of a small latent diffusion model: its settings, and its two kinds of steps."""
+"""The prior that LD3M and GLaD distil through where no large one is at hand: a small latent diffusion model, trained.
+
+    builder = Prior(autoencoder_steps=150, diffusion_steps=400)      # what a method names in its `needs`
+
+It is kept as the folder <store>/prior/<key>/prior, which `ddlib.models.latent.load_prior` reads like any other.
+"""
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddlib import seeding
@@ -16,15 +22,66 @@ from ddlib.data.datasets import ImageSet
 from ddlib.models import latent
 from ddlib.models.latent import LatentDiffusion
 from ddlib.models.passes import at_least_float32
-from ddlib.pretraining.adversarial import descend
-from ddlib.pretraining.prior.pictures import shaped, signed
-from ddlib.pretraining.prior.training import Training, average, measure, predictor_of, revive, revives, set_rate
+from ddlib.pretraining.gan import descend, load_moments, moments
 from ddlib.store import files
 
 TRAINED = ("all", "autoencoder", "none")
 """What of a prior is trained; "autoencoder" leaves a random noise predictor, which is the paper's random prior."""
 
 PRECISIONS = ("float32", "bfloat16")
+
+
+WARM_UP = 20
+"""Steps in which a learning rate rises; then it falls to 0 as a cosine."""
+
+REVIVALS = 8
+"""Codes that nothing chose are replaced at 0/8, 1/8, ... 4/8 of the autoencoder's steps."""
+
+_CHUNK = 256
+
+
+@dataclass
+class Training:
+    """State of `Prior`: a latent diffusion model whose parts are trained one after another.
+
+    images: uint8 (N, C, H, W), in the shape of the cell's images; labels (N,).
+    prior: the model, its scaling factor not set before the noise predictor's turn.
+    predictor: its noise predictor and class vectors, as one module.
+    average: the running average of the predictor's parameters, by name.
+    latents: of all images, of unit variance; None before the noise predictor's turn.
+    """
+
+    images: Tensor
+    labels: Tensor
+    seed: int
+    prior: LatentDiffusion
+    predictor: nn.ModuleDict
+    average: dict[str, Tensor]
+    autoencoder_adam: torch.optim.Adam
+    predictor_adam: torch.optim.Adam
+    latents: Tensor | None = None
+    step: int = 0
+
+    def networks(self) -> dict[str, tuple[nn.Module, torch.optim.Adam]]:
+        """Name -> network and its optimiser."""
+        return {"vae": (self.prior.vae, self.autoencoder_adam), "predictor": (self.predictor, self.predictor_adam)}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Networks, moments of the optimisers, the running average, and the step."""
+        found = {"step": torch.tensor(self.step)} | {f"average.{key}": value for key, value in self.average.items()}
+        for name, (network, adam) in self.networks().items():
+            found |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+            found |= {f"{name}_adam.{key}": value for key, value in moments(network, adam).items()}
+        return found
+
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Continue from what `state_dict` gave."""
+        self.step, self.latents = int(saved["step"]), None
+        for key, value in self.average.items():
+            value.copy_(saved[f"average.{key}"])
+        for name, (network, adam) in self.networks().items():
+            network.load_state_dict(_under(f"{name}.", saved))
+            load_moments(network, adam, _under(f"{name}_adam.", saved))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,3 +297,124 @@ def _told(prior: LatentDiffusion, labels: Tensor, dropped: Tensor) -> Tensor | N
     if prior.embedder is None:
         return None
     return prior.embedder(torch.where(dropped, prior.num_classes, labels))
+
+
+def predictor_of(prior: LatentDiffusion) -> nn.ModuleDict:
+    """The noise predictor and, where there is one, the table of class vectors, as one module."""
+    return nn.ModuleDict({"unet": prior.unet} | ({"embedder": prior.embedder} if prior.embedder is not None else {}))
+
+
+@torch.no_grad()
+def measure(state: Training) -> None:
+    """Encode all images, once, and set the scaling factor by which their latents have unit variance.
+
+    Nothing of it is in a checkpoint: the same autoencoder gives the same latents again.
+    """
+    if state.latents is not None:
+        return
+    vae = state.prior.vae
+    latents = torch.cat([vae.encode(signed(part)).latents for part in state.images.split(_CHUNK)])
+    factor = 1 / latents.std().item()
+    vae.register_to_config(scaling_factor=factor)
+    state.latents = latents * factor
+
+
+def revives(step: int, steps: int) -> bool:
+    """Whether codes are replaced at `step` of the autoencoder's `steps`."""
+    every = max(1, steps // REVIVALS)
+    return step % every == 0 and step <= steps // 2
+
+
+@torch.no_grad()
+def revive(quantiser: nn.Module, z: Tensor, stream: torch.Generator, *, all_codes: bool) -> None:
+    """Put codes to where latents are: those that no place of `z` (B, c, h, w) is nearest to, or all of them."""
+    places = z.movedim(1, -1).flatten(0, -2)
+    codes = quantiser.embedding.weight
+    used = torch.cdist(places, codes).argmin(1).bincount(minlength=len(codes)) > 0
+    chosen = torch.randint(len(places), (len(codes),), generator=stream).to(places.device)
+    keep = used[:, None] & (not all_codes)
+    codes.copy_(torch.where(keep, codes, places[chosen]))
+
+
+def set_rate(adam: torch.optim.Adam, peak: float, step: int, steps: int) -> None:
+    """The learning rate at `step` of `steps`: up to `peak` in `WARM_UP` steps, times a cosine that ends at 0."""
+    rate = peak * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    for group in adam.param_groups:
+        group["lr"] = rate
+
+
+@torch.no_grad()
+def average(state: Training, decay: float) -> None:
+    """Move the running average towards the noise predictor's parameters."""
+    for name, parameter in state.predictor.named_parameters():
+        state.average[name].lerp_(parameter, 1 - decay)
+
+
+def _under(prefix: str, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
+
+
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def shaped(images: ImageSet, shape: tuple[int, int, int]) -> Tensor:
+    """The images as pixels of another shape: resized with antialiasing, gray repeated, colours as their luma.
+
+    Args:
+        images: in any space; of 1 or 3 channels where `shape` has others.
+        shape: (C, H, W).
+
+    Returns:
+        (N, C, H, W) uint8 on the device of `images`.
+
+    Raises:
+        ValueError: the channels cannot be brought to C.
+    """
+    if images.shape[0] != shape[0] and {images.shape[0], shape[0]} != {1, 3}:
+        raise ValueError(f"{images.name} has {images.shape[0]} channels; allowed: {shape[0]}, or 1 for 3 and 3 for 1")
+    if images.shape == shape and images.images.dtype == torch.uint8:
+        return images.images
+    chunks = torch.arange(len(images), device=images.device).split(_CHUNK)
+    return torch.cat([_reshaped(_pixels(images, rows), shape) for rows in chunks])
+
+
+def _pixels(images: ImageSet, rows: Tensor) -> Tensor:
+    """Chosen images, (B, C, H, W) float32 in [0, 255]; whitened ones are brought back."""
+    if images.images.dtype == torch.uint8:
+        return images.images[rows].float()
+    return images.space.decode(images.take(rows)) * 255
+
+
+def _reshaped(pixels: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    if pixels.shape[1] == 3 and shape[0] == 1:
+        pixels = (pixels * pixels.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    if pixels.shape[2:] != shape[1:]:
+        pixels = F.interpolate(pixels, shape[1:], mode="bilinear", align_corners=False, antialias=True)
+    return pixels.round().clamp(0, 255).to(torch.uint8).expand(-1, shape[0], -1, -1)
+
+
+def signed(pixels: Tensor) -> Tensor:
+    """uint8 pixels as float32 in [-1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def class_ids(prior: LatentDiffusion, images: ImageSet) -> Tensor | None:
+    """What the prior calls the classes of `images`: (K,) int64; None where it knows no classes.
+
+    The classes in their order, or, with a prior of ImageNet's 1,000, their places among these.
+
+    Raises:
+        ValueError: the prior is of images of other channels or of other classes, or f does not divide their sides.
+    """
+    prior.latent_shape(images.shape)
+    if prior.num_classes is None:
+        return None
+    if prior.num_classes == images.num_classes:
+        return torch.arange(images.num_classes, device=images.device)
+    positions = datasets.describe(images.name).positions if images.name in datasets.names() else ()
+    if prior.num_classes == 1000 and positions:
+        return torch.tensor(positions, device=images.device)
+    raise ValueError(
+        f"the prior is of {prior.num_classes} classes, and {images.name} has {images.num_classes}; take a prior of as "
+        "many, one of ImageNet's 1000 for a part of ImageNet, or an unconditional one"
+    )

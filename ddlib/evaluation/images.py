@@ -6,19 +6,21 @@ the networks trained beside it nor the number of images made at a time changes w
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.evaluation.labels import ASKING, BATCH, HARD, Asked, answers, classes
-from ddlib.evaluation.protocol import Protocol
+from ddlib.evaluation.protocol import ASKING, BATCH, HARD, Protocol
 from ddlib.seeding import generator
 
 STREAM = "evaluation"
 """First name of every random stream of an evaluation."""
+
+Asked = Callable[[Tensor], Tensor]
+"""A teacher: images (B, C, H, W) in the space of the set -> logits (B, K)."""
 
 Batch = tuple[Tensor, Tensor]
 """A mini-batch of A networks: images (A, B, C, H, W) and their targets, labels (A, B) or probabilities (A, B, K)."""
@@ -263,3 +265,59 @@ def _orders(count: int, networks: Sequence[int], seed: int, epoch: int) -> Tenso
     """A random order of `count` images for each network: (A, count) int64 on the CPU."""
     streams = [generator(seed, STREAM, "shuffle", index, epoch) for index in networks]
     return torch.stack([torch.randperm(count, generator=stream) for stream in streams])
+
+
+@torch.no_grad()
+def answers(teacher: Asked, images: Tensor, pass_size: int) -> Tensor:
+    """What a teacher says of images, as probabilities: the softmax of its logits, at temperature 1.
+
+    Args:
+        images: (..., C, H, W).
+        pass_size: images that it is asked about at a time.
+
+    Returns:
+        (..., K) of the type of the images.
+    """
+    logits = torch.cat([teacher(part) for part in images.flatten(0, -4).split(pass_size)])
+    return logits.softmax(1).to(images.dtype).unflatten(0, images.shape[:-3])
+
+
+def classes(synthetic: SyntheticSet) -> Tensor:
+    """The hard labels of a set, (N,) int64: of soft ones the most probable class."""
+    return synthetic.labels.argmax(1) if synthetic.is_soft else synthetic.labels
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Sets of one size beside one another: the i-th network is trained on the i-th of them.
+
+    Args:
+        parts: one a network.
+    """
+
+    parts: tuple[Fixed, ...]
+    asked = None
+
+    def __len__(self) -> int:
+        """Images in an epoch of one network."""
+        return len(self.parts[0])
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the type and on the device of the images."""
+        return self.parts[0].like
+
+    @property
+    def strategy(self) -> str:
+        """Of the augmentation."""
+        return self.parts[0].strategy
+
+    def epoch(self, epoch: int, networks: Sequence[int], seeds: Sequence[int], batch_size: int) -> Iterator[Batch]:
+        """The mini-batches of an epoch, for the networks of the given indices, each with a seed of its own."""
+        walks = [
+            part.epoch(epoch, [network], seed, batch_size)
+            for part, network, seed in zip(self.parts, networks, seeds, strict=True)
+        ]
+        for batches in zip(*walks, strict=True):
+            images, targets = zip(*batches, strict=True)
+            yield torch.cat(images), torch.cat(targets)

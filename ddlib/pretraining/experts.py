@@ -1,0 +1,592 @@
+"""Expert trajectories: networks trained on the whole real training set, their parameters stored after each epoch.
+
+`Experts` builds a shard of them, `split` divides many into shards, and `Trajectories` is the joined view of shards that
+methods use:
+
+    builders = split(Experts(count=100, epochs=100, kept=61), 10)       # {"experts 0-9": ..., ...}
+    trajectories = Trajectories.of([prerequisites[name] for name in builders])
+    theta, target = trajectories.vector(3, epoch=7), trajectories.vector(3, epoch=9)
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddlib import models, seeding
+from ddlib.data import augmentation
+from ddlib.data.augmentation import Draws, augment, draw
+from ddlib.data.datasets import ImageSet
+from ddlib.models import compilation, passes
+from ddlib.models.flat import Flat
+from ddlib.store.files import read_tensors
+
+STORAGES = ("float32", "float16")
+
+OWN = ("first", "count", "at_once", "compiled")
+"""What shards of one set of trajectories may differ in."""
+
+LARGEST = 2.0**15
+"""A float16 difference is scaled by a power of two to lie within this; float16 ends at 65504."""
+
+
+def encode(vectors: Tensor, storage: str) -> dict[str, Tensor]:
+    """The vectors in their stored form.
+
+    "float32": as they are.  "float16": the first vector w_0 whole, then differences to what is read back,
+
+        s_e h_e ~ w_e - r_{e-1},   r_e = r_{e-1} + s_e h_e,   r_0 = w_0,
+
+    with h_e in float16 and s_e a power of two that keeps it within 2^15.  Rounding does not add up over epochs:
+    |r_e - w_e| <= 2^-11 |w_e - r_{e-1}| elementwise, besides float32 rounding and what is 2^-40 of the largest.
+
+    Args:
+        vectors: (K, S, P) float32.
+        storage: one of `STORAGES`.
+
+    Returns:
+        {"vectors": (K, S, P)}, or {"start": (K, P), "steps": (K, S - 1, P) float16, "scales": (K, S - 1)}.
+    """
+    if storage == "float32":
+        return {"vectors": vectors}
+    count, epochs, size = vectors.shape
+    start, device = vectors[:, 0].clone(), vectors.device
+    steps = torch.empty(count, epochs - 1, size, dtype=torch.float16, device=device)
+    scales, current = torch.empty(count, epochs - 1, device=device), start.clone()
+    for at in range(epochs - 1):
+        change = vectors[:, at + 1] - current
+        exponent = torch.frexp(change.abs().amax(1)).exponent.clamp_min(-100)
+        scales[:, at] = torch.exp2(exponent.float()) / LARGEST
+        steps[:, at] = change / scales[:, at, None]
+        current += scales[:, at, None] * steps[:, at].float()
+    return {"start": start, "steps": steps, "scales": scales}
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """The trajectories of several shards as one, in the order of their experts; made by `of`.
+
+    shards: the named tensors of each shard, mapped from their files or on a device; nothing is copied.
+    about: what they are of: data, space, network and training.
+    epochs: the stored epochs, ascending.
+    """
+
+    shards: tuple[Mapping[str, Tensor], ...]
+    about: Mapping[str, Any]
+    epochs: tuple[int, ...]
+
+    @classmethod
+    def of(cls, shards: Sequence[Mapping[str, Tensor]]) -> "Trajectories":
+        """The joined view of products of `Experts`.
+
+        Raises:
+            ValueError: there is none, they differ in more than in their experts, or an expert is there twice.
+        """
+        if not shards:
+            raise ValueError("shards=[]; at least one is needed")
+        told = [json.loads(bytes(shard["about"].tolist())) for shard in shards]
+        facts = [{k: v for k, v in about.items() if k not in OWN} for about in told]
+        facts = [fact | {"stored epochs": shard["epochs"].tolist()} for fact, shard in zip(facts, shards, strict=True)]
+        for fact in facts[1:]:
+            _same(facts[0], fact, "shards of expert trajectories differ")
+        indices = [i for about in told for i in range(about["first"], about["first"] + about["count"])]
+        twice = sorted({i for i in indices if indices.count(i) > 1})
+        if twice:
+            raise ValueError(f"shards hold experts {twice} more than once; each may be there once")
+        order = sorted(range(len(shards)), key=lambda i: told[i]["first"])
+        return cls(tuple(shards[i] for i in order), facts[0], tuple(facts[0]["stored epochs"]))
+
+    @property
+    def count(self) -> int:
+        """Number of experts."""
+        return sum(map(_experts, self.shards))
+
+    @property
+    def size(self) -> int:
+        """P, the number of parameters."""
+        return self.about["parameters"]
+
+    def vector(self, expert: int, epoch: int) -> Tensor:
+        """Parameters of an expert after an epoch, (P,) float32, where the shards lie; it is not to be written to.
+
+        Args:
+            expert: in [0, count).
+            epoch: one of `epochs`; 0 are the initial weights.
+
+        Raises:
+            ValueError: there is no such expert, or the epoch is not stored.
+        """
+        if epoch not in self.epochs:
+            raise ValueError(f"epoch={epoch} is not stored; stored are {_ranges(self.epochs)}")
+        if not 0 <= expert < self.count:
+            raise ValueError(f"expert={expert}; it must be in [0, {self.count})")
+        position, at = 0, self.epochs.index(epoch)
+        while expert >= _experts(self.shards[position]):
+            expert -= _experts(self.shards[position])
+            position += 1
+        return _decoded(self.shards[position], expert, at)
+
+    def last(self, expert: int) -> Tensor:
+        """Parameters of an expert after its last epoch, (P,) float32."""
+        return self.vector(expert, self.epochs[-1])
+
+    def check(self, train: ImageSet, *, network: str, norm: str, parameters: int) -> None:
+        """Refuse trajectories that are not of these data and this network.
+
+        Args:
+            train: the real training set, in the space in which it is matched.
+            network, norm: names as `models.build` takes them.
+            parameters: P of the network.
+
+        Raises:
+            ValueError: something differs; the message names it, with both values.
+        """
+        wanted = {"dataset": train.name, "fingerprint": train.fingerprint, "space": train.space.name}
+        wanted |= {"shape": list(train.shape), "num_classes": train.num_classes}
+        wanted |= {"network": network, "norm": norm, "parameters": parameters}
+        _same({name: self.about[name] for name in wanted}, wanted, "expert trajectories are of another kind than asked")
+
+
+def load(paths: Sequence[str | Path], device: str = "cpu") -> Trajectories:
+    """The trajectories in files of the store, mapped into memory on a CPU.
+
+    Raises:
+        OSError: a file cannot be opened.
+        ValueError: a file is damaged, or as `Trajectories.of`.
+    """
+    return Trajectories.of([read_tensors(Path(path), device)[0] for path in paths])
+
+
+def storage_error(trajectories: Trajectories) -> Tensor:
+    """What storing float32 trajectories as "float16" would change of them, relative to one stored epoch's way.
+
+    Returns:
+        (S,): for each stored epoch the largest ||r_e - w_e|| / ||w_e - w_{e-1}|| of all experts; 0 for the first.
+    """
+    found = torch.zeros(len(trajectories.epochs))
+    for expert in range(trajectories.count):
+        exact = torch.stack([trajectories.vector(expert, epoch) for epoch in trajectories.epochs])
+        kept = encode(exact[None], "float16")
+        error = torch.stack([_decoded(kept, 0, at) - exact[at] for at in range(1, len(exact))]).norm(dim=1)
+        found[1:] = torch.maximum(found[1:], (error / exact.diff(dim=0).norm(dim=1)).cpu())
+    return found
+
+
+def _experts(shard: Mapping[str, Tensor]) -> int:
+    return len(shard["vectors"] if "vectors" in shard else shard["start"])
+
+
+def _decoded(shard: Mapping[str, Tensor], expert: int, at: int) -> Tensor:
+    """The vector of the stored epoch number `at`."""
+    if "vectors" in shard:
+        return shard["vectors"][expert, at]
+    current = shard["start"][expert].clone()
+    for step, scale in zip(shard["steps"][expert, :at], shard["scales"][expert, :at], strict=True):
+        current += scale * step.float()
+    return current
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any], what: str) -> None:
+    differing = [f"{k}: {one.get(k)!r} and {other.get(k)!r}" for k in one | other if one.get(k) != other.get(k)]
+    if differing:
+        raise ValueError(f"{what}: {'; '.join(differing)}")
+
+
+def _ranges(epochs: Sequence[int]) -> str:
+    """Ascending numbers as text: 0-61, 100."""
+    runs: list[list[int]] = []
+    for epoch in epochs:
+        if runs and epoch == runs[-1][-1] + 1:
+            runs[-1].append(epoch)
+        else:
+            runs.append([epoch])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+PRECISIONS = ("float32", "bfloat16")
+
+Gradient = Callable[[Tensor], Tensor]
+"""Parameters (A, P) of A experts -> the gradient of each one's loss on its mini-batch, (A, P)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A kind of network as functions of stacked parameter vectors; see `learner`.
+
+    Args:
+        flat: the network as a function of one vector.
+        fresh: initial parameters (P,) on the CPU, from a generator.
+        losses: (theta (A, P), images (A, B, C, H, W), labels (A, B)) -> (A,): cross entropy summed over the images.
+        elements: of the largest map of one image.
+    """
+
+    flat: Flat
+    fresh: Callable[[torch.Generator], Tensor]
+    losses: Callable[[Tensor, Tensor, Tensor], Tensor]
+    elements: int
+
+
+@functools.lru_cache(maxsize=16)
+def learner(
+    network: str,
+    options: tuple[tuple[str, Any], ...],
+    *,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    precision: str,
+    compiled: bool,
+) -> Learner:
+    """The functions that train a network.  The same arguments give the same object, so all is compiled once.
+
+    Args:
+        network, options: as `models.build` takes them.
+        shape, num_classes: of the images.
+        precision: "float32" or "bfloat16" of convolutions and products; parameters and losses keep their type.
+        compiled: whether through `torch.compile`.
+
+    Raises:
+        ValueError: an unknown option, images too small, or a network with running statistics.
+    """
+    build = functools.partial(models.build, network, shape=shape, num_classes=num_classes, **dict(options))
+    with torch.device("meta"):
+        flat, image = Flat(build()), torch.empty(1, *shape)
+        features = flat.network.features(image)
+
+    def loss(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = flat(theta, images)
+        return F.cross_entropy(logits.to(images.dtype), labels, reduction="sum")
+
+    ready = compilation.compiled if compiled else lambda function: function
+    one, many = ready(lambda theta, images, labels: loss(theta[0], images[0], labels[0])[None]), ready(torch.vmap(loss))
+    return Learner(
+        flat=flat,
+        fresh=lambda stream: flat.vector(dict(build(generator=stream).named_parameters())),
+        losses=lambda theta, images, labels: (one if len(theta) == 1 else many)(theta, images, labels),
+        elements=max(tensor.numel() for tensor in (image, *features.maps, features.embedding)),
+    )
+
+
+def mean_gradient(learner: Learner, theta: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of each expert's mean cross entropy on its mini-batch, and the losses, added up over micro-batches.
+
+    Args:
+        theta: (A, P).
+        images: (A, B, C, H, W).
+        labels: (A, B).
+
+    Returns:
+        (A, P), and the mean losses (A,).
+    """
+    theta = theta.detach().requires_grad_()
+    size = passes.size(images.shape[1], learner.elements * len(theta), images.device)
+    gradient, total = torch.zeros_like(theta), torch.zeros(len(theta), dtype=images.dtype, device=images.device)
+    for part, aims in zip(images.split(size, dim=1), labels.split(size, dim=1), strict=True):
+        losses = learner.losses(theta, part, aims)
+        gradient += torch.autograd.grad(losses.sum(), theta)[0]
+        total += losses.detach()
+    return gradient / images.shape[1], total / images.shape[1]
+
+
+def sgd(theta: Tensor, gradient: Gradient, *, lr: float) -> Tensor:
+    """w - lr grad l(w), for each of A experts: SGD without momentum and decay (MTT, Cazenavette et al. 2022)."""
+    return theta - lr * gradient(theta)
+
+
+def gsam(theta: Tensor, gradient: Gradient, *, lr: float, rho: float, alpha: float) -> Tensor:
+    """One step of adaptive GSAM (Zhuang et al. 2022) as FTD and DATM take it, for each of A experts.
+
+    On one mini-batch, augmented once, with loss l and products of vectors elementwise:
+
+        g = grad l(w)
+        e = rho (w w g) / (|| |w| g ||_2 + 1e-12)
+        q = grad l(w + e)
+        g_perp = g - <g, q> q / ||q||^2
+        w <- w - lr (q - alpha g_perp)
+
+    Args:
+        theta: w, (A, P).
+        gradient: grad l on the same mini-batch, whenever it is called.
+        lr, rho, alpha: as above.
+
+    Returns:
+        The new parameters, (A, P).
+    """
+    g = gradient(theta)
+    q = gradient(theta + rho * theta * theta * g / (_norm(theta * g) + 1e-12))
+    along = (g * q).sum(1, keepdim=True) / _norm(q).square().clamp_min(torch.finfo(q.dtype).tiny)
+    return theta - lr * (q - alpha * (g - along * q))
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    return vectors.norm(dim=1, keepdim=True)
+
+
+def augmented(images: Tensor, strategy: str, streams: list[torch.Generator]) -> Tensor:
+    """DSA of (A, B, C, H, W): one family a mini-batch, that is an expert; own parameters for each image."""
+    count, batch, _, *size = images.shape
+    each = [draw(1, batch, size=tuple(size), strategy=strategy, generator=stream) for stream in streams]
+    draws = Draws(torch.cat([d.family for d in each]), torch.cat([d.values for d in each]), tuple(size))
+    return augment(images.flatten(0, 1), draws).view(images.shape)
+
+
+STREAM = "experts"
+"""First name of every random stream used here."""
+
+CHOICES = {
+    "network": models.names(),
+    "optimizer": ("gsam", "sgd"),
+    "storage": STORAGES,
+    "precision": PRECISIONS,
+}
+
+TOGETHER_ELEMENTS = {"cpu": 0, "cuda": 2**24}
+"""Largest map of one mini-batch of all experts trained together, where `at_once` is None; one is always trained.
+
+On a CPU an expert alone is the fastest: a convolution under vmap is a grouped one.  On a GPU small networks share the
+launching of kernels; 256 images at 128 x 32 x 32 keep it busy by themselves (an estimate).
+"""
+
+
+@dataclass
+class Training:
+    """State of `Experts`: a group of experts in training, and the vectors kept so far.
+
+    together: experts of a group; the last group may be smaller.
+    vectors: (count, stored, P), zero where nothing is kept yet.
+    theta: (A, P), the current parameters of the group.
+    step: steps taken.
+    """
+
+    builder: "Experts"
+    train: ImageSet
+    seed: int
+    learner: Learner
+    together: int
+    vectors: Tensor
+    theta: Tensor
+    step: int = 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is kept so far, the current parameters, the size of a group and the step."""
+        done, members, kept = self._filled()
+        numbers = {"step": torch.tensor(self.step), "together": torch.tensor(self.together)}
+        return numbers | {"theta": self.theta, "done": self.vectors[:done], "current": self.vectors[members, :kept]}
+
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Continue from what `state_dict` gave, in groups of the size in which it began."""
+        self.step, self.together = int(saved["step"]), int(saved["together"])
+        self.theta = saved["theta"].to(self.vectors.device)
+        done, members, kept = self._filled()
+        self.vectors[:done] = saved["done"].to(self.vectors.device)
+        self.vectors[members, :kept] = saved["current"].to(self.vectors.device)
+
+    def place(self) -> tuple[range, int, int]:
+        """Where the next step stands: experts of the group within the shard, epoch, and part of the epoch."""
+        epochs, count = self.builder.epochs, self.builder.count
+        group, within = divmod(self.step, self.together * epochs)
+        members = range(group * self.together, min((group + 1) * self.together, count))
+        return members, *divmod(within, max(1, len(members)))
+
+    def _filled(self) -> tuple[int, slice, int]:
+        """Experts whose vectors are all kept, the group in training, and how many of its vectors are kept."""
+        members, epoch, part = self.place()
+        kept = sum(e <= epoch for e in self.builder.stored) if epoch or part else 0
+        return members.start, slice(members.start, members.stop), kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """A shard of expert trajectories (MTT, Cazenavette et al. 2022): parameters after each of their first epochs.
+
+    The product stays `mapped` from its file, in the memory of the host: methods take two vectors of it a step.
+
+    Each expert is a fresh network trained on the whole training set with DSA, one family a mini-batch, and hard
+    labels; the last partial mini-batch is kept.  A step is an epoch of one expert; where several are trained at once,
+    it is that share of their common epoch, so that a shard has equally many equal steps on every device.
+
+    network, norm, width, depth: the network; None keeps its default.
+    count: experts of this shard, >= 1.
+    first: index of the first, >= 0.  An expert has the same numbers in every shard, up to rounding.
+    epochs: E >= 1, passes over the training set.
+    kept: epochs 0 (the initial weights) to `kept` are stored, in [0, E]; and E.
+    optimizer: "gsam" (FTD, DATM) or "sgd" (MTT, TESLA), without momentum and decay.
+    lr, batch_size: of either.
+    rho, alpha: of GSAM; `gsam` states its equations.
+    strategy: DSA families joined by "_", "none", or None for the data set's own.
+    storage: "float32", or "float16": the first vector whole, then scaled differences (`encode`).
+    precision: of convolutions and products.
+    compiled: whether the passes are compiled.
+    at_once: experts trained together, >= 1; None: by device, one on a CPU.
+    seed: of the weights, shuffles and augmentation.
+    """
+
+    name: ClassVar[str] = "trajectories"
+    version: ClassVar[int] = 1
+    mapped: ClassVar[bool] = True
+    network: str = "convnet"
+    norm: str = "instance"
+    width: int | None = None
+    depth: int | None = None
+    count: int = 10
+    first: int = 0
+    epochs: int = 100
+    kept: int = 100
+    optimizer: str = "gsam"
+    lr: float = 0.01
+    batch_size: int = 256
+    rho: float = 0.01
+    alpha: float = 0.3
+    strategy: str | None = None
+    storage: str = "float32"
+    precision: str = "float32"
+    compiled: bool = False
+    at_once: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            self._require(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+        for name in ("count", "epochs", "batch_size"):
+            self._require(name, getattr(self, name) >= 1, ">= 1")
+        self._require("first", self.first >= 0, ">= 0")
+        self._require("kept", 0 <= self.kept <= self.epochs, f"in [0, {self.epochs}], the epochs trained")
+        self._require("lr", self.lr > 0, "> 0")
+        self._require("alpha", math.isfinite(self.alpha), "finite")
+        self._require("rho", self.rho >= 0, ">= 0")
+        self._require("at_once", self.at_once is None or self.at_once >= 1, ">= 1, or None")
+
+    def _require(self, name: str, holds: bool, allowed: str) -> None:
+        if not holds:
+            raise ValueError(f"{name}={getattr(self, name)!r} of experts; it must be {allowed}")
+
+    @property
+    def iterations(self) -> int:
+        """One step an epoch of an expert."""
+        return self.epochs * self.count
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The epochs whose parameters are stored, ascending."""
+        return tuple(sorted({*range(self.kept + 1), self.epochs}))
+
+    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Training:
+        """Untrained experts.
+
+        Raises:
+            ValueError: an unknown option of the network or DSA family, or a network with running statistics.
+        """
+        augmentation.draw(1, 1, size=train.shape[1:], strategy=self._strategy(train), generator=torch.Generator())
+        learner = self._learner(train)
+        elements = min(self.batch_size, len(train)) * learner.elements
+        most = max(1, TOGETHER_ELEMENTS.get(train.device.type, 0) // elements)
+        together = min(self.count, self.at_once or most)
+        vectors = torch.zeros(self.count, len(self.stored), learner.flat.size, device=train.device)
+        state = Training(self, train, seed, learner, together, vectors, vectors[:0, 0])
+        state.theta = self._fresh(state, range(together))
+        return state
+
+    def step(self, state: Training) -> dict[str, Tensor]:
+        """An epoch of one expert, or of several that share of it; returns the mean training loss.
+
+        Nothing is returned where the data have fewer mini-batches than experts that share the epoch.
+        """
+        members, epoch, part = state.place()
+        if epoch == part == 0:
+            state.theta = self._fresh(state, members)
+            state.vectors[members.start : members.stop, 0] = state.theta
+        losses = [self._update(state, members, epoch, batch) for batch in self._batches(state, members, epoch, part)]
+        if part == len(members) - 1 and epoch + 1 in self.stored:
+            state.vectors[members.start : members.stop, self.stored.index(epoch + 1)] = state.theta
+        state.step += 1
+        return {"loss": torch.stack(losses).mean()} if losses else {}
+
+    def finish(self, state: Training) -> dict[str, Tensor]:
+        """The stored vectors with what they are of, as `Trajectories.of` takes them.
+
+        Before the last step, vectors of the full size that take no memory stand for those to come: they are for
+        timing alone.
+        """
+        vectors = state.vectors if state.step >= self.iterations else _stand_in(state)
+        about = torch.frombuffer(bytearray(json.dumps(self._about(state), sort_keys=True).encode()), dtype=torch.uint8)
+        return encode(vectors, self.storage) | {"epochs": torch.tensor(self.stored), "about": about}
+
+    def _learner(self, train: ImageSet) -> Learner:
+        options = {"norm": self.norm, "width": self.width, "depth": self.depth}
+        known = models.options_of(self.network)
+        chosen = tuple((key, value) for key, value in options.items() if value is not None and key in known)
+        told = {"shape": train.shape, "num_classes": train.num_classes}
+        return learner(self.network, chosen, **told, precision=self.precision, compiled=self.compiled)
+
+    def _fresh(self, state: Training, members: range) -> Tensor:
+        """Initial parameters of the experts, (A, P)."""
+        streams = [seeding.generator(state.seed, STREAM, "network", self.first + i) for i in members]
+        return torch.stack([state.learner.fresh(stream) for stream in streams]).to(state.vectors.device)
+
+    def _batches(self, state: Training, members: range, epoch: int, part: int) -> list[tuple[int, Tensor]]:
+        """The mini-batches of one part of an epoch: their number within it, and rows (A, B)."""
+        streams = [seeding.generator(state.seed, STREAM, "shuffle", self.first + i, epoch) for i in members]
+        orders = torch.stack([torch.randperm(len(state.train), generator=stream) for stream in streams])
+        batches = list(enumerate(orders.to(state.train.device).split(self.batch_size, dim=1)))
+        begin, end = (len(batches) * share // len(members) for share in (part, part + 1))
+        return batches[begin:end]
+
+    def _update(self, state: Training, members: range, epoch: int, batch: tuple[int, Tensor]) -> Tensor:
+        """One step of SGD or GSAM of all experts of the group; the mean loss before it."""
+        number, rows = batch
+        names = [(self.first + i, epoch, number) for i in members]
+        streams = [seeding.generator(state.seed, STREAM, "augmentation", *name) for name in names]
+        images = state.train.take(rows.flatten()).view(*rows.shape, *state.train.shape)
+        images, labels = augmented(images, self._strategy(state.train), streams), state.train.labels[rows]
+        losses = []
+
+        def gradient(theta: Tensor) -> Tensor:
+            found, loss = mean_gradient(state.learner, theta, images, labels)
+            losses.append(loss.mean())
+            return found
+
+        state.theta = self._rule()(state.theta, gradient)
+        return losses[0]
+
+    def _rule(self) -> Callable[[Tensor, Gradient], Tensor]:
+        if self.optimizer == "sgd":
+            return functools.partial(sgd, lr=self.lr)
+        return functools.partial(gsam, lr=self.lr, rho=self.rho, alpha=self.alpha)
+
+    def _strategy(self, train: ImageSet) -> str:
+        return augmentation.strategy_for(train.name) if self.strategy is None else self.strategy
+
+    def _about(self, state: Training) -> dict[str, Any]:
+        """What the trajectories are of: data, space, network and training, as plain JSON."""
+        train, space = state.train, state.train.space
+        data = {"dataset": train.name, "fingerprint": train.fingerprint, "space": space.name}
+        form = {"shape": list(train.shape), "num_classes": train.num_classes, "parameters": state.learner.flat.size}
+        return data | form | asdict(self) | {"strategy": self._strategy(train), "seed": state.seed}
+
+
+def _stand_in(state: Training) -> Tensor:
+    """(count, stored, P): a window that moves along the initial parameters, so that no two epochs are equal."""
+    count, epochs, size = state.vectors.shape
+    line = state.theta[0].repeat(1 + epochs // size + 1)
+    return line.unfold(0, size, 1)[:epochs].expand(count, epochs, size)
+
+
+def split(experts: Experts, shard: int) -> dict[str, Experts]:
+    """The same experts in shards of at most `shard`, by names that say which they hold.
+
+    Raises:
+        ValueError: `shard` is below 1.
+    """
+    if shard < 1:
+        raise ValueError(f"shard={shard!r}; it must be >= 1")
+    end = experts.first + experts.count
+    firsts = range(experts.first, end, shard)
+    parts = [replace(experts, first=first, count=min(shard, end - first)) for first in firsts]
+    return {f"experts {part.first}-{part.first + part.count - 1}": part for part in parts}
