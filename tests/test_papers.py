@@ -1,6 +1,7 @@
 """What the papers report: every file, by discovery, and what a file may not say."""
 
 import dataclasses
+import sys
 from collections import Counter
 
 import pytest
@@ -522,7 +523,7 @@ def test_settings_of_several_data_sets_and_of_one_condition(tmp_path, monkeypatc
     assert [(s.dataset, s.ipc, s.condition) for s in paper.settings if s.ipc == 10] == [
         ("cifar10", 10, ""), ("cifar10", 10, "fast"), ("svhn", 10, "fast"),
     ]  # fmt: skip
-    monkeypatch.setattr(results.reported, "_named", lambda _: paper)
+    monkeypatch.setattr(sys.modules["ddlib.results.papers"], "_named", lambda _: paper)
     place = {"method": "dm", "dataset": "cifar10", "ipc": 10}
     assert results.published("x", **place)["lr"] == 2.0
     assert results.published("x", **place, condition="fast")["lr"] == 3.0
@@ -559,7 +560,7 @@ def test_settings_stand_once(tmp_path):
 @pytest.mark.parametrize("paper", PAPERS)
 def test_stated_settings_are_those_of_a_method(paper):
     """What a file states has the names of the method's fields, so that a cell can be compared with it."""
-    for setting in results.load(ROOT / "ddlib" / "papers" / f"{paper}.yaml").settings:
+    for setting in results.load(ROOT / "ddlib" / "results" / "papers" / f"{paper}.yaml").settings:
         values = dict(setting.values)
         told = values.pop("evaluation", {})
         for network in ("", *told.get("by_network", {})):
@@ -577,7 +578,7 @@ def test_a_main_table_has_the_stated_settings(path):
     """What a file states of the methods of a table stands in the parameters too, all of it, and the same."""
     paper = path.parent.name
     chosen = settings(yaml.safe_load(path.read_text(encoding="utf-8")))
-    stated = results.load(ROOT / "ddlib" / "papers" / f"{paper}.yaml").settings
+    stated = results.load(ROOT / "ddlib" / "results" / "papers" / f"{paper}.yaml").settings
     cells = study.cells(chosen, paper=paper, table="main")
     found = {cell.method.name for cell in cells}
     wanted = {(s.method, s.ipc) for s in stated if s.dataset == chosen.reference_dataset and s.method in found}

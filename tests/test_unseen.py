@@ -76,7 +76,7 @@ def test_a_mean_stands_beside_what_the_paper_reports_for_it(monkeypatch):
         asked.append((paper, where))
         return reference("unseen", 26.4)
 
-    monkeypatch.setattr("ddlib.results.across.find", find)
+    monkeypatch.setattr("ddlib.results.records.find", find)
     known = [record(name, found, reference=reference(name)) for name, found in NETWORKS.items()]
     assert unseen(known)[0].reference.value == 26.4
     place = {"table": "t", "method": "ld3m", "dataset": "cifar10", "ipc": 1, "condition": "dm", "network": "unseen"}

@@ -1,18 +1,22 @@
-"""Whether a paper's claim holds in the records: directions, tested with Welch's interval."""
+"""Whether a paper's claim holds: a direction, in the records of cells or in a table that a notebook measured."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
-from ddlib.results import reported
-from ddlib.results.provenances import provenance
-from ddlib.results.records import Record, compare
-from ddlib.results.references import Claim
-from ddlib.results.sides import OR, Place, Rows, alike, standing, the_one
-from ddlib.results.verdicts import Comparison
+from ddlib.results.papers import Claim, Measured, claims, papers
+from ddlib.results.records import Measurements, Record, compare, provenance
+from ddlib.results.statistics import Comparison, Sample, welch
+
+OR = " | "
+"""Between the names of a claim's side that is called differently in different notebooks."""
+
+UNDISTILLED = ("random", "whole")
+"""Methods that choose real images, whose rows have nothing that could be reduced."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,26 @@ class ClaimCheck:
     @property
     def outcome(self) -> str:
         """ "fails" if one test fails, "holds" if there are tests and all hold, else "undecided"."""
-        found = {test.outcome for test in self.tests}
-        if "fails" in found:
+        outcomes = {test.outcome for test in self.tests}
+        if "fails" in outcomes:
             return "fails"
-        return "holds" if found == {"holds"} else "undecided"
+        return "holds" if outcomes == {"holds"} else "undecided"
+
+
+class Place(NamedTuple):
+    """Where rows are compared; ipc is None for the whole training set."""
+
+    dataset: str
+    network: str
+    ipc: int | None
+
+    def __str__(self) -> str:
+        on = "" if self.network == "convnet" else f", {self.network}"
+        return f"{self.dataset}{on}, IPC {self.ipc}"
+
+
+Rows = Mapping[tuple[str, ...], Sequence[Record]]
+"""What a row's label has beyond the side's name (nothing: the side itself) -> the rows called so."""
 
 
 def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 0.95) -> ClaimCheck:
@@ -73,9 +93,105 @@ def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 
     records = [r for r in records if r.network in claim.networks and r.ipc in (*claim.ipc, None)]
     if claim.own_data:
         records = [r for r in records if r.dataset in claim.datasets]
-    pairs = [] if claim.shown_in else list(_rising(claim, records) if claim.rises else _above(claim, records))
+    pairs: list[tuple[str, Record, Record]] = []
+    if not claim.shown_in:
+        pairs = list(_rising(claim, records) if claim.rises else _above(claim, records))
     tests = tuple(ClaimTest(where, compare(a, b, confidence)) for where, a, b in pairs)
-    return ClaimCheck(claim, tests, provenance([record for _, *both in pairs for record in both]))
+    return ClaimCheck(claim, tests, provenance([record for _, a, b in pairs for record in (a, b)]))
+
+
+def _above(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:
+    """Where, a row of the higher side and the row of the lower one to hold it against."""
+    higher, lower = _standing(claim.higher, claim, records), _standing(claim.lower, claim, records)
+    for place, above in higher.items():
+        below = lower.get(place) or lower.get(place._replace(ipc=None), {})
+        extras = _alike(above, below)
+        if not extras:
+            continue
+        a = _only(claim.higher, place, [row for extra in extras for row in above[extra]])
+        b = _only(claim.lower, place, below.get(extras[0]) or below[()])
+        yield f"{place}: {a.label} against {b.label}" if extras[0] else str(place), a, b
+
+
+def _alike(above: Rows, below: Rows) -> list[tuple[str, ...]]:
+    """What rows to compare have beyond the sides' names: nothing, else the same, else anything against real images."""
+    if () in above and () in below:
+        return [()]
+    same = [extra for extra in above if extra in below]
+    if same or not any(record.method in UNDISTILLED for record in below.get((), ())):
+        return same
+    return [extra for extra in above if extra]
+
+
+def _rising(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:
+    """Where, and two neighbours along the claim's order, the one that is to be higher first.
+
+    The order is that of images per class on one network, or the claim's order of networks at one number of images.
+    """
+    along = "network" if claim.along == "networks" else "ipc"
+    side = _standing(claim.rises, claim, records)
+    lines: dict[Place, dict[tuple[str, ...], list[Place]]] = defaultdict(lambda: defaultdict(list))
+    for place in sorted(side, key=lambda place: claim.networks.index(place.network)):
+        for extra in side[place]:
+            lines[place._replace(**{along: None})][extra].append(place)
+    for line in lines.values():
+        extras = [extra for extra, places in line.items() if len(places) > 1]
+        if () in extras:  # the row itself, before any that is reduced
+            extras = [()]
+        for less, more in pairwise(line[extras[0]] if extras else ()):
+            rows = {place: [r for extra in extras for r in side[place].get(extra, ())] for place in (more, less)}
+            a, b = _only(claim.rises, more, rows[more]), _only(claim.rises, less, rows[less])
+            where = f"{less} to {getattr(more, along)}"
+            yield where if extras == [()] else f"{where}: {a.label}", a, b
+
+
+def _only(side: str, place: Place, rows: Sequence[Record]) -> Record:
+    """The only row of a side at a place."""
+    if len(rows) > 1:
+        labels = ", ".join(repr(row.label) for row in rows)
+        raise ValueError(f"several records of {side!r} at {tuple(place)}: {labels}; pass those that the claim is about")
+    return rows[0]
+
+
+def _standing(side: str, claim: Claim, records: Sequence[Record]) -> dict[Place, Rows]:
+    """The rows that were run and stand for a side of a claim, at each place; see `check_claim`."""
+    names, known = side.split(OR), (*_known_names(), *side_names(claim))
+    methods = {name.partition(", ")[0] for name in names} & {record.method for record in records}
+    called = []
+    for name in names:
+        for record in records:
+            extra = beyond(name, record.label)
+            if extra is None or _has_longer_name(record.label, name, known):
+                continue
+            if not extra or not methods or record.method in methods:
+                called.append((record, extra))
+    rows: dict[Place, dict[tuple[str, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record, extra in called or [(record, ()) for record in records if record.method in names]:
+        if record.n:
+            rows[Place(record.dataset, record.network, record.ipc)][extra].append(record)
+    return {place: rows[place] for place in sorted(rows, key=lambda at: (at.dataset, at.network, at.ipc or 0))}
+
+
+def beyond(name: str, label: str) -> tuple[str, ...] | None:
+    """The parts of a label, between ", ", that a side's name lacks; None where the label is not of that name.
+
+    It is where it begins with the name's first part and has the others in their order, in either case: "DiM, width 64,
+    lambda = 0" is of "dim, lambda = 0", and "width 64" is beyond it.
+    """
+    (first, *wanted), (begin, *parts) = (text.casefold().split(", ") for text in (name, label))
+    extra = []
+    for part in parts:
+        if wanted and part == wanted[0]:
+            wanted.pop(0)
+        else:
+            extra.append(part)
+    return None if wanted or first != begin else tuple(extra)
+
+
+def _has_longer_name(label: str, name: str, known: Sequence[str]) -> bool:
+    """Whether another side's name says more of the label."""
+    longer = [other for other in known if other.count(", ") > name.count(", ")]
+    return any(beyond(other, label) is not None for other in longer)
 
 
 def side_names(claim: Claim) -> tuple[str, ...]:
@@ -85,41 +201,68 @@ def side_names(claim: Claim) -> tuple[str, ...]:
 
 @cache
 def _known_names() -> tuple[str, ...]:
-    known = [claim for paper in reported.papers() for claim in reported.claims(paper)]
+    known = [claim for paper in papers() for claim in claims(paper)]
     return tuple(dict.fromkeys(name for claim in known for name in side_names(claim)))
 
 
-def _standing(side: str, claim: Claim, records: Sequence[Record]) -> dict[Place, Rows]:
-    return standing(side, records, (*_known_names(), *side_names(claim)))
+MEASURED_AT = ("dataset", "networks", "steps", "classes", "ipc")
+"""Columns that say where a row was measured, in order; two rows are compared where they agree in all of them."""
 
 
-def _above(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:
-    higher, lower = (_standing(side, claim, records) for side in (claim.higher, claim.lower))
-    for place, above in higher.items():
-        below = lower.get(place) or lower.get((*place[:2], None), {})
-        found = alike(above, below)
-        rows = [row for left in found for row in above[left]], [r for f in found for r in below.get(f) or below[()]]
-        if found:
-            a, b = the_one(claim.higher, place, rows[0]), the_one(claim.lower, place, rows[1])
-            yield _where(*place) + (f": {a.label} against {b.label}" if found[0] else ""), a, b
+def check_measured(claim: Claim, measurements: Measurements, dataset: str) -> ClaimCheck:
+    """Test a claim's direction in the table of its `Measured`; no tests where the claim, or `measurements`, has none.
+
+    Rows that name another number of images per class than the claim's are left out.
+
+    Args:
+        dataset: that the notebook worked on.
+
+    Raises:
+        ValueError: the rows lack the columns that the claim names, or two stand for one side at one place.
+    """
+    said = claim.measured
+    if said is None:
+        return ClaimCheck(claim, ())
+    ends = ("",) if said.lower else ("", "_low", "_high")
+    needed = [said.column, *said.rows, *(said.field + end for end in ends)]
+    rows = []
+    for row in measurements.tables.get(said.table, ()):
+        if not set(needed) <= row.keys():
+            had, needs = ", ".join(row), ", ".join(needed)
+            raise ValueError(f"a row of {said.table!r} has {had}; claim {claim.id!r} needs {needs}")
+        if all(row[name] == value for name, value in said.rows.items()) and row.get("ipc", claim.ipc[0]) in claim.ipc:
+            rows.append(row)
+    higher = _measured_side(said.higher, rows, said)
+    lower = _measured_side(said.lower, rows, said) if said.lower else {}
+    tests = []
+    for place, row in higher.items():
+        comparison = _measured_comparison(row, lower.get(place), said)
+        if comparison:
+            where = [f"IPC {value}" if column == "ipc" else f"{value} {column}" for column, value in place]
+            tests.append(ClaimTest(", ".join([dataset, *where]), comparison))
+    return ClaimCheck(claim, tuple(tests), dict(measurements.provenance) if tests else {})
 
 
-def _rising(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:
-    """Neighbours in images per class on one network, or in the claim's order of networks at one number of images."""
-    side, at = _standing(claim.rises, claim, records), 1 if claim.along == "networks" else 2
-    lines: dict[tuple, dict[tuple, list[Place]]] = defaultdict(lambda: defaultdict(list))
-    for place in sorted(side, key=lambda place: claim.networks.index(place[1])):
-        for left in side[place]:
-            lines[place[:at] + place[at + 1 :]][left].append(place)
-    for line in lines.values():
-        long = {left: places for left, places in line.items() if len(places) > 1}
-        chosen = {(): long[()]} if () in long else long
-        for less, more in pairwise(next(iter(chosen.values()), ())):
-            found = [[row for left in chosen for row in side[place].get(left, ())] for place in (more, less)]
-            a, b = the_one(claim.rises, more, found[0]), the_one(claim.rises, less, found[1])
-            yield f"{_where(*less)} to {more[at]}" + (f": {a.label}" if () not in chosen else ""), a, b
+def _measured_side(name: str, rows: Sequence[Mapping[str, Any]], said: Measured) -> dict[tuple, Mapping[str, Any]]:
+    """Where a row so called was measured -> the row."""
+    side: dict[tuple, Mapping[str, Any]] = {}
+    for row in rows:
+        if row[said.column].casefold() != name.casefold():
+            continue
+        place = tuple((column, row[column]) for column in MEASURED_AT if column in row)
+        if place in side:
+            raise ValueError(f"two rows of {said.table!r} are called {name!r} at {place}; allowed: one")
+        side[place] = row
+    return side
 
 
-def _where(dataset: str, network: str, ipc: int) -> str:
-    on = "" if network == "convnet" else f", {network}"
-    return f"{dataset}{on}, IPC {ipc}"
+def _measured_comparison(row: Mapping[str, Any], other: Mapping[str, Any] | None, said: Measured) -> Comparison | None:
+    """Of two samples of accuracies by Welch; or the row's own difference, whose interval stands beside it."""
+    if said.lower:
+        if other and row[said.field] and other[said.field]:
+            return welch(Sample.of(row[said.field]), Sample.of(other[said.field]))
+        return None
+    if row[said.field] is None:
+        return None
+    value, low, high = (100 * row[said.field + end] for end in ("", "_low", "_high"))
+    return Comparison(value, low, high, p=math.nan, confidence=0.95, error=math.nan, df=math.nan)

@@ -1,4 +1,8 @@
-"""Record: what one cell of a table reached; and the files that hold lists of them."""
+"""Records of what cells reached, the files that hold them, and the tidy table of all trained networks.
+
+`read` and `write` a file of records, `frame` lays them out as a pandas DataFrame with one row per trained network.
+Beside records stand `Measurements`: tables of a notebook that are no accuracies of cells.
+"""
 
 import dataclasses
 import json
@@ -6,12 +10,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING, Any
 
-from ddlib.results.references import Reference
-from ddlib.results.verdicts import Comparison, Sample, verdict, welch
+from ddlib.results.papers import Reference, find
+from ddlib.results.statistics import Comparison, Sample, seed_means, verdict, welch
 from ddlib.store.files import write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +95,7 @@ class Record:
         seeds = len(self.cell.get("seeds", ()))
         if seeds < 2 or not self.n or self.n % seeds:
             return None
-        each = self.n // seeds
-        return Sample.of([fmean(self.accuracies[i : i + each]) for i in range(0, self.n, each)]).std
+        return Sample.of(seed_means(self)).std
 
     @property
     def verdict(self) -> str:
@@ -232,3 +238,294 @@ def read(path: str | Path) -> list[Record]:
         except ValueError as error:
             raise ValueError(f"{path}, record {i}: {error}") from error
     return records
+
+
+def frame(records: "Sequence[Record] | str | Path") -> "pd.DataFrame":
+    """The tidy table of `records`: one row per trained network, to slice, sort, draw, `to_csv` and `to_latex`.
+
+    A record that was not run has one row, without seeds and accuracy, so that its verdict is not lost.
+
+    Args:
+        records: records; or a file that `write` wrote, or a folder of such files, at any depth.  Files of measurements
+            in a folder are left out, for their numbers are no accuracies.
+
+    Returns:
+        label, method, dataset, ipc (missing for the whole training set), network; distillation_seed (missing where the
+        record does not say), evaluation_seed (which network on that set, from 0) and accuracy in percent; what the
+        paper reports, in reference, reference_std, reference_n, paper, table, condition and metric; verdict and
+        deviations ("; " between them) of the record; every entry of the records' costs, by its name; and of files
+        experiment ("atom/accuracy") and profile ("quick").
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: a file is faulty; the message names it.
+    """
+    import pandas as pd
+
+    files = {None: records}
+    if isinstance(records, str | Path):
+        path = Path(records)
+        if not path.is_dir():
+            files = {path: read(path)}
+        else:
+            files = {file: read(file) for file in sorted(path.rglob("*.json")) if read_measurements(file) is None}
+    rows = []
+    for file, content in files.items():
+        source = {}
+        if file is not None:
+            experiment, _, profile = file.stem.rpartition(".")
+            source = {"experiment": f"{file.parent.name}/{experiment or profile}", "profile": profile}
+        for record in content:
+            rows += [row | source for row in _rows(record)]
+    table = pd.DataFrame(rows, columns=None if rows else COLUMNS)
+    return table.astype({name: "Int64" for name in ("ipc", "distillation_seed", "evaluation_seed", "reference_n")})
+
+
+COLUMNS = (
+    *("label", "method", "dataset", "ipc", "network", "distillation_seed", "evaluation_seed", "accuracy"),
+    *("reference", "reference_std", "reference_n", "paper", "table", "condition", "metric", "verdict", "deviations"),
+)
+"""Of every `frame`, in order; costs follow."""
+
+
+def _rows(record: Record) -> list[dict[str, Any]]:
+    """The rows of `frame` for one record."""
+    seeds = record.cell.get("seeds", ())
+    each = record.n // len(seeds) if seeds and record.n % len(seeds) == 0 else 0
+    published = record.reference
+    shared = {
+        "reference": published and published.value,
+        "reference_std": published and published.std,
+        "reference_n": published and published.n,
+        "paper": published and published.paper,
+        "table": published and published.table,
+        "condition": published and published.condition,
+        "metric": published and published.metric,
+        "verdict": record.verdict,
+        "deviations": "; ".join(record.deviations),
+    } | record.cost
+    place = {name: getattr(record, name) for name in ("label", "method", "dataset", "ipc", "network")}
+    networks = [
+        {
+            "distillation_seed": seeds[i // each] if each else None,
+            "evaluation_seed": i % each if each else i,
+            "accuracy": accuracy,
+        }
+        for i, accuracy in enumerate(record.accuracies)
+    ]
+    missing = {"distillation_seed": None, "evaluation_seed": None, "accuracy": math.nan}
+    return [place | network | shared for network in networks or [missing]]
+
+
+KEYS = {"tables", "modules", "provenance"}
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Named tables of one run of a notebook.
+
+    tables: name -> rows, each a mapping from columns to plain values.
+    modules: of ddlib, dotted, whose code the numbers depend on.
+    provenance: where the numbers come from; "code" is the fingerprint of `modules`, "parameters" of the notebook's.
+
+    Raises:
+        ValueError: something is no plain JSON.
+    """
+
+    tables: Mapping[str, Sequence[Mapping[str, Any]]]
+    modules: tuple[str, ...]
+    provenance: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        for name in ("tables", "provenance"):
+            try:
+                object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name), allow_nan=False)))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name} of measurements is not plain JSON: {error}") from error
+        object.__setattr__(self, "modules", tuple(self.modules))
+
+
+def write_measurements(measured: Measurements, path: str | Path) -> Path:
+    """Write them as JSON, whole or not at all, a row a line; missing folders are made.
+
+    Raises:
+        OSError: the folder cannot be written; the message names the path.
+    """
+    tables = [f"  {json.dumps(name)}: [\n{_lines(rows)}\n  ]" for name, rows in measured.tables.items()]
+    text = '{\n "tables": {\n' + ",\n".join(tables) + "\n },\n"
+    text += f' "modules": {json.dumps(measured.modules)},\n'
+    text += f' "provenance": {json.dumps(measured.provenance, sort_keys=True, allow_nan=False)}\n}}\n'
+    return write_whole(path, text.encode())
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    return ",\n".join("   " + json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+
+
+def read_measurements(path: str | Path) -> Measurements | None:
+    """What `write_measurements` wrote; None where the file holds records instead.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not whole, or neither; the message names the path.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not whole: {error}") from error
+    if isinstance(content, list):
+        return None
+    if not isinstance(content, dict) or content.keys() != KEYS:
+        raise ValueError(f"{path} holds neither records nor measurements, which have {', '.join(sorted(KEYS))}")
+    return Measurements(**content)
+
+
+ALWAYS_LISTED = ("seeds",)
+"""What stays a list where there is but one."""
+
+
+def provenance(records: Sequence[Record]) -> dict[str, Any]:
+    """Where the numbers of `records` come from: `joined` over those that were run, or over all where none was."""
+    return joined(record.provenance for record in [r for r in records if r.n] or records)
+
+
+def joined(provenances: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One provenance that is true of all: joined again with any of them, it stays as it is.
+
+    An entry on which all agree keeps its value; else it is the sorted list of the values, None where one does not have
+    it.  Dates become the first and the last.  `dirty` is True where any is, else None where any does not know.  Entries
+    that are mappings, such as versions, are joined entry by entry.
+    """
+    everything = list(provenances)
+    names = dict.fromkeys(name for one in everything for name in one)
+    return {name: _joined(name, [one.get(name) for one in everything]) for name in names}
+
+
+def _joined(name: str, values: Sequence[Any]) -> Any:
+    mappings = [value for value in values if isinstance(value, Mapping)]
+    if mappings:
+        return joined(mappings)
+    if name == "dirty":
+        return True if True in values else None if None in values else False
+    flat = {entry for value in values for entry in (value if isinstance(value, list | tuple) else [value])}
+    ordered = sorted(flat, key=lambda entry: (entry is not None, type(entry).__name__, entry))
+    if len(ordered) == 1 and name not in ALWAYS_LISTED:
+        return ordered[0]
+    return [ordered[0], ordered[-1]] if name == "date" else ordered
+
+
+UNSEEN = "unseen"
+"""The network that a mean over the unseen ones is called to be tested on."""
+
+
+def convnets(records: Sequence[Record]) -> tuple[str, ...]:
+    """The networks tested on that are ConvNets, whatever they are called: with another norm, or without augmentation.
+
+    A record's protocol says of which kind its network is; where it says nothing, it is what it is called.
+    """
+    return tuple(dict.fromkeys(record.network for record in records if _kind(record) == "convnet"))
+
+
+def _kind(record: Record) -> str:
+    protocol = record.cell.get("protocol")
+    return protocol.get("network", "convnet") if isinstance(protocol, dict) else record.network
+
+
+def unseen(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> list[Record]:
+    """A record of the mean over the unseen networks, for each row, data set and number of images per class.
+
+    Its accuracies are means over the networks, repeat by repeat (the i-th network of each kind on the set of one seed),
+    so that their deviation is that of the mean itself.  It is tested on "unseen", deviates from the paper in whatever
+    one of its records does, and stands beside what the paper reports for "unseen" where that reports the row at all.
+    Where a network was not run, neither was the mean.
+
+    Args:
+        records: of one row on several networks.
+        seen: the networks that were distilled with, as the records call them.
+
+    Raises:
+        ValueError: `seen` names a network that there is not, none is left, a row is not tested on all others once, or
+            not as often on each.
+    """
+    return [mean_record(group) for group in unseen_groups(records, seen)]
+
+
+def unseen_groups(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> list[list[Record]]:
+    """The records behind each record of `unseen`, in its order; arguments and errors as there."""
+    networks = list(dict.fromkeys(record.network for record in records))
+    for name in seen:
+        if records and name not in networks:
+            raise ValueError(f"seen names {name!r}; known: {', '.join(networks)}")
+    left = [name for name in networks if name not in seen]
+    if records and not left:
+        raise ValueError(f"seen={tuple(seen)!r} leaves no network of {', '.join(networks)}")
+    groups: dict[tuple, list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.label, record.dataset, record.ipc), []).append(record)
+    return [_whole(place, [r for r in group if r.network in left], left) for place, group in groups.items()]
+
+
+def _whole(place: tuple, group: list[Record], networks: list[str]) -> list[Record]:
+    """The group, if it has one record of each network, and those that were run as many accuracies."""
+    found = [record.network for record in group]
+    if sorted(found) != sorted(networks):
+        raise ValueError(
+            f"{place} is tested on {', '.join(found) or 'none'}; allowed: {', '.join(networks)}, each once"
+        )
+    if len({record.n for record in group if record.n}) > 1:
+        counts = ", ".join(f"{record.n} on {record.network}" for record in group)
+        raise ValueError(f"{place} has accuracies of {counts}; allowed: as many on each")
+    return group
+
+
+def mean_record(group: Sequence[Record]) -> Record:
+    """The mean of one row's records on several networks; see `unseen`."""
+    first, missing = group[0], [record for record in group if not record.n]
+    tested = {"tested_on": UNSEEN, "networks": {record.network: record.cell.get("protocol") for record in group}}
+    summed, over = (("estimated_hours",), missing) if missing else (("evaluate_seconds", "generation_seconds"), group)
+    known = {key: [record.cost[key] for record in over if key in record.cost] for key in summed}
+    costs = {key: sum(values) for key, values in known.items() if values}
+    return Record.of(
+        [] if missing else map(fmean, zip(*(record.accuracies for record in group), strict=True)),
+        label=first.label,
+        method=first.method,
+        dataset=first.dataset,
+        ipc=first.ipc,
+        cell={name: value for name, value in first.cell.items() if name != "protocol"} | tested,
+        reference=_reference([record.reference for record in group if record.reference]),
+        deviations=dict.fromkeys(phrase for record in group for phrase in record.deviations),
+        cost=costs if missing else _shared(group) | costs,
+        provenance=joined(record.provenance for record in group),
+    )
+
+
+OF_THE_SET = (
+    *("distil_seconds", "prerequisite_seconds", "teacher_seconds"),
+    *("bytes_stored", "bits_per_class", "images_shown"),
+)
+"""Costs of a set that are the same whatever it is tested on."""
+
+
+def _shared(group: Sequence[Record]) -> dict[str, Any]:
+    """The costs `OF_THE_SET` in which all records agree."""
+    first = group[0].cost
+    return {k: first[k] for k in OF_THE_SET if all(k in r.cost and r.cost[k] == first[k] for r in group)}
+
+
+def mean_of_deviations(group: Sequence[Record]) -> float | None:
+    """The deviation that GLaD and LD3M print beside such a mean: the mean of the networks' population deviations.
+
+    It says how far networks of one kind scatter, and not how uncertain the mean is, which is less.
+
+    Returns:
+        Points; None where a network was not run.
+    """
+    return fmean(pstdev(record.accuracies) for record in group) if all(record.n for record in group) else None
+
+
+def _reference(known: Sequence[Reference]) -> Reference | None:
+    """What the paper of these references reports for the mean."""
+    if not known:
+        return None
+    names = ("table", "method", "dataset", "ipc", "condition")
+    return find(known[0].paper, **{name: getattr(known[0], name) for name in names}, network=UNSEEN)

@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
 
-from scipy.special import stdtrit  # scipy.stats has the same, and takes seconds to import
-
-from ddlib.results import Record, seed_means
+from ddlib.results.records import Record
+from ddlib.results.statistics import half_width, satterthwaite, seed_means
 
 CONFIDENCE = 0.95
 """Of all intervals here."""
@@ -219,8 +218,7 @@ def _half_width(variances: Sequence[float], counts: Sequence[int]) -> float:
     total = sum(variances)
     if total == 0 or math.isinf(total):
         return total
-    freedom = total**2 / sum(v**2 / (count - 1) for v, count in zip(variances, counts, strict=True) if v)
-    return math.sqrt(total) * float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    return half_width(math.sqrt(total), satterthwaite(variances, counts), CONFIDENCE)
 
 
 def _estimate(value: float, half: float, blocks: Sequence[Sequence[float]], *, low: float) -> Estimate:

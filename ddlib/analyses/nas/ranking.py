@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddlib.results.verdicts import Sample, welch
+from ddlib.results.statistics import Sample, welch
 from ddlib.seeding import generator
 
 KINDS = ("spearman", "kendall")

@@ -1,0 +1,380 @@
+"""Intervals, tests and verdicts: what the spread of a few accuracies allows one to say.
+
+A test needs of its values what a published number states too: mean, deviation and number.  So it is written on these;
+the distributions are those of scipy.stats, the correction for many tests that of statsmodels.  Both take a second to
+import and load where they are used.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from ddlib.results.papers import Reference
+
+if TYPE_CHECKING:
+    from ddlib.results.records import Record
+
+VERDICTS = ("REPRODUCED", "CLOSE", "ABOVE", "BELOW", "INCONCLUSIVE", "PROXY", "NOT RUN", "NO REFERENCE")
+
+DELTA = 1.0
+"""Half the width of the band of equivalence, in percentage points, where a reference states none."""
+
+ASSUMED_N = 5
+"""How many networks are taken to lie behind a published deviation that does not say."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a t test needs of some values: mean, sample deviation (ddof 1) and number.
+
+    std is None for a number taken as exact.  With n = 1 nothing is known of the spread.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Sample":
+        """The sample of `values`, at least one."""
+        return cls(fmean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
+
+    @property
+    def variance(self) -> float:
+        """Variance of the mean; infinite for a single value, zero for an exact number."""
+        if self.std is None:
+            return 0.0
+        return self.std**2 / self.n if self.n > 1 else math.inf
+
+
+ZERO = Sample(0.0, None, 1)
+"""Zero, exactly: Welch's t against it is the one-sample t."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference of two means with its two-sided interval.
+
+    difference, low, high: in percentage points; infinite bounds where one side is a single value.
+    p: two-sided, that the means are equal.
+    error: standard error of the difference.
+    df: degrees of freedom (Welch, Satterthwaite).
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    confidence: float
+    error: float
+    df: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+    def equivalent(self, delta: float, level: float = 0.05) -> bool:
+        """Whether two one-sided t tests at `level` both accept |difference| < `delta` (Schuirmann 1987)."""
+        if not math.isfinite(self.error):
+            return False
+        return delta - abs(self.difference) > half_width(self.error, self.df, 1 - 2 * level)
+
+
+def welch(a: Sample, b: Sample = ZERO, confidence: float = 0.95) -> Comparison:
+    """Welch's t for mean(a) - mean(b); with an exact number on one side, the one-sample t.
+
+    Without spread on either side the interval has no width; with a single value on one side it is the whole line.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence!r}; allowed: between 0 and 1")
+    from scipy.stats import t
+
+    difference, variance = a.mean - b.mean, a.variance + b.variance
+    if math.isinf(variance):
+        return Comparison(difference, -math.inf, math.inf, 1.0, confidence, math.inf, math.nan)
+    error, df = math.sqrt(variance), satterthwaite([a.variance, b.variance], [a.n, b.n])
+    half = half_width(error, df, confidence)
+    p = 2 * float(t.sf(abs(difference) / error, df)) if error else float(difference == 0)
+    return Comparison(difference, difference - half, difference + half, p, confidence, error, df)
+
+
+def satterthwaite(variances: Iterable[float], counts: Iterable[int]) -> float:
+    """Degrees of freedom of a sum of independent means with these variances: (sum v)^2 / sum v^2 / (n - 1).
+
+    Means without spread do not count; nan where none has any.  (scipy.stats wants raw values, which a published number
+    has not, and two means.)
+    """
+    spread = [(v, n) for v, n in zip(variances, counts, strict=True) if v]
+    return sum(v for v, _ in spread) ** 2 / sum(v**2 / (n - 1) for v, n in spread) if spread else math.nan
+
+
+def half_width(error: float, df: float, confidence: float) -> float:
+    """Half of a two-sided t interval; 0 where there is no spread."""
+    if not error:
+        return 0.0
+    from scipy.stats import t
+
+    return error * float(t.ppf((1 + confidence) / 2, df))
+
+
+def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """The t interval of the mean of `values`; the whole line for a single one.
+
+    Raises:
+        ValueError: no values.
+    """
+    if not values:
+        raise ValueError("values is empty; an interval needs at least one")
+    comparison = welch(Sample.of(values), confidence=confidence)
+    return comparison.low, comparison.high
+
+
+def verdict(
+    accuracies: Sequence[float],
+    reference: Reference | None,
+    *,
+    deviations: Collection[str] = (),
+    run: bool = True,
+) -> str:
+    """The verdict on one cell, one of `VERDICTS`, from all its single accuracies.
+
+    The first line that applies decides; d is our mean minus the reference's, delta the reference's (or `DELTA`).
+
+        NOT RUN       `run` is false, or there is no accuracy
+        PROXY         the setting deviates from the paper's: only directions are tested, no numbers
+        NO REFERENCE  no reference, or one whose value was not found
+        PROXY         the reference is not comparable
+        REPRODUCED    two one-sided Welch tests at 5 % accept |d| < delta, even where d is significant
+        ABOVE, BELOW  the 95 % interval of d (Welch) leaves out zero, even where |d| < delta
+        INCONCLUSIVE  half the interval's width is more than 2 delta; always so with one accuracy alone
+        CLOSE         what remains; there zero lies in the interval, so that |d| <= 2 delta
+
+    A reference without n is taken to rest on `ASSUMED_N` networks, one without a deviation to be exact.  Accuracies
+    of networks trained on one synthetic set are not independent of one another; taking them so, as the published
+    deviations do, makes intervals somewhat too narrow.
+
+    Args:
+        accuracies: distillation seeds x evaluation networks, in percent.
+        reference: what the paper reports, or None.
+        deviations: in what the setting differs from the paper's, one phrase each.
+        run: whether the cell was computed.
+    """
+    if not run or not accuracies:
+        return "NOT RUN"
+    if deviations:
+        return "PROXY"
+    if reference is None or reference.value is None:
+        return "NO REFERENCE"
+    if not reference.comparable:
+        return "PROXY"
+    delta = DELTA if reference.delta is None else reference.delta
+    theirs = Sample(reference.value, reference.std, reference.n or ASSUMED_N)
+    comparison = welch(Sample.of(accuracies), theirs)
+    if comparison.equivalent(delta):
+        return "REPRODUCED"
+    if comparison.significant:
+        return "ABOVE" if comparison.difference > 0 else "BELOW"
+    return "INCONCLUSIVE" if comparison.high - comparison.low > 4 * delta else "CLOSE"
+
+
+def group_means(values: Sequence[float], groups: Sequence[int]) -> dict[int, float]:
+    """Group -> the mean of its values, which stand group by group, as many for each.
+
+    Raises:
+        ValueError: a group stands twice, or the values are not as many for each.
+    """
+    if not groups or not values or len(values) % len(groups) or len(set(groups)) < len(groups):
+        raise ValueError(f"{len(values)} values of the groups {[*groups]}; allowed: as many for each, at least one")
+    each = len(values) // len(groups)
+    return {group: fmean(values[i * each : (i + 1) * each]) for i, group in enumerate(groups)}
+
+
+def paired(higher: Mapping[int, float], lower: Mapping[int, float]) -> Comparison:
+    """The mean over groups of `higher` minus `lower`, with the paired 95 % t interval; the whole line for one group.
+
+    A group is what varies most and both share: a seed, or an order in which classes come.
+
+    Raises:
+        ValueError: they have other groups.
+    """
+    if not higher or higher.keys() != lower.keys():
+        raise ValueError(f"the groups {[*higher]} cannot be paired with {[*lower]}; allowed: the same, at least one")
+    return welch(Sample.of([higher[group] - lower[group] for group in higher]))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p values by Holm's step-down correction (1979): at level a, all together are wrong with probability <= a.
+
+    Raises:
+        ValueError: a value is not in [0, 1].
+    """
+    if wrong := [value for value in values if not 0 <= value <= 1]:
+        raise ValueError(f"values contain {wrong[0]!r}; allowed: p values, from 0 to 1")
+    if not values:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
+    return multipletests(values, method="holm")[1].tolist()
+
+
+def seed_means(record: "Record") -> tuple[float, ...]:
+    """The mean accuracy of each distillation seed, in percent.
+
+    Raises:
+        ValueError: the accuracies are not as many for each of the seeds, or the record does not say these.
+    """
+    seeds = record.cell.get("seeds", ())
+    try:
+        return tuple(group_means(record.accuracies, seeds).values())
+    except ValueError as error:
+        raise ValueError(
+            f"{record.label!r} has {record.n} accuracies of {len(seeds)} seeds; allowed: as many for each, at least one"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows that follow one another in a ranking: `above` minus `below`, tested in two ways.
+
+    sets: over the means of the distillation seeds, so that networks trained on one set count as one: the t interval of
+        the differences seed by seed where both rows have the same seeds, whose networks begin alike; else Welch.
+    networks: Welch over all networks of all distillation seeds, as published deviations are taken.
+    p_sets, p_networks: their p by Holm's correction for all pairs of the ranking; None where nothing is known of the
+        spread, as of one seed or one network.
+    """
+
+    above: "Record"
+    below: "Record"
+    sets: Comparison
+    networks: Comparison
+    p_sets: float | None
+    p_networks: float | None
+
+    def significant(self, level: float = 0.05) -> bool:
+        """Whether `above` is above `below` by `p_sets`, with all pairs of the ranking together wrong at `level`."""
+        return self.p_sets is not None and self.p_sets < level
+
+
+def ranked(records: Sequence["Record"]) -> list["Record"]:
+    """The records that were run, the highest mean accuracy first; of equal ones the earlier."""
+    return sorted((record for record in records if record.n), key=lambda record: -record.accuracy_mean)
+
+
+def neighbours(records: Sequence["Record"]) -> list[Pair]:
+    """Each pair of neighbours in the ranking of `records`, the highest first.
+
+    Where pairs are chosen by the ranking, their means differ by selection too; Holm's correction does not undo this.
+
+    Raises:
+        ValueError: as `seed_means`.
+    """
+    pairs = list(pairwise(ranked(records)))
+    sets = [_by_sets(above, below) for above, below in pairs]
+    networks = [welch(Sample.of(above.accuracies), Sample.of(below.accuracies)) for above, below in pairs]
+    columns = zip(sets, networks, _corrected(sets), _corrected(networks), strict=True)
+    return [Pair(above, below, *column) for (above, below), column in zip(pairs, columns, strict=True)]
+
+
+def _by_sets(a: "Record", b: "Record") -> Comparison:
+    """Mean(a) - mean(b) over the distillation seeds, in pairs where they have the same."""
+    means = seed_means(a), seed_means(b)
+    if list(a.cell["seeds"]) == list(b.cell["seeds"]):
+        return welch(Sample.of([x - y for x, y in zip(*means, strict=True)]))
+    return welch(Sample.of(means[0]), Sample.of(means[1]))
+
+
+def _corrected(comparisons: Sequence[Comparison]) -> list[float | None]:
+    """Holm over the comparisons that can be tested; None for the others."""
+    testable = [i for i, comparison in enumerate(comparisons) if math.isfinite(comparison.error)]
+    corrected = dict(zip(testable, holm([comparisons[i].p for i in testable]), strict=True))
+    return [corrected.get(i) for i in range(len(comparisons))]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Accuracy at one level of a factor minus that at its base, over all pairs that are equal otherwise.
+
+    difference: in points, with the t interval over the distillation seeds, for each of which the pairs are averaged.
+    least, most: the smallest and the largest difference of a pair, over all its networks.
+    pairs: how many there are.
+    of: the level of another factor that all of them have; "" where they have any.
+    """
+
+    factor: str
+    level: str
+    base: str
+    difference: Comparison
+    least: float
+    most: float
+    pairs: int
+    of: str = ""
+
+
+Grid = Mapping[tuple[str, ...], "Record"]
+"""One level of each factor -> the record."""
+
+
+def main_effects(records: Sequence["Record"], factors: Sequence[str], *, apart: str | None = None) -> list[Effect]:
+    """What one choice is worth, all else equal: the effect of each level of each factor, from records that were run.
+
+    Seeds, not networks, are what varies here: a seed draws the initial images and the real batches of all cells, so
+    that its pairs are not independent.
+
+    Args:
+        records: whose labels are one level of each factor, such as "ATOM, BN, ZCA, herding"; at one number of images
+            per class.  The levels of the first record are the bases.
+        factors: what the parts of a label are called, in order.
+        apart: a level that is not of the kind of the others, such as real images among distilled ones: records that
+            have it tell nothing of the other factors, whose effects on them follow as effects of their own.
+
+    Raises:
+        ValueError: a label has another number of parts or stands twice, seeds or numbers of networks differ, the latter
+            is not the same for each seed, or no label has `apart`.
+    """
+    grid: dict[tuple[str, ...], Record] = {}
+    for record in records:
+        levels = tuple(record.label.split(", "))
+        if len(levels) != len(factors) or levels in grid:
+            what = "stands twice" if levels in grid else f"has {len(levels)} parts"
+            raise ValueError(f"label {record.label!r} {what}; allowed: one level of each of {', '.join(factors)}")
+        grid[levels] = record
+    factor_of = {level: factor for levels in grid for factor, level in zip(factors, levels, strict=True)}
+    if grid and apart is not None and apart not in factor_of:
+        raise ValueError(f"apart={apart!r}; allowed: a level that a label has: {', '.join(factor_of)}")
+    run = {levels: record for levels, record in grid.items() if record.n}
+    for name, values in (
+        ("seeds", {tuple(record.cell["seeds"]) for record in run.values()}),
+        ("networks", {record.n for record in run.values()}),
+    ):
+        if len(values) > 1:
+            raise ValueError(f"records have different {name}: {sorted(values)}; allowed: the same for all")
+    usual = {levels: record for levels, record in run.items() if apart not in levels}
+    unusual = {levels: record for levels, record in run.items() if apart in levels}
+    bases = dict(zip(factors, next(iter(grid), ()), strict=False))
+    effects: list[Effect] = []
+    for place, factor in enumerate(factors):
+        effects += _of_factor(place, factor, bases, run if factor == factor_of.get(apart) else usual)
+    for place, factor in enumerate(factors):
+        if factor != factor_of.get(apart):
+            effects += [replace(effect, of=apart) for effect in _of_factor(place, factor, bases, unusual)]
+    return effects
+
+
+def _of_factor(place: int, factor: str, bases: Mapping[str, str], grid: Grid) -> Iterator[Effect]:
+    """The effects of one factor, in the order in which its levels stand."""
+    for level in dict.fromkeys(levels[place] for levels in grid):
+        if level == bases[factor]:
+            continue
+        differences = []  # a row a pair, a column a seed
+        for levels, record in grid.items():
+            base = grid.get((*levels[:place], bases[factor], *levels[place + 1 :]))
+            if levels[place] == level and base is not None:
+                differences.append([a - b for a, b in zip(seed_means(record), seed_means(base), strict=True)])
+        if differences:
+            by_pair = [fmean(row) for row in differences]
+            by_seed = welch(Sample.of([fmean(column) for column in zip(*differences, strict=True)]))
+            yield Effect(factor, level, bases[factor], by_seed, min(by_pair), max(by_pair), len(differences))
