@@ -35,7 +35,7 @@ from benchmarks.generation import CLOCKS
 from ddlib import methods, models, seeding
 from ddlib.data import augmentation, datasets
 from ddlib.methods.ld3m import LD3M
-from ddlib.models import latent
+from ddlib.models import diffusion
 from ddlib.store import progress
 
 OURS = {
@@ -146,7 +146,7 @@ def prepared(name: str, steps: int, case: argparse.Namespace) -> Plain | Ours:
     settings = {"steps": steps, "batch_real": case.batch_real, "lr": 1e-30, "strategy": augmentation.STRATEGY}
     method = methods.build("ld3m", ipc=1, width=128, **settings | OURS.get(name, {}))
     told = {"width": case.width, "factor": case.factor, "generator": seeding.generator(0, "prior")}
-    prior = latent.small((3, SIDE, SIDE), CLASSES, **told)
+    prior = diffusion.small((3, SIDE, SIDE), CLASSES, **told)
     state = method.start(pictures(2 * case.batch_real), {"prior": prior}, 0)
     return (Plain if name == "reference" else Ours)(method, state)
 

@@ -14,7 +14,7 @@ from benchmarks import (
     trajectory_matching,
 )
 from ddlib import seeding
-from ddlib.models import latent
+from ddlib.models import diffusion, priors
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
@@ -105,8 +105,8 @@ def test_latents_that_learn_something_else_are_not_timed(monkeypatch):
 def test_an_iteration_of_ld3m_is_timed_and_its_last_calls_are_compared(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(latent_distillation, "peak_megabytes", lambda *case: (7.0, 3.0))
     monkeypatch.setattr(latent_distillation, "compare", lambda *case: None)
-    prior = latent.small((1, 16, 16), 10, width=16, factor=4, generator=seeding.generator(0))
-    latent.save_prior(prior, tmp_path / "prior")
+    prior = diffusion.small((1, 16, 16), 10, width=16, factor=4, generator=seeding.generator(0))
+    priors.save_prior(prior, tmp_path / "prior")
     small = ["--steps", "2", "--width", "16", "--factor", "4", "--batch-real", "2", "--repeats", "1"]
     latent_distillation.main([*small, "--only", "exact", "last two bfloat16", "--prior", str(tmp_path / "prior")])
     told = capsys.readouterr().out

@@ -13,7 +13,7 @@ from ddlib import methods, study
 from ddlib.data import augmentation
 from ddlib.data.synthetic import SyntheticStream, generator_bytes, load
 from ddlib.models.gan import Generator
-from ddlib.models.initialisation import reset
+from ddlib.models.layers import reset
 from ddlib.store import artefacts, files
 from ddlib.study import estimate, work
 from ddlib.study.estimate import judging

@@ -280,7 +280,7 @@ def test_bfloat16_is_near_float32_and_leaves_float32_parameters(norm):
 @pytest.fixture
 def compilation(monkeypatch):
     """Traces as `compiled` does, into one whole graph; without a C++ compiler, for the sake of time."""
-    monkeypatch.setattr(models.compilation, "_SETTINGS", models.compilation._SETTINGS | {"backend": "aot_eager"})
+    monkeypatch.setattr(models.passes, "_SETTINGS", models.passes._SETTINGS | {"backend": "aot_eager"})
     training._learner.cache_clear()
     yield
     training._learner.cache_clear()

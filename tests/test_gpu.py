@@ -8,7 +8,7 @@ import torch
 from ddlib import evaluation, methods, seeding
 from ddlib.data import datasets, synthetic
 from ddlib.methods import unrolling
-from ddlib.models import latent
+from ddlib.models import diffusion
 from ddlib.store import artefacts, loop
 from ddlib.store.loop import Checkpoint
 
@@ -75,7 +75,7 @@ def test_the_first_step_is_that_of_the_host():
 def test_a_step_of_ld3m_is_that_of_the_host(matching, options):
     """With one prior, whose codes are spread so far that no rounding changes which is nearest."""
     method, found = small("ld3m", matching=matching, strategy="none", **options), {}
-    prior = latent.small((1, 16, 16), 10, width=16, codes=4, generator=seeding.generator(3))
+    prior = diffusion.small((1, 16, 16), 10, width=16, codes=4, generator=seeding.generator(3))
     with torch.no_grad():
         prior.vae.quantize.embedding.weight.mul_(100)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

@@ -11,8 +11,8 @@ import torch
 
 from ddlib import models
 from ddlib.methods.sampler import Sampler
-from ddlib.models import latent
-from ddlib.models.latent import LatentDiffusion, load_prior, save_prior, small
+from ddlib.models.diffusion import LatentDiffusion, small
+from ddlib.models.priors import load_prior, save_prior
 
 
 def seeded(seed=0):
@@ -291,7 +291,7 @@ def test_refuses_images_of_another_shape(name, shape, match):
 
 
 def other_embedder(prior):
-    from ddlib.models.latent.parts import ClassEmbedder
+    from ddlib.models.diffusion import ClassEmbedder
 
     return prior.vae, prior.unet, prior.scheduler, ClassEmbedder(3, 8)
 
@@ -528,6 +528,6 @@ def test_a_file_is_no_prior(tmp_path):
 
 
 def test_diffusers_is_imported_only_where_it_is_used():
-    text = "import sys, ddlib.methods, ddlib.methods.sampler, ddlib.models.latent; sys.exit('diffusers' in sys.modules)"
+    modules = "ddlib.methods, ddlib.methods.sampler, ddlib.models.priors, ddlib.models.cin256"
+    text = f"import sys, {modules}; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", text]).returncode == 0
-    assert latent.__all__

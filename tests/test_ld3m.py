@@ -8,7 +8,7 @@ import torch
 from ddlib import methods, seeding
 from ddlib.data import datasets, synthetic
 from ddlib.methods.sampler import Sampler
-from ddlib.models import latent
+from ddlib.models import diffusion, priors
 from ddlib.store import loop
 
 SMALL = {"ipc": 2, "iterations": 4, "width": 8, "depth": 2, "batch_real": 4, "strategy": "none"}
@@ -21,8 +21,8 @@ def digits() -> datasets.ImageSet:
     return dataclasses.replace(whole, images=whole.images[rows][..., 4:12, 4:12], labels=whole.labels[rows])
 
 
-def prior(shape=(1, 8, 8), num_classes=10) -> latent.LatentDiffusion:
-    return latent.small(shape, num_classes, width=16, generator=seeding.generator(3))
+def prior(shape=(1, 8, 8), num_classes=10) -> diffusion.LatentDiffusion:
+    return diffusion.small(shape, num_classes, width=16, generator=seeding.generator(3))
 
 
 def built(name: str = "ld3m", **settings) -> methods.Method:
@@ -296,7 +296,7 @@ def test_what_was_learnt_on_the_way_is_kept():
 
 
 def test_a_prior_that_is_there_is_known_by_its_content(tmp_path):
-    latent.save_prior(prior(), tmp_path / "one")
+    priors.save_prior(prior(), tmp_path / "one")
     method = built(prior=str(tmp_path / "one"))
     first = method.found
     assert first == method.found and first is not None

@@ -8,7 +8,7 @@ import torch
 from ddlib import methods
 from ddlib.data import datasets
 from ddlib.data.synthetic import SyntheticStream
-from ddlib.models.latent import LatentDiffusion
+from ddlib.models.diffusion import LatentDiffusion
 from ddlib.store import loop
 from ddlib.store.loop import Checkpoint
 

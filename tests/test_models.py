@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call, grad, stack_module_state
 
 from ddlib import ROOT, models
-from ddlib.models import initialisation, layers
+from ddlib.models import layers
 from ddlib.models.layers import BatchNorm2d, InstanceNorm2d
 
 SMALL = {  # of each network, a small one
@@ -691,7 +691,7 @@ def test_every_layer_of_the_zoo_has_a_law():
     for name in models.names():
         for module in small(name).modules():
             if list(module.parameters(recurse=False)) or list(module.buffers(recurse=False)):
-                assert type(module) in initialisation.LAWS
+                assert type(module) in layers.LAWS
 
 
 # Refusals.

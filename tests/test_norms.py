@@ -8,12 +8,12 @@ import torch
 from ddlib import methods, seeding
 from ddlib.analyses import norms
 from ddlib.data import datasets
-from ddlib.models import latent
+from ddlib.models import diffusion
 
 
 def test_norms_are_those_of_the_first_step_from_one_beginning():
     train = datasets.load("digits", "train")
-    needs = {"prior": latent.small(train.shape, 10, width=16, generator=seeding.generator(3))}
+    needs = {"prior": diffusion.small(train.shape, 10, width=16, generator=seeding.generator(3))}
     method = methods.build("ld3m", ipc=1, iterations=4, steps=5, width=8, depth=2, batch_real=8)
     told = {"steps": (2, 5), "residuals": ("none", "x0"), "draws": 2, "seed": 7}
     rows = norms.gradient_norms(method, train, needs, **told)

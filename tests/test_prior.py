@@ -15,7 +15,7 @@ from ddlib.batch import cli
 from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet, ValueSpace
 from ddlib.methods.sampler import Sampler
-from ddlib.models import latent
+from ddlib.models import diffusion, priors
 from ddlib.pretraining import prior as building
 from ddlib.pretraining.prior import Prior, class_ids
 from ddlib.store import files, inventory, loop
@@ -154,7 +154,7 @@ def test_latents_come_to_unit_variance():
 
 
 def test_codes_that_nothing_chose_are_moved_to_latents():
-    prior = latent.small(SHAPE, None, width=16, codes=8, generator=torch.Generator().manual_seed(0))
+    prior = diffusion.small(SHAPE, None, width=16, codes=8, generator=torch.Generator().manual_seed(0))
     z = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) + 5
     codes = prior.vae.quantize.embedding.weight
     codes.copy_(torch.full((8, 3), 100.0))
@@ -254,7 +254,7 @@ def test_data_that_do_not_fit_are_refused():
 
 
 def test_a_prior_of_other_channels_or_classes_is_refused():
-    prior, without = (latent.small(SHAPE, k, width=16, generator=torch.Generator()) for k in (CLASSES, None))
+    prior, without = (diffusion.small(SHAPE, k, width=16, generator=torch.Generator()) for k in (CLASSES, None))
     assert class_ids(prior, painted()).tolist() == [0, 1, 2, 3] and class_ids(without, painted()) is None
     with pytest.raises(ValueError, match="images of 3 channels; this prior is of images of 1"):
         class_ids(prior, painted(4, (3, 16, 16)))
@@ -263,7 +263,7 @@ def test_a_prior_of_other_channels_or_classes_is_refused():
 
 
 def test_a_prior_of_all_of_imagenet_knows_its_parts_by_their_places():
-    prior = latent.small((3, 16, 16), 1000, width=16, generator=torch.Generator())
+    prior = diffusion.small((3, 16, 16), 1000, width=16, generator=torch.Generator())
     found = class_ids(prior, painted(10, (3, 16, 16), 10, "imagenette32"))
     assert found.tolist() == [0, 217, 482, 491, 497, 566, 569, 571, 574, 701]
     with pytest.raises(ValueError, match="the prior is of 1000 classes, and cifar10 has 10"):
@@ -316,7 +316,7 @@ def test_a_prior_is_made_once_and_kept_as_a_folder(needing, workplace):
     known = files.read_json(folder / "run.json")
     assert known["product"] == "prior" and known["steps"] == 8 and known["bytes_stored"] == Prior().size(made)
     assert {path.name for path in (folder / "prior").iterdir()} >= {"vae", "unet", "scheduler", "class_embedder"}
-    assert equal(weights(latent.load_prior(folder / "prior")), weights(made))
+    assert equal(weights(priors.load_prior(folder / "prior")), weights(made))
     stamp = (folder / "run.json").stat().st_mtime_ns
     again = work.prerequisites(needing, workplace)["prior"]
     assert equal(weights(again), weights(made)) and (folder / "run.json").stat().st_mtime_ns == stamp
@@ -358,7 +358,7 @@ def test_a_damaged_prior_is_seen_put_aside_and_made_again(how, needing, workplac
     assert entry.state == "finished" and inventory.faults(entry) == []
     cli.main(["runs", "clean", "--store", str(workplace.folder)])
     assert not (folder / "prior.damaged").exists() and (folder / "prior").is_dir()
-    assert inventory.remove(entry) > Prior().size(latent.small(SHAPE, 10, **SIZES)) and not folder.exists()
+    assert inventory.remove(entry) > Prior().size(diffusion.small(SHAPE, 10, **SIZES)) and not folder.exists()
 
 
 def test_half_a_prior_can_be_thrown_away(needing, workplace, capsys):

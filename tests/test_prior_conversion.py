@@ -7,8 +7,9 @@ import torch
 
 from ddlib import models
 from ddlib.batch.cli import main
-from ddlib.models.latent import conversion, load_prior
-from ddlib.models.latent.conversion import convert, from_compvis
+from ddlib.models import cin256
+from ddlib.models.cin256 import convert, from_compvis
+from ddlib.models.priors import load_prior
 
 LEVELS = 4
 CLASSES, CONTEXT, CODES = 5, 24, 32
@@ -188,11 +189,11 @@ def attentions(unet):
 
 def test_the_original_has_the_published_size():
     """Parameters of cin256, in millions, from the widths of its first weights alone."""
-    shapes = {conversion.WIDTH: (192, 3, 3, 3), conversion.AUTOENCODER_WIDTH: (128, 3, 3, 3)}
-    shapes |= {conversion.CODES: (8192, 3), conversion.CLASSES: (1001, 512)}
+    shapes = {cin256.WIDTH: (192, 3, 3, 3), cin256.AUTOENCODER_WIDTH: (128, 3, 3, 3)}
+    shapes |= {cin256.CODES: (8192, 3), cin256.CLASSES: (1001, 512)}
     first = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     with torch.device("meta"):
-        built = conversion._noise_predictor(first), conversion._autoencoder(first)
+        built = cin256._noise_predictor(first), cin256._autoencoder(first)
     assert [round(sum(weight.numel() for weight in part.parameters()) / 1e6, 1) for part in built] == [400.9, 55.3]
 
 
@@ -229,7 +230,7 @@ def test_a_package_that_the_checkpoint_needs_is_named(weights, tmp_path, monkeyp
         raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
 
     (tmp_path / "model.ckpt").touch()
-    monkeypatch.setattr(conversion.torch, "load", load)
+    monkeypatch.setattr(cin256.torch, "load", load)
     with pytest.raises(ValueError, match="holds objects of the package 'lightning'; install it"):
         convert(tmp_path / "model.ckpt", tmp_path / "cin256", trusted=True)
 
@@ -242,24 +243,24 @@ def without(weights, *names):
     ("harm", "match"),
     [
         (
-            lambda w: without(w, conversion.CLASSES),
+            lambda w: without(w, cin256.CLASSES),
             "no class-conditional latent .* no cond_stage_model.embedding.weight",
         ),
         (
-            lambda w: without(w, conversion.CODES),
+            lambda w: without(w, cin256.CODES),
             "with a VQ autoencoder: no first_stage_model.quantize.embedding.weight",
         ),
         (
-            lambda w: without(w, f"{conversion.NETWORK}out.2.bias"),
+            lambda w: without(w, f"{cin256.NETWORK}out.2.bias"),
             "topology, UNet2DConditionModel: Missing .*conv_out.bias",
         ),
-        (lambda w: without(w, f"{conversion.AUTOENCODER}decoder.conv_out.bias"), "topology, VQModel: Missing"),
+        (lambda w: without(w, f"{cin256.AUTOENCODER}decoder.conv_out.bias"), "topology, VQModel: Missing"),
         (
-            lambda w: w | {f"{conversion.NETWORK}input_blocks.1.0.more.weight": torch.ones(1)},
+            lambda w: w | {f"{cin256.NETWORK}input_blocks.1.0.more.weight": torch.ones(1)},
             "UNet2DConditionModel: Unexpected .*more.weight",
         ),
         (
-            lambda w: w | {f"{conversion.NETWORK}out.2.bias": torch.ones(4)},
+            lambda w: w | {f"{cin256.NETWORK}out.2.bias": torch.ones(4)},
             "UNet2DConditionModel: size mismatch for conv_out",
         ),
         (lambda w: {"weights": [1]}, "model.ckpt holds no weights by name"),

@@ -8,8 +8,8 @@ import torch
 
 from ddlib import models
 from ddlib.methods.sampler import RESIDUALS, Sampler
-from ddlib.models import latent
-from ddlib.models.latent import LatentDiffusion
+from ddlib.models import diffusion
+from ddlib.models.diffusion import LatentDiffusion
 
 DIVISORS = (2, 4, 5, 8, 10, 20, 25, 40, 50)
 
@@ -32,7 +32,7 @@ def doubled(prior):
 @pytest.fixture(scope="module")
 def coded():
     """With codes, and conditional."""
-    return doubled(latent.small((1, 8, 8), 3, width=16, generator=seeded(), codes=16))
+    return doubled(diffusion.small((1, 8, 8), 3, width=16, generator=seeded(), codes=16))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def smooth(coded):
 
 @pytest.fixture(scope="module")
 def unconditional():
-    return doubled(latent.small((3, 8, 8), None, width=16, generator=seeded(), codes=16))
+    return doubled(diffusion.small((3, 8, 8), None, width=16, generator=seeded(), codes=16))
 
 
 class Constant(LatentDiffusion):

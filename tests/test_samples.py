@@ -11,7 +11,7 @@ from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticStream
 from ddlib.data.whitening import ValueSpace
 from ddlib.models.gan import Generator
-from ddlib.models.initialisation import reset
+from ddlib.models.layers import reset
 
 SPACE = ValueSpace(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 

@@ -11,7 +11,7 @@ from ddlib import models
 from ddlib.data.augmentation import STRATEGY, augment, draw
 from ddlib.evaluation import Protocol, evaluate
 from ddlib.evaluation.protocol import LATER
-from ddlib.models import compilation as compiling
+from ddlib.models import passes
 from ddlib.seeding import generator, scoped
 
 WARM = replace(SMALL, schedule="warmup_cosine", ema=0.8, epochs=9)
@@ -131,7 +131,7 @@ def test_compiled_dropout_draws_the_same():
     def dropped(x):
         return F.dropout(x * 2, 0.5).sum(1)
 
-    x, compiled = normal(64, 64), compiling.compiled(dropped, draws=True)
+    x, compiled = normal(64, 64), passes.compiled(dropped, draws=True)
     for seed in (1, 2):
         with scoped(seed, "dropout"):
             expected = dropped(x)
@@ -142,7 +142,7 @@ def test_compiled_dropout_draws_the_same():
 @pytest.mark.parametrize(("dropout", "draws"), [(0.1, True), (0.0, False)])
 def test_networks_with_dropout_are_compiled_to_draw_the_same(dropout, draws, compilation, monkeypatch):  # noqa: F811
     said = []
-    monkeypatch.setattr(compiling, "compiled", lambda function, *, draws: said.append(draws) or function)
+    monkeypatch.setattr(passes, "compiled", lambda function, *, draws: said.append(draws) or function)
     protocol = replace(WARM, network="vit", options=VIT | {"dropout": dropout}, compiled=True, epochs=1)
     evaluate(make_synthetic(), make_test(), protocol, seed=0)
     assert set(said) == {draws}

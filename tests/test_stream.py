@@ -15,7 +15,7 @@ from ddlib.data.synthetic import SyntheticStream, generator_bytes, load, save
 from ddlib.data.whitening import ZCA, ValueSpace
 from ddlib.models import passes
 from ddlib.models.gan import Generator
-from ddlib.models.initialisation import reset
+from ddlib.models.layers import reset
 from ddlib.store.files import read_tensors, write_tensors
 
 SHAPE, NAMES = (1, 8, 8), ("a", "b", "c")

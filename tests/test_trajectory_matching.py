@@ -16,7 +16,7 @@ from ddlib.methods import _initial as initial
 from ddlib.methods import _matching as matching
 from ddlib.methods import unrolling
 from ddlib.methods._selection import random_rows
-from ddlib.models.flat import Flat
+from ddlib.models.passes import Flat
 from ddlib.pretraining.experts import Trajectories
 from ddlib.store import loop
 

@@ -147,7 +147,7 @@ def test_tesla_differentiates_each_step_through_its_own_data_alone():
 
 
 def test_what_is_compiled_computes_what_the_eager_passes_do(monkeypatch):
-    monkeypatch.setattr(unrolling.compilation, "compiled", lambda function: function)  # the functions, uncompiled
+    monkeypatch.setattr(unrolling.passes, "compiled", lambda function: function)  # the functions, uncompiled
     options = {"shape": SHAPE, "num_classes": K, "width": 5, "depth": 2}
     eager, functional = (unrolling.student("convnet", **options, compiled=compiled) for compiled in (False, True))
     assert functional.pull is not eager.pull

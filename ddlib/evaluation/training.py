@@ -20,7 +20,7 @@ from ddlib import models
 from ddlib.data.augmentation import Draws, augment, draw
 from ddlib.evaluation.images import STREAM, Shown
 from ddlib.evaluation.protocol import Protocol
-from ddlib.models import compilation, passes
+from ddlib.models import passes
 from ddlib.seeding import generator, scoped
 
 Tensors = dict[str, Tensor]
@@ -97,7 +97,7 @@ def _learner(network, options, shape, num_classes, precision, compiled, compat):
     if draws and compat:
         raise ValueError(f"compat={compat!r} tests networks in training mode: {network} has dropout; allowed: none")
     loss, logits = _functions(training, training if compat else testing, precision)
-    ready = functools.partial(compilation.compiled, draws=draws) if compiled else lambda function: function
+    ready = functools.partial(passes.compiled, draws=draws) if compiled else lambda function: function
     return Learner(
         build=lambda stream: build(generator=stream),
         losses=ready(lambda p, b, images, targets: loss(p, b, images[0], targets[0])[None]),

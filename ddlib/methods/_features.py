@@ -13,7 +13,7 @@ from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import _pixels as pixels
 from ddlib.methods import objectives
 from ddlib.models import Features
-from ddlib.models.compilation import compiled
+from ddlib.models.passes import compiled
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from ddlib import seeding
 from ddlib.data.datasets import ImageSet
 from ddlib.methods._selection import check_ipc
-from ddlib.models.flat import Flat
+from ddlib.models.passes import Flat
 from ddlib.pretraining.experts import Trajectories
 
 WALK = 256

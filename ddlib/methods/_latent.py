@@ -16,8 +16,9 @@ from ddlib.methods.dm import DM
 from ddlib.methods.dsa import DSA
 from ddlib.methods.mtt import MTT
 from ddlib.methods.settings import fill
-from ddlib.models.latent import LatentDiffusion, fingerprint, load_prior
+from ddlib.models.diffusion import LatentDiffusion
 from ddlib.models.passes import at_least_float32
+from ddlib.models.priors import fingerprint, load_prior
 from ddlib.pretraining.prior import Prior
 
 MATCHINGS = {"dm": DM, "dc": DSA, "mtt": MTT}
@@ -63,7 +64,7 @@ class LatentMatching:
     network, norm, width, depth: the network matched in; None keeps the network's default.
     precision: of convolutions and products; losses, schedules and what is learnt are float32 always.
     prior: settings of the `Prior` that is trained, on the data set itself unless they say otherwise; or
-        the folder or hub id of a latent diffusion model that `ddlib.models.latent.load_prior` takes.
+        the folder or hub id of a latent diffusion model that `ddlib.models.priors.load_prior` takes.
     """
 
     whitened: ClassVar[tuple[str, ...]] = ()

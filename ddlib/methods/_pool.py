@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ddlib import models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
-from ddlib.models import compilation, passes
+from ddlib.models import passes
 from ddlib.models.passes import at_least_float32
 
 Tensors = dict[str, Tensor]
@@ -77,7 +77,7 @@ def architecture(
     def loss(parameters: Tensors, buffers: Tensors, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits(parameters, buffers, images), labels)
 
-    ready = compilation.compiled if compiled else lambda function: function
+    ready = passes.compiled if compiled else lambda function: function
     return Architecture(lambda stream: build(generator=stream), ready(logits), embedding, ready(loss), elements)
 
 

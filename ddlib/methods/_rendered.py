@@ -14,8 +14,7 @@ from ddlib.methods._pixels import PixelState
 from ddlib.methods.dm import DM
 from ddlib.methods.dsa import DSA
 from ddlib.methods.mtt import MTT
-from ddlib.models.latent import LatentDiffusion
-from ddlib.models.latent.stylegan import StyleGAN
+from ddlib.models.diffusion import LatentDiffusion
 
 
 @dataclass
@@ -31,7 +30,7 @@ class LatentState:
 
     train: ImageSet
     seed: int
-    prior: LatentDiffusion | StyleGAN
+    prior: LatentDiffusion
     inner: PixelState | MatchingState
     tensors: dict[str, Tensor] = field(default_factory=dict)
     moments: dict[str, Tensor] = field(default_factory=dict)

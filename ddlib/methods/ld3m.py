@@ -12,7 +12,7 @@ from ddlib.methods._latent import LatentMatching
 from ddlib.methods._pixels import require
 from ddlib.methods._rendered import LatentState
 from ddlib.methods.sampler import Sampler
-from ddlib.models.latent import LatentDiffusion
+from ddlib.models.diffusion import LatentDiffusion
 from ddlib.pretraining.prior import class_ids
 
 LEARN = ("Z+c", "Z", "c")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ddlib.models.latent import LatentDiffusion
+from ddlib.models.diffusion import LatentDiffusion
 
 RESIDUALS = ("x0", "eq7", "none")
 """How the latent is mixed in: as LD3M's published code does, as its paper's Eq. 7 does, and not at all."""
@@ -126,12 +126,10 @@ class Sampler:
         return z
 
     def _check(self, prior: LatentDiffusion, Z: Tensor, c: Tensor | None, noise: Tensor) -> None:
-        from ddlib.models.latent import parts
-
         channels = prior.unet.config.in_channels
         if Z.ndim != 4 or Z.shape[1] != channels:
             raise ValueError(f"Z of shape {tuple(Z.shape)}; latents of this prior are (B, {channels}, h, w)")
-        unit, square = parts.unit(prior.unet), parts.square(prior.unet)
+        unit, square = prior.latent_unit, prior.is_transformer
         if any(side % unit for side in Z.shape[2:]) or (square and Z.shape[2] != Z.shape[3]):
             what = f"{'equal and ' if square else ''}multiples of {unit}"
             raise ValueError(f"Z of shape {tuple(Z.shape)}; with this prior its sides must be {what}")

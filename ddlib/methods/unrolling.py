@@ -26,8 +26,8 @@ from torch.func import grad
 
 from ddlib import models
 from ddlib.data.augmentation import augment, draw
-from ddlib.models import compilation, passes
-from ddlib.models.flat import Flat
+from ddlib.models import passes
+from ddlib.models.passes import Flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,7 @@ def _compiled(loss: Callable[..., Tensor]) -> tuple[Callable, Callable, Callable
         found, s = grad(along, argnums=(1, 2), has_aux=True)(theta, images, targets, direction)
         return *found, s
 
-    return tuple(map(compilation.compiled, (grad(loss), pull, pull_fixed)))
+    return tuple(map(passes.compiled, (grad(loss), pull, pull_fixed)))
 
 
 def adjoint(

@@ -15,15 +15,10 @@ from typing import Any
 
 import torch
 
-from ddlib.models.alexnet import AlexNet
-from ddlib.models.convnet import ConvNet
+from ddlib.models.convnets import MLP, VGG11, AlexNet, ConvNet, LeNet
 from ddlib.models.densenet import DenseNet
-from ddlib.models.initialisation import reset
-from ddlib.models.layers import Features, Network
-from ddlib.models.lenet import LeNet
-from ddlib.models.mlp import MLP
+from ddlib.models.layers import Features, Network, reset
 from ddlib.models.resnet import resnet10, resnet10_ap, resnet18, resnet18_ap
-from ddlib.models.vgg import VGG11
 from ddlib.models.vit import ViT
 
 __all__ = ["Features", "Network", "build", "names", "reset"]

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddlib.models.initialisation import LAWS, affine_norm
-from ddlib.models.layers import BatchNorm2d
+from ddlib.models.layers import LAWS, BatchNorm2d, affine_norm
 
 CONDITIONINGS = ("onehot", "embedding")
 """How a generator is told the class: a code of ones and zeros, or a learnt vector, in the first places of the noise."""

@@ -7,8 +7,7 @@ All have a 3x3 stem without pooling, so that they fit any image up to 32 pixels 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddlib.models.initialisation import LAWS
-from ddlib.models.layers import Network, Size, norm
+from ddlib.models.layers import LAWS, Network, Size, norm
 
 
 class Projection(nn.Conv2d):

@@ -24,8 +24,8 @@ from ddlib import models, seeding
 from ddlib.data import augmentation
 from ddlib.data.augmentation import Draws, augment, draw
 from ddlib.data.datasets import ImageSet
-from ddlib.models import compilation, passes
-from ddlib.models.flat import Flat
+from ddlib.models import passes
+from ddlib.models.passes import Flat
 from ddlib.store.files import read_tensors
 
 STORAGES = ("float32", "float16")
@@ -264,7 +264,7 @@ def learner(
             logits = flat(theta, images)
         return F.cross_entropy(logits.to(images.dtype), labels, reduction="sum")
 
-    ready = compilation.compiled if compiled else lambda function: function
+    ready = passes.compiled if compiled else lambda function: function
     one, many = ready(lambda theta, images, labels: loss(theta[0], images[0], labels[0])[None]), ready(torch.vmap(loss))
     return Learner(
         flat=flat,

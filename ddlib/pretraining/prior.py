@@ -2,7 +2,7 @@
 
     builder = Prior(autoencoder_steps=150, diffusion_steps=400)      # what a method names in its `needs`
 
-It is kept as the folder <store>/prior/<key>/prior, which `ddlib.models.latent.load_prior` reads like any other.
+It is kept as the folder <store>/prior/<key>/prior, which `ddlib.models.priors.load_prior` reads like any other.
 """
 
 import copy
@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from ddlib import seeding
 from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet
-from ddlib.models import latent
-from ddlib.models.latent import LatentDiffusion
+from ddlib.models import diffusion, priors
+from ddlib.models.diffusion import LatentDiffusion
 from ddlib.models.passes import at_least_float32
 from ddlib.pretraining.gan import descend, load_moments, moments
 from ddlib.store import files
@@ -98,11 +98,11 @@ class Prior:
 
         L = mean (eps(sqrt(abar_t) z + sqrt(1 - abar_t) e, t, y) - e)^2.
 
-    It is kept as the folder runs/prior/<key>/prior, which `ddlib.models.latent.load_prior` reads.
+    It is kept as the folder runs/prior/<key>/prior, which `ddlib.models.priors.load_prior` reads.
 
     autoencoder_steps, diffusion_steps: minibatches of each; >= 0.
     batch_size: images a minibatch, drawn with replacement.
-    width, levels, codes: sizes; see `ddlib.models.latent.small`.
+    width, levels, codes: sizes; see `ddlib.models.diffusion.small`.
     factor: f, by which a side of an image is longer than its latent's; None: 2 up to 32 pixels, 4 above.
     lr_autoencoder, lr_diffusion: of Adam, after `WARM_UP` steps and before they fall.
     dropout: share of the labels that are replaced by the null class, which guidance compares with.
@@ -183,7 +183,7 @@ class Prior:
         """
         images, labels = self._images(train)
         factor = self.factor or (2 if max(train.shape[1:]) <= 32 else 4)
-        prior = latent.small(
+        prior = diffusion.small(
             train.shape,
             train.num_classes if self.conditional else None,
             generator=seeding.generator(seed, "prior", "networks"),
@@ -218,7 +218,7 @@ class Prior:
     def save(self, made: LatentDiffusion, path: Path) -> None:
         """Write the model as a folder, whole or not at all."""
         with files.whole_folder(path) as part:
-            latent.save_prior(made, part)
+            priors.save_prior(made, part)
 
     def load(self, path: Path, device: str) -> LatentDiffusion:
         """Read the folder.
@@ -228,7 +228,7 @@ class Prior:
             Damaged: its files are not what was written.
         """
         files.check_folder(path)
-        return latent.load_prior(path, device=device)
+        return priors.load_prior(path, device=device)
 
     def size(self, made: LatentDiffusion) -> int:
         """Bytes of the weights."""
@@ -253,8 +253,6 @@ class Prior:
 
     def _denoise(self, state: Training) -> dict[str, Tensor]:
         """A step of the noise predictor."""
-        from ddlib.models.latent import parts  # imports diffusers, which takes seconds
-
         measure(state)
         stream, size = seeding.generator(state.seed, "prior", "diffusion", state.step), self.batch_size
         rows = torch.randint(len(state.images), (size,), generator=stream).to(state.images.device)
@@ -268,7 +266,7 @@ class Prior:
         set_rate(state.predictor_adam, self.lr_diffusion, taken, self.diffusion_steps)
         with self._autocast(state):
             c = _told(state.prior, state.labels[rows], dropped)
-            predicted = parts.predict(state.prior.unet, noisy, times.to(rows.device), c)
+            predicted = state.prior.predict(noisy, times.to(rows.device), c)
         loss = F.mse_loss(at_least_float32(predicted), noise)
         descend(loss, state.predictor, state.predictor_adam)
         average(state, min(self.ema, (1 + taken) / (10 + taken)))

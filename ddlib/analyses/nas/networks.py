@@ -30,7 +30,7 @@ SLICE: Mapping[str, tuple] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Architecture:
-    """One ConvNet of the space; the factors are options of `ddlib.models.convnet.ConvNet`."""
+    """One ConvNet of the space; the factors are options of `ddlib.models.convnets.ConvNet`."""
 
     depth: int
     width: int

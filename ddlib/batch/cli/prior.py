@@ -16,9 +16,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _convert(told: argparse.Namespace) -> int:
-    from ddlib.models.latent import conversion
+    from ddlib.models import cin256
 
-    prior = conversion.convert(told.checkpoint, told.folder, trusted=told.yes)
+    prior = cin256.convert(told.checkpoint, told.folder, trusted=told.yes)
     size = sum(file.stat().st_size for file in told.folder.rglob("*") if file.is_file())
     print(f"{told.folder}: {prior.num_classes} classes, images of {prior.channels} channels, {size / 1e6:.1f} MB")
     return 0

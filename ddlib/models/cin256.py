@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddlib.models.latent.diffusion import LatentDiffusion
-from ddlib.models.latent.stored import check_new, save_prior
+from ddlib.models.diffusion import SCHEDULE, ClassEmbedder, LatentDiffusion
+from ddlib.models.priors import check_new, save_prior
 
 NETWORK = "model.diffusion_model."
 AUTOENCODER = "first_stage_model."
@@ -84,19 +84,18 @@ def from_compvis(weights: Mapping[str, Tensor]) -> LatentDiffusion:
     """
     if missing := [name for name in (WIDTH, AUTOENCODER_WIDTH, CODES, CLASSES) if name not in weights]:
         raise ValueError(f"this is no class-conditional latent diffusion model with a VQ autoencoder: no {missing[0]}")
+    from diffusers import DDIMScheduler
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
-
-    from ddlib.models.latent import parts
 
     weights = {name: value.float() for name, value in weights.items() if value.is_floating_point()}
     with torch.device("meta"):
         vae, unet = _autoencoder(weights), _noise_predictor(weights)
-        embedder = parts.ClassEmbedder(len(weights[CLASSES]) - 1, weights[CLASSES].shape[1])
+        embedder = ClassEmbedder(len(weights[CLASSES]) - 1, weights[CLASSES].shape[1])
     inner = {name: value for name, value in weights.items() if name.startswith(AUTOENCODER)}
     _fill(vae, convert_ldm_vae_checkpoint(inner, vae.config) | {"quantize.embedding.weight": weights[CODES]})
     _fill(unet, convert_ldm_unet_checkpoint(weights, unet.config))
     _fill(embedder, {"embedding.weight": weights[CLASSES]})
-    return LatentDiffusion(vae, unet, parts.schedule(), embedder).to("cpu")
+    return LatentDiffusion(vae, unet, DDIMScheduler(**SCHEDULE), embedder).to("cpu")
 
 
 def _fill(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

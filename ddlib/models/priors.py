@@ -1,4 +1,7 @@
-"""A latent diffusion model as a folder: one sub-folder a part, each as diffusers' `save_pretrained` writes it."""
+"""A latent diffusion model as a folder: one sub-folder a part, each as diffusers' `save_pretrained` writes it.
+
+`save_prior` writes such a folder; `load_prior` reads one, one that `ddlib prior convert` made, or a model of the hub.
+"""
 
 import hashlib
 import json
@@ -7,13 +10,16 @@ import re
 import secrets
 import shutil
 import textwrap
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
-from ddlib.models.latent.diffusion import LatentDiffusion
+from ddlib.models.diffusion import ClassEmbedder, LatentDiffusion
 
 PARTS = {
     "autoencoder": ("vae", "vqvae"),
@@ -23,15 +29,9 @@ PARTS = {
 }
 """Part -> the sub-folders that may hold it; a class embedder goes with a UNet2DConditionModel alone."""
 
-FILES = (
-    "config.json",
-    "scheduler_config.json",
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model-*.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-)
-"""Of a sub-folder, the only ones that are got from the hub."""
-
+CONFIG, SCHEDULER_CONFIG = "config.json", "scheduler_config.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+SPLIT_WEIGHTS = ("diffusion_pytorch_model-*.safetensors", f"{WEIGHTS}.index.json")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PICKLES = {".bin", ".ckpt", ".pt", ".pth"}
 
@@ -47,28 +47,20 @@ def save_prior(prior: LatentDiffusion, folder: str | Path) -> None:
     check_new(folder)
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
-        for name, part in _named(prior).items():
-            part.save_pretrained(unfinished / name)
+        prior.vae.save_pretrained(unfinished / "vae")
+        prior.unet.save_pretrained(unfinished / ("transformer" if prior.is_transformer else "unet"))
+        prior.scheduler.save_pretrained(unfinished / "scheduler")
+        if prior.embedder is not None:
+            _save_embedder(prior.embedder, unfinished / "class_embedder")
         os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def check_new(folder: Path) -> None:
-    """That a prior can be written as `folder`.
-
-    Raises:
-        FileExistsError: there is something already.
-    """
+    """Refuse a folder for a new prior where something is already, with a FileExistsError."""
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; name a new folder for the prior")
-
-
-def _named(prior: LatentDiffusion) -> dict[str, Any]:
-    """Sub-folder -> part."""
-    unet = "transformer" if hasattr(prior.unet, "transformer_blocks") else "unet"
-    found = {"vae": prior.vae, unet: prior.unet, "scheduler": prior.scheduler}
-    return found if prior.embedder is None else found | {"class_embedder": prior.embedder}
 
 
 def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> LatentDiffusion:
@@ -91,14 +83,24 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
         ValueError: a part is of an unknown class, a pickle, damaged, or does not fit the others.
     """
     folder = _folder(source)
-    from ddlib.models.latent import parts
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        DiTTransformer2DModel,
+        UNet2DConditionModel,
+        UNet2DModel,
+        VQModel,
+    )
 
-    vae = _network(_part(folder, "autoencoder"), parts.AUTOENCODERS)
-    unet = _network(_part(folder, "noise predictor"), parts.PREDICTORS)
-    scheduler = _scheduler(_part(folder, "scheduler"))
-    embedder = None
-    if isinstance(unet, parts.UNet2DConditionModel):
-        embedder = _network(_part(folder, "class embedder"), {"ClassEmbedder": parts.ClassEmbedder})
+    predictors = {kind.__name__: kind for kind in (UNet2DConditionModel, UNet2DModel, DiTTransformer2DModel)}
+    predictors["Transformer2DModel"] = DiTTransformer2DModel  # its former name stands in the published configurations
+    vae = _network(_part(folder, "autoencoder"), {"VQModel": VQModel, "AutoencoderKL": AutoencoderKL})
+    unet = _network(_part(folder, "noise predictor"), predictors)
+    schedule = _part(folder, "scheduler")
+    _read_json(schedule / SCHEDULER_CONFIG)
+    scheduler = DDIMScheduler.from_pretrained(schedule, local_files_only=True)
+    conditional = isinstance(unet, UNet2DConditionModel)
+    embedder = _load_embedder(_part(folder, "class embedder")) if conditional else None
     try:
         return LatentDiffusion(vae, unet, scheduler, embedder).to(device)
     except ValueError as error:
@@ -116,9 +118,10 @@ def _folder(source: str | Path) -> Path:
         raise FileNotFoundError(f"no prior {str(source)!r}: there is no such folder, and a hub id is 'owner/name'")
     from huggingface_hub import snapshot_download
 
-    wanted = [f"{name}/{file}" for names in PARTS.values() for name in names for file in FILES]
+    files = (CONFIG, SCHEDULER_CONFIG, WEIGHTS, *SPLIT_WEIGHTS)
+    patterns = [f"{name}/{file}" for names in PARTS.values() for name in names for file in files]
     try:
-        return Path(snapshot_download(str(source), allow_patterns=wanted))
+        return Path(snapshot_download(str(source), allow_patterns=patterns))
     except (OSError, ValueError) as error:
         reason = textwrap.shorten(str(error), 300)
         raise OSError(
@@ -137,38 +140,58 @@ def _part(folder: Path, part: str) -> Path:
     raise FileNotFoundError(f"{folder} has no sub-folder {' or '.join(PARTS[part])}, for the {part} ({needed})")
 
 
-def _scheduler(folder: Path) -> Any:
-    from diffusers import DDIMScheduler
-
-    _described(folder / "scheduler_config.json")
-    return DDIMScheduler.from_pretrained(folder, local_files_only=True)
-
-
 def _network(folder: Path, classes: dict[str, type]) -> Any:
-    """The network in one sub-folder, of one of `classes`, with every weight from safetensors."""
-    described = _described(folder / "config.json")
-    name = described.get("_class_name")
-    if name not in classes:
-        raise ValueError(f"{folder} holds a {name}; known: {', '.join(classes)}")
-    _check_weights(folder)
-    from safetensors import SafetensorError
-
+    """The network in one sub-folder, of one of diffusers' `classes`, with every weight from safetensors."""
+    config = _config(folder, classes)
+    name = config["_class_name"]
     try:
         with torch.random.fork_rng(devices=()):  # its constructor draws weights that the file then replaces
-            network, told = classes[name].from_pretrained(
+            network, loading = classes[name].from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
             )
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise ValueError(f"{folder} cannot be read: {textwrap.shorten(str(error), 300)}") from error
-    if wrong := [*told["missing_keys"], *told["unexpected_keys"], *told["mismatched_keys"]]:
+    if wrong := [*loading["missing_keys"], *loading["unexpected_keys"], *loading["mismatched_keys"]]:
         raise ValueError(f"{folder}: its weights are not those of its {name}; {len(wrong)} differ, first {wrong[0]}")
-    if name == "VQModel" and "scaling_factor" not in described:  # older ones scale nothing; the class's default would
+    if name == "VQModel" and "scaling_factor" not in config:  # older ones scale nothing; the class's default would
         network.register_to_config(scaling_factor=1.0)
     return network
 
 
-def _described(file: Path) -> dict[str, Any]:
-    """What a configuration says."""
+def _save_embedder(embedder: ClassEmbedder, folder: Path) -> None:
+    """Write the class embedder laid out as diffusers lays out a network."""
+    rows, dim = embedder.embedding.weight.shape
+    folder.mkdir(parents=True)
+    config = {"_class_name": "ClassEmbedder", "dim": dim, "num_classes": rows - 1}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    safetensors.torch.save_file(embedder.state_dict(), folder / WEIGHTS, {"format": "pt"})
+
+
+def _load_embedder(folder: Path) -> ClassEmbedder:
+    config = _config(folder, ("ClassEmbedder",))
+    try:
+        with torch.random.fork_rng(devices=()):
+            embedder = ClassEmbedder(config["num_classes"], config["dim"])
+        embedder.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    except (KeyError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder} cannot be read: {textwrap.shorten(str(error), 300)}") from error
+    return embedder
+
+
+def _config(folder: Path, classes: Iterable[str]) -> dict[str, Any]:
+    """The configuration of a network of one of `classes`, whose weights are there as safetensors."""
+    config = _read_json(folder / CONFIG)
+    if config.get("_class_name") not in classes:
+        raise ValueError(f"{folder} holds a {config.get('_class_name')}; known: {', '.join(classes)}")
+    if not list(folder.glob("*.safetensors")):
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+        if pickles:
+            raise ValueError(f"{folder} holds a pickle, {pickles[0]}; weights are loaded from safetensors alone")
+        raise FileNotFoundError(f"{folder} has no weights; they are {WEIGHTS}")
+    return config
+
+
+def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file.parent} has no {file.name}")
     try:
@@ -177,34 +200,24 @@ def _described(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is damaged: {error}") from error
 
 
-def _check_weights(folder: Path) -> None:
-    if list(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
-    if pickles:
-        raise ValueError(f"{folder} holds a pickle, {pickles[0]}; weights are loaded from safetensors alone")
-    raise FileNotFoundError(f"{folder} has no weights; they are {FILES[2]}")
-
-
 def fingerprint(source: str | Path) -> str | None:
-    """16 hex digits of what stands in a folder or file that holds a prior; None where there is neither.
+    """16 hex digits of the files of a prior's folder, or of one file; None where there is neither.
 
     A model of the hub has none: its id says what it is, and its revision is not looked at.
     """
     path = Path(source)
     if not path.exists():
         return None
-    held = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in held)
-    return _digest(stamps, path)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return _digest(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files), path)
 
 
 @lru_cache(maxsize=16)
 def _digest(stamps: tuple[tuple[str, int, int], ...], path: Path) -> str:
     """Computed anew when a file of `stamps` has another size or time."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, *_ in stamps:
         with open(name, "rb") as file:
-            inner = hashlib.file_digest(file, "sha256").hexdigest()
-        found.update(f"{Path(name).relative_to(path)} {inner}\n".encode())
-    return found.hexdigest()[:16]
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{Path(name).relative_to(path)} {content}\n".encode())
+    return digest.hexdigest()[:16]
