@@ -17,10 +17,13 @@ READY := .venv/.ready
 # folder, or lost its Python has none that counts, and is made anew.
 STALE := $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$$(pwd -P)" ] && $(PY) -c '' 2>/dev/null || rm -f $(READY))
 
+# What computes: networks, distances, gradients, methods, whitening and augmentation.
+FAST = $(patsubst %,tests/test_%.py,models gan_models methods objectives unroll sampler matching transforms datasets)
+
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce report test slow lab lint lock
+.PHONY: help setup reproduce report test fast slow lab lint lock
 .DELETE_ON_ERROR:
 
 help:  ## this text
@@ -40,6 +43,9 @@ report: $(READY)  ## build a site from results, figures and what was run: report
 test: lint  ## lint, then all tests but the slow ones, then every notebook at its quick defaults under nbval
 	@DDLIB_OUTPUT="$$(pwd -P)/runs/test" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m "not slow" \
 	    -n $(AT_ONCE) --dist loadscope --nbval-lax --nbval-current-env tests notebooks
+
+fast: $(READY)  ## the tests of networks, methods, losses and augmentation: what computes, in a few minutes
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m "not slow" -n $(AT_ONCE) $(FAST)
 
 slow: $(READY)  ## the slow tests: real work killed 25 times at random moments
 	@DDLIB_OUTPUT="$$(pwd -P)/runs/test" $(PY) -m pytest -m slow tests
