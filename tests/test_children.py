@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from ddlib.batch import children
+from ddlib.batch import reproduce
 
 CHILD = """
 import pathlib, sys, time
@@ -20,9 +20,9 @@ except KeyboardInterrupt:
 """
 PARENT = """
 import sys
-from ddlib.batch import children
+from ddlib.batch import reproduce
 shell = f"{sys.executable} -c '{sys.argv[2]}' {sys.argv[1]}; exit 0"
-children.run(["sh", "-c", shell])
+reproduce.run(["sh", "-c", shell])
 """
 
 
@@ -43,7 +43,7 @@ def test_a_signal_reaches_what_the_child_has_started_as_an_interrupt(number, bac
 
 def test_the_exit_code_is_the_childs_and_handlers_are_as_before():
     before = signal.getsignal(signal.SIGTERM)
-    assert children.run([sys.executable, "-c", "raise SystemExit(3)"]) == 3
+    assert reproduce.run([sys.executable, "-c", "raise SystemExit(3)"]) == 3
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -54,17 +54,17 @@ def test_several_run_at_once_and_are_told_in_their_order(tmp_path):
         words = [sys.executable, "-c", f"import time; time.sleep({0.3 - 0.1 * code}); raise SystemExit({code})"]
         return lambda: begun.append(code) or psutil.Popen(words)
 
-    ends = children.run_all([start(code) for code in (0, 1, 2)], at_once=2)
+    ends = reproduce.run_all([start(code) for code in (0, 1, 2)], at_once=2)
     assert [code for code, _ in ends] == [0, 1, 2] == begun and all(seconds > 0 for _, seconds in ends)
 
 
 def test_none_is_begun_after_a_signal(tmp_path):
     code = """
 import sys, psutil
-from ddlib.batch import children
+from ddlib.batch import reproduce
 def start(name):
     return lambda: psutil.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]]) if name == "first" else print("more")
-children.run_all([start("first"), start("second")])
+reproduce.run_all([start("first"), start("second")])
 """
     words = [sys.executable, "-c", code, str(tmp_path), CHILD]
     parent = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)

@@ -16,8 +16,6 @@ from ddlib.models.gan import Generator
 from ddlib.models.layers import reset
 from ddlib.store import artefacts, files
 from ddlib.study import estimate, work
-from ddlib.study.estimate import judging
-from ddlib.study.estimate import pace as pacing
 
 WIDTH = 6
 STREAMING = {"num_networks": 2, "epochs": 2, "batch_size": 5}
@@ -188,9 +186,9 @@ def test_a_plan_counts_a_shared_distillation_once(workplace):
 def test_an_estimate_counts_every_image_that_is_generated(redraw, draws, monkeypatch):
     cell = toys(methods={"x": ROWS["stream"] | {"redraw": redraw, "evaluation": STREAMING | {"epochs": 9}}})[1]
     train, test = (work.datasets.load("digits", split) for split in ("train", "test"))
-    pace = pacing.Pace(before=1.0, step=2.0, after=3.0, first=0.0, memory=5, disk=0)
-    generated = pacing.Pace(before=0.0, step=0.5, after=0.0, first=7.0, memory=9, disk=0)
-    monkeypatch.setattr(judging, "paced", lambda kind, _: generated if kind.startswith("generation") else pace)
+    pace = estimate.Pace(before=1.0, step=2.0, after=3.0, first=0.0, memory=5, disk=0)
+    generated = estimate.Pace(before=0.0, step=0.5, after=0.0, first=7.0, memory=9, disk=0)
+    monkeypatch.setattr(estimate, "paced", lambda kind, _: generated if kind.startswith("generation") else pace)
     found = estimate.judging_of(cell, train, test)
     networks, updates = 2, 10 * 20 / 5
     assert found.seconds == networks * (1 + 2 * updates + 3 + 0.5 * draws * 20)
@@ -203,7 +201,7 @@ def test_an_estimate_counts_every_image_that_is_generated(redraw, draws, monkeyp
 def test_what_a_generator_takes_is_measured(workplace):
     cell = toys()[0]
     train, test = (work.datasets.load("digits", split) for split in ("train", "test"))
-    found = judging._generating(cell, train)
+    found = estimate._generating(cell, train)
     assert 1e-7 < found.step < 1e-2
     assert estimate.judging_of(cell, train, test).seconds > 0
     kept = estimate.distillation(cell, train)

@@ -7,8 +7,7 @@ import pytest
 from ddlib import report, results
 from ddlib.results import Record
 from ddlib.study import notebooks
-from ddlib.study.crossing import crossed
-from ddlib.study.rows import cells
+from ddlib.study.rows import cells, crossed
 
 
 def record(label, accuracies, seeds=(0, 1, 2)):

@@ -8,7 +8,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from ddlib import study
-from ddlib.study import elsewhere, notebooks
+from ddlib.study import notebooks, rows
 
 SOURCE = {
     "Random": {"method": "random"},
@@ -25,9 +25,9 @@ def house(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir(parents=True)
     told = new_code_cell(f'profile = "quick"\nmethods = {SOURCE!r}', metadata={"tags": ["parameters"]})
     nbformat.write(new_notebook(cells=[new_markdown_cell("# t"), told]), tmp_path / "notebooks/p/source.ipynb")
-    rows = {"methods": {"DM": {"method": "dm", "iterations": 70}}}
-    (tmp_path / "params/p/source.hour.yaml").write_text(yaml.safe_dump(rows))
-    monkeypatch.setattr(elsewhere, "ROOT", tmp_path)
+    hour = {"methods": {"DM": {"method": "dm", "iterations": 70}}}
+    (tmp_path / "params/p/source.hour.yaml").write_text(yaml.safe_dump(hour))
+    monkeypatch.setattr(rows, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -91,7 +91,7 @@ def test_rows_that_are_nowhere_are_refused(house, methods, profile, match):
 def test_a_file_without_rows_is_refused(house):
     (house / "params/p/source.hour.yaml").write_text("profile: hour\n")
     with pytest.raises(ValueError, match="source.hour.yaml has no methods"):
-        elsewhere.rows("p/source", "hour")
+        rows.rows("p/source", "hour")
 
 
 def test_the_tour_and_the_leaderboard_distil_what_the_papers_notebooks_do():

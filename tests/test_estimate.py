@@ -12,7 +12,6 @@ from ddlib import evaluation, methods, study
 from ddlib.data import datasets
 from ddlib.pretraining.classifier import Embedding
 from ddlib.study import estimate
-from ddlib.study.estimate import judging, kinds, making, pace
 
 
 class Clock:
@@ -30,8 +29,8 @@ class Clock:
 def clock(monkeypatch):
     """The clock of `estimate`, which has measured nothing yet; steps of the real work take no time by it."""
     clock = Clock()
-    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(kinds, "PACES", {})
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(estimate, "PACES", {})
     return clock
 
 
@@ -111,7 +110,7 @@ def test_long_steps_are_taken_twice_and_add_up(clock, train):
 def test_short_steps_are_taken_often_after_a_second_start(clock, train):
     method = Timed(log=[], clock=clock, each=0.01)
     found = estimate.distillation(cell(method), train)
-    assert 10 < len(method.log) <= 2 + 1 + pace.MOST
+    assert 10 < len(method.log) <= 2 + 1 + estimate.MOST
     assert found.seconds == pytest.approx(0.03 + 100 * 0.01 + 0.5) and found.first == pytest.approx(10)
 
 
@@ -130,8 +129,7 @@ def test_one_disturbed_step_of_many_counts_for_nothing():
 
 def test_a_kind_of_step_is_probed_once(clock, train, monkeypatch):
     probed = []
-    for module in (making, judging):
-        monkeypatch.setattr(module, "paced", lambda kind, _: probed.append(kind) or estimate.Pace(1, 2, 3, 4, 5, 6))
+    monkeypatch.setattr(estimate, "paced", lambda kind, _: probed.append(kind) or estimate.Pace(1, 2, 3, 4, 5, 6))
     test = datasets.load("digits", "test")
     dm = cell(methods.build("dm", ipc=1, iterations=10))
     alike = replace(dm, label="y", seeds=(5, 6), method=replace(dm.method, iterations=20))
@@ -162,7 +160,7 @@ def test_an_evaluation_is_made_of_epochs_and_of_a_test(clock, train, monkeypatch
         clock.spend(len(test) / 1000)
 
     monkeypatch.setattr(evaluation, "evaluate", fake)
-    monkeypatch.setattr(pace, "SAMPLE", {"cpu": 100})
+    monkeypatch.setattr(estimate, "SAMPLE", {"cpu": 100})
     test = datasets.load("digits", "test")
     judged = cell(methods.build("random", ipc=2), batch_size=8, epochs=9, num_networks=3)
     found = estimate.judging_of(judged, train, test)
@@ -172,7 +170,7 @@ def test_an_evaluation_is_made_of_epochs_and_of_a_test(clock, train, monkeypatch
 
 
 def test_a_warm_up_has_no_epoch_more_than_it_says(clock, train, monkeypatch):
-    monkeypatch.setattr(judging, "paced", lambda kind, _: estimate.Pace(1, 2, 3, 4, 5, 6))
+    monkeypatch.setattr(estimate, "paced", lambda kind, _: estimate.Pace(1, 2, 3, 4, 5, 6))
     test = datasets.load("digits", "test")
     judged = cell(methods.build("random", ipc=1), schedule="warmup_cosine", ema=0.9, epochs=4)
     assert estimate.judging_of(judged, train, test).seconds == 2 * (1 + 4 * 2 + 3)
@@ -189,7 +187,7 @@ def test_a_warm_up_can_be_probed(train, epochs):
 @pytest.mark.parametrize(("fixed", "factor"), [(0.0, 1.0), (1.0, 0.0)])
 def test_a_long_job_is_told_from_two_samples_of_its_data(clock, train, monkeypatch, fixed, factor):
     """A step that goes over all images grows with them; one that takes a mini-batch does not.  So does the memory."""
-    monkeypatch.setattr(pace, "SAMPLE", {"cpu": 200})
+    monkeypatch.setattr(estimate, "SAMPLE", {"cpu": 200})
     seen = []
 
     def step(images):
@@ -197,22 +195,22 @@ def test_a_long_job_is_told_from_two_samples_of_its_data(clock, train, monkeypat
         each = fixed + factor * len(images) / 100
         return estimate.Pace(0.0, each, 0.0, 0.0, memory=1000 + 7 * len(images), disk=0, rows=7 * len(images))
 
-    found = pace.on_all(step, train)
+    found = estimate.on_all(step, train)
     assert seen == [200, 400] and found.step == pytest.approx(fixed + factor * len(train) / 100)
     assert found.memory == 1000 + 7 * len(train)
 
 
 def test_a_short_job_is_seen_on_all_of_its_data(clock, train, monkeypatch):
-    monkeypatch.setattr(pace, "SAMPLE", {"cpu": 200})
+    monkeypatch.setattr(estimate, "SAMPLE", {"cpu": 200})
     seen = []
-    pace.on_all(lambda images: seen.append(len(images)) or estimate.Pace(0, 1e-3, 0, 0, 0, 0), train)
+    estimate.on_all(lambda images: seen.append(len(images)) or estimate.Pace(0, 1e-3, 0, 0, 0, 0), train)
     assert seen == [200, len(train)]
 
 
 def test_a_set_hardly_larger_than_its_sample_is_seen_once(clock, train, monkeypatch):
-    monkeypatch.setattr(pace, "SAMPLE", {"cpu": math.ceil(len(train) / 3)})
+    monkeypatch.setattr(estimate, "SAMPLE", {"cpu": math.ceil(len(train) / 3)})
     seen = []
-    pace.on_all(lambda images: seen.append(len(images)) or estimate.Pace(0, 9.0, 0, 0, 0, 0), train)
+    estimate.on_all(lambda images: seen.append(len(images)) or estimate.Pace(0, 9.0, 0, 0, 0, 0), train)
     assert seen == [len(train)]
 
 
@@ -227,10 +225,10 @@ def test_windows_and_starts_of_trajectory_matching_are_of_one_kind():
 
 
 def test_a_sample_has_every_class_as_often_as_asked(train, monkeypatch):
-    monkeypatch.setattr(pace, "SAMPLE", {"cpu": 30})
-    assert torch.bincount(pace.sample(train).labels).tolist() == [3] * 10
-    assert torch.bincount(pace.sample(train, least=7).labels).tolist() == [7] * 10
-    assert pace.sample(train, least=10**6) is train
+    monkeypatch.setattr(estimate, "SAMPLE", {"cpu": 30})
+    assert torch.bincount(estimate.sample(train).labels).tolist() == [3] * 10
+    assert torch.bincount(estimate.sample(train, least=7).labels).tolist() == [7] * 10
+    assert estimate.sample(train, least=10**6) is train
 
 
 def test_real_work_has_its_sizes(train):
@@ -239,13 +237,13 @@ def test_real_work_has_its_sizes(train):
     dm = cell(methods.build("dm", ipc=2, iterations=3, batch_real=4, width=8, depth=2))
     found = estimate.distillation(dm, train)
     images = 20 * 16 * 16 * 4
-    assert images + 20 * 8 < found.disk - kinds.RECORD < images + 20 * 8 + 2048
+    assert images + 20 * 8 < found.disk - estimate.RECORD < images + 20 * 8 + 2048
     assert found.checkpoint > 2 * images and found.memory > 10**7 and found.seconds > 0
     judged = estimate.judging_of(dm, train, test)
-    assert judged.disk == kinds.RECORD and judged.memory > 10**7 and judged.seconds > 0
+    assert judged.disk == estimate.RECORD and judged.memory > 10**7 and judged.seconds > 0
     embedding = Embedding(width=8, depth=2, epochs=2)
     weights = sum(p.nbytes for p in embedding._network(train, None).state_dict().values())
-    assert estimate.prerequisite(embedding, train).disk == weights + kinds.RECORD
+    assert estimate.prerequisite(embedding, train).disk == weights + estimate.RECORD
 
 
 @pytest.mark.parametrize("name", methods.discover())

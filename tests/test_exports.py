@@ -20,7 +20,7 @@ from ddlib import evaluation, export, methods, study
 from ddlib.batch import cli
 from ddlib.data import augmentation, datasets, synthetic, transforms
 from ddlib.data.synthetic import Card, SyntheticSet, SyntheticStream
-from ddlib.export import benches, laws, network, pictures
+from ddlib.export import cards, formats, network
 from ddlib.seeding import generator
 from ddlib.store import files, loop
 from ddlib.store.files import read_seal
@@ -264,7 +264,7 @@ def test_png_is_an_image_folder_in_the_order_of_the_labels(kind, tmp_path):
     read = torchvision.datasets.ImageFolder(folder / "images", transform=torchvision.transforms.PILToTensor())
     assert read.classes[:3] == ["0_T-shirt-top", "1_b", "2_a"]
     rows = [int(path.rsplit("/", 1)[1].removesuffix(".png")) for path, _ in read.samples]
-    assert torch.equal(torch.tensor([label for _, label in read]), pictures.classes(found)[rows])
+    assert torch.equal(torch.tensor([label for _, label in read]), formats.classes(found)[rows])
     values = torch.stack([image[:1] for image, _ in read])
     assert torch.equal(values, (found.pixels()[rows] * 255).round().to(torch.uint8))
     if found.is_soft:
@@ -315,7 +315,7 @@ def test_datasets_reads_the_parquet_folder_offline(tmp_path):
     for kind in ("hard", "soft"):
         read, found = np.load(tmp_path / f"{kind}.npz"), made(kind)
         assert tuple(read["names"]) == found.class_names
-        assert np.array_equal(read["label"], pictures.classes(found)) and np.array_equal(read["tensors"], found.images)
+        assert np.array_equal(read["label"], formats.classes(found)) and np.array_equal(read["tensors"], found.images)
         assert np.array_equal(read["pictures"][:, None], (found.pixels() * 255).round())
         assert not found.is_soft or np.array_equal(read["logits"], found.labels)
         text = (tmp_path / kind / "README.md").read_text()
@@ -358,9 +358,9 @@ def test_ddranking_normalises_cifar100_by_the_constants_of_cifar10():
     space = synthetic.images.ValueSpace(ours.mean, ours.std)
     found = digits(images=space.encode(pixels), labels=torch.arange(10), space=space)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (theirs.mean, theirs.std))
-    assert torch.allclose(benches._normalised(found, "cifar10"), (pixels - mean) / std, atol=1e-5)
-    assert torch.equal(benches._normalised(found, "cifar100"), found.images)
-    assert "constants of cifar10" in benches.ddranking_losses(found, "cifar100")[-1]
+    assert torch.allclose(formats._normalised(found, "cifar10"), (pixels - mean) / std, atol=1e-5)
+    assert torch.equal(formats._normalised(found, "cifar100"), found.images)
+    assert "constants of cifar10" in formats.ddranking_losses(found, "cifar100")[-1]
 
 
 def test_dcbench_gets_the_last_pair_of_a_list_in_its_place(tmp_path):
@@ -570,11 +570,11 @@ def test_plain_pytorch_without_ddlib_reaches_the_stated_accuracy(tmp_path):
 
 
 def test_the_laws_in_words_are_those_that_are_drawn_by():
-    assert set(laws.LAWS) == set(augmentation.FAMILIES)
-    assert f"h = int({transforms.CUTOUT_RATIO:g} side + 0.5)" in laws.LAWS["cutout"]
-    assert "U(1 / 1.2, 1.2)" in laws.LAWS["scale"] and "U(-15, 15) degrees" in laws.LAWS["rotate"]
-    assert laws.in_words("none") == {}
-    joined, either = laws.in_words("cutout+color"), laws.in_words("cutout_color")
+    assert set(cards.LAWS) == set(augmentation.FAMILIES)
+    assert f"h = int({transforms.CUTOUT_RATIO:g} side + 0.5)" in cards.LAWS["cutout"]
+    assert "U(1 / 1.2, 1.2)" in cards.LAWS["scale"] and "U(-15, 15) degrees" in cards.LAWS["rotate"]
+    assert cards.in_words("none") == {}
+    joined, either = cards.in_words("cutout+color"), cards.in_words("cutout_color")
     assert list(joined) == list(either) == ["how", "color", "cutout"]
     assert joined["how"].startswith("all of") and either["how"].startswith("one of")
 
@@ -752,6 +752,4 @@ def test_an_export_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 def test_the_command_offers_every_form():
-    from ddlib.batch.cli import export
-
-    assert set(export.FORMS) == set(export.FORMATS) == set(export.cards.LOADING)
+    assert set(cli.FORMS) == set(export.FORMATS) == set(export.cards.LOADING)

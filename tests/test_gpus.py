@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from ddlib.batch import gpus
+from ddlib.batch import workflow
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def locks(tmp_path, monkeypatch):
     """Lock files of this test alone."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.delenv(gpus.VARIABLE, raising=False)
+    monkeypatch.delenv(workflow.VARIABLE, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -35,35 +35,35 @@ def locks(tmp_path, monkeypatch):
 def test_the_visible_gpus_have_the_names_that_they_are_given_by(told, count, names, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     if told is not None:
-        monkeypatch.setenv(gpus.VARIABLE, told)
-    assert gpus.visible() == names
+        monkeypatch.setenv(workflow.VARIABLE, told)
+    assert workflow.visible() == names
 
 
 def test_each_is_held_once_and_free_again_afterwards(monkeypatch):
-    monkeypatch.setenv(gpus.VARIABLE, "4,7")
-    with gpus.pinned(("4", "7")) as first:
-        assert (first, os.environ[gpus.VARIABLE]) == ("4", "4")
-        with gpus.pinned(("4", "7")) as second:
-            assert (second, os.environ[gpus.VARIABLE]) == ("7", "7")
-        with gpus.pinned(("7", "4")) as again:
+    monkeypatch.setenv(workflow.VARIABLE, "4,7")
+    with workflow.pinned(("4", "7")) as first:
+        assert (first, os.environ[workflow.VARIABLE]) == ("4", "4")
+        with workflow.pinned(("4", "7")) as second:
+            assert (second, os.environ[workflow.VARIABLE]) == ("7", "7")
+        with workflow.pinned(("7", "4")) as again:
             assert again == "7"
-    assert os.environ[gpus.VARIABLE] == "4,7"
+    assert os.environ[workflow.VARIABLE] == "4,7"
 
 
 def test_without_names_nothing_changes():
-    with gpus.pinned(()) as name:
-        assert name is None and gpus.VARIABLE not in os.environ
+    with workflow.pinned(()) as name:
+        assert name is None and workflow.VARIABLE not in os.environ
 
 
 def test_where_all_are_held_one_waits(monkeypatch):
     taken = threading.Event()
 
     def wait():
-        with gpus.pinned(("MIG-1/0",)):
+        with workflow.pinned(("MIG-1/0",)):
             taken.set()
 
     waiting = threading.Thread(target=wait, daemon=True)
-    with gpus.pinned(("MIG-1/0",)):
+    with workflow.pinned(("MIG-1/0",)):
         waiting.start()
         assert not taken.wait(0.5)
     assert taken.wait(10)
@@ -71,15 +71,17 @@ def test_where_all_are_held_one_waits(monkeypatch):
 
 
 def test_a_dead_process_frees_its_gpu():
-    hold = "from ddlib.batch import gpus\nwith gpus.pinned(['0', '1']) as name:\n print(name, flush=True)\n input()"
+    hold = (
+        "from ddlib.batch.workflow import pinned\nwith pinned(['0', '1']) as name:\n print(name, flush=True); input()"
+    )
     child = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout.readline() == "0\n"
-        with gpus.pinned(["0", "1"]) as name:
+        with workflow.pinned(["0", "1"]) as name:
             assert name == "1"
         child.send_signal(signal.SIGKILL)
         child.wait(10)
-        with gpus.pinned(["0", "1"]) as name:
+        with workflow.pinned(["0", "1"]) as name:
             assert name == "0"
     finally:
         child.kill()

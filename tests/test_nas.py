@@ -23,7 +23,7 @@ from ddlib.evaluation.images import shown
 from ddlib.methods import build
 from ddlib.seeding import generator
 from ddlib.study import work
-from ddlib.study.cell import Cell
+from ddlib.study.rows import Cell
 
 SMALL = {"depth": [1], "width": [4], "activation": ["relu"], "norm": ["none", "batch", "group"], "pooling": ["avg"]}
 

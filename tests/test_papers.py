@@ -10,8 +10,8 @@ import yaml
 from ddlib import ROOT, evaluation, methods, results, study
 from ddlib.data import datasets
 from ddlib.results import METRICS
-from ddlib.study.networks import at
 from ddlib.study.parameters import settings
+from ddlib.study.rows import at
 
 PAPERS = results.papers()
 

@@ -10,9 +10,9 @@ from ddlib.batch import cli
 from ddlib.data import datasets
 from ddlib.pretraining.classifier import Embedding
 from ddlib.study import notebooks, planning
-from ddlib.study.cell import Cell
 from ddlib.study.estimate import Estimate
 from ddlib.study.planning import Missing
+from ddlib.study.rows import Cell
 
 GB = 10**9
 
@@ -41,7 +41,7 @@ def probes(monkeypatch):
     judged = Estimate("judge", 1.0, 1000.0, 1 * GB, disk=1, trainings=2)
     monkeypatch.setattr(planning.estimate, "prerequisite", lambda *_: made)
     monkeypatch.setattr(planning.estimate, "distillation", lambda of, _: replace(distilled, kind=of.label))
-    monkeypatch.setattr(planning.estimate, "evaluation", lambda *_: judged)
+    monkeypatch.setattr(planning.estimate, "judging_of", lambda *_: judged)
     monkeypatch.setattr(planning, "_READING", {"reading digits for cpu": Estimate("r", 10_000.0, memory=GB // 2)})
 
 
@@ -71,7 +71,7 @@ def test_what_cells_share_counts_once_in_the_total(probes):
 
 
 def test_what_is_in_the_store_costs_nothing_and_is_not_probed(probes, monkeypatch):
-    for kind in ("prerequisite", "distillation", "evaluation"):
+    for kind in ("prerequisite", "distillation", "judging_of"):
         monkeypatch.setattr(planning.estimate, kind, lambda *_: pytest.fail("probed"))
     plan = planning.plan([missing(distil="", evaluate="")], "cpu")
     assert plan.totals == planning.Totals(0, 0, 0, 0, 0)
@@ -252,9 +252,9 @@ def test_a_limit_that_is_none_is_refused(words, message, capsys):
 
 @pytest.mark.parametrize(("text", "count"), [("16GB", 16 * GB), ("512 mb", 512 * 10**6), ("1.5GiB", 3 * 2**29)])
 def test_sizes_are_read(text, count):
-    from ddlib.batch.cli import plan
+    from ddlib.batch import cli
 
-    assert plan._bytes(text) == count
+    assert cli._bytes(text) == count
 
 
 def test_reading_is_measured_once(monkeypatch):

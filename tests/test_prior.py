@@ -21,7 +21,6 @@ from ddlib.pretraining.prior import Prior, class_ids
 from ddlib.store import files, inventory, loop
 from ddlib.store.artefacts import keeping
 from ddlib.study import estimate, work
-from ddlib.study.estimate import kinds
 
 SHAPE, CLASSES = (1, 16, 16), 4
 SIZES = {"width": 16, "codes": 8, "generator": torch.Generator()}
@@ -380,15 +379,15 @@ def test_the_other_data_decide_the_artefact_too(needing, monkeypatch):
 
 
 def test_a_prior_is_estimated_stage_by_stage(monkeypatch):
-    monkeypatch.setattr(kinds, "PACES", {})
+    monkeypatch.setattr(estimate, "PACES", {})
     train, builder = painted(40), Prior(**SMALL)
     found = estimate.prerequisite(builder, train)
     first, second = (estimate.prerequisite(dataclasses.replace(builder, **{name: 0}), train) for name in
                      ("diffusion_steps", "autoencoder_steps"))  # fmt: skip
-    assert found.disk == builder.size(builder.finish(builder.start(train, {}, 0))) + kinds.RECORD
+    assert found.disk == builder.size(builder.finish(builder.start(train, {}, 0))) + estimate.RECORD
     assert found.seconds > max(first.seconds, second.seconds) * 0.5 and found.checkpoint > 2 * found.disk
-    paces = [*kinds.PACES.values()]
-    assert len(kinds.PACES) == 2, "the lengths of the stages say nothing about a step"
+    paces = [*estimate.PACES.values()]
+    assert len(estimate.PACES) == 2, "the lengths of the stages say nothing about a step"
     long = estimate.prerequisite(dataclasses.replace(builder, diffusion_steps=1000), train)
     assert long.seconds - found.seconds == pytest.approx(996 * paces[1].step)
     assert keeping(builder).product == "prior" and keeping(Prior(**SMALL, trained="none")).product == "prior"

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from ddlib import ROOT, results, study
-from ddlib.batch import cli, jobs, reproduce, workflow
+from ddlib.batch import cli, reproduce, workflow
 from ddlib.batch.reproduce import Outcome, Run
 from ddlib.batch.workflow import Batch, Where
 from ddlib.data import synthetic
@@ -108,7 +108,7 @@ def kill_midway(output: Path):
         while not first.exists():
             assert process.poll() is None, "ended before the cell was begun"
             time.sleep(0.01)
-        wanted = ["-m", "ddlib", "cell", NAME, jobs.identity(dm)]
+        wanted = ["-m", "ddlib", "cell", NAME, workflow.identity(dm)]
         (job,) = [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[1:6] == wanted]
         job.kill()
         assert not study.finished(dm, workplace)
@@ -174,8 +174,8 @@ def test_finished_cells_are_left_out_whatever_marks_there_are(on_two_cores, monk
         batch = workflow.prepare([run], Where(cores=1))
     finally:
         away.rename(kept)
-    assert list(on_two_cores.output.rglob(f"{jobs.identity(random)}.done"))
-    assert batch.needs == {NAME: (jobs.identity(random),)} and not batch.mark(*batch.needs[NAME]).exists()
+    assert list(on_two_cores.output.rglob(f"{workflow.identity(random)}.done"))
+    assert batch.needs == {NAME: (workflow.identity(random),)} and not batch.mark(*batch.needs[NAME]).exists()
 
 
 # SLURM.
@@ -235,12 +235,12 @@ def plan_of(batch: Batch) -> dict:
 
 
 def test_a_cell_is_known_by_all_its_settings_and_by_nothing_else(tmp_path):
-    first, second = (jobs.cells_of(run_of(overrides(tmp_path, **c))) for c in ({}, {"device": "cuda"}))
+    first, second = (workflow.cells_of(run_of(overrides(tmp_path, **c))) for c in ({}, {"device": "cuda"}))
     assert first.keys() == second.keys() and len(first) == 2
     renamed = {"another row": SMALL["methods"]["DM"]}
-    assert set(jobs.cells_of(run_of(overrides(tmp_path, methods=renamed)))) == {list(first)[1]}
+    assert set(workflow.cells_of(run_of(overrides(tmp_path, methods=renamed)))) == {list(first)[1]}
     for changed in ({"seeds": [0]}, {"evaluation": {"num_networks": 2, "epochs": 6}}, {"network": {"width": 16}}):
-        assert not first.keys() & jobs.cells_of(run_of(overrides(tmp_path, **changed))).keys()
+        assert not first.keys() & workflow.cells_of(run_of(overrides(tmp_path, **changed))).keys()
 
 
 def test_a_cell_that_notebooks_share_is_one_job(tmp_path, store):
@@ -411,7 +411,7 @@ def test_cells_are_listed_and_one_is_computed_alone(tmp_path, store, capsys):
 
 def test_a_cell_keeps_to_the_budget(tmp_path, store, capsys):
     path = overrides(tmp_path, budget_hours=0.0)
-    name = next(iter(jobs.cells_of(run_of(path))))
+    name = next(iter(workflow.cells_of(run_of(path))))
     assert cli.main(["cell", NAME, name, "-f", str(path)]) == 0
     assert "not begun, since" in capsys.readouterr().out and not list(store.rglob("*.safetensors"))
 

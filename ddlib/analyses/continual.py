@@ -32,7 +32,7 @@ from ddlib.store.artefacts import Piece, Workplace, product
 from ddlib.store.files import read_seal, read_tensors, write_tensors
 from ddlib.store.locks import holder
 from ddlib.study import work
-from ddlib.study.cell import Cell
+from ddlib.study.rows import Cell
 
 PAPER, TABLE = "atom", "continual"
 """Where the published numbers stand."""

@@ -10,9 +10,8 @@ import torch
 from ddlib.data.datasets import ImageSet
 from ddlib.methods import Method
 from ddlib.store import progress
-from ddlib.study.cell import Cell
-from ddlib.study.estimate.making import untrained
-from ddlib.study.estimate.pace import timed
+from ddlib.study.estimate import timed, untrained
+from ddlib.study.rows import Cell
 
 
 @dataclass

@@ -4,24 +4,129 @@ Each batch has a fresh folder, `runs/workflow/<time>`, for Snakemake's own files
 that nothing an earlier batch left can pass for this one's.  What is done already is asked of the store alone.
 """
 
+import contextlib
 import importlib.util
 import os
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+from filelock import FileLock, Timeout
 
 from ddlib import OUTPUT, ROOT, study
-from ddlib.batch import children, gpus, jobs, reproduce
+from ddlib.batch import reproduce
 from ddlib.batch.reproduce import Outcome, Run
+from ddlib.results import Record
 from ddlib.store import files
 from ddlib.study import notebooks
-from ddlib.study.cell import Cell
+from ddlib.study.rows import Cell
+
+VARIABLE = "CUDA_VISIBLE_DEVICES"
+"""What CUDA reads when it is first used; a name in it is a number or a UUID."""
+
+
+def visible() -> tuple[str, ...]:
+    """The GPUs that CUDA can use here, by their names in CUDA_VISIBLE_DEVICES where it is set, else by number."""
+    import torch
+
+    count = torch.cuda.device_count()
+    told = os.environ.get(VARIABLE)
+    names = [str(number) for number in range(count)] if told is None else [name.strip() for name in told.split(",")]
+    return tuple(names[:count])  # CUDA stops at the first name that is not there
+
+
+@contextlib.contextmanager
+def pinned(names: Sequence[str]) -> Iterator[str | None]:
+    """Within the block CUDA sees one of the GPUs `names`, which no other process of this user is pinned to.
+
+    It waits until one is free.  A file is locked for each GPU in use; the lock of a process that died is free.
+    Enter the block before CUDA is first used.
+
+    Returns:
+        The GPU's name; None where `names` is empty, and nothing is changed.
+    """
+    if not names:
+        yield None
+        return
+    name, lock = _free(names)
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = name
+    try:
+        yield name
+    finally:
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
+        lock.release()
+
+
+def lock_path(name: str) -> Path:
+    """The file that is locked while the GPU is in use: in the machine's temporary folder, whatever the store."""
+    return Path(tempfile.gettempdir()) / f"ddlib-gpus-{os.getuid()}" / f"{quote(name, safe='')}.lock"
+
+
+def _free(names: Sequence[str], *, poll_seconds: float = 1.0) -> tuple[str, FileLock]:
+    """The first GPU that is free, and its lock, held."""
+    lock_path(names[0]).parent.mkdir(exist_ok=True)
+    while True:
+        for name in names:
+            lock = FileLock(lock_path(name))
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0)
+                return name, lock
+        time.sleep(poll_seconds)
+
+
+def identity(cell: Cell) -> str:
+    """A short stable name of everything that decides the cell's numbers; notebooks that share a cell share it."""
+    return files.key(cell.settings())
+
+
+def describe(cell: Cell) -> str:
+    """Row, data, images per class and, of several, the network, for people."""
+    return str(cell)
+
+
+def cells_of(run: Run) -> dict[str, Cell]:
+    """The cells that a run computes, by identity, in the notebook's order."""
+    return {identity(cell): cell for cell in notebooks.cells(run.name, run.profile, reproduce.told(run))}
+
+
+def listing(run: Run) -> list[tuple[str, str, str]]:
+    """Of each cell of a run its identity, what it is, and "in the store" or "to do"."""
+    here = study.Workplace("cpu")
+    states = {True: "in the store", False: "to do"}
+    return [(name, describe(cell), states[study.finished(cell, here)]) for name, cell in cells_of(run).items()]
+
+
+def compute(run: Run, wanted: str, names: Sequence[str] = ()) -> Record:
+    """Compute one cell of a notebook into the store, within the notebook's `budget_hours`, and return its record.
+
+    Args:
+        wanted: the cell's `identity`.
+        names: GPUs, of which a free one is taken; empty: as CUDA chooses.
+
+    Raises:
+        ValueError: the notebook has no such cell; its cells are listed.
+    """
+    found = cells_of(run)
+    if wanted not in found:
+        known = "; ".join(f"{name} ({describe(cell)})" for name, cell in found.items())
+        raise ValueError(f"unknown cell {wanted!r} of {run.name} at {run.profile}; known: {known}")
+    parameters = notebooks.parameters(run.name, run.profile, reproduce.told(run))
+    with pinned(names):
+        workplace = study.Workplace(parameters["device"])
+        (record,) = study.run([found[wanted]], workplace, budget_hours=parameters.get("budget_hours"))
+    return record
+
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """The variables that fix a job's number of threads, which its sums depend on."""
@@ -115,7 +220,7 @@ def prepare(runs: Sequence[Run], where: Where) -> Batch:
         _check_device(run, where)
     here, cells, needs = study.Workplace("cpu"), {}, {}
     for run in runs:
-        unfinished = {name: cell for name, cell in jobs.cells_of(run).items() if not study.finished(cell, here)}
+        unfinished = {name: cell for name, cell in cells_of(run).items() if not study.finished(cell, here)}
         needs[run.name] = tuple(unfinished)
         cells |= unfinished
     batch = _fresh(runs, cells, needs)
@@ -136,7 +241,7 @@ def execute(batch: Batch, where: Where) -> None:
     for run in batch.runs:
         run.executed.unlink(missing_ok=True)
         run.log.unlink(missing_ok=True)
-    children.run(command(batch, where), env=_environment(), stdout=sys.stderr)
+    reproduce.run(command(batch, where), env=_environment(), stdout=sys.stderr)
 
 
 def command(batch: Batch, where: Where) -> list[str]:
@@ -162,7 +267,7 @@ def _outcome(run: Run, batch: Batch) -> Outcome:
         return found[0]
     failed = [name for name in batch.needs[run.name] if not batch.mark(name).exists()]
     if failed:
-        what = f"{len(failed)} of its cells not computed; {jobs.describe(batch.cells[failed[0]])}"
+        what = f"{len(failed)} of its cells not computed; {describe(batch.cells[failed[0]])}"
         return Outcome(run, 0.0, error=f"{what}: {_last_line(batch, 'cells', failed[0])}")
     return Outcome(run, 0.0, error=f"the notebook's job: {_last_line(batch, 'notebooks', run.name)}")
 
@@ -225,7 +330,7 @@ def _check_device(run: Run, where: Where) -> None:
     if device.startswith("cuda:"):
         raise ValueError(
             f"device={device!r} of {run.name} names one GPU for all jobs; allowed: cuda, and --gpus or "
-            f"{gpus.VARIABLE} to choose among them"
+            f"{VARIABLE} to choose among them"
         )
     if device == "cuda" and where.executor is None and not where.gpus:
         raise ValueError(f"device='cuda' of {run.name}, but CUDA sees no GPU here; allowed: cpu, or a machine with one")

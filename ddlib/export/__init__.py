@@ -16,8 +16,8 @@ from typing import Any
 
 from ddlib.data import datasets, synthetic
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.export import arrays, benches, cards, network, parquet, pictures
-from ddlib.export.choosing import Choice, chosen
+from ddlib.export import cards, formats, network
+from ddlib.export.choose import Choice, chosen
 from ddlib.export.network import FrozenNetwork
 from ddlib.store import files
 
@@ -42,13 +42,15 @@ class Form:
 
 
 FORMATS = {
-    "npz": Form(arrays.write_npz),
-    "pt": Form(arrays.write_pt),
-    "png": Form(pictures.write, lambda found, data: pictures.losses(found)),
-    "hf": Form(parquet.write, lambda found, data: [f"of the pictures: {one}" for one in pictures.losses(found)]),
+    "npz": Form(formats.write_npz),
+    "pt": Form(formats.write_pt),
+    "png": Form(formats.write_png, lambda found, data: formats.picture_losses(found)),
+    "hf": Form(
+        formats.write_parquet, lambda found, data: [f"of the pictures: {one}" for one in formats.picture_losses(found)]
+    ),
     "safetensors": Form(None),
-    "ddranking": Form(benches.write_ddranking, benches.ddranking_losses),
-    "dcbench": Form(benches.write_dcbench, benches.dcbench_losses),
+    "ddranking": Form(formats.write_ddranking, formats.ddranking_losses),
+    "dcbench": Form(formats.write_dcbench, formats.dcbench_losses),
 }
 """Name -> form."""
 
@@ -110,7 +112,7 @@ def _write(to: str, part: Path, source: Any, shown: SyntheticSet, about: Mapping
     if shown is not source:
         synthetic.save(source, part / "generator.safetensors")
     (part / CARD).write_text(json.dumps(about, indent=1), encoding="utf-8")
-    head = parquet.head(about) if to == "hf" else ""
+    head = formats.head(about) if to == "hf" else ""
     (part / README).write_text(head + cards.readme(about, to), encoding="utf-8")
 
 

@@ -15,9 +15,8 @@ from ddlib import OUTPUT, methods, report, results
 from ddlib.results import Measurements, Record
 from ddlib.store import codeprint
 from ddlib.study import notebooks
-from ddlib.study.cell import Cell
 from ddlib.study.parameters import PROFILES, settings
-from ddlib.study.rows import fingerprint
+from ddlib.study.rows import Cell, fingerprint
 
 KINDS = (".png", ".svg")
 SHOWN = 6

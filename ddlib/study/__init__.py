@@ -17,11 +17,10 @@ from ddlib.results import Measurements, Record
 from ddlib.store.artefacts import Workplace
 from ddlib.store.provenance import provenance
 from ddlib.study import planning, work
-from ddlib.study.cell import Cell
 from ddlib.study.departures import deviations
 from ddlib.study.parameters import settings
 from ddlib.study.planning import Plan
-from ddlib.study.rows import cells, fingerprint
+from ddlib.study.rows import Cell, cells, fingerprint
 from ddlib.study.work import finished, history, prerequisites, synthetic_set
 
 __all__ = [

@@ -5,10 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ddlib import results
-from ddlib.data.whitening import PIXELS
 from ddlib.evaluation import Protocol
-from ddlib.study.cell import Cell
-from ddlib.study.networks import at
+from ddlib.study.rows import NETWORK, Cell, at, whitening
 
 SPEED = (
     *("precision", "expert_precision", "compiled", "at_once", "num_networks"),
@@ -16,17 +14,6 @@ SPEED = (
 )
 """Settings that change how fast, how often or in what parts, not what: a cell that differs in them alone is the
 paper's cell."""
-
-NETWORK = ("width", "depth")
-"""What a notebook's `network` may say; a method's norm is its own."""
-
-
-def whitening(name: str, told: Any, kind: type) -> bool | str:
-    """What a row's `whitened` asks of `datasets.load`."""
-    ways = {True: getattr(kind, "whitening", True), False: False, "normalised": True, PIXELS: PIXELS}
-    if not isinstance(told, bool | str) or told not in ways:
-        raise ValueError(f"{name}={told!r}; it must be true, false, normalised or {PIXELS}")
-    return ways[told]
 
 
 def deviations(cell: Cell) -> list[str]:

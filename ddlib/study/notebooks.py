@@ -17,8 +17,8 @@ import nbformat
 import yaml
 
 from ddlib import ROOT
-from ddlib.study.cell import Cell
 from ddlib.study.parameters import PROFILES, declared, settings
+from ddlib.study.rows import Cell
 from ddlib.study.rows import cells as cells_of
 
 

@@ -12,8 +12,8 @@ from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet
 from ddlib.store.progress import peak_memory, reset_peak_memory
 from ddlib.study import estimate
-from ddlib.study.cell import Cell
 from ddlib.study.estimate import Estimate
+from ddlib.study.rows import Cell
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,243 @@
-"""From a notebook's parameters to the cells that they describe."""
+"""From a notebook's parameters to the cells of its table."""
 
+import ast
+import itertools
+import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from ddlib import methods
+import yaml
+
+from ddlib import ROOT, methods, models
 from ddlib.data import datasets
+from ddlib.data.whitening import PIXELS
 from ddlib.evaluation import Protocol, check_batches
 from ddlib.methods import Method
 from ddlib.methods.settings import fill
 from ddlib.store import files
-from ddlib.study import elsewhere
-from ddlib.study.cell import Cell
-from ddlib.study.crossing import crossed
-from ddlib.study.departures import NETWORK, whitening
-from ddlib.study.networks import protocols
 from ddlib.study.parameters import PARAMETERS, Parameter, checked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One entry of a table: a method with all its settings on a data set, and how it is judged.
+
+    label: the row of the table.
+    method: with its hyper-parameters, images per class included.
+    dataset: name of the data set.
+    whitened: whether images are ZCA-whitened: True for normalised ones, "pixels" for pixels as they are.
+    seeds: one distillation each.
+    protocol: the evaluation.
+    reference_dataset: the data set whose reported numbers stand beside ours.
+    paper, table: where those numbers are reported.
+    parameters: `fingerprint` of the notebook's parameters that it comes from.
+    tested_on: name of the network tested on, where a row is tested on several.
+    reported: whether the paper has such a row, so that its number may stand beside ours.
+    """
+
+    label: str
+    method: Method
+    dataset: str
+    whitened: bool | str
+    seeds: tuple[int, ...]
+    protocol: Protocol
+    reference_dataset: str
+    paper: str
+    table: str
+    parameters: str = ""
+    tested_on: str = ""
+    reported: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.set_name}, tested on {self.tested_on}" if self.tested_on else self.set_name
+
+    @property
+    def ipc(self) -> int | None:
+        """Images per class; None where the method takes the whole training set."""
+        return getattr(self.method, "ipc", None)
+
+    @property
+    def condition(self) -> str:
+        """Which of the rows that the paper reports under the method's name it is; "" where there is but one."""
+        return getattr(self.method, "condition", "")
+
+    @property
+    def amount(self) -> str:
+        """Images per class, for people."""
+        return "all images" if self.ipc is None else f"IPC {self.ipc}"
+
+    @property
+    def set_name(self) -> str:
+        """What is distilled, for people: row, data and images per class."""
+        return f"{self.label}, {self.dataset}, {self.amount}"
+
+    @property
+    def deployed(self) -> dict[str, Any]:
+        """The method's hyper-parameters that decide nothing of what is distilled, only how it is deployed."""
+        return {name: getattr(self.method, name) for name in getattr(self.method, "deployment", ())}
+
+    @property
+    def distilled_name(self) -> str:
+        """What is distilled, for people: `set_name`, less the images per class where cells of several share it."""
+        return f"{self.label}, {self.dataset}" if "ipc" in self.deployed else self.set_name
+
+    def settings(self, *, deployed: bool = True) -> dict[str, Any]:
+        """Everything that decides the numbers, as plain JSON; `tested_on` only where it is given.
+
+        Args:
+            deployed: whether with the hyper-parameters that are `deployed`.
+        """
+        tested_on = {"tested_on": self.tested_on} if self.tested_on else {}
+        left_out = () if deployed else self.deployed
+        return tested_on | {
+            "method": self.method.name,
+            "version": self.method.version,
+            "hyperparameters": {name: v for name, v in asdict(self.method).items() if name not in left_out},
+            "dataset": self.dataset,
+            "whitened": self.whitened,
+            "seeds": list(self.seeds),
+            "protocol": self.protocol.settings(),
+        }
+
+
+BETWEEN = ", "
+"""What stands between the levels in a row's label."""
+
+
+def crossed(factors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows of a full grid: "ATOM, BN, ZCA" -> the settings of its levels, those of later factors laid over.
+
+    Args:
+        factors: name -> levels, each the settings of a row that it stands for: {"norm": {"IN": {"norm": "instance"},
+            "BN": {"norm": "batch"}}, ...}.  None: no rows.
+
+    Raises:
+        ValueError: a factor has no levels, a level is no mapping, or its name is empty or holds ", ".
+    """
+    for name, levels in factors.items():
+        for level, settings in checked(f"factors[{name!r}]", levels, Parameter(dict, filled=True)).items():
+            checked(f"level {level!r} of {name!r}", settings, Parameter(dict))
+            if not isinstance(level, str) or not level or BETWEEN in level:
+                raise ValueError(f"level {level!r} of {name!r}; it must be a text without {BETWEEN!r}")
+    combinations = itertools.product(*(levels.items() for levels in factors.values())) if factors else ()
+    rows: dict[str, dict[str, Any]] = {}
+    for levels in combinations:
+        row = rows.setdefault(BETWEEN.join(level for level, _ in levels), {})
+        for _, settings in levels:
+            row |= settings
+    return rows
+
+
+def rows(notebook: str, profile: str) -> Mapping[str, Any]:
+    """The parameter `methods` of a notebook at a profile: its own literal, or that of the profile's file.
+
+    Args:
+        notebook: `paper/experiment`.
+        profile: "quick", or one that the notebook has a parameter file for.
+
+    Raises:
+        ValueError: there is no such notebook or file, or it has no rows.
+    """
+    quick = profile.rpartition(".")[2] == "quick"
+    path = ROOT / (f"notebooks/{notebook}.ipynb" if quick else f"params/{notebook}.{profile}.yaml")
+    if ".." in notebook or not path.is_file():
+        raise ValueError(f"no rows of {notebook!r} at profile {profile!r}: there is no {path.relative_to(ROOT)}")
+    found = (_literal if quick else yaml.safe_load)(path.read_text(encoding="utf-8"))
+    if not isinstance(found, Mapping) or not isinstance(found.get("methods"), Mapping):
+        raise ValueError(f"no rows of {notebook!r} at profile {profile!r}: {path.relative_to(ROOT)} has no methods")
+    return found["methods"]
+
+
+def _literal(text: str) -> dict[str, Any]:
+    """The literals of the cell tagged `parameters`."""
+    (cell,) = [cell for cell in json.loads(text)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    body = ast.parse("".join(cell["source"])).body
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in body}
+
+
+WHICH = ("network", "options", "networks")
+"""Settings of an evaluation that say which networks are tested."""
+
+
+def protocols(
+    paper: Mapping[str, Any], told: Mapping[str, Mapping[str, Any]], usual: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Name of a network tested on -> settings of its protocol; the name is "" where there are no `networks`.
+
+    Args:
+        paper: the evaluation of the method's paper.
+        told: what it is called in errors -> settings of an evaluation, each laid over those before it; see `at`.
+        usual: options of a ConvNet that nothing is said of.
+    """
+    for name, settings in told.items():
+        _check_by_network(name, settings)
+    levels = [paper, *told.values()]
+    common = at(levels, "")
+    if "networks" not in common:
+        networks = {"": {"network": common.get("network", Protocol.network), **common.get("options", {})}}
+    elif common.keys() & {"network", "options"}:
+        raise ValueError(f"the evaluation says networks and {min(common.keys() & {'network', 'options'})}; say one")
+    else:
+        networks = _checked_networks(common["networks"])
+    for name, settings in told.items():
+        for unknown in settings.get("by_network", {}).keys() - networks.keys():
+            known = ", ".join(filter(None, networks)) or "none, for there are no networks"
+            raise ValueError(f"by_network of {name} speaks of {unknown!r}; allowed: {known}")
+    found = {}
+    for name, entry in networks.items():
+        rest = {key: value for key, value in at(levels, name).items() if key not in WHICH}
+        options = (usual if entry["network"] == "convnet" else {}) | entry
+        found[name] = rest | {"network": options.pop("network"), "options": options}
+    return found
+
+
+def at(levels: Iterable[Mapping[str, Any]], network: str) -> dict[str, Any]:
+    """Settings of an evaluation as they are for one network.
+
+    Args:
+        levels: each laid over those before it; what a level's "by_network" says of the network, over that level.
+        network: name of the network tested on.
+    """
+    found: dict[str, Any] = {}
+    for level in levels:
+        own = level.get("by_network", {}).get(network, {})
+        found |= {key: value for key, value in level.items() if key != "by_network"} | own
+    return found
+
+
+def _check_by_network(name: str, told: Mapping[str, Any]) -> None:
+    """Refuse a `by_network` that is no mapping to settings, or that says which networks are tested."""
+    for network, settings in checked(f"by_network of {name}", told.get("by_network", {}), Parameter(dict)).items():
+        checked(f"by_network of {name} at {network}", settings, Parameter(dict))
+        if wrong := [key for key in WHICH if key in settings]:
+            raise ValueError(f"by_network of {name} at {network} says {wrong[0]}; say that in networks")
+
+
+def _checked_networks(networks: Any) -> Mapping[str, Mapping[str, Any]]:
+    checked("networks of the evaluation", networks, Parameter(dict, filled=True))
+    for name, entry in networks.items():
+        if not name or not isinstance(name, str) or not isinstance(entry, Mapping) or "network" not in entry:
+            raise ValueError(f"networks[{name!r}]={entry!r}; it must be a mapping, such as {{'network': 'vgg11'}}")
+        known = models.options_of(entry["network"])
+        for option in entry.keys() - {"network", *known}:
+            raise ValueError(f"unknown option {option!r} of networks[{name!r}]; known: {', '.join(known)}")
+    return networks
+
+
+NETWORK = ("width", "depth")
+"""What a notebook's `network` may say; a method's norm is its own."""
+
+
+def whitening(name: str, told: Any, kind: type) -> bool | str:
+    """What a row's `whitened` asks of `datasets.load`."""
+    ways = {True: getattr(kind, "whitening", True), False: False, "normalised": True, PIXELS: PIXELS}
+    if not isinstance(told, bool | str) or told not in ways:
+        raise ValueError(f"{name}={told!r}; it must be true, false, normalised or {PIXELS}")
+    return ways[told]
+
 
 ROW = ("method", "whitened", "seeds", "evaluation", "reported", "compat", "equal_bytes")
 """What a row may say besides its method's hyper-parameters."""
@@ -133,7 +354,7 @@ def _there(label: str, notebook: str, chosen: SimpleNamespace) -> Mapping[str, A
 def _all_there(notebook: str, chosen: SimpleNamespace) -> dict[str, Mapping[str, Any]]:
     """The rows of another notebook: what is distilled, at the numbers of images that there are here."""
     found = {}
-    for label, row in _spelt_out(elsewhere.rows(notebook, chosen.profile), chosen).items():
+    for label, row in _spelt_out(rows(notebook, chosen.profile), chosen).items():
         kept = {key: value for key, value in row.items() if key not in (*HERE, "ipcs", "by_ipc")}
         here = [ipc for ipc in row.get("ipcs", chosen.ipcs) if ipc in chosen.ipcs]
         differing = {ipc: own for ipc, own in row.get("by_ipc", {}).items() if str(ipc) in map(str, here)}

@@ -21,8 +21,8 @@ from ddlib.store.files import Damaged, read_seal
 from ddlib.store.locks import holder, locked
 from ddlib.store.provenance import provenance
 from ddlib.study import planning
-from ddlib.study.cell import Cell
 from ddlib.study.planning import Missing
+from ddlib.study.rows import Cell
 
 VERSION = 1
 """Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""

@@ -13,7 +13,7 @@ from ddlib.analyses.nas.trials import Task, missing, reference_of, tasks_of
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.store.artefacts import Workplace
 from ddlib.study import planning, work
-from ddlib.study.cell import Cell
+from ddlib.study.rows import Cell
 
 STEPS = 3
 """Updates that a network is watched for, after the first."""

@@ -24,7 +24,7 @@ from ddlib.store.files import Damaged, read_seal
 from ddlib.store.locks import holder, locked
 from ddlib.store.provenance import provenance
 from ddlib.study import work
-from ddlib.study.cell import Cell
+from ddlib.study.rows import Cell
 
 Task = tuple[Cell, int]
 """A cell whose protocol has the network in question, and a seed."""

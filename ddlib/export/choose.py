@@ -14,7 +14,7 @@ from ddlib.store import files, inventory
 from ddlib.store.artefacts import Workplace
 from ddlib.store.files import read_seal
 from ddlib.study import notebooks, work
-from ddlib.study.cell import Cell
+from ddlib.study.rows import Cell
 
 PRODUCT = "synthetic.safetensors"
 
