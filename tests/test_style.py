@@ -14,7 +14,7 @@ FILE_LINES = 600
 BODY_LINES = 60
 NESTING = 3
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "tools"}
-PRINTS = "batch/cli/"
+PRINTS = "batch/cli.py"
 SEEDS = {"seeding.py"}
 
 SEEDING_CALLS = {"random.seed", "np.random.seed", "numpy.random.seed", "torch.seed", "torch.manual_seed"}
@@ -146,7 +146,7 @@ DOCUMENTED = '"""A module."""\n\n\ndef f(x):\n    """Says what it computes."""\n
         ("a.py", '"""A."""\n\n\nclass C:\n    """C."""\n\n    def m(self):\n        x = 1\n', "C.m: no docs"),
         ("a.py", DOCUMENTED + "    x = 1\n" * 61, "a body of 61 lines"),
         ("a.py", DOCUMENTED + NESTED + "for b in a:\n        b()\n", "4 deep"),
-        ("a.py", DOCUMENTED + "    print(x)\n", "only batch/cli/ prints"),
+        ("a.py", DOCUMENTED + "    print(x)\n", "only batch/cli.py prints"),
         ("a.py", DOCUMENTED + "    torch.manual_seed(x)\n", "only seeding touches"),
         ("a.py", DOCUMENTED + "    np.random.seed(x)\n", "only seeding touches"),
         ("a.py", DOCUMENTED + "    return np.random.rand(x)\n", "pass a generator"),
