@@ -10,8 +10,7 @@ from ddlib import evaluation, report, results, study
 from ddlib.analyses import continual
 from ddlib.data import augmentation, datasets
 from ddlib.data.datasets import ImageSet, ValueSpace
-from ddlib.data.synthetic import SyntheticSet
-from ddlib.data.synthetic.union import joined
+from ddlib.data.synthetic import SyntheticSet, joined
 from ddlib.study import work
 from ddlib.study.parameters import settings
 

@@ -16,9 +16,9 @@ import torchvision
 from PIL import Image
 
 import ddlib
-from ddlib.data import datasets, imagenet, readers, whitening
+from ddlib.data import datasets, readers, whitening
+from ddlib.data.catalogue import ALIASES, CATALOGUE, SUBSETS, SYNSETS
 from ddlib.data.datasets import ZCA, ImageSet, ValueSpace, check, describe, fingerprint, fit_zca, get, load
-from ddlib.data.sources import ALIASES, CATALOGUE
 
 SPACE = ValueSpace((0.5,), (0.25,))
 IMAGENETTE = [
@@ -284,7 +284,7 @@ def test_the_catalogue_is_consistent(name):
 
 def test_names_and_aliases():
     assert datasets.names()[:6] == ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
-    assert {f"{subset}_{size}" for subset in imagenet.SUBSETS for size in (128, 256)} <= set(datasets.names())
+    assert {f"{subset}_{size}" for subset in SUBSETS for size in (128, 256)} <= set(datasets.names())
     assert describe("imagesquawk_128") is describe("imagebirds_128") and not set(ALIASES) & set(datasets.names())
     with pytest.raises(ValueError, match="unknown dataset 'cifar11'; known: digits, mnist, .*cifar10"):
         describe("cifar11")
@@ -295,11 +295,11 @@ def test_names_and_aliases():
 
 
 def test_class_lists():
-    positions = list(imagenet.SYNSETS)
-    wnids = [wnid for wnid, _ in imagenet.SYNSETS.values()]
+    positions = list(SYNSETS)
+    wnids = [wnid for wnid, _ in SYNSETS.values()]
     assert positions == sorted(positions) and wnids == sorted(set(wnids))  # ImageNet's order is that of the ids
-    assert all(len(set(subset)) == 10 for subset in imagenet.SUBSETS.values())
-    assert [imagenet.SYNSETS[position][0] for position in imagenet.SUBSETS["imagenette"]] == IMAGENETTE
+    assert all(len(set(subset)) == 10 for subset in SUBSETS.values())
+    assert [SYNSETS[position][0] for position in SUBSETS["imagenette"]] == IMAGENETTE
     assert describe("imagewoof_256").class_names[:2] == ("Australian terrier", "Border terrier")
     assert list(describe("cifar100").class_names) == sorted(describe("cifar100").class_names)
 
@@ -602,8 +602,8 @@ def tiny10(tmp_path, monkeypatch):
     """Two training images and a test image a class; returns the root and the training pixels in order."""
     shrink(monkeypatch, "tiny_imagenet10", sizes=(20, 10))
     pixels, folder = [], tmp_path / "tiny-imagenet-10"
-    for label, position in enumerate(imagenet.TINY_IMAGENET10):
-        wnid = imagenet.SYNSETS[position][0]
+    for label, position in enumerate(CATALOGUE["tiny_imagenet10"].positions):
+        wnid = SYNSETS[position][0]
         pixels += [write_image(folder / f"train/{wnid}/{n}.png", (64, 64), seed=2 * label + n) for n in (0, 1)]
         write_image(folder / f"val/{wnid}/0.png", (64, 64), seed=99)
     return tmp_path, np.stack(pixels)
@@ -657,16 +657,16 @@ def test_decoded_pixels_that_differ_are_a_warning(tiny10, monkeypatch):
 @pytest.fixture
 def imagewoof(tmp_path):
     """One wide training image a class, in folders of only the ten classes, in no order."""
-    for seed, position in enumerate(imagenet.SUBSETS["imagewoof"]):
-        write_image(tmp_path / f"imagenet/train/{imagenet.SYNSETS[position][0]}/a.png", (128, 200), seed=seed)
+    for seed, position in enumerate(SUBSETS["imagewoof"]):
+        write_image(tmp_path / f"imagenet/train/{SYNSETS[position][0]}/a.png", (128, 200), seed=seed)
     return tmp_path
 
 
 def test_imagenet_crops_the_centre(imagewoof):
     train = load("imagewoof_128", "train", root=imagewoof)
     assert (train.shape, train.labels.tolist()) == ((3, 128, 128), list(range(10)))
-    for label, position in enumerate(imagenet.SUBSETS["imagewoof"]):
-        path = imagewoof / f"imagenet/train/{imagenet.SYNSETS[position][0]}/a.png"
+    for label, position in enumerate(SUBSETS["imagewoof"]):
+        path = imagewoof / f"imagenet/train/{SYNSETS[position][0]}/a.png"
         whole = np.asarray(Image.open(path)).transpose(2, 0, 1)
         assert np.array_equal(train.images[label].numpy(), whole[:, :, 36:164])
 
@@ -674,11 +674,11 @@ def test_imagenet_crops_the_centre(imagewoof):
 def test_imagenet_resizes_the_short_side(tmp_path):
     path, ramp = tmp_path / "a.png", np.arange(300, dtype=np.float64) * 0.8
     Image.fromarray(np.repeat(np.repeat(ramp[:, None, None], 256, 1), 3, 2).astype(np.uint8)).save(path)
-    found = imagenet.decode([path], (3, 128, 128), crop=True)[0].float()
+    found = readers.decode([path], (3, 128, 128), crop=True)[0].float()
     expected = (torch.arange(128) + 11.5) * 1.6  # 300 -> 150 rows of 1.6 levels each, of which 11 are cut off
     assert (found - expected.view(1, -1, 1)).abs().max() < 2
     with pytest.raises(ValueError, match="is 300x256, expected 128x128"):
-        imagenet.decode([path], (3, 128, 128))
+        readers.decode([path], (3, 128, 128))
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -709,15 +709,15 @@ def test_imagenet_says_which_classes_are_missing(imagewoof):
 
 
 def test_a_whole_imagenet_must_be_in_order(tmp_path):
-    known, last = imagenet.SYNSETS, ""
+    known, last = SYNSETS, ""
     for position in range(1000):  # sorted names, the known ids at their positions
         last = known[position][0] if position in known else last
         (tmp_path / (last if position in known else f"{last}_{position:03d}")).mkdir()
-    found = imagenet.class_folders(tmp_path, imagenet.SUBSETS["imagecats"])
+    found = readers.class_folders(tmp_path, SUBSETS["imagecats"])
     assert [path.name for path in found[:2]] == ["n02123045", "n02123159"]
     next(tmp_path.glob("n01440764_*")).rename(tmp_path / "n99999999")
     with pytest.raises(ValueError, match="holds 1000 classes, but not those of ILSVRC-2012"):
-        imagenet.class_folders(tmp_path, imagenet.SUBSETS["imagecats"])
+        readers.class_folders(tmp_path, SUBSETS["imagecats"])
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from test_stream import trained_generator
 
 from ddlib import evaluation, export, methods, study
 from ddlib.batch import cli
-from ddlib.data import augmentation, datasets, synthetic, transforms
+from ddlib.data import augmentation, datasets, synthetic
 from ddlib.data.synthetic import Card, SyntheticSet, SyntheticStream
 from ddlib.export import cards, formats, network
 from ddlib.seeding import generator
@@ -178,7 +178,7 @@ def test_a_frozen_network_refuses_images_of_another_space(kind, zca, tmp_path):
     with pytest.raises(ValueError, match="test has images in the space .*load the test set likewise"):
         kept.accuracy(datasets.load("digits", "test", zca=zca))
     test = datasets.load("digits", "test")
-    grey = replace(test, space=synthetic.images.ValueSpace((0.5,), (0.5,)))
+    grey = replace(test, space=synthetic.ValueSpace((0.5,), (0.5,)))
     with pytest.raises(ValueError, match=r"'mean': \[0.5\].*load the test set likewise"):
         kept.accuracy(grey)
 
@@ -288,7 +288,7 @@ def test_the_card_says_what_pictures_lose(tmp_path):
 
 
 def test_pictures_of_other_channels_are_refused(tmp_path):
-    space = synthetic.images.ValueSpace((0.5, 0.5), (0.2, 0.2))
+    space = synthetic.ValueSpace((0.5, 0.5), (0.2, 0.2))
     found = digits(images=torch.zeros(20, 2, 16, 16), space=space)
     with pytest.raises(ValueError, match="2 channels; a PNG is written of 1 or 3"):
         export.export(found, "png", tmp_path / "png")
@@ -355,7 +355,7 @@ def tensors(found, folder):
 def test_ddranking_normalises_cifar100_by_the_constants_of_cifar10():
     ours, theirs = datasets.describe("cifar100"), datasets.describe("cifar10")
     pixels = torch.rand(10, 3, 4, 4, generator=generator(0, "pixels"))
-    space = synthetic.images.ValueSpace(ours.mean, ours.std)
+    space = synthetic.ValueSpace(ours.mean, ours.std)
     found = digits(images=space.encode(pixels), labels=torch.arange(10), space=space)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (theirs.mean, theirs.std))
     assert torch.allclose(formats._normalised(found, "cifar10"), (pixels - mean) / std, atol=1e-5)
@@ -571,7 +571,7 @@ def test_plain_pytorch_without_ddlib_reaches_the_stated_accuracy(tmp_path):
 
 def test_the_laws_in_words_are_those_that_are_drawn_by():
     assert set(cards.LAWS) == set(augmentation.FAMILIES)
-    assert f"h = int({transforms.CUTOUT_RATIO:g} side + 0.5)" in cards.LAWS["cutout"]
+    assert f"h = int({augmentation.CUTOUT_RATIO:g} side + 0.5)" in cards.LAWS["cutout"]
     assert "U(1 / 1.2, 1.2)" in cards.LAWS["scale"] and "U(-15, 15) degrees" in cards.LAWS["rotate"]
     assert cards.in_words("none") == {}
     joined, either = cards.in_words("cutout+color"), cards.in_words("cutout_color")

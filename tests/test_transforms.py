@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from ddlib import seeding
 from ddlib.data import augmentation as dsa
-from ddlib.data import transforms
 
 SIZES = [(32, 32), (16, 16), (28, 28), (12, 20), (7, 9)]
 
@@ -118,22 +117,22 @@ def test_alignment_of_corners_does_not_matter(family, plain):
 def test_color_by_hand():
     image = torch.tensor([[[[0.0, 4.0]], [[2.0, 6.0]]]])  # two channels of 1 x 2 pixels
     one = torch.ones(1)
-    assert transforms.brightness(image, 0.5 * one).tolist() == [[[[0.5, 4.5]], [[2.5, 6.5]]]]
-    assert transforms.saturation(image, 2 * one).tolist() == [[[[-1.0, 3.0]], [[3.0, 7.0]]]]  # greys 1 and 5
-    assert transforms.saturation(image, 0 * one).tolist() == [[[[1.0, 5.0]], [[1.0, 5.0]]]]
-    assert transforms.contrast(image, 0.5 * one).tolist() == [[[[1.5, 3.5]], [[2.5, 4.5]]]]  # mean 3
+    assert dsa.brightness(image, 0.5 * one).tolist() == [[[[0.5, 4.5]], [[2.5, 6.5]]]]
+    assert dsa.saturation(image, 2 * one).tolist() == [[[[-1.0, 3.0]], [[3.0, 7.0]]]]  # greys 1 and 5
+    assert dsa.saturation(image, 0 * one).tolist() == [[[[1.0, 5.0]], [[1.0, 5.0]]]]
+    assert dsa.contrast(image, 0.5 * one).tolist() == [[[[1.5, 3.5]], [[2.5, 4.5]]]]  # mean 3
     # brightness to mean 4, saturation to greys 2 and 6, then contrast about 4
-    assert transforms.color(image, one, 0 * one, 0.5 * one).tolist() == [[[[3.0, 5.0]], [[3.0, 5.0]]]]
+    assert dsa.color(image, one, 0 * one, 0.5 * one).tolist() == [[[[3.0, 5.0]], [[3.0, 5.0]]]]
 
 
 def test_directions_by_hand():
     image = torch.zeros(1, 1, 5, 5)
     image[0, 0, 2, 3] = 1.0  # one pixel right of the centre
-    assert transforms.crop(image, torch.tensor([[1.0, -2.0]]))[0, 0, 3, 1] == 1
-    assert transforms.flip(image, torch.ones(1))[0, 0, 2, 1] == 1
-    assert transforms.rotate(image, torch.tensor([90.0]))[0, 0, 1, 2].item() == pytest.approx(1, abs=1e-5)  # up
-    assert transforms.scale(image, torch.tensor([[0.5, 1.0]]))[0, 0, 2, 4].item() == pytest.approx(1)  # twice as far
-    holes = transforms.cutout(image + 1, torch.tensor([[0.0, 5.0]])).eq(0).nonzero()  # side 3: rows -1..1, columns 4..6
+    assert dsa.crop(image, torch.tensor([[1.0, -2.0]]))[0, 0, 3, 1] == 1
+    assert dsa.flip(image, torch.ones(1))[0, 0, 2, 1] == 1
+    assert dsa.rotate(image, torch.tensor([90.0]))[0, 0, 1, 2].item() == pytest.approx(1, abs=1e-5)  # up
+    assert dsa.scale(image, torch.tensor([[0.5, 1.0]]))[0, 0, 2, 4].item() == pytest.approx(1)  # twice as far
+    holes = dsa.cutout(image + 1, torch.tensor([[0.0, 5.0]])).eq(0).nonzero()  # side 3: rows -1..1, columns 4..6
     assert holes[:, 2:].tolist() == [[0, 4], [1, 4]]
 
 
@@ -141,11 +140,11 @@ def test_directions_by_hand():
 def test_parameters_of_the_identity_change_nothing(size):
     images, zero, one = make_images(size), torch.zeros(5), torch.ones(5)
     exact = [
-        transforms.color(images, zero, one, one),
-        transforms.crop(images, torch.zeros(5, 2)),
-        transforms.flip(images, zero),
+        dsa.color(images, zero, one, one),
+        dsa.crop(images, torch.zeros(5, 2)),
+        dsa.flip(images, zero),
     ]
-    resampled = [transforms.scale(images, torch.ones(5, 2)), transforms.rotate(images, zero)]
+    resampled = [dsa.scale(images, torch.ones(5, 2)), dsa.rotate(images, zero)]
     assert all(torch.equal(result, images) for result in exact)
     for result in resampled:
         torch.testing.assert_close(result, images, rtol=0, atol=5e-5)
@@ -159,14 +158,14 @@ def test_four_taps_are_the_sampling_of_the_framework():
     x, y = (points - 0.5) * 30  # some of them outside
     grid = torch.stack((x / 10, y / 6), dim=-1)
     weights = make_images((12, 20), dtype=torch.float64, seed=1)
-    results = transforms._four_taps(images, x, y), F.grid_sample(images, grid, align_corners=False)
+    results = dsa._four_taps(images, x, y), F.grid_sample(images, grid, align_corners=False)
     gradients = [torch.autograd.grad((weights * result).sum(), images)[0] for result in results]
     torch.testing.assert_close(*results, rtol=0, atol=1e-12)
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
 
 
 def test_cutout_at_a_corner_keeps_three_quarters_of_its_square_outside():
-    result = transforms.cutout(torch.ones(2, 1, 32, 32), torch.tensor([[32.0, 32.0], [16.0, 16.0]]))
+    result = dsa.cutout(torch.ones(2, 1, 32, 32), torch.tensor([[32.0, 32.0], [16.0, 16.0]]))
     assert (result == 0).sum(dim=(1, 2, 3)).tolist() == [8 * 8, 16 * 16]
 
 
@@ -179,9 +178,7 @@ def test_gradient(family, per_group):
     assert torch.autograd.gradcheck(lambda x: dsa.augment(x, draws), images)
 
 
-@pytest.mark.parametrize(
-    "function, shape", [(transforms.brightness, (4,)), (transforms.crop, (5,)), (transforms.rotate, (5, 1))]
-)
+@pytest.mark.parametrize("function, shape", [(dsa.brightness, (4,)), (dsa.crop, (5,)), (dsa.rotate, (5, 1))])
 def test_parameters_of_another_shape_are_refused(function, shape):
     with pytest.raises(ValueError, match=r"parameter \(B or 1.*got \(5, 3, 16, 16\) and"):
         function(make_images(), torch.zeros(shape))

@@ -25,8 +25,7 @@ from torch import Tensor
 from ddlib import evaluation, results, seeding, study
 from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet, part_name
-from ddlib.data.synthetic import SyntheticSet
-from ddlib.data.synthetic.union import joined
+from ddlib.data.synthetic import SyntheticSet, joined
 from ddlib.store import codeprint, files
 from ddlib.store.artefacts import Piece, Workplace, product
 from ddlib.store.files import read_seal, read_tensors, write_tensors

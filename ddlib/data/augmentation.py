@@ -1,4 +1,4 @@
-"""Differentiable siamese augmentation (DSA, Zhao & Bilen 2021): drawing its transforms and applying them.
+"""Differentiable siamese augmentation (DSA, Zhao & Bilen 2021): the transforms, how they are drawn, how applied.
 
 `draw` draws parameters on the host from an explicit generator; `augment` applies them to images on any
 device.  Every group of draws has one family, and every row of it its own parameters.  A strategy joined by "_"
@@ -13,19 +13,139 @@ device.  Every group of draws has one family, and every row of it its own parame
         draws = draw(1, 1, size=(H, W), strategy="color+crop+cutout", generator=stream)
         augment(images, draws.rows(torch.zeros(len(images), dtype=torch.long)))
 
-What each family does is said in `ddlib.data.transforms`.  Deviation from the published code: parameters come from
-one table instead of one call after another, so the laws are the same but not the random numbers.
+Each transform takes images (B, C, H, W), floating point and encoded (normalised or whitened, so that the zeros it fills
+in are the data set's mean, not black), and parameters of B rows, or of one row for all images, on any device.  It
+returns (B, C, H, W), differentiable in the images, and raises ValueError for parameters of another shape.  Its
+docstring gives its formula and, as "law", how its parameters are drawn.
+
+Deviation from the published code: parameters come from one table instead of one call after another, so the laws are the
+same but not the random numbers.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ddlib.data.imageset import parsed_name
-from ddlib.data.transforms import TRANSFORMS, cutout_side
 
-__all__ = ["FAMILIES", "PARAMETERS", "STRATEGY", "Draws", "augment", "draw", "strategy_for"]
+CUTOUT_RATIO = 0.5
+"""Side of the cutout, as a part of the image's."""
+
+
+def brightness(images: Tensor, b: Tensor) -> Tensor:
+    """Brightness (first in family color): x + b, one b for all pixels and channels.
+
+    Law: b ~ U(-0.5, 0.5).
+    """
+    return images + _each(b, images)
+
+
+def saturation(images: Tensor, s: Tensor) -> Tensor:
+    """Saturation (second in family color): (x - g) s + g, g the mean over the pixel's channels.
+
+    Law: s ~ U(0, 2).  0 is grey, 1 changes nothing.
+    """
+    return torch.lerp(images.mean(dim=1, keepdim=True), images, _each(s, images))
+
+
+def contrast(images: Tensor, c: Tensor) -> Tensor:
+    """Contrast (third in family color): (x - g) c + g, g the mean over the image's pixels and channels.
+
+    Law: c ~ U(0.5, 1.5).  0 is flat, 1 changes nothing.
+    """
+    return torch.lerp(images.mean(dim=(1, 2, 3), keepdim=True), images, _each(c, images))
+
+
+def color(images: Tensor, b: Tensor, s: Tensor, c: Tensor) -> Tensor:
+    """Family color: brightness b, then saturation s, then contrast c."""
+    return contrast(saturation(brightness(images, b), s), c)
+
+
+def crop(images: Tensor, shift: Tensor) -> Tensor:
+    """Family crop: out[y, x] = in[y - d_y, x - d_x], zeros moving in.
+
+    Law: d_y uniform on the integers {-r..r}, r = int(0.125 H + 0.5); d_x likewise with W.
+
+    shift: (B, 2) or (1, 2), whole numbers (d_y, d_x): down, right.
+    """
+    height, width = images.shape[-2:]
+    shift = _rows(shift, images, 2).long()
+    rows, columns = (torch.arange(n, device=images.device) - shift[:, i, None] for i, n in _sides(images))
+    inside = _outer(torch.logical_and, _within(rows, height), _within(columns, width))
+    # Indices modulo the side are distinct: the gradient adds nothing up, so it is the same on every run.
+    moved = _pick(images, _outer(torch.add, rows % height * width, columns % width))
+    return moved.masked_fill(~inside[:, None], 0)
+
+
+def cutout(images: Tensor, centre: Tensor) -> Tensor:
+    """Family cutout: zero the square of side h = int(0.5 H + 0.5) around a centre, clipped at the border.
+
+    It covers the rows c_y - h // 2 <= y < c_y - h // 2 + h, and the columns likewise with W.
+    Law: c_y uniform on the integers {0..H} where h is even, {0..H-1} where it is odd; c_x likewise with W.
+
+    centre: (B, 2) or (1, 2), whole numbers (c_y, c_x).
+    """
+    centre = _rows(centre, images, 2).long()
+    corners = (centre[:, i, None] - cutout_side(n) // 2 for i, n in _sides(images))
+    rows, columns = (
+        _within(torch.arange(n, device=images.device) - corner, cutout_side(n))
+        for corner, (_, n) in zip(corners, _sides(images), strict=True)
+    )
+    return images.masked_fill(_outer(torch.logical_and, rows, columns)[:, None], 0)
+
+
+def cutout_side(length: int) -> int:
+    """Side in pixels of the square that `cutout` zeroes in an image `length` pixels high or wide."""
+    return int(CUTOUT_RATIO * length + 0.5)
+
+
+def flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Family flip: out[y, x] = in[y, W - 1 - x] where mirrored.
+
+    Law: mirrored is 1 with probability 0.5, otherwise 0.
+
+    mirrored: (B,) or (1,), 1 or 0.
+    """
+    return torch.where(_each(mirrored, images) > 0, images.flip(3), images)
+
+
+def scale(images: Tensor, zoom: Tensor) -> Tensor:
+    """Family scale: out(x, y) = in(s_x x, s_y y) about the centre, bilinear, zeros outside.
+
+    Law: s_x and s_y independent, each U(1 / 1.2, 1.2).  Above 1 shrinks the picture, below 1 enlarges it.
+
+    zoom: (B, 2) or (1, 2), (s_x, s_y).
+    """
+    return _resample(images, torch.diag_embed(_rows(zoom, images, 2)))
+
+
+def rotate(images: Tensor, angle: Tensor) -> Tensor:
+    """Family rotate: out(x, y) = in(x cos a - y sin a, x sin a + y cos a) about the centre, bilinear.
+
+    Zeros outside; y points down, so the picture turns anticlockwise where a > 0.
+    Law: a ~ U(-15, 15) degrees.
+    Deviation: rigid in pixels; the published code's, in units of the sides, is the same where H = W but
+    shears where H != W.
+
+    angle: (B,) or (1,), a in degrees.
+    """
+    radians = torch.deg2rad(_rows(angle, images))
+    cos, sin = radians.cos(), radians.sin()
+    return _resample(images, torch.stack((cos, -sin, sin, cos), dim=1).unflatten(1, (2, 2)))
+
+
+TRANSFORMS = {
+    "color": (color, ("brightness", "saturation", "contrast")),
+    "crop": (crop, ("shift",)),
+    "cutout": (cutout, ("centre",)),
+    "flip": (flip, ("mirrored",)),
+    "scale": (scale, ("zoom",)),
+    "rotate": (rotate, ("angle",)),
+}
+"""Family -> its function and the names of its parameters, in their order."""
 
 FAMILIES = tuple(TRANSFORMS)
 """The families of transforms; `draw` picks among those that its strategy names, or joins them in this order."""
@@ -125,7 +245,7 @@ def draw(
 ) -> Draws:
     """Draw transforms by the laws of DSA: one family, or all, of the strategy a group, own parameters for each row.
 
-    One family is uniform among the strategy's; `ddlib.data.transforms` states the laws of the parameters, which do
+    One family is uniform among the strategy's; each transform states the laws of the parameters, which do
     not depend on the strategy.  The two counts alone decide how far the generator is advanced.
 
     Args:
@@ -266,3 +386,67 @@ def _check_fit(images, draws):
 def _memory_format(images):
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
+
+
+def _resample(images, matrix):
+    """Bilinear samples at matrix (B or 1, 2, 2) times each pixel's (x, y), both in pixels from the centre.
+
+    In these units the published sampling grid is the same with corners aligned and not aligned, so the
+    convention, which changed between versions of the framework, needs no setting.
+    """
+    dtype, device = matrix.dtype, matrix.device
+    y, x = (torch.arange(n, device=device, dtype=dtype) - (n - 1) / 2 for _, n in _sides(images))
+    (xx, xy), (yx, yy) = (row.unbind(1) for row in matrix[..., None, None].unbind(1))
+    x, y = xx * x + xy * y[:, None], yx * x + yy * y[:, None]
+    if images.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return _four_taps(images, x, y)  # the gradient of grid_sample on CUDA varies with the order of sums
+    height, width = images.shape[-2:]
+    grid = torch.stack((x * (2 / width), y * (2 / height)), dim=-1).expand(len(images), -1, -1, -1)
+    return F.grid_sample(images.to(dtype), grid, align_corners=False).to(images.dtype)
+
+
+def _four_taps(images, x, y):
+    """Bilinear samples at x and y, (B or 1, H, W) in pixels from the centre, each a sum over four pixels."""
+    height, width = images.shape[-2:]
+    x, y, total = x + (width - 1) / 2, y + (height - 1) / 2, 0
+    for right, down in itertools.product((0, 1), (0, 1)):
+        column, row = x.floor() + right, y.floor() + down
+        inside = _within(column, width) & _within(row, height)
+        weight = (1 - (x - column).abs()) * (1 - (y - row).abs()) * inside
+        index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+        total = total + _pick(images, index.long()) * weight[:, None]
+    return total.to(images.dtype)
+
+
+def _pick(images, index):
+    """The pixels at `index` (B or 1, H, W) into an image's rows laid end to end."""
+    index = index.flatten(1)[:, None].expand(*images.shape[:2], -1)
+    return images.flatten(2).gather(2, index).view(images.shape)
+
+
+def _outer(operation, rows, columns):
+    """(B, H) and (B, W) -> (B, H, W)."""
+    return operation(rows[:, :, None], columns[:, None, :])
+
+
+def _within(positions, length):
+    return (positions >= 0) & (positions < length)
+
+
+def _sides(images):
+    return enumerate(images.shape[-2:])
+
+
+def _rows(parameter, images, *tail):
+    """A parameter (B or 1, *tail) on the images' device, in single precision at least."""
+    if images.ndim != 4 or tuple(parameter.shape) not in ((len(images), *tail), (1, *tail)):
+        raise ValueError(
+            f"images must be (B, C, H, W) and their parameter (B or 1, {', '.join(map(str, tail))}), "
+            f"got {tuple(images.shape)} and {tuple(parameter.shape)}"
+        )
+    dtype = torch.promote_types(images.dtype, torch.float32)
+    return parameter.to(images.device, dtype, non_blocking=True)
+
+
+def _each(parameter, images):
+    return _rows(parameter, images).to(images.dtype)[:, None, None, None]

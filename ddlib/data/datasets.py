@@ -4,7 +4,8 @@
     images = train.take(train.class_indices[3][:10])        # (10, 3, 32, 32) float32 in train.space
     some = load("cifar10:3,7", "train")                     # cats and horses alone, as classes 0 and 1
 
-`ddlib.data.sources` says what each set is, `ddlib.data.readers` how its files are read, `ddlib.data.whitening` what a space is.
+`ddlib.data.catalogue` says what each set is, `ddlib.data.readers` how its files are read, and `ddlib.data.whitening`
+what a space is.
 """
 
 import functools
@@ -19,10 +20,9 @@ import torch
 
 from ddlib import ROOT
 from ddlib.data import readers
-from ddlib.data.imageset import ImageSet, check_classes, keep_fingerprint, parsed_name, part_name
-from ddlib.data.readers import fingerprint
-from ddlib.data.sources import ALIASES, CATALOGUE, DatasetInfo, SPLITS
-from ddlib.data.whitening import PIXELS, ValueSpace, ZCA, fit_zca, require_dimensions
+from ddlib.data.catalogue import ALIASES, CATALOGUE, SPLITS, DatasetInfo
+from ddlib.data.imageset import ImageSet, check_classes, fingerprint, keep_fingerprint, parsed_name, part_name
+from ddlib.data.whitening import PIXELS, ZCA, ValueSpace, fit_zca, require_dimensions
 
 __all__ = [
     "STATES", "ZCA", "Check", "Folder", "ImageSet", "ValueSpace", "check", "data_root", "describe", "fingerprint",
@@ -55,7 +55,7 @@ class Check:
 
 
 def names() -> tuple[str, ...]:
-    """The names that `load` takes; `ddlib.data.sources.ALIASES` has some more."""
+    """The names that `load` takes; `ddlib.data.catalogue.ALIASES` has some more."""
     return tuple(CATALOGUE)
 
 

@@ -1,14 +1,14 @@
 """A split of a data set as one tensor of images, and parts of it that have some of its classes."""
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ddlib.data.readers import fingerprint
-from ddlib.data.sources import SPLITS
+from ddlib.data.catalogue import SPLITS
 from ddlib.data.whitening import ValueSpace
 
 PART = ":"
@@ -41,6 +41,24 @@ def check_classes(classes: Sequence[int], num_classes: int, name: str) -> None:
         raise ValueError(
             f"classes {tuple(classes)} of {name}; allowed: different ones in 0..{num_classes - 1}, at least one"
         )
+
+
+def fingerprint(images: Tensor, labels: Tensor) -> str:
+    """SHA-256 of a set's values, shapes and types: the same on every device and machine.
+
+    Args:
+        images: (B, C, H, W), any dtype.
+        labels: (B,), any dtype.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for tensor in (images, labels):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.numpy().data.cast("B"))
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,17 +1,20 @@
-"""Reading and downloading: from the files of a data set to pixels and labels."""
+"""Reading and downloading: from the files of a data set to pixels and labels, one reader for each layout of files."""
 
 import contextlib
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ddlib.data.imagenet import class_folders, decode, images_in
-from ddlib.data.sources import DatasetInfo, SPLITS, TINY_IMAGENET_MD5, TINY_IMAGENET_URL
+from ddlib.data.catalogue import SPLITS, SYNSETS, TINY_IMAGENET_MD5, TINY_IMAGENET_URL, DatasetInfo
+
+_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp"}
 
 TORCHVISION = {
     "mnist": "MNIST",
@@ -58,24 +61,6 @@ def read(info: DatasetInfo, split: str, root: Path) -> Pixels:
             f"expected {expected} of each",
         )
     return pixels
-
-
-def fingerprint(images: Tensor, labels: Tensor) -> str:
-    """SHA-256 of a set's values, shapes and types: the same on every device and machine.
-
-    Args:
-        images: (B, C, H, W), any dtype.
-        labels: (B,), any dtype.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for tensor in (images, labels):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.numpy().data.cast("B"))
-    return digest.hexdigest()
 
 
 def download(info: DatasetInfo, root: Path) -> None:
@@ -172,10 +157,6 @@ def _read_photographs(info: DatasetInfo, split: str, root: Path) -> Pixels:
     return Pixels(torch.cat(patches), torch.arange(2).repeat_interleave(len(patches[0])), info.class_names)
 
 
-def _read_packaged(info: DatasetInfo, split: str, root: Path) -> Pixels:
-    return {"digits": _read_digits, "photographs": _read_photographs}[info.name](info, split, root)
-
-
 def _torchvision(info: DatasetInfo) -> type:
     from torchvision import datasets
 
@@ -265,8 +246,87 @@ def _decode_groups(info: DatasetInfo, groups: list[list[Path]], class_names: tup
         raise corrupt(info, error) from error
 
 
+def class_folders(folder: Path, positions: Sequence[int]) -> list[Path]:
+    """The folders of the named classes under `folder`, one a label.
+
+    Args:
+        folder: holds a folder for each class, named by its WordNet id; other classes may be missing.
+        positions: keys of `SYNSETS`.
+
+    Returns:
+        One path for each of `positions`, in their order.
+
+    Raises:
+        FileNotFoundError: a class has no folder.
+        ValueError: there are 1,000 folders, and sorted they are not ILSVRC-2012's.
+    """
+    wnids = [SYNSETS[position][0] for position in positions]
+    missing = [wnid for wnid in wnids if not (folder / wnid).is_dir()]
+    if missing:
+        raise FileNotFoundError(f"{folder} lacks {len(missing)} of {len(wnids)} classes: {', '.join(missing)}")
+    folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if len(folders) == 1000 and [folders[position] for position in positions] != wnids:
+        raise ValueError(f"{folder} holds 1000 classes, but not those of ILSVRC-2012: {wnids} are out of place")
+    return [folder / wnid for wnid in wnids]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files (JPEG, PNG, WebP) of one class, sorted by name: in `folder/images` if there is one.
+
+    Raises:
+        ValueError: there are none.
+    """
+    inner = folder / "images"
+    where = inner if inner.is_dir() else folder
+    files = sorted(path for path in where.iterdir() if path.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise ValueError(f"{where} holds no images ({', '.join(sorted(_SUFFIXES))})")
+    return files
+
+
+def decode(files: Sequence[Path], shape: tuple[int, int, int], *, crop: bool = False) -> Tensor:
+    """Read images into one tensor, several threads at a time.
+
+    The whole tensor lies in memory: 49 kB an image at 128x128, 197 kB at 256x256 (ten ImageNet classes of 1,300
+    images: 0.64 GB and 2.6 GB).
+
+    Args:
+        files: one path an image.
+        shape: (3, H, W) of the result, H = W with `crop`.
+        crop: resize the short side to H (bilinear with antialiasing, on 8-bit pixels) and crop the centre.
+            Otherwise an image of another size is refused.
+
+    Returns:
+        (B, 3, H, W) uint8.
+
+    Raises:
+        ValueError: a file cannot be decoded, or has another size; the message names it.
+    """
+    pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
+    with ThreadPoolExecutor() as pool:
+        for index, image in enumerate(pool.map(lambda path: _decode_one(path, shape[1:], crop), files)):
+            pixels[index] = image
+    return pixels
+
+
+def _decode_one(path: Path, size: tuple[int, int], crop: bool) -> Tensor:
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is truncated or corrupt ({error})") from error
+    if crop:
+        from torchvision.transforms.functional import center_crop, resize  # takes seconds to import
+
+        image = center_crop(resize(image, size[0]), size[0])
+    if (image.height, image.width) != size:
+        raise ValueError(f"{path} is {image.height}x{image.width}, expected {size[0]}x{size[1]}")
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+_PACKAGED = {"digits": _read_digits, "photographs": _read_photographs}
 _READERS = {
-    "packaged": _read_packaged,
+    "packaged": lambda info, split, root: _PACKAGED[info.name](info, split, root),
     "idx": _read_idx,
     "cifar": _read_cifar,
     "svhn": _read_svhn,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ddlib import models
-from ddlib.data.synthetic.images import check_strategy
+from ddlib.data.synthetic import check_strategy
 from ddlib.pretraining.classifier import Teacher
 
 PRECISIONS = ("float32", "bfloat16")

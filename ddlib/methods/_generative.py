@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
-from ddlib.data.synthetic import SyntheticStream
-from ddlib.data.synthetic.stream import generator_bytes
+from ddlib.data.synthetic import SyntheticStream, generator_bytes
 from ddlib.methods._pixels import PRECISIONS, require
 from ddlib.models.gan import CONDITIONINGS
 from ddlib.pretraining.gan import Gan, Pair

@@ -1,0 +1,6 @@
+"""Data: real sets as tensors, the value spaces and augmentation that networks see them in, and synthetic sets.
+
+`datasets.load` reads a split as an `ImageSet`, and `datasets.describe` says what is known of it before; the facts stand
+in catalogue.yaml.  `whitening` maps pixels to the space that networks see, `augmentation.draw` and `augment` are DSA,
+and `synthetic` holds what distillation makes: a `SyntheticSet` or a `SyntheticStream`, with `save` and `load`.
+"""

@@ -1,0 +1,598 @@
+"""What distillation makes, with all that training on it needs, and the one file that holds it.
+
+    synthetic = load("cifar10.safetensors")
+    synthetic.images, synthetic.labels        # of a set: what a network trains on, in synthetic.space
+    synthetic.pixels()                        # what a reader looks at
+    synthetic.frozen(seed=0)                  # of a stream: a set drawn from its generator
+    synthetic.card                            # of one that was exported: its evaluation and accuracies
+
+`SyntheticSet` holds images, `SyntheticStream` the generator that makes them (DiM, Wang et al. 2023); `save` and `load`
+take and give either.
+
+The file is of safetensors: `images`, `labels`, of a whitened set the tensors of its ZCA, and, of one rendered from
+latents, `latents.*`; or, of a stream, `generator.*`.  The rest is JSON in the header under "ddlib", with a checksum
+over all of it.  A set that travels has its card there too, under "card"; those of the store have none.  Any reader of
+safetensors can open it, and none executes anything that stands in it.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import accumulate
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from ddlib.data.augmentation import draw
+from ddlib.data.whitening import ZCA, ValueSpace
+from ddlib.models import passes
+from ddlib.models.gan import Generator
+from ddlib.seeding import generator as random_stream
+from ddlib.store.files import read_tensors, write_tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """How a set or stream was judged, and what it reached: enough to judge it again.
+
+    name: what was distilled, for people.
+    method: that made it.
+    dataset: that it stands for, as `ddlib.data.datasets.load` takes it.
+    licence: of that data set, in words.
+    whitened: the `zca` that `load` is told.
+    train_fingerprint, test_fingerprint: of the real data.
+    protocol: the settings of the evaluation; see `ddlib.evaluation.Protocol`.
+    seed: of the evaluation.
+    networks: indices of the networks that were trained.
+    accuracies: of these, in percent.
+    provenance: of the evaluation, as plain JSON.
+    evaluation_version: `ddlib.evaluation.VERSION` of the ddlib that judged; 1 where a card does not say.
+
+    Raises:
+        ValueError: there is no accuracy, one is no percentage, or there are not as many as networks.
+    """
+
+    name: str
+    method: str
+    dataset: str
+    licence: str
+    whitened: bool | str
+    train_fingerprint: str
+    test_fingerprint: str
+    protocol: Mapping[str, Any]
+    seed: int
+    networks: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    evaluation_version: int = 1
+
+    def __post_init__(self):
+        for name in ("networks", "accuracies"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.accuracies or len(self.accuracies) != len(self.networks):
+            raise ValueError(f"accuracies must be one for each of the networks {self.networks}, got {self.accuracies}")
+        if not all(math.isfinite(value) and 0 <= value <= 100 for value in self.accuracies):
+            raise ValueError(f"accuracies must be percent, from 0 to 100, got {self.accuracies}")
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy, percent."""
+        return fmean(self.accuracies)
+
+    @property
+    def std(self) -> float | None:
+        """Sample deviation (ddof 1) of the accuracies, points; None of one alone."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    @property
+    def n(self) -> int:
+        """How many accuracies there are."""
+        return len(self.accuracies)
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as plain JSON, with the numbers that follow from its fields."""
+        content = {name.name: getattr(self, name.name) for name in fields(self)}
+        content |= {"networks": list(self.networks), "accuracies": list(self.accuracies)}
+        content |= {"protocol": dict(self.protocol), "provenance": dict(self.provenance)}
+        return content | {"accuracy_mean": self.mean, "accuracy_std": self.std, "n": self.n}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Card":
+        """The card that `to_json` wrote; what it does not know, such as the numbers that follow, is left out."""
+        known = [name.name for name in fields(cls) if name.name != "evaluation_version" or name.name in content]
+        return cls(**{name: content[name] for name in known})
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticSet:
+    """A distilled (or chosen) set of labelled images.
+
+    Args:
+        images: (N, C, H, W) float32 in `space`, N >= 1, finite.
+        labels: (N,) int64 in [0, K), or soft ones, (N, K) float32 logits, finite: the target of an image is their
+            softmax.
+        class_names: the K names.
+        space: what the images are in.
+        strategy: the DSA strategy that training on the set goes with; see `ddlib.data.augmentation`.
+        learning_rate: one that was learnt with the images, > 0, or None.
+        provenance: where the set comes from, as plain JSON.
+        latents: what the images were rendered from by a generator that is kept elsewhere, by name.
+        card: how it was judged and what it reached, where it states that.
+
+    Raises:
+        ValueError: an argument is not as above, or `space` does not fit the images.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    space: ValueSpace
+    strategy: str
+    learning_rate: float | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    latents: Mapping[str, Tensor] = field(default_factory=dict)
+    card: Card | None = None
+
+    def __post_init__(self):
+        _check_images(self.images, self.space)
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        _check_labels(self.labels, self.images, len(self.class_names))
+        check_strategy(self.strategy, tuple(self.images.shape[2:]))
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be None or a finite number > 0, got {self.learning_rate}")
+        check_provenance(self.provenance)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether the labels are logits."""
+        return self.labels.ndim == 2
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes of images and labels as `save` writes them; a ZCA belongs to the real data and is not counted.
+
+        Nor are `latents`: they take the place of the images only for who has their generator.
+        """
+        return self.images.nbytes + self.labels.nbytes
+
+    def pixels(self) -> Tensor:
+        """The images as pixels to look at: (N, C, H, W) float32, clipped to [0, 1]."""
+        return self.space.decode(self.images).clamp(0, 1)
+
+    def to(self, device: str | torch.device) -> "SyntheticSet":
+        """The same set on `device`."""
+        moved = {"images": self.images.to(device), "labels": self.labels.to(device), "space": self.space.to(device)}
+        moved |= {"latents": {name: tensor.to(device) for name, tensor in self.latents.items()}}
+        return replace(self, **moved)
+
+
+def check_strategy(strategy: str, size: tuple[int, int]) -> None:
+    """Refuse an unknown DSA strategy of images of `size` (H, W) with a ValueError."""
+    draw(1, 1, size=size, strategy=str(strategy), generator=torch.Generator())
+
+
+def check_provenance(provenance: Mapping[str, Any]) -> None:
+    """Refuse what is not plain JSON with a ValueError."""
+    try:
+        json.dumps(provenance, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"provenance must be plain JSON: {error}") from error
+
+
+def _check_images(images: Tensor, space: ValueSpace) -> None:
+    if images.ndim != 4 or not len(images) or images.dtype != torch.float32:
+        raise ValueError(f"images must be (N, C, H, W) float32, N >= 1, got {tuple(images.shape)} {images.dtype}")
+    if not images.isfinite().all():
+        raise ValueError("images hold values that are not finite")
+    if len(space.mean) != images.shape[1]:
+        raise ValueError(f"space is for {len(space.mean)} channels, images have {images.shape[1]}")
+    if space.zca is not None and len(space.zca.mean) != images[0].numel():
+        raise ValueError(f"space whitens images of {len(space.zca.mean)} values, images have {images[0].numel()}")
+
+
+def _check_labels(labels: Tensor, images: Tensor, num_classes: int) -> None:
+    hard = labels.shape == (len(images),) and labels.dtype == torch.int64
+    soft = labels.shape == (len(images), num_classes) and labels.dtype == torch.float32
+    if num_classes < 1 or not (hard or soft) or labels.device != images.device:
+        raise ValueError(
+            f"labels must be ({len(images)},) int64 or ({len(images)}, {num_classes}) float32 on {images.device}, "
+            f"with at least one class, got {tuple(labels.shape)} {labels.dtype} on {labels.device}"
+        )
+    if soft and not labels.isfinite().all():
+        raise ValueError("labels hold logits that are not finite")
+    if hard and not (labels.min() >= 0 and labels.max() < num_classes):
+        raise ValueError(f"labels must lie in [0, {num_classes}), got {int(labels.min())} to {int(labels.max())}")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SyntheticStream:
+    """A generator of labelled images, and how many of them stand for the data.
+
+    An epoch has K * `ipc` images, `ipc` of each class.
+
+    Args:
+        generator: name -> tensor of a `ddlib.models.gan.Generator`, float32, finite.
+        shape: (C, H, W) of the images.
+        width, latent, conditioning: of the generator.
+        class_names: the K names.
+        space: what images are given in; not whitened.
+        strategy: the DSA strategy that training on the stream goes with; see `ddlib.data.augmentation`.
+        frozen_strategy: that of a set drawn from it, which is trained on as any other.
+        ipc: images per class in an epoch, >= 1.
+        redraw: after how many epochs the images are drawn anew: 1 = streaming, each image is shown once; None = never
+            (frozen), K * ipc images are drawn once and are a set like any other.
+        provenance: where the generator comes from, as plain JSON.
+        card: how it was judged and what it reached, where it states that.
+
+    Raises:
+        ValueError: an argument is not as above, or the tensors are not those of such a generator.
+    """
+
+    learning_rate: ClassVar[None] = None
+    """A stream has none of its own."""
+
+    generator: Mapping[str, Tensor]
+    shape: tuple[int, int, int]
+    width: int
+    latent: int
+    conditioning: str
+    class_names: tuple[str, ...]
+    space: ValueSpace
+    strategy: str
+    frozen_strategy: str
+    ipc: int
+    redraw: int | None = 1
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    card: Card | None = None
+
+    def __post_init__(self):
+        for name in ("shape", "class_names"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        _check_tensors(self.generator, self._network())
+        _check_space(self.space, self.shape[0])
+        for strategy in (self.strategy, self.frozen_strategy):
+            check_strategy(strategy, self.shape[1:])
+        _check_count("ipc", self.ipc)
+        if self.redraw is not None:
+            _check_count("redraw", self.redraw, ", or None to draw once")
+        check_provenance(self.provenance)
+
+    def __len__(self) -> int:
+        """Images in an epoch."""
+        return self.num_classes * self.ipc
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes of the generator as `save` writes it: weights and the running statistics of its batch norms."""
+        return sum(tensor.nbytes for tensor in self.generator.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(iter(self.generator.values())).device
+
+    @property
+    def pass_size(self) -> int:
+        """How many images the generator makes at a time; see `ddlib.models.passes`."""
+        return passes.most(self.width * self.shape[1] * self.shape[2], self.device)
+
+    def to(self, device: str | torch.device) -> "SyntheticStream":
+        """The same stream on `device`."""
+        moved = {name: tensor.to(device) for name, tensor in self.generator.items()}
+        return replace(self, generator=moved, space=self.space.to(device))
+
+    def labels(self, count: int, stream: torch.Generator, *, balanced: bool = True) -> Tensor:
+        """Labels for `count` images: (count,) int64 on the CPU.
+
+        Args:
+            count: >= 1.
+            stream: on the CPU; all randomness is its.
+            balanced: whether each block of K labels has every class once, in random order; else each label is drawn
+                on its own, all classes alike.
+        """
+        if not balanced:
+            return torch.randint(self.num_classes, (count,), generator=stream)
+        blocks = -(-count // self.num_classes)
+        return torch.rand(blocks, self.num_classes, generator=stream).argsort(1).flatten()[:count]
+
+    def noise(self, count: int, stream: torch.Generator) -> Tensor:
+        """Standard normal noise for `count` images: (count, latent) on the CPU."""
+        return torch.randn(count, self.latent, generator=stream)
+
+    @torch.no_grad()
+    def images(self, labels: Tensor, noise: Tensor, *, precision: str = "float32") -> Tensor:
+        """What the generator, in evaluation mode, makes of labels and noise.
+
+        Args:
+            labels: (n,) int64 in [0, K), n >= 1, on any device.
+            noise: (n, latent), as from `noise`, on any device.
+            precision: "float32", or "bfloat16": autocast.
+
+        Returns:
+            (n, C, H, W) float32 in `space`, on the device of the generator: (x + 1) / 2 are pixels.
+        """
+        weights, network, made = _channels_last(self.generator), self._network(), []
+        parts = zip(
+            noise.to(self.device).split(self.pass_size), labels.to(self.device).split(self.pass_size), strict=True
+        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            for inputs in parts:
+                made.append(functional_call(network, weights, inputs).float())
+        return self.space.encode((torch.cat(made).contiguous() + 1) / 2)
+
+    def frozen(self, seed: int) -> SyntheticSet:
+        """Exactly `ipc` images of each class, class by class, drawn once by `seed`: the same seed, the same set."""
+        labels = torch.arange(self.num_classes).repeat_interleave(self.ipc)
+        images = self.images(labels, self.noise(len(self), random_stream(seed, "evaluation", "frozen")))
+        return SyntheticSet(
+            images=images,
+            labels=labels.to(images.device),
+            class_names=self.class_names,
+            space=self.space,
+            strategy=self.frozen_strategy,
+            provenance={**self.provenance, "frozen": {"ipc": self.ipc, "seed": seed}},
+        )
+
+    def _network(self) -> Generator:
+        """The generator without values."""
+        return _network(self.shape, len(self.class_names), self.width, self.latent, self.conditioning)
+
+
+def generator_bytes(
+    *, shape: tuple[int, int, int], num_classes: int, width: int = 196, latent: int = 100, conditioning: str = "onehot"
+) -> int:
+    """`bytes_stored` of a stream with such a generator (see `ddlib.models.gan.Generator`), without making one.
+
+    Raises:
+        ValueError: an argument that the generator refuses.
+    """
+    state = _network(tuple(shape), num_classes, width, latent, conditioning).state_dict()
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+
+@functools.lru_cache(maxsize=8)
+def _network(shape: tuple[int, int, int], num_classes: int, width: int, latent: int, conditioning: str) -> Generator:
+    """In evaluation mode, on no device: `functional_call` brings the values."""
+    settings = {"width": width, "latent": latent, "conditioning": conditioning}
+    with torch.device("meta"):
+        return Generator(shape=shape, num_classes=num_classes, **settings).eval()
+
+
+def _channels_last(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights in the layout in which a CPU convolves 1.1 to 1.3 times as fast."""
+    return {name: w.to(memory_format=torch.channels_last) if w.ndim == 4 else w for name, w in weights.items()}
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], network: Generator) -> None:
+    wanted = network.state_dict()
+    missing, other = sorted(wanted.keys() - tensors.keys()), sorted(map(str, tensors.keys() - wanted.keys()))
+    if missing or other:
+        named = [f"{what} {', '.join(names[:3])}" for what, names in (("lacks", missing), ("has", other)) if names]
+        raise ValueError(f"generator {' and '.join(named)}; allowed: the {len(wanted)} tensors of such a generator")
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape or tensor.dtype != torch.float32:
+            expected = f"{tuple(wanted[name].shape)} float32"
+            raise ValueError(f"generator: {name} must be {expected}, got {tuple(tensor.shape)} {tensor.dtype}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"generator: {name} holds values that are not finite")
+
+
+def _check_space(space: ValueSpace, channels: int) -> None:
+    if space.zca is not None:
+        raise ValueError(f"space is {space.name!r}; a generator makes pixels: allowed is 'normalised'")
+    if len(space.mean) != channels:
+        raise ValueError(f"space is for {len(space.mean)} channels, images have {channels}")
+
+
+def _check_count(name: str, value: Any, otherwise: str = "") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1{otherwise}, got {value!r}")
+
+
+SET, STREAM = "ddlib.synthetic", "ddlib.stream"
+"""What the header of a file calls its kind."""
+
+VERSIONS = {SET: 2, STREAM: 1}
+"""The newest version of each kind's layout that `load` reads, and the one that `save` writes."""
+
+SETTINGS = ("width", "latent", "conditioning", "strategy", "frozen_strategy", "ipc", "redraw")
+"""Fields of a stream that stand in the header as they are."""
+
+_ZCA = ("mean", "whitening", "unwhitening")
+_GENERATOR = "generator."
+_LATENTS = "latents."
+
+
+def save(synthetic: SyntheticSet | SyntheticStream, path: str | Path) -> None:
+    """Write `synthetic` to one safetensors file, whole or not at all.
+
+    The bytes go to a temporary file in the same folder, which is synced and then renamed: whoever reads `path` sees
+    the old file or the new one.  The folder is made where it is missing.
+
+    Args:
+        synthetic: on any device.
+        path: of the file; one that is there is replaced.
+
+    Raises:
+        OSError: the folder or the file cannot be written.
+    """
+    kind = STREAM if isinstance(synthetic, SyntheticStream) else SET
+    tensors, header = (_stream if kind == STREAM else _set)(synthetic)
+    common = {
+        "format": kind,
+        "version": VERSIONS[kind],
+        "class_names": list(synthetic.class_names),
+        "mean": list(synthetic.space.mean),
+        "std": list(synthetic.space.std),
+        "provenance": dict(synthetic.provenance),
+    }
+    if synthetic.card is not None:
+        common |= {"card": synthetic.card.to_json(), "label_kind": label_kind(synthetic)}
+        common |= {"value_space": synthetic.space.name}
+    write_tensors(Path(path), tensors, common | header)
+
+
+def label_kind(synthetic: SyntheticSet | SyntheticStream) -> str:
+    """What the labels are: "class" numbers, or "logits", whose softmax is the target."""
+    return "logits" if isinstance(synthetic, SyntheticSet) and synthetic.is_soft else "class"
+
+
+def load(path: str | Path) -> SyntheticSet | SyntheticStream:
+    """Read what `save` wrote, bit by bit, onto the CPU.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The set, or the stream.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        ValueError: the file is truncated or corrupt, another program's, or of a newer format; the message names it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no synthetic set at {path}")
+    tensors, header = read_tensors(Path(path))
+    kind = str(header.get("format"))
+    if kind not in VERSIONS:
+        known = " or ".join(map(repr, VERSIONS))
+        raise ValueError(f"{path} holds no synthetic set: its header does not say {known}")
+    try:
+        if header["version"] > VERSIONS[kind]:
+            raise ValueError(f"format version {header['version']}; this ddlib reads up to {VERSIONS[kind]}")
+        return (_to_stream if kind == STREAM else _to_set)(header, tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _set(synthetic: SyntheticSet) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, zca = {"images": synthetic.images, "labels": synthetic.labels}, synthetic.space.zca
+    if zca is not None:
+        tensors |= {f"zca.{name}": getattr(zca, name) for name in _ZCA}
+    tensors |= {f"{_LATENTS}{name}": tensor for name, tensor in synthetic.latents.items()}
+    eps = None if zca is None else zca.eps
+    return tensors, {"zca_eps": eps, "strategy": synthetic.strategy, "learning_rate": synthetic.learning_rate}
+
+
+def _to_set(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SyntheticSet:
+    zca = None
+    if header["zca_eps"] is not None:
+        zca = ZCA(**{name: tensors[f"zca.{name}"] for name in _ZCA}, eps=header["zca_eps"])
+    return SyntheticSet(
+        images=tensors["images"],
+        labels=tensors["labels"],
+        class_names=tuple(header["class_names"]),
+        space=ValueSpace(tuple(header["mean"]), tuple(header["std"]), zca),
+        strategy=header["strategy"],
+        learning_rate=header["learning_rate"],
+        provenance=header["provenance"],
+        latents={name.removeprefix(_LATENTS): t for name, t in tensors.items() if name.startswith(_LATENTS)},
+        card=_card(header),
+    )
+
+
+def _stream(synthetic: SyntheticStream) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors = {f"{_GENERATOR}{name}": tensor for name, tensor in synthetic.generator.items()}
+    return tensors, {"shape": list(synthetic.shape)} | {name: getattr(synthetic, name) for name in SETTINGS}
+
+
+def _to_stream(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SyntheticStream:
+    return SyntheticStream(
+        generator={name.removeprefix(_GENERATOR): tensor for name, tensor in tensors.items()},
+        shape=tuple(header["shape"]),
+        class_names=tuple(header["class_names"]),
+        space=ValueSpace(tuple(header["mean"]), tuple(header["std"])),
+        provenance=header["provenance"],
+        card=_card(header),
+        **{name: header[name] for name in SETTINGS},
+    )
+
+
+def _card(header: Mapping[str, Any]) -> Card | None:
+    return Card.from_json(header["card"]) if "card" in header else None
+
+
+ABSENT = -1e4
+"""Logit, in a soft label, of a class of another set: its probability is 0 in float32."""
+
+ALIKE: Mapping[str, Callable[[SyntheticSet], Any]] = {
+    "mean and std": lambda part: (part.space.mean, part.space.std),
+    "shape": lambda part: part.shape,
+    "strategy": lambda part: part.strategy,
+    "soft labels": lambda part: part.is_soft,
+}
+"""In what sets must be alike to be joined."""
+
+
+def joined(parts: Sequence[SyntheticSet]) -> SyntheticSet:
+    """The union of sets of different classes: those of the first set come first, then those of the second.
+
+    Images stay as they are.  Class k of a set becomes k plus the number of classes before; in a soft label the classes
+    of other sets have probability 0.  Learning rates that were learnt are averaged.
+
+    Raises:
+        ValueError: no sets, a stream among them, or sets that share a class or differ in value space, size of images,
+            augmentation or kind of labels.
+    """
+    parts = list(parts)
+    _check_alike(parts)
+    first, names = parts[0], [part.class_names for part in parts]
+    before = [0, *accumulate(map(len, names))]
+    rates = [part.learning_rate for part in parts if part.learning_rate is not None]
+    labels = [_moved(part.labels, start, before[-1]) for part, start in zip(parts, before, strict=False)]
+    return SyntheticSet(
+        images=torch.cat([part.images for part in parts]),
+        labels=torch.cat(labels),
+        class_names=sum(names, ()),
+        space=first.space,
+        strategy=first.strategy,
+        learning_rate=sum(rates) / len(rates) if rates else None,
+        provenance={"joined": [dict(part.provenance) for part in parts]},
+    )
+
+
+def _moved(labels: Tensor, start: int, num_classes: int) -> Tensor:
+    """Labels of a set whose classes begin at `start` among `num_classes`."""
+    if labels.ndim == 1:
+        return labels + start
+    moved = labels.new_full((len(labels), num_classes), ABSENT)
+    moved[:, start : start + labels.shape[1]] = labels
+    return moved
+
+
+def _check_alike(parts: Sequence[SyntheticSet]) -> None:
+    streams = [type(part).__name__ for part in parts if not isinstance(part, SyntheticSet)]
+    if not parts or streams:
+        raise ValueError(f"parts has {', '.join(streams) or 'nothing'}; allowed: at least one SyntheticSet")
+    names = [name for part in parts for name in part.class_names]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"parts share the classes {', '.join(twice)}; allowed: sets of different classes")
+    if any(part.space.zca is not None for part in parts):
+        raise ValueError("parts are whitened; allowed: normalised images, since a ZCA depends on all classes")
+    for what, of in ALIKE.items():
+        if len(found := dict.fromkeys(map(of, parts))) > 1:
+            raise ValueError(f"parts differ in {what}: {', '.join(map(str, found))}; allowed: one for all")
