@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from ddlib import methods, report
-from ddlib.report import trade
+from ddlib.report import figures
 from ddlib.results import Record, holm, neighbours, ranked, scores, seed_means
 
 
@@ -252,9 +252,9 @@ def test_seconds_are_of_one_set_with_the_prerequisites_as_a_fainter_mark():
     figure = report.accuracy_against_seconds([*JUDGED, replace(RANDOM, label="free", cost={"distil_seconds": 0.0})])
     (ax,) = figure.axes
     xs = {round(x, 3) for x, _ in points(ax)}
-    assert {2.0, 52.0, trade.LEAST} <= xs and "Whole" not in {text.get_text() for text in ax.texts}
-    faint = [line for line in ax.lines if line.get_alpha() == 0.35 and len(line.get_xdata()) == 1]
-    assert [float(line.get_xdata()[0]) for line in faint] == [52.0]
+    assert {2.0, 0.01} <= xs and "Whole" not in {text.get_text() for text in ax.texts}
+    (faint,) = [line for line in ax.lines if line.get_alpha() == 0.35]
+    assert faint.get_xdata().tolist() == [2.0, 52.0] and faint.get_markevery() == [1]
 
 
 def test_networks_stand_as_markers_with_the_best_row_on_top():
@@ -265,19 +265,11 @@ def test_networks_stand_as_markers_with_the_best_row_on_top():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["convnet", "mlp", "resnet10"]
 
 
-def test_labels_keep_apart_round_where_they_belong_and_inside():
-    found = trade.spread([0.1, 0.11, 0.12, 0.95, 0.99, 1.0], 0.05)
-    assert found == pytest.approx([0.06, 0.11, 0.16, 0.9, 0.95, 1.0])  # about their middle, but not above the top
-    assert trade.spread([0.2, 0.8], 0.05) == pytest.approx([0.2, 0.8])
-    crowd = trade.spread(sorted(np.random.default_rng(1).uniform(0.4, 0.5, 15)), 0.05)
-    assert all(b - a >= 0.05 - 1e-9 for a, b in itertools.pairwise(crowd)) and crowd[0] >= 0 and crowd[-1] <= 1
-
-
 def test_families_are_of_methods_that_there_are_and_look_different():
-    named = [method for group in trade.FAMILIES.values() for method in group]
+    named = [method for group in figures.FAMILIES.values() for method in group]
     assert len(set(named)) == len(named) and set(named) <= methods.discover().keys()
-    assert len({marker for _, marker in trade.LOOKS.values()}) == len(trade.LOOKS)
-    assert trade.family(record((1.0,), "x", "unheard of")) == trade.OTHER
+    assert len({look["marker"] for look in figures.FAMILY_LOOKS.values()}) == len(figures.FAMILIES)
+    assert figures.family(record((1.0,), "x", "unheard of")) == "other"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
 from ddlib import report
-from ddlib.report import saving
+from ddlib.report import style
 from ddlib.report.images import mosaic
 from ddlib.results import Claim, Record, Reference, check_claim
 
@@ -144,6 +144,13 @@ def test_a_table_of_unknown_origin_claims_none():
     assert "ddlib" not in str(report.table(RECORDS)) + report.table(RECORDS)._repr_html_()
 
 
+def test_tables_become_frames():
+    frame = report.table(RECORDS).frame()
+    assert list(frame.columns) == ["method", "IPC", "paper", "ours", "verdict"] and len(frame) == len(RECORDS)
+    assert frame[frame["method"] == "ATOM"]["ours"].tolist() == ["33.5 ± 0.7 (2)"]
+    assert frame.index[-1] == "digits (paper: cifar10), test accuracy in %"
+
+
 def test_tables_become_plain_json():
     content = json.loads(json.dumps(report.table([record(provenance=PROVENANCE)]).to_json()))
     assert content["columns"] == ["method", "IPC", "paper", "ours", "verdict"]
@@ -160,15 +167,25 @@ def test_bars_show_means_intervals_and_references():
     cifar10, digits = figure.axes
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["cifar10", "digits"]
     assert sorted(bar.get_height() for bar in cifar10.patches) == pytest.approx([15.4, 26.0, 33.5, 40.5, 50.0])
-    assert [line.get_ydata()[0] for line in lines(cifar10, "D")] == [50.0, 15.4]  # verified
+    assert [line.get_ydata()[0] for line in lines(cifar10, "D")] == [15.4, 50.0]  # verified
     assert [line.get_ydata()[0] for line in lines(cifar10, "o")] == [26.0]  # unverified
     assert not lines(digits, "D") and not lines(digits, "o")  # a proxy stands beside no reference
     assert (cifar10.get_ylabel(), digits.get_xlabel()) == ("test accuracy (%)", "images per class")
     assert [text.get_text() for text in cifar10.get_xticklabels()] == ["1", "10"]
-    segments = [np.ptp(c.get_segments()[0][:, 1]) / 2 for c in cifar10.collections]
-    assert max(segments) == pytest.approx(12.706 * 0.6, rel=1e-3)  # t(1) = 12.706, standard error 0.6
+    whiskers = [line.get_ydata() for line in cifar10.lines if np.isfinite(line.get_ydata()).sum() > 1]
+    halves = [(np.nanmax(whisker) - np.nanmin(whisker)) / 2 for whisker in whiskers]
+    assert max(halves) == pytest.approx(12.706 * 0.6, rel=1e-3)  # t(1) = 12.706, standard error 0.6
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["Random", "DM", "Herding", "ATOM", "paper", "paper, unverified", "95 % interval"]
+
+
+def test_networks_of_one_distilled_set_count_as_one_in_an_interval():
+    (ax,) = report.accuracy_bars([record((10.0, 12.0, 20.0, 22.0), cell={"seeds": [0, 1]})]).axes
+    (whisker,) = [line for line in ax.lines if len(line.get_ydata()) > 1]
+    low, high = np.nanmin(whisker.get_ydata()), np.nanmax(whisker.get_ydata())
+    assert (low, high) == pytest.approx((16 - 12.706 * 5, 16 + 12.706 * 5), rel=1e-3)  # of the means 11 and 21
+    (bar,) = ax.patches
+    assert bar.get_height() == 16
 
 
 def test_bars_over_networks():
@@ -220,14 +237,13 @@ def test_mosaic_takes_soft_labels_and_one_channel():
     hard, soft = images(1), images(1)
     soft.labels = torch.nn.functional.one_hot(soft.labels, 3) * 2.5
     assert (mosaic(hard, [0, 1, 2], 2) == mosaic(soft, [0, 1, 2], 2)).all()
-    with pytest.raises(ValueError, match="2 channels; allowed: 1 or 3"):
+    with pytest.raises(ValueError, match=r"pixels are .6, 2, 4, 5.; allowed: .N, C, H, W. with 1 or 3 channels"):
         mosaic(images(2), [0], 1)
 
 
 def test_image_grid_names_sets_and_classes():
     figure = report.image_grid({"Random": images(), "DM": images()}, classes=["sea_lion", 0])
-    assert [text.get_text() for text in figure.texts] == ["sea lion", "cat"]
-    assert [ax.texts[0].get_text() for ax in figure.axes] == ["Random", "DM"]
+    assert [text.get_text() for text in figure.texts] == ["Random", "DM", "sea lion", "cat"]
     shown = figure.axes[0].images[0]
     assert shown.get_interpolation() == "none" and (shown.get_array()[:, :5] == 2).all()
 
@@ -341,11 +357,11 @@ def test_large_pictures_are_kept_small(tmp_path, monkeypatch):
     noise = Images(torch.rand(3, 3, 32, 32, generator=generator), torch.arange(3))
     figure = report.image_grid({"DM": noise})
     fine, _ = (path.stat().st_size for path in report.save(figure, "x", folder=tmp_path))
-    monkeypatch.setattr(saving, "LIMIT", fine - 1)
+    monkeypatch.setattr(style, "LIMIT", fine - 1)
     paths = report.save(figure, "x", folder=tmp_path)
     assert [path.name for path in paths] == ["x.png"] and paths[0].stat().st_size < fine
     assert not (tmp_path / "x.svg").exists()
-    monkeypatch.setattr(saving, "LIMIT", 1000)
+    monkeypatch.setattr(style, "LIMIT", 1000)
     with pytest.raises(ValueError, match="y: [0-9]+ bytes at 80 dpi, more than 1000; show fewer images"):
         report.save(figure, "y", folder=tmp_path)
     assert not (tmp_path / "y.png").exists()
@@ -478,7 +494,7 @@ def test_the_same_images_of_several_sets_stand_side_by_side():
         ({"a": images(), "b": images(ipc=1)}, [3], r"rows=\[3\]; allowed: indices in 0..2, at least one"),
         ({"a": images()}, [-1], r"rows=\[-1\]; allowed: indices in 0..5"),
         ({"a": images()}, [], r"rows=\[\]; allowed: indices"),
-        ({"a": images(2)}, [0], "2 channels; allowed: 1 or 3"),
+        ({"a": images(2)}, [0], "with 1 or 3 channels"),
     ],
 )
 def test_image_panels_refuse(sets, rows, match):

@@ -4,37 +4,48 @@ Nothing global changes: figures are objects, the style holds while they are draw
 data give the same bytes.
 """
 
-from ddlib.report.budget import budget_table
-from ddlib.report.continual import accuracy_against_classes, continual_table
-from ddlib.report.costs import cost_lines
-from ddlib.report.courses import courses, loss_against_start, loss_reduction, metric_panels
-from ddlib.report.curves import (
+from ddlib.report.figures import (
+    accuracy_across_networks,
+    accuracy_against_bytes,
     accuracy_against_iterations,
     accuracy_against_redraw,
+    accuracy_against_seconds,
     accuracy_against_size,
+    accuracy_bars,
     accuracy_curves,
+    course_over_steps,
 )
-from ddlib.report.effects import effects, term_norms
-from ddlib.report.figures import accuracy_bars
-from ddlib.report.generated import interpolation, neighbours
-from ddlib.report.images import image_grid, image_panels, image_strips
-from ddlib.report.leaderboard import leaderboard, standings
-from ddlib.report.maps import attention_maps
-from ddlib.report.measured import agreement_table, cost_table
-from ddlib.report.sampling import course_over_steps, gradient_norms
-from ddlib.report.saving import LIMIT, read_provenance, save
-from ddlib.report.scoring import score_table
-from ddlib.report.searching import (
+from ddlib.report.images import attention_maps, image_grid, image_panels, image_strips, interpolation, neighbours
+from ddlib.report.leaderboard import leaderboard, score_table, standings
+from ddlib.report.measurements import (
+    accuracy_against_classes,
     correlation_bars,
-    correlation_table,
+    cost_lines,
+    courses,
+    effects,
+    gradient_norms,
+    loss_against_start,
+    loss_reduction,
+    metric_panels,
     proxy_scatter,
+    step_lines,
+    term_norms,
+)
+from ddlib.report.style import LIMIT, PALETTE, STYLE, Picture, footer, read_provenance, save
+from ddlib.report.tables import (
+    Table,
+    agreement_table,
+    budget_table,
+    claims_table,
+    continual_table,
+    correlation_table,
+    cost_table,
     reported_search_table,
     search_table,
+    step_table,
+    table,
+    unseen_table,
 )
-from ddlib.report.steps import step_lines, step_table
-from ddlib.report.style import PALETTE, STYLE, Picture, footer
-from ddlib.report.tables import Table, claims_table, table, unseen_table
-from ddlib.report.trade import accuracy_across_networks, accuracy_against_bytes, accuracy_against_seconds
 
 __all__ = [
     "LIMIT",

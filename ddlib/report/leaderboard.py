@@ -1,18 +1,19 @@
-"""Every method under one protocol: the table of its ranking."""
+"""Every method under one protocol: the table of its ranking, and that of the robust scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
-from ddlib.report.scoring import number
-from ddlib.report.tables import Table
+from ddlib.report.figures import seconds_of_a_set
+from ddlib.report.tables import BLANK, Table, amount, count
 from ddlib.results import Pair, Record, interval, mean_record, neighbours, provenance, ranked, scores
+from ddlib.results.scores import Estimate, Score
 
 COLUMNS = (
     *("method", "accuracy", "n", "p", "p of networks", "HLR", "IOR", "IOR, bytes", "LRS", "ARS", "others"),
     *("kB", "kbit/class", "images", "before", "making", "using", "and the next"),
 )
-BLANK = "–"
 
 NOTES = (
     "accuracy: mean test accuracy in %, with half its 95 % interval over n networks (t), taken as independent.",
@@ -201,17 +202,19 @@ def _row(entry: Entry) -> tuple[str, ...]:
     record, pair = entry.record, entry.pair
     parts = entry.lrs.components if entry.lrs else {}
     differences = (parts.get("HLR"), parts.get("IOR"), entry.by_bytes)
-    estimates = (score and score.estimate for score in (entry.lrs, entry.ars))
+    stored = [record.cost.get(key) for key in ("bytes_stored", "bits_per_class")]
+    taken = record.cost.get("evaluate_seconds")  # by all networks, to train and test them
     numbers = (
         accuracy(record),
         str(record.n),
         *(BLANK if p is None else f"{p:.3f}" for p in (pair and pair.p_sets, pair and pair.p_networks)),
-        *(number(estimate, signed=True, digits=2) for estimate in differences),
-        *(number(estimate, digits=2) for estimate in estimates),
+        *(estimate(value, signed=True, digits=2) for value in differences),
+        *(estimate(score and score.estimate, digits=2) for score in (entry.lrs, entry.ars)),
         BLANK if entry.others is None else accuracy(entry.others),
-        *(_amount(record.cost.get(key), unit) for key, unit in (("bytes_stored", 1e3), ("bits_per_class", 1e3))),
-        *map(_amount, (record.cost.get("images_shown"), record.cost.get("prerequisite_seconds"))),
-        *map(_amount, (seconds_of_a_set(record), seconds_of_a_network(record))),
+        *(amount(value and value / 1e3) for value in stored),
+        *(amount(record.cost.get(key)) for key in ("images_shown", "prerequisite_seconds")),
+        amount(seconds_of_a_set(record)),
+        amount(taken if taken is None else taken / record.n),
     )
     widths = map(len, COLUMNS[1:-1])
     outcome = "" if pair is None else "above" if pair.significant() else "not told apart"
@@ -224,20 +227,79 @@ def accuracy(record: Record) -> str:
     return f"{fmean(record.accuracies):4.1f}{half}"
 
 
-def seconds_of_a_set(record: Record) -> float | None:
-    """Seconds of one of the record's distillations, or None where they are not recorded."""
-    seconds, seeds = record.cost.get("distil_seconds"), len(record.cell.get("seeds", ()))
-    return None if seconds is None or not seeds else seconds / seeds
+PARTS = {"LRS": ("HLR", "IOR"), "ARS": ("d_aug", "d_noaug")}
+"""Score -> its components, in the order of the columns; all but HLR are gains over real images drawn at random."""
+
+ABOVE, BELOW, OPEN = "above random", "below random", "not decided"
+
+SCORE_NOTES = {
+    "LRS": (
+        "LRS: label robust score, from HLR (the whole training set minus the row, both with hard labels; less is "
+        "better) and IOR (the row by its own recipe minus real images drawn at random)."
+    ),
+    "ARS": (
+        "ARS: augmentation robust score, from the row minus real images drawn at random, with (d_aug) and without "
+        "(d_noaug) augmentation."
+    ),
+}
 
 
-def seconds_of_a_network(record: Record) -> float | None:
-    """Seconds of training and testing one network on the record's set, or None where they are not recorded."""
-    seconds = record.cost.get("evaluate_seconds")
-    return None if seconds is None or not record.n else seconds / record.n
+def score_table(rows: Mapping[str, Sequence[Score]], *, provenance: Mapping[str, Any] | None = None) -> Table:
+    """LRS and ARS of some rows, with HLR, IOR, d_aug and d_noaug, and whether real images at random are beaten.
+
+    The outcome is "above random" where the intervals of all gains that there are lie above zero, "below random" where
+    all lie below.
+
+    Args:
+        rows: label -> its scores, LRS, ARS or both; the columns of a score that no row has are left out.
+        provenance: where the numbers come from.
+
+    Raises:
+        ValueError: there is no score, or a row has one twice.
+    """
+    named = {label: {score.name: score for score in group} for label, group in rows.items()}
+    for label, group in rows.items():
+        if len(named[label]) < len(group):
+            raise ValueError(f"rows[{label!r}] has a score twice; allowed: {', '.join(PARTS)}, each once")
+    present = [name for name in PARTS if any(name in group for group in named.values())]
+    if not present:
+        raise ValueError(f"rows={dict(rows)!r} has no score; allowed: {' or '.join(PARTS)} of at least one row")
+    texts = []
+    for label, group in named.items():
+        parts: list[Estimate | None] = []
+        for name in present:
+            score = group.get(name)
+            parts += [score.estimate, *(score.components[part] for part in PARTS[name])] if score else [None] * 3
+        numbers = [estimate(part, signed=i % 3 > 0) for i, part in enumerate(parts)]
+        rounds = min((score.estimate.n for score in group.values()), default=0)
+        gains = [gain for score in group.values() for part, gain in score.components.items() if part != "HLR"]
+        outcome = OPEN
+        if gains and all(gain.low > 0 for gain in gains):
+            outcome = ABOVE
+        elif gains and all(gain.high < 0 for gain in gains):
+            outcome = BELOW
+        texts.append((label, *numbers, str(rounds), outcome))
+    beaten = sum(row[-1] == ABOVE for row in texts)
+    head = f"{count(len(texts), 'row')}, {beaten} of them above real images drawn at random."
+    scale = (
+        "All on fractions, ± half the 95 % interval over the n means of the distillation seeds, taken in pairs where "
+        "they are the same (over the networks where there is one seed); ? where one alone says nothing. "
+        "Nothing lost and nothing gained is a score of 0.269."
+    )
+    columns = ("method", *(column for name in present for column in (name, *PARTS[name])), "n", "outcome")
+    notes = (*(SCORE_NOTES[name] for name in present), scale)
+    return Table(head, columns, (("scores", tuple(texts)),), notes, provenance or {})
 
 
-def _amount(value: float | None, unit: float = 1) -> str:
-    """Whole from 10 on, else with two figures."""
+def estimate(value: Estimate | None, *, signed: bool = False, digits: int = 3) -> str:
+    """An estimate with half its interval as text; "?" where one round says nothing, a dash for None.
+
+    Args:
+        signed: whether with a plus, as differences have it.
+        digits: after the point.
+    """
     if value is None:
         return BLANK
-    return f"{value / unit:,.0f}" if value / unit >= 10 else f"{value / unit:.2g}"
+    text = f"{value.value:{'+' if signed else ''}.{digits}f}"
+    half = max(value.high - value.value, value.value - value.low)  # one end may be cut
+    return f"{text} ± ?" if value.n < 2 else f"{text} ± {half:.{digits}f}"

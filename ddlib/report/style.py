@@ -1,16 +1,25 @@
-"""The look of every figure, and the footer that says where its numbers come from."""
+"""The look of every figure, the footer that says where its numbers come from, and figures as files."""
 
 import io
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+import json
+import textwrap
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from PIL import Image, UnidentifiedImageError
 
+from ddlib import OUTPUT
 from ddlib.results import joined
+from ddlib.store.files import write_whole
 
 STYLE = MappingProxyType(
     {
@@ -27,22 +36,29 @@ STYLE = MappingProxyType(
         "legend.frameon": False,
         "axes.spines.top": False,
         "axes.spines.right": False,
+        "axes.edgecolor": "black",
         "axes.linewidth": 0.7,
-        "axes.grid": True,
         "axes.grid.axis": "y",
-        "axes.axisbelow": True,
         "grid.color": "#dddddd",
         "grid.linewidth": 0.6,
+        "patch.force_edgecolor": False,
+        "text.color": "black",
+        "axes.labelcolor": "black",
+        "xtick.color": "black",
+        "ytick.color": "black",
+        "ytick.left": True,
+        "xtick.bottom": True,
         "xtick.major.size": 0,
         "ytick.major.size": 3,
-        "figure.facecolor": "white",
+        "xtick.major.width": 0.7,
+        "ytick.major.width": 0.7,
         "savefig.facecolor": "white",
         "svg.fonttype": "path",  # letters as outlines: the file needs no font
         "svg.hashsalt": "ddlib",  # names inside the file that do not change from run to run
         "image.composite_image": False,
     }
 )
-"""The settings of matplotlib that hold while a figure is made or drawn."""
+"""What figures change in seaborn's style "whitegrid" and context "paper"."""
 
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
 """Okabe and Ito's colours, told apart with any colour vision; grey is left to random images."""
@@ -50,16 +66,29 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f
 MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
 """Of lines, in order, so that they are told apart without colour too."""
 
+DASHES = ("-", "--", ":", "-.")
 GREY = "#999999"
 WIDTH = 6.4  # inches: the text width of a page
 SCREEN_DPI = 120
 LETTER = 0.075  # inches: the width of a digit below an axis
-SHOWN = 3  # commits or devices in a footer
+IN_FOOTER = 3  # commits or devices that a footer names before it counts the rest
+
+LIMIT = 200_000
+"""Greatest size of a figure's file, in bytes."""
+
+RESOLUTIONS = (220, 180, 150, 120, 100, 80)
+"""Dots per inch; the first that keeps a PNG within `LIMIT` is taken."""
+
+LETTERS, NARROW = 20, 60
+"""Of small print: letters per inch, and letters on the shortest line."""
 
 
 def styled() -> AbstractContextManager[None]:
-    """The style inside the block, and what was there before after it."""
-    return matplotlib.rc_context(dict(STYLE))
+    """Seaborn's theme with `STYLE` inside the block, and what was there before after it."""
+    import seaborn
+
+    theme = seaborn.axes_style("whitegrid") | seaborn.plotting_context("paper") | dict(STYLE)
+    return matplotlib.rc_context(theme)
 
 
 class Picture(Figure):
@@ -75,14 +104,6 @@ def picture(width: float, height: float, **options: Any) -> Picture:
         return Picture(figsize=(width, height), **options)
 
 
-def legend_below(figure: Picture, handles: Sequence[Any], *, columns: int = 4) -> None:
-    """A legend along the lower edge, where it stays when small print is added below; the layout is settled by it."""
-    legend = figure.legend(handles=handles, loc="outside lower left", ncols=columns)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
-
-
 def note(text: str) -> Picture:
     """A figure that says why there is nothing to draw."""
     figure = picture(WIDTH, 0.6)
@@ -91,15 +112,31 @@ def note(text: str) -> Picture:
     return figure
 
 
-def render(figure: Figure, kind: str, *, dpi: float, metadata: Mapping[str, str | None] | None = None) -> bytes:
-    """The bytes of `figure` as "png" or "svg", cut to what is drawn; without date or version of a program."""
-    blank = {"png": {"Software": None}, "svg": {"Date": None, "Creator": "ddlib"}}[kind]
-    buffer = io.BytesIO()
-    with styled():
-        figure.savefig(
-            buffer, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.05, metadata=blank | dict(metadata or {})
-        )
-    return buffer.getvalue()
+def legend(figure: Picture, handles: Sequence[Any], *, below: bool = True, columns: int = 4) -> None:
+    """A legend below all panels, or right of them; where everything stands is settled by it."""
+    if below:
+        box = figure.legend(handles=handles, loc="outside lower left", ncols=columns)
+    else:
+        box = figure.legend(handles=handles, loc="outside right upper")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    if below:
+        box.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)  # stays there when small print is added
+
+
+def looks(names: Sequence[str], levels: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """How the line of each name is drawn: a colour and a marker; a horizontal one (`levels`) dashed, black or grey."""
+    names = list(dict.fromkeys(names))
+    levels = [name for name in dict.fromkeys(levels) if name not in names]
+    shades = colors(names)
+    lines = {
+        name: {"color": shades[name], "marker": MARKERS[i % len(MARKERS)], "linewidth": 1.3, "markersize": 4}
+        for i, name in enumerate(names)
+    }
+    for i, name in enumerate(levels):
+        color = GREY if is_random(name) else "black"
+        lines[name] = {"color": color, "linestyle": DASHES[1 + i % 3], "linewidth": 1}
+    return lines
 
 
 def colors(labels: Sequence[str]) -> dict[str, str]:
@@ -107,6 +144,41 @@ def colors(labels: Sequence[str]) -> dict[str, str]:
     others = [label for label in labels if not is_random(label)]
     cycle = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(others)}
     return {label: cycle.get(label, GREY) for label in labels}
+
+
+def is_random(label: str) -> bool:
+    """Whether a row's label stands for random real images."""
+    return label.casefold().startswith("random")
+
+
+def logarithmic_x(
+    ax: Axes, values: Sequence[float], *, inches: float, names: Mapping[float, str] = MappingProxyType({})
+) -> None:
+    """A logarithmic horizontal axis with ticks at `values`, as `ticks_at`; none where there are no values."""
+    values = sorted(set(values))
+    if not values:
+        ax.set_xticks([])
+        return
+    ax.set_xscale("log")
+    ax.set_xlim(values[0] / 1.3, values[-1] * 1.3)
+    ticks_at(ax, values, inches=inches, names=names)
+
+
+def vertical_from(ax: Axes, values: Sequence[float], *, factor: float) -> None:
+    """A vertical axis for `values`: logarithmic where they differ by `factor` or more, else linear from zero."""
+    if max(values) >= factor * min(values):
+        ax.set_yscale("log")
+        plain_ticks(ax.yaxis)
+    else:
+        ax.set_ylim(0, 1.1 * max(values))
+
+
+def plain_ticks(axis: Any) -> None:
+    """Plain numbers at 1, 2 and 5 times each power of ten of an axis that is logarithmic."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_ticks([], minor=True)
 
 
 def ticks_at(
@@ -129,11 +201,6 @@ def ticks_at(
     ax.set_xticks(values, [texts[value] if value in numbered else "" for value in values])
     ax.set_xticks([], minor=True)
     ax.tick_params(axis="x", which="major", length=3)
-
-
-def is_random(label: str) -> bool:
-    """Whether a row's label stands for random real images."""
-    return label.casefold().startswith("random")
 
 
 def footer(provenance: Mapping[str, Any]) -> str:
@@ -167,5 +234,118 @@ def _known(value: Any) -> list[str]:
 def _several(value: Any, between: str) -> str:
     """The first few entries, and how many more there are."""
     entries = _known(value)
-    more = [f"{len(entries) - SHOWN} more"] if len(entries) > SHOWN else []
-    return between.join([*entries[:SHOWN], *more])
+    more = [f"{len(entries) - IN_FOOTER} more"] if len(entries) > IN_FOOTER else []
+    return between.join([*entries[:IN_FOOTER], *more])
+
+
+def render(figure: Figure, kind: str, *, dpi: float, metadata: Mapping[str, str | None] | None = None) -> bytes:
+    """The bytes of `figure` as "png" or "svg", cut to what is drawn; without date or version of a program."""
+    blank = {"png": {"Software": None}, "svg": {"Date": None, "Creator": "ddlib"}}[kind]
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(
+            buffer, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.05, metadata=blank | dict(metadata or {})
+        )
+    return buffer.getvalue()
+
+
+def save(
+    fig: Figure,
+    name: str,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+) -> tuple[Path, ...]:
+    """Write `fig` as `<folder>/<name>.png` and `.svg`, each whole or not at all; the same data give the same bytes.
+
+    The PNG is at most `LIMIT` bytes, at the finest of `RESOLUTIONS` that allows it.  An SVG beyond that, which
+    happens to large photographs alone, is not written, and one of an earlier run is removed.
+
+    Args:
+        fig: left as it was.
+        name: without an ending, e.g. "atom/accuracy.quick.bars".
+        provenance: written into the files (PNG: text `provenance`; SVG: the description, both JSON) and, in brief,
+            below the figure.
+        folder: default `figures/` under `ddlib.OUTPUT`; made if missing.
+
+    Returns:
+        The paths written, the PNG first.
+
+    Raises:
+        ValueError: `name` leads out of the folder, or no resolution is coarse enough.
+        OSError: the folder cannot be written; the message names the path.
+    """
+    target = Path(folder or OUTPUT / "figures") / _checked(name)
+    text = json.dumps(dict(provenance or {}), sort_keys=True, allow_nan=False)
+    with _footed(fig, footer(provenance) if provenance else ""):
+        png = _png(fig, name, {"provenance": text})
+        svg = render(fig, "svg", dpi=72, metadata={"Description": text})
+    paths = [write_whole(f"{target}.png", png)]
+    vector = Path(f"{target}.svg")
+    if len(svg) <= LIMIT:
+        paths.append(write_whole(vector, svg))
+    else:
+        vector.unlink(missing_ok=True)
+    return tuple(paths)
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """What `save` wrote into a figure's file on where its numbers come from; empty if it was told nothing.
+
+    Raises:
+        ValueError: the file is neither PNG nor SVG, is damaged, or carries none; the message names it.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    readers = {".png": _png_text, ".svg": _svg_text}
+    if path.suffix not in readers:
+        raise ValueError(f"path={str(path)!r}; allowed: a .png or .svg file")
+    try:
+        return json.loads(readers[path.suffix](path))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} carries no provenance") from error
+    except (ValueError, SyntaxError, UnidentifiedImageError) as error:  # in its JSON, its XML or its image data
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _png_text(path: Path) -> str:
+    with Image.open(path, formats=["PNG"]) as image:
+        return image.info["provenance"]
+
+
+def _svg_text(path: Path) -> str:
+    return ElementTree.parse(path).find(".//{http://purl.org/dc/elements/1.1/}description").text
+
+
+def _checked(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or path.suffix in (".png", ".svg"):
+        raise ValueError(f"name={name!r}; allowed: a path within the folder, without an ending: 'atom/accuracy.quick'")
+    return path
+
+
+def _png(fig: Figure, name: str, metadata: Mapping[str, str]) -> bytes:
+    for dpi in RESOLUTIONS:
+        content = render(fig, "png", dpi=dpi, metadata=metadata)
+        if len(content) <= LIMIT:
+            return content
+    raise ValueError(f"{name}: {len(content)} bytes at {dpi} dpi, more than {LIMIT}; show fewer images")
+
+
+@contextmanager
+def _footed(fig: Figure, text: str) -> Iterator[None]:
+    """`fig` with small print below everything else, no wider than it, inside the block."""
+    if not text:
+        yield
+        return
+    with styled():
+        box = fig.get_tightbbox(FigureCanvasAgg(fig).get_renderer())
+        width, height = fig.get_size_inches()
+        text = textwrap.fill(text, max(NARROW, int(LETTERS * box.width)))
+        print_ = fig.text(
+            box.x0 / width, (box.y0 - 0.08) / height, text, fontsize=6, color="#666666", va="top", parse_math=False
+        )
+    try:
+        yield
+    finally:
+        print_.remove()

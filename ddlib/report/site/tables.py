@@ -7,7 +7,8 @@ from typing import Any
 
 from ddlib import report
 from ddlib.report.site.runs import Run
-from ddlib.report.tables import grouped, theirs
+from ddlib.report.tables import grouped
+from ddlib.report.tables import reported as theirs
 from ddlib.results import VERDICTS, Record
 
 COLUMNS = ("method", "IPC", "paper, %", "ours, %", "n", "verdict")
