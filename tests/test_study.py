@@ -422,7 +422,7 @@ def test_a_run_records_every_network_and_a_second_one_computes_nothing(workplace
         assert record.cost["images_shown"] == 10 and record.cost["bytes_stored"] > 0
     codes = [record.provenance["distilled"]["code"] for record in records]
     assert codes == [codeprint.fingerprint(codeprint.distillation(type(cell.method))) for cell in cells()]
-    monkeypatch.setattr(work.evaluate, "evaluate", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(work.evaluation, "evaluate", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(artefacts.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
     again = study.run(cells(), workplace)
     assert [record.accuracies for record in again] == [record.accuracies for record in records]
@@ -439,7 +439,7 @@ def test_a_cell_that_another_process_works_on_comes_last(workplace, monkeypatch)
 
 def test_work_under_way_is_seen_by_its_lock_and_finished_work_never_is(workplace):
     cell = cells()[0]
-    lock = work._folder(cell, 1, workplace) / ".lock"
+    lock = work.distillation(cell, 1, workplace).lock
     with locks.locked(lock, "the work"):
         assert work.under_way(cell, workplace)
     assert not work.under_way(cell, workplace)

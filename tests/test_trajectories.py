@@ -356,7 +356,7 @@ def test_processes_at_one_cell_take_what_is_free_of_its_needs(tmp_path, monkeypa
         made.append(name)
         return prerequisite(cell, name, workplace)
 
-    held = Held(work._artefact_folder(cell, needs["experts 0-0"], workplace), "experts 0-0")
+    held = Held(work.prerequisite(cell, needs["experts 0-0"], "", workplace).folder, "experts 0-0")
     monkeypatch.setattr(work, "_prerequisite", noted)
     study.synthetic_set(cell, 0, workplace)
     assert made[:2] == ["experts 1-1", "experts 2-2"]

@@ -12,7 +12,7 @@ A method sees what it always sees, a training set: the part of the data set that
 distils lies in the store, named by its settings, these classes and the order's seed, and so does every evaluation.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
@@ -27,9 +27,8 @@ from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet, part_name
 from ddlib.data.synthetic import SyntheticSet, joined
 from ddlib.store import codeprint, files
-from ddlib.store.artefacts import Piece, Workplace, product
-from ddlib.store.files import read_seal, read_tensors, write_tensors
-from ddlib.store.locks import holder
+from ddlib.store.artefacts import Stepwise, Workplace, get, in_turn, named_tensors, status
+from ddlib.store.files import read_seal
 from ddlib.study import work
 from ddlib.study.rows import Cell
 
@@ -137,10 +136,10 @@ def run(rows: Sequence[Cell], workplace: Workplace, *, steps: Sequence[int]) -> 
     """
     courses = [[stages(cell, count, order) for order in cell.seeds] for count in steps for cell in rows]
     parts = [(part, course[-1].order) for orders in courses for course in orders for part in course[-1].parts]
-    for part, order in _in_turn(parts, lambda each: work.under_way(each[0], workplace)):
+    for part, order in in_turn(parts, lambda each: work.under_way(each[0], workplace)):
         work.synthetic_set(part, order, workplace)
     every = [stage for orders in courses for course in orders for stage in course]
-    for stage in _in_turn(every, lambda each: holder(_judging(each, workplace).folder / ".lock") is not None):
+    for stage in in_turn(every, lambda each: status(_judging(each, workplace)).worker):
         _accuracies(stage, workplace)
     return [_row(reached, workplace) for orders in courses for reached in zip(*orders, strict=True)]
 
@@ -191,13 +190,6 @@ def averages(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def difference(higher: Mapping[str, Any], lower: Mapping[str, Any]) -> results.Comparison:
     """One row of `run` or `averages` less another: mean over orders, which both must have, with its 95 % t interval."""
     return results.paired(*(results.group_means(row["accuracies"], row["orders"]) for row in (higher, lower)))
-
-
-def _in_turn(todo: Sequence[Any], busy: Callable[[Any], bool]) -> Iterator[Any]:
-    """Each of `todo`, what others are busy with after the rest."""
-    left = list(todo)
-    while left:
-        yield left.pop(next((i for i, each in enumerate(left) if not busy(each)), 0))
 
 
 def memory(stage: Stage, workplace: Workplace) -> SyntheticSet:
@@ -269,30 +261,26 @@ class Judging:
 
 def _accuracies(stage: Stage, workplace: Workplace) -> list[float]:
     """Accuracies (percent) of fresh networks trained on the memory of a stage whose sets are in the store."""
-    return product(_judging(stage, workplace), workplace)["accuracies"].tolist()
+    return get(_judging(stage, workplace), workplace)["accuracies"].tolist()
 
 
-def _judging(stage: Stage, workplace: Workplace) -> Piece:
+def _judging(stage: Stage, workplace: Workplace) -> Stepwise:
     """The evaluation of a stage, named by everything that its accuracies depend on; its sets are in the store."""
-    places = [work.evaluation_path(part, stage.order, workplace) for part in stage.parts]
     content = {
-        "sets": [read_seal(place.with_name("synthetic.safetensors")) for place in places],
+        "sets": [read_seal(work.distillation(part, stage.order, workplace).path) for part in stage.parts],
         "protocol": stage.cell.protocol.settings(),
-        "test": _test(stage, workplace).fingerprint,
+        "test": datasets.fingerprint_of(part_name(stage.cell.dataset, stage.classes), "test"),
         "seed": stage.order,
         "version": evaluation.VERSION,
     }
-    return Piece(
+    return Stepwise(
         folder=workplace.folder / "continual" / files.key(content),
         name=str(stage),
-        product="accuracies.safetensors",
         job=Judging(stage, workplace),
         start=Tested,
-        save=lambda made, path: write_tensors(path, made),
-        load=lambda path: read_tensors(path)[0],
+        keeping=named_tensors("accuracies.safetensors"),
         about={"settings": content, "seed": stage.order},
         code=codeprint.EVALUATION,
-        size=lambda made: sum(tensor.nbytes for tensor in made.values()),
     )
 
 

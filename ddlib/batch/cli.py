@@ -374,7 +374,7 @@ def _runs_show(told: argparse.Namespace) -> int:
         done = f"{len(found['networks'])} of {protocol['num_networks']} networks"
         accuracies = ", ".join(f"{accuracy:.2f}" for accuracy in found["accuracies"])
         print(f"  evaluation: {protocol['network']}, {protocol['epochs']} epochs, {done}: {accuracies} %")
-    log = entry.folder / inventory.LOG
+    log = entry.folder / inventory.LOG_FILE
     for line in log.read_text(encoding="utf-8").splitlines()[-5:] if log.exists() else []:
         print(f"  log: {line}")
     faults = inventory.faults(entry)

@@ -8,6 +8,7 @@
 what a space is.
 """
 
+import contextlib
 import functools
 import os
 import warnings
@@ -23,10 +24,11 @@ from ddlib.data import readers
 from ddlib.data.catalogue import ALIASES, CATALOGUE, SPLITS, DatasetInfo
 from ddlib.data.imageset import ImageSet, check_classes, fingerprint, keep_fingerprint, parsed_name, part_name
 from ddlib.data.whitening import PIXELS, ZCA, ValueSpace, fit_zca, require_dimensions
+from ddlib.store import files
 
 __all__ = [
     "STATES", "ZCA", "Check", "Folder", "ImageSet", "ValueSpace", "check", "data_root", "describe", "fingerprint",
-    "fit_zca", "get", "load", "names", "parsed_name", "part_name",
+    "fingerprint_of", "fit_zca", "get", "load", "names", "parsed_name", "part_name",
 ]  # fmt: skip
 
 Folder = str | Path | None
@@ -34,6 +36,9 @@ Folder = str | Path | None
 
 STATES = ("ok", "no reference", "differs", "missing")
 """What `check` can find, from best to worst."""
+
+NOTES = ".fingerprints"
+"""The folder, in that of the data, of notes on fingerprints that were computed."""
 
 _CHUNK = 4096
 _WHITENINGS: dict[tuple, ZCA] = {}
@@ -125,6 +130,38 @@ def load(
         require_dimensions(info.shape)
     what = _catalogued(whole), split, zca, _folder(root), torch.device(device)
     return _load(*what) if classes is None else _load_part(classes, *what)
+
+
+def fingerprint_of(name: str, split: str, root: Folder = None) -> str:
+    """The fingerprint of a split as `load` gives it, and of the data that are there: they are read only where need be.
+
+    Where the pixels stand in the files as they are, the catalogue knows it, and `load` refuses other data.  What had to
+    be read is noted in the data folder, beside the sizes and times of the files that it was read from.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load`, where the data are read.
+    """
+    info = describe(name)
+    if split in SPLITS and info.exact and info.fingerprints:
+        return info.fingerprints[SPLITS.index(split)]
+    return _fingerprint_read(name, split, _folder(root))
+
+
+@functools.cache
+def _fingerprint_read(name: str, split: str, root: Path) -> str:
+    """The fingerprint of data whose catalogue does not know it, from the note about them or from the data."""
+    state = readers.state(_catalogued(parsed_name(name)[0]), root)
+    if state is None:  # quick to read, or not there
+        return load(name, split, root=root).fingerprint
+    path = root / NOTES / f"{files.key({'name': name, 'split': split})}.json"
+    with contextlib.suppress(files.Damaged, OSError):
+        note = files.read_json(path) or {}
+        if note.get("state") == state:
+            return note["fingerprint"]
+    value = load(name, split, root=root).fingerprint
+    with contextlib.suppress(OSError):  # a data folder may be read-only
+        files.write_json(path, {"name": name, "split": split, "state": state, "fingerprint": value})
+    return value
 
 
 def check(name: str, root: Folder = None) -> Check:

@@ -1,8 +1,10 @@
 """Reading and downloading: from the files of a data set to pixels and labels, one reader for each layout of files."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,6 +89,25 @@ def download(info: DatasetInfo, root: Path) -> None:
             f"{info.name} could not be downloaded to {root} ({error}); "
             f"where there is no network, copy its files to {location(info, root)} by hand"
         ) from error
+
+
+def state(info: DatasetInfo, root: Path) -> str | None:
+    """What changes when the files of a set do, or what reads them: a digest of paths, sizes, times and versions.
+
+    None for a set that lies in no file of its own under `root`.
+    """
+    if not info.location or not (root / info.location).exists():
+        return None
+    places = root.glob("*_32x32.mat") if info.layout == "svhn" else [root / info.location]
+    digest = hashlib.sha256(repr(info).encode())
+    for package in ("pillow", "torch", "torchvision"):
+        digest.update(f"{package} {version(package)}".encode())
+    for module in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(module.read_bytes())
+    for path in sorted(file for place in places for file in (place, *place.rglob("*")) if file.is_file()):
+        about = path.stat()
+        digest.update(f"{path} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}".encode())
+    return digest.hexdigest()
 
 
 def location(info: DatasetInfo, root: Path) -> Path | str:

@@ -1,6 +1,7 @@
-"""An artefact of the store: found whole, or taken up where it was left, finished and kept.
+"""One engine for all that is made once: an artefact is taken from the store, or made now from what is kept of it.
 
-An artefact has a folder:
+`get` gives an artefact's product, `facts` its record, `status` what the store has of it.  Most artefacts are
+`Stepwise`: driven by `loop.run`, in a folder of their own:
 
     run.json                 settings, cost, course and provenance; written last: with it the artefact is finished
     <product>                what was made: a file of tensors, or a folder
@@ -10,11 +11,12 @@ An artefact has a folder:
     .lock                    held by the process that works on it; `.lock.owner` says which
 """
 
+import contextlib
 import functools
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,16 @@ import torch
 
 from ddlib import OUTPUT
 from ddlib.store import files, loop
-from ddlib.store.files import Damaged, read_seal, read_tensors, write_tensors
-from ddlib.store.locks import locked
+from ddlib.store.files import Damaged, read_tensors, write_tensors
+from ddlib.store.locks import holder, locked
 from ddlib.store.loop import Checkpoint
 from ddlib.store.progress import MODES, Progress, peak_memory, reset_peak_memory
 from ddlib.store.provenance import checkout, device_name, provenance
 
 LOG = logging.getLogger(__name__)
+
+RUN, CHECKPOINT, LOG_FILE, LOCK = "run.json", "checkpoint.safetensors", "log.txt", ".lock"
+"""Files in the folder of an artefact."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Workplace:
     device: "cpu", "cuda", "cuda:1", ...
     folder: the store.
     progress: what is shown of loops; one of `ddlib.store.progress.MODES`.
-    checkpoint_seconds: least time between two checkpoints of a job.
+    checkpoint_seconds: least time between two checkpoints of an artefact.
     """
 
     device: str = "cpu"
@@ -61,152 +66,97 @@ class Workplace:
         checkout()  # asked before the work begins: what is edited while it runs made none of its numbers
 
 
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """What is to be made, and how it is kept.
+class Artefact(ABC):
+    """What is made once and kept.
 
-    folder: of its own in the store; its name says everything that the product depends on.
     name: for people.
-    product: name of the product's file or folder.
-    job: a method or a builder: iterations, step, finish.
-    start: gives the state before the first step, with whatever that needs made beforehand.
-    save, load: write the product to a path, and read it.
-    about: settings, for `run.json`.
-    code: the modules whose code decides the product, for `provenance`.
-    size: bytes of a product.
-    snapshot, snapshot_steps: a picture of the state, and the steps after which one is kept.
-    save_snapshots: writes the pictures, by step, to the folder.
+    lock: path of the lock that is held by the process that makes it.
     """
 
-    folder: Path
     name: str
-    product: str
-    job: Any
-    start: Callable[[], Any]
-    save: Callable[[Any, Path], None]
-    load: Callable[[Path], Any]
-    about: Mapping[str, Any]
-    code: Sequence[str]
-    size: Callable[[Any], int]
-    snapshot: Callable[[Any], torch.Tensor] | None = None
-    snapshot_steps: Sequence[int] = ()
-    save_snapshots: Callable[[Mapping[int, torch.Tensor], Path], None] | None = None
+    lock: Path
+
+    @abstractmethod
+    def finished(self) -> bool:
+        """Whether it is in the store whole, as far as can be said without reading tensors."""
+
+    @abstractmethod
+    def left(self) -> float:
+        """The share of the work that is still to do; tensors are not read."""
+
+    @abstractmethod
+    def load(self) -> Any:
+        """The product; None where it is not finished.
+
+        Raises:
+            Damaged, FileNotFoundError: a file of the finished artefact is not what was written, or is gone.
+        """
+
+    @abstractmethod
+    def make(self, workplace: Workplace) -> Any:
+        """Make the product, from what is kept of it, keep it and return it.  The caller holds the lock."""
+
+    def reopen(self) -> None:  # noqa: B027 - nothing to do where the damaged file was all that said so
+        """Take back that the artefact is finished: something of it was found damaged or missing."""
 
 
-def product(piece: Piece, workplace: Workplace) -> Any:
-    """The product of a piece of work: from the store, or made now and kept there.
+@dataclass(frozen=True)
+class Status:
+    """What the store has of an artefact.
 
-    Whatever is damaged or missing in a finished piece is named in a warning, put aside and made again.  A piece that
+    finished: whether it is whole.
+    left: the share of the work that is still to do.
+    worker: who works on it, in words; None if nobody does.
+    """
+
+    finished: bool
+    left: float
+    worker: str | None
+
+
+def status(artefact: Artefact) -> Status:
+    """What the store has of an artefact; neither data nor tensors are read."""
+    finished = artefact.finished()
+    return Status(finished, 0.0 if finished else artefact.left(), holder(artefact.lock))
+
+
+def get(artefact: Artefact, workplace: Workplace) -> Any:
+    """The product of an artefact: from the store, or made now and kept there.
+
+    Whatever is damaged or missing of a finished artefact is named in a warning, put aside and made again.  One that
     another process works on is waited for; one whose process died is taken over, from its last checkpoint.
 
     Raises:
         OSError: the store cannot be written, or the disk is full; the last checkpoint stays.
         FloatingPointError: the work came to numbers that are not finite.
     """
-    try:
-        if (found := _finished(piece)) is not None:
-            return found
-    except (Damaged, FileNotFoundError):
-        pass  # looked at again, and mended, by whoever holds the lock
-    with locked(piece.folder / ".lock", piece.name):
-        found = _mended(piece)
-        return found if found is not None else _made(piece, workplace)
+    with contextlib.suppress(Damaged, FileNotFoundError):  # looked at again, and mended, by whoever holds the lock
+        if (product := artefact.load()) is not None:
+            return product
+    with locked(artefact.lock, artefact.name):
+        try:
+            product = artefact.load()
+        except Damaged as error:
+            files.put_aside(error.path, error)
+            artefact.reopen()
+            product = None
+        except FileNotFoundError as error:
+            LOG.warning("%s; it is made again", error)
+            artefact.reopen()
+            product = None
+        return artefact.make(workplace) if product is None else product
 
 
-def _finished(piece: Piece) -> Any:
-    """The product of a finished piece; None if it is not finished."""
-    if files.read_json(piece.folder / "run.json") is None:
-        return None
-    return piece.load(piece.folder / piece.product)
-
-
-def _mended(piece: Piece) -> Any:
-    """As `_finished`, with what is damaged put aside, and `run.json` taken away: the piece is not finished any more."""
-    try:
-        return _finished(piece)
-    except Damaged as error:
-        files.put_aside(error.path, error)
-    except FileNotFoundError:
-        LOG.warning("%s is missing; it is made again", piece.folder / piece.product)
-    (piece.folder / "run.json").unlink(missing_ok=True)
-    return None
-
-
-def _made(piece: Piece, workplace: Workplace) -> Any:
-    """Do the work, from its checkpoint where there is one, and keep what comes of it."""
-    reset_peak_memory(workplace.device)
-    begin = time.perf_counter()
-    state = piece.start()
-    before = time.perf_counter() - begin
-    checkpoint = Checkpoint(piece.folder / "checkpoint.safetensors", workplace.checkpoint_seconds)
-    with progress(piece.name, piece.job.iterations, workplace, log=piece.folder / "log.txt") as report:
-        at = checkpoint.step()
-        begun = f"goes on from step {at} of" if at else "begins,"
-        report.note(f"{piece.name}: {begun} {piece.job.iterations} steps on {device_name(workplace.device)}")
-        outcome = _driven(piece, state, report, checkpoint, workplace.device)
-        sittings = f" in {len(outcome.sittings)} sittings" if len(outcome.sittings) > 1 else ""
-        report.note(f"finished after {outcome.seconds:.1f} s of steps{sittings}")
-    path = piece.folder / piece.product
-    piece.save(outcome.product, path)
-    if outcome.snapshots:
-        piece.save_snapshots(outcome.snapshots, piece.folder)
-    made = {
-        "name": piece.name,
-        "product": piece.product,
-        **piece.about,
-        "steps": piece.job.iterations,
-        "seconds": before + outcome.seconds,
-        "sittings": outcome.sittings,
-        "history": outcome.history,
-        "bytes_stored": piece.size(outcome.product),
-        "peak_memory_bytes": peak_memory(workplace.device),
-    }
-    files.write_json(piece.folder / "run.json", made)
-    checkpoint.remove()
-    return piece.load(path)
-
-
-def _driven(piece: Piece, state: Any, report: Progress, checkpoint: Checkpoint, device: str) -> loop.Outcome:
-    """The loop, with what stops it noted in the log."""
-    sitting = {"provenance": provenance(device, piece.code)}
-    told = {"name": piece.name, "report": report, "checkpoint": checkpoint, "sitting": sitting}
-    told |= {"snapshot": piece.snapshot, "snapshot_steps": tuple(piece.snapshot_steps)}
-    told |= {"wait": functools.partial(_wait, device)}
-    try:
-        with deterministic():
-            return loop.run(piece.job, state, **told)
-    except BaseException as error:
-        report.note(f"stopped at step {state.step}: {type(error).__name__} {error}".rstrip())
-        raise
-
-
-def _wait(device: str) -> None:
-    """Until an accelerator has done what it was given."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """Inside the block cuDNN takes the same algorithms each time, without which a GPU would not repeat its bits."""
-    backend = torch.backends.cudnn
-    before = backend.deterministic, backend.benchmark
-    backend.deterministic, backend.benchmark = True, False
-    try:
-        yield
-    finally:
-        backend.deterministic, backend.benchmark = before
-
-
-def progress(name: str, total: int, workplace: Workplace, *, log: Path, unit: str = "step") -> Progress:
-    """How far a piece of work is, shown as the workplace wants it and logged beside what it makes."""
-    peak = lambda: peak_memory(workplace.device)  # noqa: E731
-    return Progress(name, total, unit=unit, mode=workplace.progress, memory=peak, log=log)
+def in_turn(items: Sequence[Any], busy: Callable[[Any], bool]) -> Iterator[Any]:
+    """Each of `items`, in order, those that other processes are busy with after the rest."""
+    waiting = list(items)
+    while waiting:
+        yield waiting.pop(next((i for i, item in enumerate(waiting) if not busy(item)), 0))
 
 
 @dataclass(frozen=True)
 class Keeping:
-    """How one artefact is kept; the fields are those of `Piece`.
+    """How a product is kept.
 
     product: name of its file or folder.
     save: writes it to a path, whole or not at all.
@@ -220,51 +170,175 @@ class Keeping:
     size: Callable[[Any], int]
 
 
-def keeping(builder: Any, device: str = "cpu") -> Keeping:
-    """How what `builder` makes is kept, and read for `device`."""
-    if hasattr(builder, "product"):
-        return Keeping(builder.product, builder.save, lambda path: builder.load(path, device), builder.size)
-    where = "cpu" if getattr(builder, "mapped", False) else device
+def named_tensors(product: str, device: str = "cpu") -> Keeping:
+    """Named tensors in one file, read to `device`."""
     return Keeping(
-        product=f"{builder.name}.safetensors",
-        save=lambda made, path: write_tensors(path, made),
-        load=lambda path: read_tensors(path, where)[0],
-        size=lambda made: sum(tensor.nbytes for tensor in made.values()),
+        product=product,
+        save=lambda tensors, path: write_tensors(path, tensors),
+        load=lambda path: read_tensors(path, device)[0],
+        size=lambda tensors: sum(tensor.nbytes for tensor in tensors.values()),
     )
 
 
-def mended(path: Path) -> dict[str, Any]:
-    """What is kept of an evaluation; nothing where it is missing or damaged."""
-    try:
-        return files.read_json(path) or {}
-    except Damaged as error:
-        files.put_aside(path, error)
-        return {}
+def keeping(builder: Any, device: str = "cpu") -> Keeping:
+    """How what `builder` makes is kept, and read for `device`: as named tensors, unless the builder says otherwise.
 
-
-def joined(kept: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Two parts of one evaluation as one: networks beside networks, seconds added."""
-    lists = ("networks", "accuracies", "train_losses", "sittings")
-    parts = {name: [*kept.get(name, ()), *found[name]] for name in lists}
-    times = {name: kept.get(name, 0.0) + found[name] for name in ("seconds", "generation_seconds")}
-    return {**found, **parts, **times}
-
-
-def complete(path: Path, count: int) -> bool:
-    """Whether `count` networks judged the set that lies beside the file.
-
-    Raises:
-        Damaged: the file is not what was written.
+    It says so by four attributes: `product`, the name of the file or folder; `save(made, path)`; `load(path, device)`;
+    and `size(made)` in bytes.
     """
-    kept = files.read_json(path)
-    of = read_seal(path.with_name("synthetic.safetensors"))
-    return kept is not None and len(kept["networks"]) == count and kept["of"] == of
+    if hasattr(builder, "product"):
+        return Keeping(builder.product, builder.save, lambda path: builder.load(path, device), builder.size)
+    return named_tensors(f"{builder.name}.safetensors", "cpu" if getattr(builder, "mapped", False) else device)
 
 
-def share_left(path: Path, count: int) -> float:
-    """The share of `count` networks that are not kept."""
+@dataclass(frozen=True, kw_only=True)
+class Stepwise(Artefact):
+    """An artefact that the loop makes, step by step, in a folder of its own.
+
+    folder: its name says everything that the product depends on.
+    name: for people.
+    job: a method or a builder: iterations, step, finish.
+    start: gives the state before the first step, with whatever that needs made beforehand.
+    keeping: how the product is kept.
+    about: settings, for `run.json`.
+    code: the modules whose code decides the product, for `provenance`.
+    snapshot, snapshot_steps: a picture of the state, and the steps after which one is kept.
+    save_snapshots: writes the pictures, by step, to the folder.
+    """
+
+    folder: Path
+    name: str
+    job: Any
+    start: Callable[[], Any]
+    keeping: Keeping
+    about: Mapping[str, Any]
+    code: Sequence[str]
+    snapshot: Callable[[Any], torch.Tensor] | None = None
+    snapshot_steps: Sequence[int] = ()
+    save_snapshots: Callable[[Mapping[int, torch.Tensor], Path], None] | None = None
+
+    @property
+    def lock(self) -> Path:
+        """In the folder."""
+        return self.folder / LOCK
+
+    @property
+    def path(self) -> Path:
+        """Of the product."""
+        return self.folder / self.keeping.product
+
+    def record(self) -> dict[str, Any] | None:
+        """What `run.json` says; None where the artefact is not finished.  Raises `Damaged`."""
+        return files.read_json(self.folder / RUN)
+
+    def finished(self) -> bool:
+        """Whether product and record are there; the product is not read."""
+        try:
+            return self.path.exists() and self.record() is not None
+        except Damaged:
+            return False
+
+    def left(self) -> float:
+        """The share of the steps that the checkpoint has not taken."""
+        return loop.share_left(self.folder / CHECKPOINT)
+
+    def load(self) -> Any:
+        """The product; None where it is not finished."""
+        if self.record() is None:
+            return None
+        try:
+            return self.keeping.load(self.path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{self.path} is missing") from error
+
+    def reopen(self) -> None:
+        """Take `run.json` away."""
+        (self.folder / RUN).unlink(missing_ok=True)
+
+    def make(self, workplace: Workplace) -> Any:
+        """Take the steps, from the checkpoint where there is one, and keep what comes of it."""
+        reset_peak_memory(workplace.device)
+        begin = time.perf_counter()
+        state = self.start()
+        seconds_before = time.perf_counter() - begin
+        checkpoint = Checkpoint(self.folder / CHECKPOINT, workplace.checkpoint_seconds)
+        with progress(self.name, self.job.iterations, workplace, log=self.folder / LOG_FILE) as report:
+            at = checkpoint.step()
+            begun = f"goes on from step {at} of" if at else "begins,"
+            report.note(f"{self.name}: {begun} {self.job.iterations} steps on {device_name(workplace.device)}")
+            outcome = self._drive(state, report, checkpoint, workplace.device)
+            sittings = f" in {len(outcome.sittings)} sittings" if len(outcome.sittings) > 1 else ""
+            report.note(f"finished after {outcome.seconds:.1f} s of steps{sittings}")
+        self.keeping.save(outcome.product, self.path)
+        if outcome.snapshots:
+            self.save_snapshots(outcome.snapshots, self.folder)
+        record = {
+            "name": self.name,
+            "product": self.keeping.product,
+            **self.about,
+            "steps": self.job.iterations,
+            "seconds": seconds_before + outcome.seconds,
+            "sittings": outcome.sittings,
+            "history": outcome.history,
+            "bytes_stored": self.keeping.size(outcome.product),
+            "peak_memory_bytes": peak_memory(workplace.device),
+        }
+        files.write_json(self.folder / RUN, record)
+        checkpoint.remove()
+        return self.keeping.load(self.path)
+
+    def _drive(self, state: Any, report: Progress, checkpoint: Checkpoint, device: str) -> loop.Outcome:
+        """The loop, with what stops it noted in the log."""
+        try:
+            with deterministic():
+                return loop.run(
+                    self.job,
+                    state,
+                    name=self.name,
+                    snapshot=self.snapshot,
+                    snapshot_steps=tuple(self.snapshot_steps),
+                    report=report,
+                    checkpoint=checkpoint,
+                    sitting={"provenance": provenance(device, self.code)},
+                    wait=functools.partial(_synchronise, device),
+                )
+        except BaseException as error:
+            report.note(f"stopped at step {state.step}: {type(error).__name__} {error}".rstrip())
+            raise
+
+
+def facts(artefact: Stepwise, workplace: Workplace) -> dict[str, Any]:
+    """What `run.json` says of an artefact, which is made now where the store does not have it whole.
+
+    The product is checked against its checksum, and neither built nor moved to the device.
+    """
+    with contextlib.suppress(Damaged, FileNotFoundError):
+        if (record := artefact.record()) is not None:
+            files.check(artefact.path)
+            return record
+    get(artefact, workplace)
+    return artefact.record()
+
+
+def _synchronise(device: str) -> None:
+    """Return when an accelerator has done what it was given."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Inside the block cuDNN takes the same algorithms each time, without which a GPU would not repeat its bits."""
+    backend = torch.backends.cudnn
+    before = backend.deterministic, backend.benchmark
+    backend.deterministic, backend.benchmark = True, False
     try:
-        kept = files.read_json(path) or {"networks": ()}
-    except Damaged:
-        return 1.0
-    return 1.0 - len(kept["networks"]) / count
+        yield
+    finally:
+        backend.deterministic, backend.benchmark = before
+
+
+def progress(name: str, total: int, workplace: Workplace, *, log: Path, unit: str = "step") -> Progress:
+    """How far a piece of work is, shown as the workplace wants it and logged beside what it makes."""
+    memory = functools.partial(peak_memory, workplace.device)
+    return Progress(name, total, unit=unit, mode=workplace.progress, memory=memory, log=log)

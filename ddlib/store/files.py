@@ -314,6 +314,23 @@ def read_seal(path: Path) -> str | None:
     return None if (header := _header(path)) is None else header["sha256"]
 
 
+def check(path: Path) -> None:
+    """Read a file or folder of the store, and compare it with its checksum; a file without one is not read.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Damaged: it is not what was written.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.is_dir():
+        check_folder(path)
+    elif path.suffix == ".json":
+        read_json(path)
+    elif path.suffix == ".safetensors":
+        read_tensors(path)
+
+
 def _header(path: Path) -> dict[str, Any] | None:
     try:
         _open(path)

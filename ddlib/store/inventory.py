@@ -1,22 +1,19 @@
-"""What lies in the store: its pieces of work, what is known of each, and what can be thrown away."""
+"""What lies in the store: its artefacts, what is known of each, and what can be thrown away."""
 
-import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ddlib.store import files
-from ddlib.store.files import Damaged, read_about, read_tensors
+from ddlib.store.artefacts import CHECKPOINT, LOG_FILE, RUN
+from ddlib.store.files import Damaged, read_about
 from ddlib.store.locks import holder
-
-RUN, CHECKPOINT, LOG, LOCKS = "run.json", "checkpoint.safetensors", "log.txt", ".*lock"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One piece of work in the store.
+    """An artefact in a folder of the store.
 
     folder: its own.
     name: what it is, in words; its key where nothing says.
@@ -45,76 +42,76 @@ class Entry:
 
 
 def entries(store: Path) -> list[Entry]:
-    """The pieces of work in `store`, by kind and name.  Tensors are not read; `faults` does that."""
-    found = (_entry(folder) for folder in sorted(store.glob("*/*")) if _is_piece(folder))
-    return sorted(found, key=lambda entry: (entry.kind, entry.name, entry.key))
+    """The artefacts in `store`, by kind and name.  Tensors are not read; `faults` does that."""
+    listed = [_entry(folder) for folder in _folders(store)]
+    return sorted(listed, key=lambda entry: (entry.kind, entry.name, entry.key))
 
 
 def find(store: Path, key: str) -> Entry:
-    """The piece whose key begins with `key`.
+    """The artefact whose key begins with `key`.
 
     Raises:
         ValueError: there is none, or more than one.
     """
-    found = [entry for entry in entries(store) if entry.key.startswith(key)]
-    if len(found) != 1:
-        those = ": " + ", ".join(entry.key for entry in found) if found else ""
-        raise ValueError(f"key={key!r} is the beginning of {len(found)} pieces in {store}{those}; it must be of one")
-    return found[0]
+    matching = [entry for entry in entries(store) if entry.key.startswith(key)]
+    if len(matching) != 1:
+        keys = ": " + ", ".join(entry.key for entry in matching) if matching else ""
+        raise ValueError(f"key={key!r} is the beginning of {len(matching)} pieces in {store}{keys}; it must be of one")
+    return matching[0]
 
 
 def described(entry: Entry) -> dict[str, Any]:
-    """What `run.json` says, without the course; empty for a piece that is not finished."""
+    """What `run.json` says, without the course; empty for an artefact that is not finished."""
     try:
-        made = files.read_json(entry.folder / RUN) or {}
+        record = files.read_json(entry.folder / RUN) or {}
     except Damaged:
         return {}
-    return {name: value for name, value in made.items() if name != "history"}
+    return {name: value for name, value in record.items() if name != "history"}
 
 
 def evaluations(entry: Entry) -> list[dict[str, Any]]:
     """The evaluations kept beside a distilled set; damaged ones are left out."""
-    found = []
+    records = []
     for path in sorted(entry.folder.glob("evaluation-*.json")):
         try:
-            found.append(files.read_json(path))
+            records.append(files.read_json(path))
         except Damaged:
             continue
-    return found
+    return records
 
 
 def faults(entry: Entry) -> list[str]:
-    """Read every file and folder of a piece, and say which are not what was written."""
-    found = []
+    """Read every file and folder of an artefact, and say which are not what was written."""
+    messages = []
     for path in sorted(entry.folder.iterdir()):
-        read = _reader(path)
+        if path.is_dir() and path.suffix:
+            continue  # half-written, or put aside
         try:
-            if read is not None:
-                read(path)
-        except ValueError as error:
-            found.append(str(error))
-    return found
+            files.check(path)
+        except Damaged as error:
+            messages.append(str(error))
+    return messages
 
 
 def leftovers(store: Path) -> list[Path]:
-    """What nothing can use: files and folders half-written or put aside as damaged, checkpoints of finished pieces."""
-    found = [*store.rglob(".*.part"), *store.rglob("*.damaged"), *store.rglob("*.damaged.*")]
-    pieces = [folder for folder in store.glob("*/*") if _is_piece(folder)]
-    found += [f / CHECKPOINT for f in pieces if (f / RUN).exists() and (f / CHECKPOINT).exists()]
-    found = [path for path in found if not set(found) & set(path.parents)]  # a folder stands for what is in it
-    busy = [folder for folder in pieces if _worker(folder) is not None]
-    return sorted(path for path in found if not any(path.is_relative_to(folder) for folder in busy))
+    """What nothing can use: files and folders half-written or put aside, and checkpoints of finished artefacts."""
+    useless = [*store.rglob(".*.part"), *store.rglob("*.damaged"), *store.rglob("*.damaged.*")]
+    folders = _folders(store)
+    useless += [f / CHECKPOINT for f in folders if (f / RUN).exists() and (f / CHECKPOINT).exists()]
+    useless = [path for path in useless if not set(useless) & set(path.parents)]  # a folder stands for what is in it
+    busy = [folder for folder in folders if _worker(folder) is not None]
+    return sorted(path for path in useless if not any(path.is_relative_to(folder) for folder in busy))
 
 
 def remove(entry: Entry) -> int:
-    """Delete a piece of work, and return the bytes that it took.
+    """Delete an artefact, and return the bytes that it took.
 
     Raises:
         ValueError: a process works on it.
     """
-    who = _worker(entry.folder)
-    if who is not None:
-        raise ValueError(f"key={entry.key!r} is under way in {who}; allowed: pieces that nobody works on")
+    worker = _worker(entry.folder)
+    if worker is not None:
+        raise ValueError(f"key={entry.key!r} is under way in {worker}; allowed: pieces that nobody works on")
     shutil.rmtree(entry.folder)
     return entry.size
 
@@ -126,41 +123,37 @@ def discard(path: Path) -> None:
 
 def size(path: Path) -> int:
     """Bytes of a file, or of all files under a folder."""
-    return sum(os.stat(file).st_size for file in (path, *path.rglob("*")) if file.is_file())
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
+
+
+def _folders(store: Path) -> list[Path]:
+    """The folders of artefacts, sorted."""
+    names = (RUN, CHECKPOINT, LOG_FILE)
+    return [folder for folder in sorted(store.glob("*/*")) if any((folder / name).exists() for name in names)]
 
 
 def _worker(folder: Path) -> str | None:
-    """Who works on a piece, on itself or on an evaluation of it; None if nobody does."""
-    return next(filter(None, map(holder, folder.glob(LOCKS))), None)
-
-
-def _is_piece(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (RUN, CHECKPOINT, LOG))
+    """Who works on an artefact, on itself or on an evaluation of it; None if nobody does."""
+    return next(filter(None, map(holder, folder.glob(".*lock"))), None)
 
 
 def _entry(folder: Path) -> Entry:
     state, detail, about = _state(folder)
-    kept = len(list(folder.glob("evaluation-*.json")))
-    return Entry(folder, about.get("name", folder.name), state, detail, kept, size(folder))
+    count = len(list(folder.glob("evaluation-*.json")))
+    return Entry(folder, about.get("name", folder.name), state, detail, count, size(folder))
 
 
 def _state(folder: Path) -> tuple[str, str, dict[str, Any]]:
-    """State, detail, and what is known of the piece."""
-    who = _worker(folder)
+    """State, detail, and what is known of the artefact."""
+    worker = _worker(folder)
     try:
-        made = files.read_json(folder / RUN)
-        about = made or read_about(folder / CHECKPOINT) or {}
+        record = files.read_json(folder / RUN)
+        about = record or read_about(folder / CHECKPOINT) or {}
     except Damaged as error:
         return "damaged", error.path.name, {}
-    step = f"step {about['step']} of {about['iterations']}" if "step" in about else ""
-    if made is None:
-        return ("under way", who, about) if who else ("interrupted", step or "before its first checkpoint", about)
-    if not (folder / made["product"]).exists():
-        return "damaged", f"{made['product']} is missing", about
-    return "finished", f"evaluation under way in {who}" if who else "", about
-
-
-def _reader(path: Path) -> Callable[[Path], Any] | None:
-    if path.is_dir():
-        return None if path.suffix else files.check_folder  # half-written, or put aside
-    return {".json": files.read_json, ".safetensors": read_tensors}.get(path.suffix)
+    if record is None:
+        step = f"step {about['step']} of {about['iterations']}" if "step" in about else "before its first checkpoint"
+        return ("under way", worker, about) if worker else ("interrupted", step, about)
+    if not (folder / record["product"]).exists():
+        return "damaged", f"{record['product']} is missing", about
+    return "finished", f"evaluation under way in {worker}" if worker else "", about

@@ -5,7 +5,7 @@ notebook whose cells were computed before.
 """
 
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,7 @@ from ddlib import OUTPUT, results
 from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet
 from ddlib.results import Measurements, Record
-from ddlib.store.artefacts import Workplace
+from ddlib.store.artefacts import Workplace, in_turn
 from ddlib.store.provenance import provenance
 from ddlib.study import planning, work
 from ddlib.study.departures import deviations
@@ -44,8 +44,7 @@ def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | No
     """
     begin = time.perf_counter()
     records: dict[int, Record | str] = {}
-    while len(records) < len(cells):
-        position = _next(cells, records, workplace)
+    for position in in_turn(range(len(cells)), lambda position: work.under_way(cells[position], workplace)):
         cell = cells[position]
         left = None if budget_hours is None else budget_hours - (time.perf_counter() - begin) / 3600
         fits = left is None or finished(cell, workplace) or _estimate(cell, workplace) <= left
@@ -56,12 +55,6 @@ def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | No
     if failed := [found for found in records.values() if isinstance(found, str)]:
         raise FloatingPointError("; ".join(failed))
     return [records[position] for position in range(len(cells))]
-
-
-def _next(cells: Sequence[Cell], done: Container[int], workplace: Workplace) -> int:
-    """The position of the first cell to do that no other process works on, or else of the first to do."""
-    todo = [position for position in range(len(cells)) if position not in done]
-    return next((position for position in todo if not work.under_way(cells[position], workplace)), todo[0])
 
 
 def keep(found: Sequence[Record] | Measurements, experiment: str, profile: str) -> Path:

@@ -198,6 +198,7 @@ def _row(missing: Missing, device: str) -> Row:
     cell = missing.cell
     if not (missing.needs or missing.distil or missing.evaluate):
         return Row(missing, {}, {})
+    read(cell, device, whitened=False)  # timed apart from whitening
     train, test = read(cell, device, whitened=cell.whitened)
     try:
         pieces = {path: estimate.prerequisite(builder, train) for path, builder in missing.needs.items()}

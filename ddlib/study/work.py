@@ -1,10 +1,12 @@
-"""The work behind a cell of a table: its distillation, what that needs beforehand, and its evaluation.
+"""The work behind a cell of a table, as artefacts of the store: what it needs, its distillation, its evaluation.
 
-Each has its place in the store, named by everything that its numbers depend on, and is computed once.
+Each has its place in the store, named by everything that its numbers depend on, and is computed once.  No data are read
+to learn such a name, and no tensors to learn whether an artefact is finished.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,10 @@ from ddlib.data import datasets, synthetic
 from ddlib.data.datasets import ImageSet
 from ddlib.data.snapshots import asked
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.store import artefacts, codeprint, files, loop
-from ddlib.store.artefacts import Piece, Workplace, keeping
+from ddlib.store import artefacts, codeprint, files
+from ddlib.store.artefacts import Artefact, Keeping, Stepwise, Workplace, keeping, status
 from ddlib.store.files import Damaged, read_seal
-from ddlib.store.locks import holder, locked
 from ddlib.store.provenance import provenance
-from ddlib.study import planning
 from ddlib.study.planning import Missing
 from ddlib.study.rows import Cell
 
@@ -34,32 +34,25 @@ def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet |
     What is distilled once for cells that differ in how it is deployed alone is given as this cell deploys it.
     """
     _share(cell, seed, workplace)
-    found = artefacts.product(_distillation(cell, seed, workplace), workplace).to(workplace.device)
-    return replace(found, **cell.deployed) if cell.deployed else found
+    distilled = artefacts.get(distillation(cell, seed, workplace), workplace).to(workplace.device)
+    return replace(distilled, **cell.deployed) if cell.deployed else distilled
 
 
-def _distillation(cell: Cell, seed: int, workplace: Workplace) -> Piece:
-    def start() -> Any:
-        return cell.method.start(train_set(cell, workplace), prerequisites(cell, workplace), seed)
-
-    return Piece(
-        folder=_folder(cell, seed, workplace),
-        name=f"{cell.distilled_name}, seed {seed}",
-        product="synthetic.safetensors",
-        job=cell.method,
-        start=start,
-        save=lambda made, path: synthetic.save(_undeployed(made, cell), path),
-        load=synthetic.load,
-        about={"settings": cell.settings(deployed=False), "seed": seed},
-        code=codeprint.distillation(type(cell.method)),
-        size=lambda made: made.bytes_stored,
-        **asked(cell.method),
-    )
+def made(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
+    """What is known of a distillation: its `run.json`.  It is made now where the store does not have it whole."""
+    _share(cell, seed, workplace)
+    return artefacts.facts(distillation(cell, seed, workplace), workplace)
 
 
-def _undeployed(made: SyntheticSet | SyntheticStream, cell: Cell) -> SyntheticSet | SyntheticStream:
-    """The product as it is kept: the same whichever of the cells that share it came first."""
-    return replace(made, **dict.fromkeys(cell.deployed, 1)) if cell.deployed else made
+def history(cell: Cell, seed: int, workplace: Workplace) -> dict[str, list[tuple[int, float]]]:
+    """What was measured while the cell's set was distilled at `seed`: metric -> (step, value), in order."""
+    metrics = made(cell, seed, workplace)["history"]
+    return {metric: [tuple(point) for point in points] for metric, points in metrics.items()}
+
+
+def evaluated(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
+    """Accuracies (percent) of fresh networks trained on the cell's synthetic set, and what that took."""
+    return artefacts.get(Accuracies(cell, seed, workplace), workplace)
 
 
 def prerequisites(cell: Cell, workplace: Workplace) -> dict[str, Any]:
@@ -74,95 +67,33 @@ def prerequisite_seconds(cell: Cell, workplace: Workplace) -> float | None:
 
 def teacher_seconds(cell: Cell, workplace: Workplace) -> float | None:
     """Seconds that the teacher of the cell's evaluation took to make; 0 without one, None as above."""
-    return _seconds(cell, [builder for builder in [cell.protocol.taught_by] if builder], workplace)
+    return _seconds(cell, filter(None, [cell.protocol.taught_by]), workplace)
 
 
 def _seconds(cell: Cell, builders: Iterable[Any], workplace: Workplace) -> float | None:
-    made = [files.read_json(_artefact_folder(cell, builder, workplace) / "run.json") for builder in builders]
-    return None if None in made else round(sum((about["seconds"] for about in made), 0.0), 2)
+    records = [prerequisite(cell, builder, "", workplace).record() for builder in builders]
+    return None if None in records else round(sum((record["seconds"] for record in records), 0.0), 2)
 
 
 def bytes_stored(cell: Cell, workplace: Workplace) -> int:
-    """Bytes that whoever trains as the cell's evaluation does must be given; see `evaluation.bytes_stored`."""
+    """Bytes needed to train as the cell's evaluation does; see `evaluation.bytes_stored`."""
+    seed = cell.seeds[0]
     if cell.protocol.labels is None and cell.deployed.get("redraw", 1) is not None:
-        return made(cell, cell.seeds[0], workplace)["bytes_stored"]
-    asked = _teacher(cell, workplace)
-    size = sum(tensor.nbytes for tensor in asked.state_dict().values()) if asked else 0
-    shown = synthetic_set(cell, cell.seeds[0], workplace)
-    return evaluation.bytes_stored(shown, cell.protocol.labels, teacher_bytes=size)
-
-
-def history(cell: Cell, seed: int, workplace: Workplace) -> dict[str, list[tuple[int, float]]]:
-    """What was measured while the cell's set was distilled at `seed`: metric -> (step, value), in order."""
-    kept = made(cell, seed, workplace)["history"]
-    return {metric: [tuple(point) for point in points] for metric, points in kept.items()}
-
-
-def _share(cell: Cell, seed: int, workplace: Workplace) -> None:
-    """Make what the distillation needs, but for what other processes work on.
-
-    Done before the distillation is locked: processes that come to the same cell each take what is free of its needs,
-    and only then wait for one another.
-    """
-    if _distilled_whole(cell, seed, workplace):
-        return
-    folders = {name: _artefact_folder(cell, builder, workplace) for name, builder in cell.method.needs.items()}
-    while free := [name for name, folder in folders.items() if _free(folder)]:
-        _prerequisite(cell, free[0], workplace)
-
-
-def _free(folder: Path) -> bool:
-    """Whether a piece is neither finished nor under way."""
-    return not (folder / "run.json").exists() and holder(folder / ".lock") is None
-
-
-def made(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
-    """What is known of a distillation in the store."""
-    synthetic_set(cell, seed, workplace)
-    return files.read_json(_folder(cell, seed, workplace) / "run.json")
-
-
-def evaluated(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
-    """Accuracies (percent) of fresh networks trained on the cell's synthetic set, and what that took.
-
-    Kept network by network: one that was killed goes on with the networks that are missing.
-    """
-    path = evaluation_path(cell, seed, workplace)
-    try:
-        if seed_finished(cell, seed, workplace):
-            return files.read_json(path)
-    except Damaged:
-        pass  # looked at again, and put aside, by whoever holds the lock
-    with locked(path.with_name(f".{path.stem}.lock"), f"evaluation of {cell}, seed {seed}"):
-        return _evaluate(cell, seed, workplace, artefacts.mended(path))
-
-
-def _evaluate(cell: Cell, seed: int, workplace: Workplace, kept: dict[str, Any]) -> dict[str, Any]:
-    """Train and test the networks that `kept` lacks, and keep each group of them as it is done."""
-    path = evaluation_path(cell, seed, workplace)
-    shown, test = synthetic_set(cell, seed, workplace), test_set(cell, workplace)
+        return made(cell, seed, workplace)["bytes_stored"]
     teacher = _teacher(cell, workplace)
-    seal = read_seal(path.with_name("synthetic.safetensors"))
-    kept = kept if kept.get("of") == seal else {"of": seal}  # what judged another set says nothing of this one
-    name = f"{cell}, seed {seed}: evaluation"
-    for group in evaluation.groups(shown, test, cell.protocol):
-        group = tuple(network for network in group if network not in kept.get("networks", ()))
-        if not group:
-            continue
-        epochs = len(group) * cell.protocol.rounds
-        with (
-            artefacts.progress(name, epochs, workplace, log=path.parent / "log.txt", unit="epoch") as report,
-            artefacts.deterministic(),
-        ):
-            how = {"networks": group, "teacher": teacher, "on_epoch": lambda done, _: report(done)}
-            found = evaluation.evaluate(shown, test, cell.protocol, seed=seed, **how)
-        sitting = {"networks": group, "provenance": provenance(workplace.device, codeprint.EVALUATION)}
-        kept = artefacts.joined(kept, {**asdict(found), "sittings": [sitting]}) | {
-            "of": seal,
-            "protocol": cell.protocol.settings(),
-        }
-        files.write_json(path, kept)
-    return kept
+    teacher_bytes = sum(tensor.nbytes for tensor in teacher.state_dict().values()) if teacher else 0
+    distilled = synthetic_set(cell, seed, workplace)
+    return evaluation.bytes_stored(distilled, cell.protocol.labels, teacher_bytes=teacher_bytes)
+
+
+def train_set(cell: Cell, workplace: Workplace) -> ImageSet:
+    """The real training set of the cell, in the space that its networks see."""
+    return datasets.load(cell.dataset, "train", zca=cell.whitened, device=workplace.device)
+
+
+def test_set(cell: Cell, workplace: Workplace) -> ImageSet:
+    """The real test set of the cell, in the space that its networks see."""
+    return datasets.load(cell.dataset, "test", zca=cell.whitened, device=workplace.device)
 
 
 def finished(cell: Cell, workplace: Workplace) -> bool:
@@ -172,123 +103,245 @@ def finished(cell: Cell, workplace: Workplace) -> bool:
 
 def seed_finished(cell: Cell, seed: int, workplace: Workplace) -> bool:
     """Whether one seed of the cell is distilled and evaluated."""
-    try:
-        return _distilled(cell, seed, workplace) and artefacts.complete(
-            evaluation_path(cell, seed, workplace), cell.protocol.num_networks
-        )
-    except Damaged:
-        return False
+    return Accuracies(cell, seed, workplace).finished()
 
 
 def missing(cell: Cell, workplace: Workplace) -> Missing:
     """What the store lacks of the cell."""
-    planning.read(cell, workplace.device, whitened=False)  # the store names work by the data
-    open_seeds = [seed for seed in cell.seeds if not seed_finished(cell, seed, workplace)]
-    distil = [seed for seed in open_seeds if not _distilled_whole(cell, seed, workplace)]
-    builders = [*(cell.method.needs.values() if distil else ()), *([cell.protocol.taught_by] if open_seeds else ())]
-    needs = {_artefact_folder(cell, builder, workplace): builder for builder in builders if builder}
-    needs = {str(folder): builder for folder, builder in needs.items() if not (folder / "run.json").exists()}
-    sets = tuple(str(_folder(cell, seed, workplace)) for seed in distil)
-    evaluations = tuple(str(evaluation_path(cell, seed, workplace)) for seed in open_seeds)
-    left = {path: loop.share_left(Path(path) / "checkpoint.safetensors") for path in (*needs, *sets)}
-    left |= {path: artefacts.share_left(Path(path), cell.protocol.num_networks) for path in evaluations}
-    return Missing(cell, needs, sets, evaluations, left)
-
-
-def _distilled(cell: Cell, seed: int, workplace: Workplace) -> bool:
-    folder = _folder(cell, seed, workplace)
-    return (folder / "synthetic.safetensors").exists() and files.read_json(folder / "run.json") is not None
-
-
-def _distilled_whole(cell: Cell, seed: int, workplace: Workplace) -> bool:
-    try:
-        return _distilled(cell, seed, workplace)
-    except Damaged:
-        return False
+    judging = [Accuracies(cell, seed, workplace) for seed in cell.seeds]
+    judging = [accuracies for accuracies in judging if not accuracies.finished()]
+    distilling = [accuracies.distilled for accuracies in judging if not accuracies.distilled.finished()]
+    builders = list(cell.method.needs.values()) if distilling else []
+    if judging and cell.protocol.taught_by:
+        builders.append(cell.protocol.taught_by)
+    needs, left = {}, {}
+    for builder in builders:
+        artefact = prerequisite(cell, builder, "", workplace)
+        if not artefact.finished():
+            needs[str(artefact.folder)] = builder
+            left[str(artefact.folder)] = artefact.left()
+    left |= {str(artefact.folder): artefact.left() for artefact in distilling}
+    left |= {str(accuracies.path): accuracies.left() for accuracies in judging}
+    sets = tuple(str(artefact.folder) for artefact in distilling)
+    return Missing(cell, needs, sets, tuple(str(accuracies.path) for accuracies in judging), left)
 
 
 def under_way(cell: Cell, workplace: Workplace) -> bool:
     """Whether another process works on what the cell lacks."""
-    folders = [_folder(cell, seed, workplace) for seed in cell.seeds if not seed_finished(cell, seed, workplace)]
-    return any(holder(lock) is not None for folder in folders for lock in folder.glob(".*lock"))
+    judging = [Accuracies(cell, seed, workplace) for seed in cell.seeds]
+    unfinished = [accuracies for accuracies in judging if not accuracies.finished()]
+    return any(status(part).worker for accuracies in unfinished for part in (accuracies.distilled, accuracies))
 
 
-def train_set(cell: Cell, workplace: Workplace) -> ImageSet:
-    """The real training set of the cell, in the space that its networks see."""
-    return _load(cell, "train", workplace)
+def distillation(cell: Cell, seed: int, workplace: Workplace) -> Stepwise:
+    """The cell's synthetic set, or stream, at `seed`.
+
+    Named by the method's settings and version, the data's fingerprint and the seed; the evaluation counts not.
+    """
+    method, left_out = cell.method, ("protocol", "tested_on", "seeds")
+    content = {name: value for name, value in cell.settings(deployed=False).items() if name not in left_out}
+    content["needs"] = {name: _identity(builder) for name, builder in method.needs.items()}
+    content |= {"data": fingerprint_of(cell, "train"), "seed": seed, "code": VERSION}
+    if (chosen := getattr(method, "found", None)) is not None:
+        content["found"] = chosen
+
+    def save(product: SyntheticSet | SyntheticStream, path: Path) -> None:
+        """The same file, whichever of the cells that share it came first."""
+        shared = replace(product, **dict.fromkeys(cell.deployed, 1)) if cell.deployed else product
+        synthetic.save(shared, path)
+
+    return Stepwise(
+        folder=workplace.folder / "distilled" / files.key(content),
+        name=f"{cell.distilled_name}, seed {seed}",
+        job=method,
+        start=lambda: method.start(train_set(cell, workplace), prerequisites(cell, workplace), seed),
+        keeping=Keeping("synthetic.safetensors", save, synthetic.load, lambda product: product.bytes_stored),
+        about={"settings": cell.settings(deployed=False), "seed": seed},
+        code=codeprint.distillation(type(method)),
+        **asked(method),
+    )
 
 
-def test_set(cell: Cell, workplace: Workplace) -> ImageSet:
-    """The real test set of the cell, in the space that its networks see."""
-    return _load(cell, "test", workplace)
+def prerequisite(cell: Cell, builder: Any, name: str, workplace: Workplace) -> Stepwise:
+    """What `builder` makes of the cell's data; shared by all cells that ask for the same settings on the same data."""
+    content = _trained(cell, builder)
+    return Stepwise(
+        folder=workplace.folder / builder.name / files.key(content),
+        name=f"{name}, {cell.dataset}",
+        job=builder,
+        start=lambda: builder.start(train_set(cell, workplace), {}, builder.seed),
+        keeping=keeping(builder, workplace.device),
+        about={"settings": content, "seed": builder.seed},
+        code=codeprint.distillation(type(builder)),
+    )
 
 
-def _load(cell: Cell, split: str, workplace: Workplace) -> ImageSet:
-    return datasets.load(cell.dataset, split, zca=cell.whitened, device=workplace.device)
+@dataclass(frozen=True)
+class Accuracies(Artefact):
+    """How accurate fresh networks are that train on a cell's set: a JSON file beside the set.
+
+    It is filled group by group: an evaluation that was killed goes on with the networks that are missing.
+    """
+
+    cell: Cell
+    seed: int
+    workplace: Workplace
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"evaluation of {self.cell}, seed {self.seed}"
+
+    @cached_property
+    def distilled(self) -> Stepwise:
+        """The set that the networks train on."""
+        return distillation(self.cell, self.seed, self.workplace)
+
+    @cached_property
+    def path(self) -> Path:
+        """Of the file, named by everything that decides how the set is judged."""
+        content = {
+            "protocol": self.cell.protocol.settings(),
+            "test": fingerprint_of(self.cell, "test"),
+            "version": evaluation.VERSION,
+        }
+        if self.cell.deployed:
+            content["deployed"] = self.cell.deployed
+        if self.cell.protocol.taught_by:
+            content["teacher"] = _trained(self.cell, self.cell.protocol.taught_by)
+        return self.distilled.folder / f"evaluation-{files.key(content)}.json"
+
+    @property
+    def lock(self) -> Path:
+        """Beside the file."""
+        return self.path.with_name(f".{self.path.stem}.lock")
+
+    def record(self) -> dict[str, Any]:
+        """What is kept for the set as it is now: what judged another set says nothing of this one.
+
+        Raises:
+            Damaged: the file is not what was written.
+        """
+        record = files.read_json(self.path) or {}
+        try:
+            seal = read_seal(self.distilled.path)
+        except Damaged:
+            seal = None
+        return record if record.get("of") == seal else {"of": seal}
+
+    def load(self) -> dict[str, Any] | None:
+        """The record, if all networks judged the set."""
+        record = self.record()
+        count = len(record.get("networks", ()))
+        return record if self.distilled.finished() and count == self.cell.protocol.num_networks else None
+
+    def finished(self) -> bool:
+        """Whether all networks judged the set, which is there."""
+        try:
+            return self.load() is not None
+        except Damaged:
+            return False
+
+    def left(self) -> float:
+        """The share of networks that are not kept."""
+        try:
+            record = files.read_json(self.path) or {}
+        except Damaged:
+            return 1.0
+        return 1.0 - len(record.get("networks", ())) / self.cell.protocol.num_networks
+
+    def make(self, workplace: Workplace) -> dict[str, Any]:
+        """Train and test the networks that are missing, and keep each group of them as it is done."""
+        cell, protocol = self.cell, self.cell.protocol
+        distilled, test = synthetic_set(cell, self.seed, workplace), test_set(cell, workplace)
+        teacher = _teacher(cell, workplace)
+        record = self.record()
+        for group in evaluation.groups(distilled, test, protocol):
+            networks = tuple(network for network in group if network not in record.get("networks", ()))
+            if not networks:
+                continue
+            name, log = f"{cell}, seed {self.seed}: evaluation", self.distilled.folder / artefacts.LOG_FILE
+            epochs = len(networks) * protocol.rounds
+            with (
+                artefacts.progress(name, epochs, workplace, log=log, unit="epoch") as report,
+                artefacts.deterministic(),
+            ):
+                outcome = evaluation.evaluate(
+                    distilled,
+                    test,
+                    protocol,
+                    seed=self.seed,
+                    networks=networks,
+                    teacher=teacher,
+                    on_epoch=lambda done, _, report=report: report(done),
+                )
+            record = self.add(outcome, record)
+        return record
+
+    def add(self, outcome: evaluation.Evaluation, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Keep what some networks came to, beside those of `record`; returns the new record."""
+        before = record or {"of": read_seal(self.distilled.path)}
+        code = provenance(self.workplace.device, codeprint.EVALUATION)
+        after = asdict(outcome) | {"sittings": [{"networks": outcome.networks, "provenance": code}]}
+        for name in ("networks", "accuracies", "train_losses", "sittings"):
+            after[name] = [*before.get(name, ()), *after[name]]
+        for name in ("seconds", "generation_seconds"):
+            after[name] += before.get(name, 0.0)
+        after |= {"of": before["of"], "protocol": self.cell.protocol.settings()}
+        files.write_json(self.path, after)
+        return after
 
 
 def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
     """Where the evaluation of one seed of the cell is kept."""
-    content = {
-        "protocol": cell.protocol.settings(),
-        "test": fingerprint_of(cell, "test"),
-        "version": evaluation.VERSION,
-    }
-    content |= {"deployed": cell.deployed} if cell.deployed else {}
-    content |= {"teacher": _artefact(cell, teacher)} if (teacher := cell.protocol.taught_by) else {}
-    return _folder(cell, seed, workplace) / f"evaluation-{files.key(content)}.json"
-
-
-def _folder(cell: Cell, seed: int, workplace: Workplace) -> Path:
-    """Named by the method's settings and version, the data's fingerprint and the seed; the evaluation counts not."""
-    content = {k: v for k, v in cell.settings(deployed=False).items() if k not in ("protocol", "tested_on", "seeds")}
-    needs = {name: _identity(builder) for name, builder in cell.method.needs.items()}
-    content |= {"needs": needs, "data": fingerprint_of(cell, "train"), "seed": seed, "code": VERSION}
-    found = getattr(cell.method, "found", None)
-    content |= {} if found is None else {"found": found}
-    return workplace.folder / "distilled" / files.key(content)
+    return Accuracies(cell, seed, workplace).path
 
 
 def fingerprint_of(cell: Cell, split: str) -> str:
-    """Of the pixels and labels; whitening, which takes minutes to fit, keeps it."""
-    return datasets.load(cell.dataset, split).fingerprint
+    """Of the pixels and labels of the cell's data; whitening keeps it."""
+    return datasets.fingerprint_of(cell.dataset, split)
 
 
 def _identity(builder: Any) -> dict[str, Any]:
     """What decides the artefact of a builder, besides the data of the cell."""
-    other = getattr(builder, "data", None)
-    of = {"of": datasets.load(other, "train").fingerprint} if other else {}
-    return {"name": builder.name, "version": builder.version, "settings": asdict(builder), "code": VERSION} | of
+    identity = {"name": builder.name, "version": builder.version, "settings": asdict(builder), "code": VERSION}
+    if own_data := getattr(builder, "data", None):
+        identity["of"] = datasets.fingerprint_of(own_data, "train")
+    return identity
 
 
-def _artefact(cell: Cell, builder: Any) -> dict[str, Any]:
+def _trained(cell: Cell, builder: Any) -> dict[str, Any]:
+    """What decides the artefact of a builder on the data of the cell."""
     return _identity(builder) | {"data": fingerprint_of(cell, "train"), "whitened": cell.whitened}
 
 
-def _artefact_folder(cell: Cell, builder: Any, workplace: Workplace) -> Path:
-    return workplace.folder / builder.name / files.key(_artefact(cell, builder))
+def _share(cell: Cell, seed: int, workplace: Workplace) -> None:
+    """Make what the distillation needs, but for what other processes work on.
+
+    Done before the distillation is locked: processes that come to the same cell each take what is free of its needs,
+    and only then wait for one another.
+    """
+    if distillation(cell, seed, workplace).finished():
+        return
+    needs = {name: prerequisite(cell, builder, name, workplace) for name, builder in cell.method.needs.items()}
+    while free := [name for name, artefact in needs.items() if _free(artefact)]:
+        _prerequisite(cell, free[0], workplace)
+
+
+def _free(artefact: Artefact) -> bool:
+    """Whether an artefact is neither finished nor under way."""
+    found = status(artefact)
+    return not found.finished and found.worker is None
 
 
 def _prerequisite(cell: Cell, name: str, workplace: Workplace) -> Any:
-    """An artefact that the method needs, shared by all cells that ask for the same settings on the same data."""
-    return _built(cell, cell.method.needs[name], name, workplace)
+    return artefacts.get(prerequisite(cell, cell.method.needs[name], name, workplace), workplace)
 
 
 def _teacher(cell: Cell, workplace: Workplace) -> nn.Module | None:
     """The frozen network that the cell's labels ask, shared likewise; None where they ask none."""
     builder = cell.protocol.taught_by
-    return builder and builder.frozen(test_set(cell, workplace), _built(cell, builder, "teacher", workplace))
-
-
-def _built(cell: Cell, builder: Any, name: str, workplace: Workplace) -> Any:
-    content = _artefact(cell, builder)
-    piece = Piece(
-        folder=_artefact_folder(cell, builder, workplace),
-        name=f"{name}, {cell.dataset}",
-        job=builder,
-        start=lambda: builder.start(train_set(cell, workplace), {}, builder.seed),
-        about={"settings": content, "seed": builder.seed},
-        code=codeprint.distillation(type(builder)),
-        **vars(keeping(builder, workplace.device)),
-    )
-    return artefacts.product(piece, workplace)
+    if not builder:
+        return None
+    trained = artefacts.get(prerequisite(cell, builder, "teacher", workplace), workplace)
+    return builder.frozen(test_set(cell, workplace), trained)

@@ -6,7 +6,7 @@ network.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,10 @@ from ddlib.analyses.nas.networks import Architecture
 from ddlib.analyses.nas.ranking import LEAST, winner_accuracy, winner_among_repeats, winners
 from ddlib.data import datasets
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.evaluation import evaluate_together, fits_together
-from ddlib.store import artefacts, codeprint, files
-from ddlib.store.artefacts import Workplace
-from ddlib.store.files import Damaged, read_seal
-from ddlib.store.locks import holder, locked
-from ddlib.store.provenance import provenance
+from ddlib.evaluation import Evaluation, evaluate_together, fits_together
+from ddlib.store import artefacts, files
+from ddlib.store.artefacts import Artefact, Workplace
+from ddlib.store.locks import holder
 from ddlib.study import work
 from ddlib.study.rows import Cell
 
@@ -116,12 +114,16 @@ def search(cells: Sequence[Cell], architectures: Sequence[Architecture], workpla
         raise ValueError(f"{len(architectures)} networks in the space; a ranking needs at least {LEAST}")
     sets = {_place(cell, seed): work.synthetic_set(cell, seed, workplace) for cell in cells for seed in cell.seeds}
     _check_shapes(cells, sets)
-    todo = [(one, left) for one in architectures if (left := missing(_tasks(cells, one), workplace))]
-    total = sum(len(tasks) for _, tasks in todo)
+    trainings = [Training(one, tuple(_tasks(cells, one)), sets, workplace) for one in architectures]
+    waiting = [(training, count) for training in trainings if (count := len(training.missing()))]
+    total, done = sum(count for _, count in waiting), 0
     log = workplace.folder / "nas" / "log.txt"
-    if todo:
+    if waiting:
         with artefacts.progress("architecture search", total, workplace, log=log, unit="set") as report:
-            _share(todo, sets, workplace, lambda done: report(done, None))
+            for training, count in artefacts.in_turn(waiting, lambda pair: holder(pair[0].lock)):
+                artefacts.get(training, workplace)
+                done += count
+                report(done)
     return _found(cells, architectures, reference, workplace)
 
 
@@ -142,53 +144,75 @@ def tasks_of(cells: Sequence[Cell], architectures: Sequence[Architecture]) -> li
     return [task for one in architectures for task in _tasks(cells, one)]
 
 
-def _share(todo, sets, workplace, report) -> None:
-    """Do what is to do, network by network, those that nobody works on first; tell `report` how many sets are done."""
-    waiting, done = list(todo), 0
-    while waiting:
-        free = next((i for i, one in enumerate(waiting) if holder(_lock(*one, workplace)) is None), 0)
-        architecture, tasks = waiting.pop(free)
-        lock = _lock(architecture, tasks, workplace)
-        with locked(lock, f"{architecture.name} of the architecture search"), artefacts.deterministic():
-            _train(missing(tasks, workplace), sets, workplace)
-        done += len(tasks)
-        report(done)
+@dataclass(frozen=True, eq=False)
+class Training(Artefact):
+    """One network trained and tested on every set of a search; what it comes to lies with the evaluations of the cells.
+
+    architecture: the network.
+    tasks: the cells with this network, seed by seed.
+    sets: what they train on, by `_place`.
+    """
+
+    architecture: Architecture
+    tasks: tuple[Task, ...]
+    sets: Mapping[str, SyntheticSet | SyntheticStream]
+    workplace: Workplace
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.architecture.name} of the architecture search"
+
+    @property
+    def lock(self) -> Path:
+        """One for all sets of a data set."""
+        content = {"options": self.architecture.options, "dataset": self.tasks[0][0].dataset}
+        return self.workplace.folder / "nas" / f".{files.key(content)}.lock"
+
+    def missing(self) -> list[Task]:
+        """The tasks whose accuracies the store does not have."""
+        return missing(self.tasks, self.workplace)
+
+    def finished(self) -> bool:
+        """Whether the store has the accuracies on every set."""
+        return not self.missing()
+
+    def left(self) -> float:
+        """The share of sets whose accuracies the store does not have."""
+        return len(self.missing()) / len(self.tasks)
+
+    def load(self) -> bool | None:
+        """True where it is finished; the accuracies are read set by set."""
+        return self.finished() or None
+
+    def make(self, workplace: Workplace) -> bool:
+        """Train the network on the sets that it was not trained on, as many at once as is quick."""
+        groups: dict[tuple, list[Task]] = {}
+        for cell, seed in self.missing():
+            images = self.sets[_place(cell, seed)]
+            alone = not fits_together(images, cell.protocol)
+            kind = str(cell.protocol.settings()), *_kind(images), seed if alone else -1, alone
+            groups.setdefault(kind, []).append((cell, seed))
+        for (*_, alone), group in groups.items():
+            if alone:
+                for task in group:
+                    work.evaluated(*task, workplace)
+                continue
+            with artefacts.deterministic():
+                outcomes = evaluate_together(
+                    [self.sets[_place(*task)] for task in group],
+                    [work.test_set(cell, workplace) for cell, _ in group],
+                    group[0][0].protocol,
+                    seeds=[seed for _, seed in group],
+                )
+            for task, outcome in zip(group, outcomes, strict=True):
+                _keep(task, outcome, workplace)
+        return True
 
 
-def _lock(architecture: Architecture, tasks: Sequence[Task], workplace: Workplace) -> Path:
-    content = {"options": architecture.options, "dataset": tasks[0][0].dataset}
-    return workplace.folder / "nas" / f".{files.key(content)}.lock"
-
-
-def _train(tasks: Sequence[Task], sets: Mapping[str, Any], workplace: Workplace) -> None:
-    """Train one network on the sets of the tasks, as many at once as is quick, and keep what is found."""
-    groups: dict[tuple, list[Task]] = {}
-    for cell, seed in tasks:
-        one = sets[_place(cell, seed)]
-        alone = not fits_together(one, cell.protocol)
-        groups.setdefault((str(cell.protocol.settings()), *_kind(one), seed if alone else -1, alone), []).append(
-            (cell, seed)
-        )
-    for (*_, alone), group in groups.items():
-        if alone:
-            work.evaluated(*group[0], workplace)
-            continue
-        tests = [work.test_set(cell, workplace) for cell, _ in group]
-        found = evaluate_together(
-            [sets[_place(*task)] for task in group], tests, group[0][0].protocol, seeds=[seed for _, seed in group]
-        )
-        for task, evaluation in zip(group, found, strict=True):
-            _keep(task, evaluation, workplace)
-
-
-def _keep(task: Task, evaluation: Any, workplace: Workplace) -> None:
-    """Write a result as `work.evaluated` does."""
-    cell, seed = task
-    path = work.evaluation_path(cell, seed, workplace)
-    made = provenance(workplace.device, codeprint.EVALUATION)
-    content = {**asdict(evaluation), "sittings": [{"networks": evaluation.networks, "provenance": made}]}
-    of = read_seal(path.with_name("synthetic.safetensors"))
-    files.write_json(path, content | {"of": of, "protocol": cell.protocol.settings()})
+def _keep(task: Task, outcome: Evaluation, workplace: Workplace) -> None:
+    """Write what all networks of a task came to, in the place of what there was."""
+    work.Accuracies(*task, workplace).add(outcome)
 
 
 def _place(cell: Cell, seed: int) -> str:
@@ -213,7 +237,7 @@ def _found(cells, architectures, reference, workplace) -> Search:
     """The results, which the store has."""
     accuracies, spent, sittings = {}, {}, []
     for cell in cells:
-        tables = [[_read(task, workplace) for task in _tasks([cell], one)] for one in architectures]
+        tables = [[work.evaluated(*task, workplace) for task in _tasks([cell], one)] for one in architectures]
         accuracies[cell.label] = np.array([[np.mean(e["accuracies"]) for e in row] for row in tables]).T
         made = [work.made(cell, seed, workplace) for seed in cell.seeds]
         sittings += [sitting["provenance"] for row in tables for e in row for sitting in e["sittings"]]
@@ -221,21 +245,8 @@ def _found(cells, architectures, reference, workplace) -> Search:
         spent[cell.label] = {
             "seconds": round(sum(e["seconds"] for row in tables for e in row) / len(cell.seeds), 2),
             "distil_seconds": round(sum(one["seconds"] for one in made) / len(made), 2),
-            "images": count or _size(cell, workplace),
+            "images": count or len(work.train_set(cell, workplace)),
             "bytes": made[0]["bytes_stored"],
             "updates": tables[0][0]["updates"],
         }
     return Search(tuple(architectures), accuracies, reference.label, spent, results.joined(sittings))
-
-
-def _size(cell: Cell, workplace: Workplace) -> int:
-    return len(work.train_set(cell, workplace))
-
-
-def _read(task: Task, workplace: Workplace) -> dict[str, Any]:
-    """A result; one that was damaged since it was written is computed again."""
-    try:
-        kept = files.read_json(work.evaluation_path(*task, workplace))
-    except Damaged:
-        kept = None
-    return kept or work.evaluated(*task, workplace)
