@@ -208,8 +208,8 @@ def check_parity(case: Case, variant: str) -> None:
     learner = training.learner(protocol, (3, case.side, case.side), 10)
     dtype = torch.float64 if protocol.precision == "float32" else torch.float32
     model = PlainConvNet(case.side, case.width).to(case.device, dtype)
-    names = dict(learner.build(torch.Generator()).named_parameters())
-    ours = {n: p.detach().clone().requires_grad_() for n, p in zip(names, model.parameters(), strict=True)}
+    names = dict(learner.network.build(generator=torch.Generator()).named_parameters())
+    ours = {n: p.detach()[None].clone().requires_grad_() for n, p in zip(names, model.parameters(), strict=True)}
     images, labels = case.images(10).to(dtype), case.labels(10)
     reference = F.cross_entropy(model(images), labels, reduction="sum")
     found = learner.losses(ours, {}, images[None], labels[None]).sum()

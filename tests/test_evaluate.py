@@ -3,6 +3,7 @@
 import importlib
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -146,7 +147,7 @@ def test_other_networks_are_those_of_the_plain_loop(network, monkeypatch):
 def test_gradients_added_over_passes_are_those_of_the_whole(monkeypatch):
     images, labels = normal(14, *SHAPE).double(), torch.arange(14) % 3
     whole = train(SMALL, images, labels, (0, 1))[1]
-    elements = training.learner(SMALL, SHAPE, 3).elements
+    elements = training.learner(SMALL, SHAPE, 3).network.elements
     assert elements == 4 * 8 * 8
     for most in (1, 4):  # passes of 1; and of 3 and 3 for the mini-batches of 6, one for that of 2
         monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", most * elements)
@@ -167,13 +168,13 @@ def as_module(trained):
 )  # fmt: skip
 def test_micro_batches(batch, most, whole, size, monkeypatch):
     monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", int(1000 * most))
-    learner = replace(training.learner(SMALL, SHAPE, 3), elements=1000, whole_batches=whole)
+    learner = replace(training.learner(SMALL, SHAPE, 3), network=SimpleNamespace(elements=1000, whole_batches=whole))
     assert training.micro_batch(batch, learner, torch.device("cpu")) == size
 
 
 def test_which_networks_need_their_mini_batch_whole():
     def kind(network="convnet", **options):
-        found = training.learner(Protocol(network=network, options=options), (1, 32, 32), 10)
+        found = training.learner(Protocol(network=network, options=options), (1, 32, 32), 10).network
         return found.whole_batches, found.draws
 
     assert kind() == kind(norm="layer") == kind("mlp") == kind("vit", dropout=0.0) == (False, False)

@@ -45,8 +45,9 @@ def network(width=8):
 
 def learner(precision="float32"):
     """The same network as functions of a vector."""
-    options = (("norm", "instance"), ("width", 8), ("depth", 2))
-    return training.learner("convnet", options, shape=(1, 16, 16), num_classes=10, precision=precision, compiled=False)
+    options = {"norm": "instance", "width": 8, "depth": 2}
+    kind = passes.pure("convnet", options, shape=(1, 16, 16), num_classes=10, precision=precision)
+    return training.learner(kind, compiled=False)
 
 
 def batch(count=20):
@@ -117,7 +118,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_mini_batch(elements, monkey
 def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
     images, labels = (t[None] for t in batch(50))
     theta = learner().flat.vector(dict(network().named_parameters()))[None]
-    exact, short = (training.mean_gradient(learner(p), theta, images.float(), labels)[0] for p in training.PRECISIONS)
+    exact, short = (training.mean_gradient(learner(p), theta, images.float(), labels)[0] for p in passes.PRECISIONS)
     assert short.dtype == torch.float32
     assert not torch.equal(short, exact) and F.cosine_similarity(short, exact) > 0.99
 

@@ -324,8 +324,8 @@ def evaluate_together(
 
 def at_once(protocol: Protocol, learner: training.Learner, num_images: int, device: torch.device) -> int:
     """How many networks to train together: as `training.at_once`, and `SEVERAL` small ones on a CPU."""
-    small = min(protocol.batch_size, num_images) * learner.elements <= SMALL
-    if protocol.at_once is None and device.type == "cpu" and small and not learner.draws:
+    small = min(protocol.batch_size, num_images) * learner.network.elements <= SMALL
+    if protocol.at_once is None and device.type == "cpu" and small and not learner.network.draws:
         return SEVERAL
     return training.at_once(protocol, learner, num_images, device)
 

@@ -1,12 +1,31 @@
-"""How images pass a network: how many together, under which parameters, and compiled."""
+"""How images pass a network: as pure functions of its tensors, several networks at once, so many images at a time."""
 
+import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from ddlib import models
+
+Tensors = Mapping[str, Tensor]
+"""Name in the network -> parameter or buffer; with a first axis A where the tensors of A networks are stacked."""
+
+PRECISIONS = ("float32", "bfloat16")
+"""What convolutions and linear layers may compute in; all else is float32."""
+
+TOGETHER_ELEMENTS = {"cpu": 0, "cuda": 2**24}
+"""Largest map of one mini-batch of all networks trained together; beyond it, fewer are.
+
+On a GPU small mini-batches are bound by the launching of kernels, which networks share when trained together: 2**24
+elements are the 128 images at 128 x 32 x 32 that keep it busy (an estimate).  On a CPU a network alone is the faster
+at any size: a convolution under vmap is a grouped one, which takes 0.8 to 3.5 times as long.
+"""
 
 PASS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 """Largest map (images x channels x height x width) of one pass: 32 images of 128 x 32 x 32 on a CPU.
@@ -37,6 +56,11 @@ def size(batch: int, elements: int, device: torch.device) -> int:
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32 where it came in less: powers, norms and means need the digits."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def together(elements: int, device: torch.device) -> int:
+    """How many networks to train at once, at least 1, where the largest map of one's mini-batch has `elements`."""
+    return max(1, TOGETHER_ELEMENTS.get(device.type, 0) // elements)
 
 
 class Flat:
@@ -75,6 +99,98 @@ class Flat:
     def vector(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The named parameters, such as those of a network of the same kind, as one new vector (P,)."""
         return torch.cat([parameters[name].detach().reshape(-1) for name in self.shapes])
+
+
+@dataclass(frozen=True, eq=False)
+class PureNetwork:
+    """A kind of network as pure functions: its parameters and buffers come as arguments; made by `pure`.
+
+    Open to `torch.func`, `torch.vmap` and `torch.compile`.  Running statistics are changed in the buffers given.
+
+    build: a fresh network on the CPU, from a `generator`.
+    training, testing: the network in either mode, on the meta device: shapes without values.
+    precision: one of `PRECISIONS`.
+    elements: of the largest map of one image, the image and its embedding included.
+    """
+
+    build: Callable[..., nn.Module]
+    training: nn.Module
+    testing: nn.Module
+    precision: str
+    elements: int
+
+    @property
+    def draws(self) -> bool:
+        """Whether the network draws random numbers itself (dropout)."""
+        return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.training.modules())
+
+    @property
+    def whole_batches(self) -> bool:
+        """Whether the images of a mini-batch depend on one another: by running statistics, or by what is drawn."""
+        return self.draws or any(True for _ in self.training.buffers())
+
+    def logits(self, parameters: Tensors, buffers: Tensors, images: Tensor, *, training: bool = True) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W), in the dtype of the images."""
+        lower = self.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16) if lower else contextlib.nullcontext():
+            network = self.training if training else self.testing
+            return functional_call(network, (parameters, buffers), (images,)).to(images.dtype)
+
+
+def pure(
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    precision: str = "float32",
+) -> PureNetwork:
+    """A kind of network of `ddlib.models`; the same arguments give the same object, so that it is compiled once.
+
+    Args:
+        name, options: as `models.build` takes them.
+        shape, num_classes: of the images.
+        precision: one of `PRECISIONS`.
+
+    Raises:
+        ValueError: an unknown network or option, or images too small for it.
+    """
+    return _pure(name, tuple(sorted(options.items())), tuple(shape), num_classes, precision)
+
+
+@functools.lru_cache(maxsize=16)
+def _pure(name, options, shape, num_classes, precision):
+    build = functools.partial(models.build, name, shape=shape, num_classes=num_classes, **dict(options))
+    with torch.device("meta"):
+        training, testing, image = build(), build().eval(), torch.empty(1, *shape)
+        features = testing.features(image)
+    elements = max(tensor.numel() for tensor in (image, *features.maps, features.embedding))
+    return PureNetwork(build, training, testing, precision, elements)
+
+
+def stacked(
+    function: Callable[..., Tensor], through: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda f: f
+) -> Callable[..., Tensor]:
+    """A function of one network's tensors and mini-batch for A networks: all that it takes has a first axis A.
+
+    A network alone is called as it is, several under `torch.vmap`.
+
+    Args:
+        function: tensors, or dictionaries of them, -> ().
+        through: what either way of calling goes through, such as `compiled`.
+
+    Returns:
+        -> (A,).
+    """
+    alone, several = through(lambda *stacks: function(*map(_first, stacks))[None]), through(torch.vmap(function))
+    return lambda *stacks: (alone if len(stacks[-1]) == 1 else several)(*stacks)
+
+
+def _first(stack: Tensor | Tensors) -> Tensor | Tensors:
+    """The tensors of the one network of a stack, as views."""
+    if isinstance(stack, Tensor):
+        return stack.squeeze(0)
+    return {name: tensor.squeeze(0) for name, tensor in stack.items()}
 
 
 MOST_GRAPHS = 64

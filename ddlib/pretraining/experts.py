@@ -25,7 +25,7 @@ from ddlib.data import augmentation
 from ddlib.data.augmentation import Draws, augment, draw
 from ddlib.data.datasets import ImageSet
 from ddlib.models import passes
-from ddlib.models.passes import Flat
+from ddlib.models.passes import Flat, PureNetwork
 from ddlib.store.files import read_tensors
 
 STORAGES = ("float32", "float16")
@@ -210,8 +210,6 @@ def _ranges(epochs: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-PRECISIONS = ("float32", "bfloat16")
-
 Gradient = Callable[[Tensor], Tensor]
 """Parameters (A, P) of A experts -> the gradient of each one's loss on its mini-batch, (A, P)."""
 
@@ -220,58 +218,29 @@ Gradient = Callable[[Tensor], Tensor]
 class Learner:
     """A kind of network as functions of stacked parameter vectors; see `learner`.
 
-    Args:
-        flat: the network as a function of one vector.
-        fresh: initial parameters (P,) on the CPU, from a generator.
-        losses: (theta (A, P), images (A, B, C, H, W), labels (A, B)) -> (A,): cross entropy summed over the images.
-        elements: of the largest map of one image.
+    network: the network.
+    flat: its parameters as one vector.
+    losses: (theta (A, P), images (A, B, C, H, W), labels (A, B)) -> (A,): cross-entropy summed over the images.
     """
 
+    network: PureNetwork
     flat: Flat
-    fresh: Callable[[torch.Generator], Tensor]
     losses: Callable[[Tensor, Tensor, Tensor], Tensor]
-    elements: int
 
 
 @functools.lru_cache(maxsize=16)
-def learner(
-    network: str,
-    options: tuple[tuple[str, Any], ...],
-    *,
-    shape: tuple[int, int, int],
-    num_classes: int,
-    precision: str,
-    compiled: bool,
-) -> Learner:
+def learner(network: PureNetwork, compiled: bool) -> Learner:
     """The functions that train a network.  The same arguments give the same object, so all is compiled once.
 
-    Args:
-        network, options: as `models.build` takes them.
-        shape, num_classes: of the images.
-        precision: "float32" or "bfloat16" of convolutions and products; parameters and losses keep their type.
-        compiled: whether through `torch.compile`.
-
     Raises:
-        ValueError: an unknown option, images too small, or a network with running statistics.
+        ValueError: a network with running statistics.
     """
-    build = functools.partial(models.build, network, shape=shape, num_classes=num_classes, **dict(options))
-    with torch.device("meta"):
-        flat, image = Flat(build()), torch.empty(1, *shape)
-        features = flat.network.features(image)
+    flat = Flat(network.training)
 
     def loss(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = flat(theta, images)
-        return F.cross_entropy(logits.to(images.dtype), labels, reduction="sum")
+        return F.cross_entropy(network.logits(flat.named(theta), {}, images), labels, reduction="sum")
 
-    ready = passes.compiled if compiled else lambda function: function
-    one, many = ready(lambda theta, images, labels: loss(theta[0], images[0], labels[0])[None]), ready(torch.vmap(loss))
-    return Learner(
-        flat=flat,
-        fresh=lambda stream: flat.vector(dict(build(generator=stream).named_parameters())),
-        losses=lambda theta, images, labels: (one if len(theta) == 1 else many)(theta, images, labels),
-        elements=max(tensor.numel() for tensor in (image, *features.maps, features.embedding)),
-    )
+    return Learner(network, flat, passes.stacked(loss, passes.compiled) if compiled else passes.stacked(loss))
 
 
 def mean_gradient(learner: Learner, theta: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -286,7 +255,7 @@ def mean_gradient(learner: Learner, theta: Tensor, images: Tensor, labels: Tenso
         (A, P), and the mean losses (A,).
     """
     theta = theta.detach().requires_grad_()
-    size = passes.size(images.shape[1], learner.elements * len(theta), images.device)
+    size = passes.size(images.shape[1], learner.network.elements * len(theta), images.device)
     gradient, total = torch.zeros_like(theta), torch.zeros(len(theta), dtype=images.dtype, device=images.device)
     for part, aims in zip(images.split(size, dim=1), labels.split(size, dim=1), strict=True):
         losses = learner.losses(theta, part, aims)
@@ -344,15 +313,8 @@ CHOICES = {
     "network": models.names(),
     "optimizer": ("gsam", "sgd"),
     "storage": STORAGES,
-    "precision": PRECISIONS,
+    "precision": passes.PRECISIONS,
 }
-
-TOGETHER_ELEMENTS = {"cpu": 0, "cuda": 2**24}
-"""Largest map of one mini-batch of all experts trained together, where `at_once` is None; one is always trained.
-
-On a CPU an expert alone is the fastest: a convolution under vmap is a grouped one.  On a GPU small networks share the
-launching of kernels; 256 images at 128 x 32 x 32 keep it busy by themselves (an estimate).
-"""
 
 
 @dataclass
@@ -485,8 +447,7 @@ class Experts:
         """
         augmentation.draw(1, 1, size=train.shape[1:], strategy=self._strategy(train), generator=torch.Generator())
         learner = self._learner(train)
-        elements = min(self.batch_size, len(train)) * learner.elements
-        most = max(1, TOGETHER_ELEMENTS.get(train.device.type, 0) // elements)
+        most = passes.together(min(self.batch_size, len(train)) * learner.network.elements, train.device)
         together = min(self.count, self.at_once or most)
         vectors = torch.zeros(self.count, len(self.stored), learner.flat.size, device=train.device)
         state = Training(self, train, seed, learner, together, vectors, vectors[:0, 0])
@@ -519,16 +480,19 @@ class Experts:
         return encode(vectors, self.storage) | {"epochs": torch.tensor(self.stored), "about": about}
 
     def _learner(self, train: ImageSet) -> Learner:
-        options = {"norm": self.norm, "width": self.width, "depth": self.depth}
         known = models.options_of(self.network)
-        chosen = tuple((key, value) for key, value in options.items() if value is not None and key in known)
-        told = {"shape": train.shape, "num_classes": train.num_classes}
-        return learner(self.network, chosen, **told, precision=self.precision, compiled=self.compiled)
+        options = {"norm": self.norm, "width": self.width, "depth": self.depth}
+        options = {name: value for name, value in options.items() if value is not None and name in known}
+        shape, precision = train.shape, self.precision
+        network = passes.pure(self.network, options, shape=shape, num_classes=train.num_classes, precision=precision)
+        return learner(network, self.compiled)
 
     def _fresh(self, state: Training, members: range) -> Tensor:
         """Initial parameters of the experts, (A, P)."""
         streams = [seeding.generator(state.seed, STREAM, "network", self.first + i) for i in members]
-        return torch.stack([state.learner.fresh(stream) for stream in streams]).to(state.vectors.device)
+        flat, build = state.learner.flat, state.learner.network.build
+        vectors = [flat.vector(dict(build(generator=stream).named_parameters())) for stream in streams]
+        return torch.stack(vectors).to(state.vectors.device)
 
     def _batches(self, state: Training, members: range, epoch: int, part: int) -> list[tuple[int, Tensor]]:
         """The mini-batches of one part of an epoch: their number within it, and rows (A, B)."""
