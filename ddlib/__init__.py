@@ -14,3 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 OUTPUT = Path(os.environ.get("DDLIB_OUTPUT", ROOT)).absolute()
 """`results/` and `figures/` are written under it: the repository, or `DDLIB_OUTPUT` for a run that is only a check."""
+
+PROFILES = ("quick", "hour", "paper")
+"""The budgets that a notebook is run at: its own literals, and the files of `params/`."""

@@ -70,8 +70,8 @@ def _parameters(notebook) -> Iterator[str]:
             yield f"the parameters cell has '{ast.unparse(node)}', which assigns no single name"
         elif not _is_literal(node.value):
             yield f"parameter {node.targets[0].id} is no literal: {ast.unparse(node.value)}"
-        elif node.lineno not in commented:
-            yield f"parameter {node.targets[0].id} has no comment on its line"
+        elif not commented & {*range(node.lineno, node.end_lineno + 1)}:
+            yield f"parameter {node.targets[0].id} has no comment"
 
 
 def _commented(source: str) -> set[int]:

@@ -67,3 +67,11 @@ def test_a_wrong_command_shows_its_usage(words, capsys):
 def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "ddlib", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "reproduce" in done.stdout
+
+
+@pytest.mark.parametrize("code", ["import ddlib", "from ddlib.batch import cli\ncli.main(['plan', '--help'])"])
+def test_nothing_that_takes_long_to_import_is_imported_for_help(code):
+    heavy = {"torch", "pandas", "seaborn", "scipy", "diffusers", "matplotlib", "sklearn", "statsmodels"}
+    watch = f"import atexit, sys\natexit.register(lambda: print(sorted({heavy!r} & sys.modules.keys())))\n"
+    done = subprocess.run([sys.executable, "-c", watch + code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -26,8 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddlib import OUTPUT
-from ddlib.study.parameters import PROFILES
+from ddlib import OUTPUT, PROFILES
 
 if TYPE_CHECKING:
     from ddlib.data import datasets

@@ -38,18 +38,18 @@ def run(words: Sequence[str], **options: Any) -> int:
     Raises:
         KeyboardInterrupt: it was stopped; the child has ended.
     """
-    return run_all([lambda: psutil.Popen(words, **options)])[0][0]
+    return run_all([lambda: psutil.Popen(words, process_group=0, **options)])[0][0]
 
 
 def run_all(starts: Sequence[Callable[[], psutil.Popen]], *, at_once: int = 1) -> list[tuple[int, float]]:
     """Run child processes, at most `at_once` at a time, and wait for all of them.
 
     SIGINT and SIGTERM to this process reach the children and all that they have started as SIGINT, upon which work is
-    saved and jobs are cancelled; no further child is begun.  A terminal's Ctrl-C, which has reached them by itself, is
-    not sent again.
+    saved and jobs are cancelled; no further child is begun.
 
     Args:
-        starts: each begins one child; called in their order, in this thread.
+        starts: each begins one child, in a process group of its own, so that a terminal's Ctrl-C comes from here alone;
+            called in their order, in this thread.
         at_once: >= 1.
 
     Returns:
@@ -64,8 +64,6 @@ def run_all(starts: Sequence[Callable[[], psutil.Popen]], *, at_once: int = 1) -
 
     def stop(number: int, _: object) -> None:
         stopped.append(number)
-        if number == signal.SIGINT and _of_the_terminal():
-            return
         for child in running:
             _interrupt(child)
 
@@ -105,20 +103,6 @@ def _handled(handler: Any) -> Iterator[None]:
             signal.signal(number, usual)
 
 
-def _of_the_terminal() -> bool:
-    """Whether this process stands in the foreground of a terminal, whose Ctrl-C reaches the whole group."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)
-
-
 KERNEL_DIED = 138
 """papermill's exit code when the kernel was killed, most often for memory."""
 
@@ -128,7 +112,7 @@ class Run:
     """One notebook at one profile, and where its products lie.
 
     name: `paper/experiment`, e.g. "atom/accuracy", or one of its `notebooks.variants`.
-    profile: one of `ddlib.study.parameters.PROFILES`.
+    profile: one of `ddlib.PROFILES`.
     output: folder of the executed notebooks.
     overrides: a YAML file laid over the profile's parameters, or None.
     """
@@ -250,7 +234,7 @@ def execute_all(
         run.executed.parent.mkdir(parents=True, exist_ok=True)
         run.executed.unlink(missing_ok=True)
         with run.log.open("wb") as log:
-            return psutil.Popen(_command(run), env=environment, stdout=log, stderr=subprocess.STDOUT)
+            return psutil.Popen(_command(run), env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
 
     ends = run_all([partial(start, run) for run in able], at_once=at_once)
     done = {run: _outcome(run, *end, stamp) for run, end, stamp in zip(able, ends, before, strict=True)}

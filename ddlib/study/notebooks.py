@@ -48,7 +48,7 @@ def chosen(wanted: Sequence[str], profile: str) -> list[str]:
     Args:
         wanted: each `paper/experiment`, one of its `variants`, the notebook's path, or a paper alone for all of its
             notebooks.
-        profile: one of `settings.PROFILES`.
+        profile: one of `ddlib.PROFILES`.
 
     Raises:
         ValueError: no such notebook or profile (the known ones are listed).

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from ddlib import PROFILES
 from ddlib.methods.settings import nearest, number
-
-PROFILES = ("quick", "hour", "paper")
 
 
 @dataclass(frozen=True)
