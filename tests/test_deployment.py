@@ -73,7 +73,7 @@ class Toy:
         reset(network, torch.Generator().manual_seed(state.seed))
         return SyntheticStream(
             generator=network.state_dict(), shape=train.shape, width=self.generator_width, latent=100,
-            conditioning="onehot", class_names=train.class_names, space=train.space, strategy="color_crop",
+            class_names=train.class_names, space=train.space, strategy="color_crop",
             frozen_strategy=augmentation.strategy_for(train.name), ipc=self.ipc, redraw=self.redraw,
             provenance={"method": "toy"},
         )  # fmt: skip

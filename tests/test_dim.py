@@ -373,7 +373,7 @@ def test_the_whole_of_the_data_is_gone_over_more_than_once_where_it_is_small():
         ("beta1", 1.0, r"beta1=1.0; it must be in \[0, 1\)"),
         ("beta2", -0.1, r"beta2=-0.1; it must be in \[0, 1\)"),
         ("gradient_penalty", -1.0, r"gradient_penalty=-1.0; it must be >= 0"),
-        ("conditioning", "norms", r"conditioning='norms'; it must be one of onehot, embedding"),
+        ("conditioning", "norms", "conditioning='norms'; it must be 'onehot'"),
         ("precision", "float16", r"precision='float16'; it must be one of float32, bfloat16"),
         ("compat", "unofficial", r"compat='unofficial'; it must be None or 'official'"),
     ],

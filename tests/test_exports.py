@@ -45,7 +45,7 @@ def stream(redraw=1):
     """An untrained generator of digits."""
     state = trained_generator(shape=(1, 16, 16), num_classes=10, latent=20).state_dict()
     space, names = datasets.load("digits", "test").space, tuple("0123456789")
-    settings = {"width": 4, "latent": 20, "conditioning": "onehot", "strategy": "color_crop", "ipc": 2}
+    settings = {"width": 4, "latent": 20, "strategy": "color_crop", "ipc": 2}
     fixed = {"shape": (1, 16, 16), "class_names": names, "space": space, "frozen_strategy": STRATEGY}
     return SyntheticStream(generator=state, redraw=redraw, **settings, **fixed)
 

@@ -8,13 +8,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ddlib import models
-from ddlib.models.gan import EMBEDDED, Critic, Generator, MapNorm, most_classes
+from ddlib.models.gan import Critic, Generator, MapNorm, most_classes
 
 RGB, GREY = (3, 32, 32), (1, 28, 28)
 BUILDERS = [
     lambda: Generator(shape=(3, 16, 16), num_classes=5, width=6, latent=20),
     lambda: Generator(shape=(1, 14, 14), num_classes=5, width=6),
-    lambda: Generator(shape=(3, 8, 8), num_classes=200, width=6, conditioning="embedding"),
     lambda: Critic(shape=(3, 16, 16), num_classes=5, width=6),
 ]
 
@@ -245,18 +244,6 @@ def test_one_hot_code_overwrites_the_first_values_and_no_other():
     assert torch.equal(code, expected) and torch.equal(noise, before)
 
 
-def test_learnt_vectors_take_the_place_of_the_code():
-    generator = randomised(Generator(shape=(3, 8, 8), num_classes=200, width=4, conditioning="embedding"))
-    noise, labels = normal(3, 100), torch.tensor([199, 0, 57])
-    code = generator.code(noise, labels)
-    assert torch.equal(code[:, :EMBEDDED], generator.classes.weight[labels])
-    assert torch.equal(code[:, EMBEDDED:], noise[:, EMBEDDED:])
-    published = Generator(shape=(3, 8, 8), num_classes=10, width=4)
-    assert count(generator.parameters()) == count(published.parameters()) + 200 * EMBEDDED
-    generator(noise, labels).square().sum().backward()
-    assert generator.classes.weight.grad.any(dim=1).nonzero().flatten().tolist() == [0, 57, 199]
-
-
 def test_what_the_code_overwrites_decides_nothing():
     generator = randomised(Generator(shape=(3, 8, 8), num_classes=7, width=4, latent=20)).eval()
     noise, labels = normal(5, 20), torch.arange(5)
@@ -300,11 +287,9 @@ def test_redrawn_weights_are_those_of_the_constructor(build):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"conditioning": "film"}, "conditioning='film'; it must be one of onehot, embedding"),
         ({"num_classes": 11, "latent": 20}, "num_classes=11; a one-hot code in noise of 20 values allows at most 10"),
-        ({"num_classes": 200}, "num_classes=200; .* take conditioning 'embedding'"),
+        ({"num_classes": 200}, "num_classes=200; .* take latent >= 400"),
         ({"num_classes": 0}, "num_classes=0; it must be >= 1"),
-        ({"conditioning": "embedding", "latent": 50}, "latent=50; with conditioning 'embedding' it must be > 50"),
         ({"width": 0}, "width=0; it must be >= 1"),
         ({"shape": (3, 30, 30)}, r"shape=\(3, 30, 30\); it must be \(C, H, H\) with H = 4 or 7 doubled"),
         ({"shape": (3, 32, 28)}, r"shape=\(3, 32, 28\); it must be \(C, H, H\)"),

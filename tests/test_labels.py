@@ -48,8 +48,8 @@ def make_stream(**changes):
     """An untrained generator."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        state = Generator(shape=SHAPE, num_classes=CLASSES, width=8, latent=6, conditioning="onehot").state_dict()
-    fields = {"generator": state, "shape": SHAPE, "width": 8, "latent": 6, "conditioning": "onehot"}
+        state = Generator(shape=SHAPE, num_classes=CLASSES, width=8, latent=6).state_dict()
+    fields = {"generator": state, "shape": SHAPE, "width": 8, "latent": 6}
     fields |= {
         "class_names": "abc",
         "space": SPACE,

@@ -25,14 +25,14 @@ def real(count=50, *, encoded=False):
 
 def stream():
     """Of a generator whose images differ: its weights of the last layer are large, its statistics of its own maps."""
-    network = Generator(shape=(3, 16, 16), num_classes=3, width=4, latent=8, conditioning="onehot")
+    network = Generator(shape=(3, 16, 16), num_classes=3, width=4, latent=8)
     reset(network, seeding.generator(0, "weights"))
     network.image.weight.data.mul_(20)
     network.train()
     network(torch.randn(12, 8, generator=seeding.generator(0, "noise")), torch.arange(12) % 3)
     state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     return SyntheticStream(
-        generator=state, shape=(3, 16, 16), width=4, latent=8, conditioning="onehot", class_names=("a", "b", "c"),
+        generator=state, shape=(3, 16, 16), width=4, latent=8, class_names=("a", "b", "c"),
         space=SPACE, strategy="color", frozen_strategy="color", ipc=1,
     )  # fmt: skip
 

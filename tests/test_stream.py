@@ -43,7 +43,6 @@ def make(**changes):
         "shape": SHAPE,
         "width": 4,
         "latent": 10,
-        "conditioning": "onehot",
         "class_names": NAMES,
         "space": SPACE,
         "strategy": "color_crop",
@@ -115,12 +114,6 @@ def test_the_published_generator_takes_the_bytes_that_the_paper_trades_for_image
         generator_bytes(shape=(3, 32, 32), num_classes=60)
 
 
-def test_an_embedding_of_the_classes_is_part_of_the_generator():
-    network = trained_generator(latent=60, conditioning="embedding")
-    stream = make(generator=network.state_dict(), latent=60, conditioning="embedding")
-    assert any("classes" in name for name in stream.generator) and stream.frozen(0).images.isfinite().all()
-
-
 STATE = trained_generator().state_dict()
 ZCA_8 = ZCA(mean=torch.zeros(64), whitening=torch.eye(64), unwhitening=torch.eye(64), eps=0.1)
 
@@ -136,7 +129,6 @@ ZCA_8 = ZCA(mean=torch.zeros(64), whitening=torch.eye(64), unwhitening=torch.eye
         ({"width": 8}, r"generator: .* must be .* got"),
         ({"shape": (1, 9, 9)}, r"shape=\(1, 9, 9\); it must be"),
         ({"class_names": tuple("abcdef")}, "num_classes=6; a one-hot code in noise of 10 values allows at most 5"),
-        ({"conditioning": "sum"}, "conditioning='sum'; it must be one of onehot, embedding"),
         ({"space": ValueSpace((0.3,), (0.25,), ZCA_8)}, "space is 'zca'; a generator makes pixels"),
         ({"space": ValueSpace((0.3, 0.3), (1, 1))}, "space is for 2 channels, images have 1"),
         ({"strategy": "color_twirl"}, "unknown strategy 'color_twirl'"),
@@ -159,7 +151,7 @@ def test_the_file_gives_back_every_bit(tmp_path, redraw):
     found = load(tmp_path / "deep" / "stream.safetensors")
     assert isinstance(found, SyntheticStream) and found.generator.keys() == stream.generator.keys()
     assert all(torch.equal(found.generator[name], tensor) for name, tensor in stream.generator.items())
-    plain = ("shape", "width", "latent", "conditioning", "class_names", "strategy", "frozen_strategy", "ipc", "redraw")
+    plain = ("shape", "width", "latent", "class_names", "strategy", "frozen_strategy", "ipc", "redraw")
     for name in (*plain, "provenance", "bytes_stored"):
         assert getattr(found, name) == getattr(stream, name)
     assert (found.space.mean, found.space.std, found.space.zca) == (SPACE.mean, SPACE.std, None)

@@ -232,7 +232,7 @@ class SyntheticStream:
     Args:
         generator: name -> tensor of a `ddlib.models.gan.Generator`, float32, finite.
         shape: (C, H, W) of the images.
-        width, latent, conditioning: of the generator.
+        width, latent: of the generator.
         class_names: the K names.
         space: what images are given in; not whitened.
         strategy: the DSA strategy that training on the stream goes with; see `ddlib.data.augmentation`.
@@ -254,7 +254,6 @@ class SyntheticStream:
     shape: tuple[int, int, int]
     width: int
     latent: int
-    conditioning: str
     class_names: tuple[str, ...]
     space: ValueSpace
     strategy: str
@@ -359,27 +358,24 @@ class SyntheticStream:
 
     def _network(self) -> Generator:
         """The generator without values."""
-        return _network(self.shape, len(self.class_names), self.width, self.latent, self.conditioning)
+        return _network(self.shape, len(self.class_names), self.width, self.latent)
 
 
-def generator_bytes(
-    *, shape: tuple[int, int, int], num_classes: int, width: int = 196, latent: int = 100, conditioning: str = "onehot"
-) -> int:
+def generator_bytes(*, shape: tuple[int, int, int], num_classes: int, width: int = 196, latent: int = 100) -> int:
     """`bytes_stored` of a stream with such a generator (see `ddlib.models.gan.Generator`), without making one.
 
     Raises:
         ValueError: an argument that the generator refuses.
     """
-    state = _network(tuple(shape), num_classes, width, latent, conditioning).state_dict()
+    state = _network(tuple(shape), num_classes, width, latent).state_dict()
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
 @functools.lru_cache(maxsize=8)
-def _network(shape: tuple[int, int, int], num_classes: int, width: int, latent: int, conditioning: str) -> Generator:
+def _network(shape: tuple[int, int, int], num_classes: int, width: int, latent: int) -> Generator:
     """In evaluation mode, on no device: `functional_call` brings the values."""
-    settings = {"width": width, "latent": latent, "conditioning": conditioning}
     with torch.device("meta"):
-        return Generator(shape=shape, num_classes=num_classes, **settings).eval()
+        return Generator(shape=shape, num_classes=num_classes, width=width, latent=latent).eval()
 
 
 def _channels_last(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -419,8 +415,11 @@ SET, STREAM = "ddlib.synthetic", "ddlib.stream"
 VERSIONS = {SET: 2, STREAM: 1}
 """The newest version of each kind's layout that `load` reads, and the one that `save` writes."""
 
-SETTINGS = ("width", "latent", "conditioning", "strategy", "frozen_strategy", "ipc", "redraw")
+SETTINGS = ("width", "latent", "strategy", "frozen_strategy", "ipc", "redraw")
 """Fields of a stream that stand in the header as they are."""
+
+CONDITIONING = "onehot"
+"""How a stream's header says that its generator is told the class."""
 
 _ZCA = ("mean", "whitening", "unwhitening")
 _GENERATOR = "generator."
@@ -517,10 +516,13 @@ def _to_set(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Synthet
 
 def _stream(synthetic: SyntheticStream) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = {f"{_GENERATOR}{name}": tensor for name, tensor in synthetic.generator.items()}
-    return tensors, {"shape": list(synthetic.shape)} | {name: getattr(synthetic, name) for name in SETTINGS}
+    header = {"shape": list(synthetic.shape), "conditioning": CONDITIONING}
+    return tensors, header | {name: getattr(synthetic, name) for name in SETTINGS}
 
 
 def _to_stream(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SyntheticStream:
+    if header["conditioning"] != CONDITIONING:
+        raise ValueError(f"conditioning={header['conditioning']!r}; this ddlib reads generators of {CONDITIONING!r}")
     return SyntheticStream(
         generator={name.removeprefix(_GENERATOR): tensor for name, tensor in tensors.items()},
         shape=tuple(header["shape"]),

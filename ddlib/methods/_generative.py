@@ -8,7 +8,6 @@ from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticStream, generator_bytes
 from ddlib.methods._pixels import PRECISIONS, require
-from ddlib.models.gan import CONDITIONINGS
 from ddlib.pretraining.gan import Gan, Pair
 
 STRATEGY = "color+crop"
@@ -26,7 +25,7 @@ class Generative:
         exactly `ipc` images a class once.
     generator_width: channels of the generator's and the critic's maps.
     latent: values of noise, those that the class replaces included.
-    conditioning: "onehot", or "embedding" for more classes than half of `latent`.
+    conditioning: "onehot": the class is a code of ones and zeros in the first places of the noise.
     gan_iterations, gan_batch, gan_lr: minibatches of the adversarial training before, images in each, and the step
         size of both Adams.
     beta1, beta2: of both Adams.
@@ -60,9 +59,7 @@ class Generative:
         for name in ("beta1", "beta2"):
             require(name, value := getattr(self, name), 0 <= value < 1, "in [0, 1)")
         require("gradient_penalty", self.gradient_penalty, self.gradient_penalty >= 0, ">= 0")
-        require(
-            "conditioning", self.conditioning, self.conditioning in CONDITIONINGS, f"one of {', '.join(CONDITIONINGS)}"
-        )
+        require("conditioning", self.conditioning, self.conditioning == "onehot", "'onehot'")
         require("precision", self.precision, self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         require("compat", self.compat, self.compat in COMPATS, "None or 'official'")
 
@@ -74,7 +71,6 @@ class Generative:
             batch_size=self.gan_batch,
             width=self.generator_width,
             latent=self.latent,
-            conditioning=self.conditioning,
             lr=self.gan_lr,
             beta1=self.beta1,
             beta2=self.beta2,
@@ -93,7 +89,7 @@ class Generative:
         Raises:
             ValueError: images that it cannot make, or more classes than the noise can code.
         """
-        options = {"width": self.generator_width, "latent": self.latent, "conditioning": self.conditioning}
+        options = {"width": self.generator_width, "latent": self.latent}
         return generator_bytes(shape=shape, num_classes=num_classes, **options)
 
 
@@ -106,7 +102,6 @@ def stream(method: Generative, pair: Pair, **provenance: Any) -> SyntheticStream
         shape=train.shape,
         width=method.generator_width,
         latent=method.latent,
-        conditioning=method.conditioning,
         class_names=train.class_names,
         space=train.space,
         strategy=STRATEGY,

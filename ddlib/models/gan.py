@@ -6,12 +6,6 @@ from torch.nn import functional as F
 
 from ddlib.models.layers import LAWS, BatchNorm2d, affine_norm
 
-CONDITIONINGS = ("onehot", "embedding")
-"""How a generator is told the class: a code of ones and zeros, or a learnt vector, in the first places of the noise."""
-
-EMBEDDED = 50
-"""Places of the noise that a learnt class vector takes."""
-
 STRIDES = (1, 2, 1, 2, 1, 1, 1, 2)
 """Of the critic's convolutions."""
 
@@ -32,27 +26,22 @@ class Generator(nn.Module):
         shape: (C, H, W) of the images, H = W; halved again and again it must come to 4, or to 7, above 4 itself.
         num_classes: K.
         width: channels of every map.
-        latent: values of noise, those that the class replaces included.
-        conditioning: "onehot" (as published), or "embedding" for more classes than half of `latent`.
+        latent: values of noise, the first K of which a code of ones and zeros for the class replaces; >= 2 K.
 
     Raises:
         ValueError: an argument is not as above.
     """
 
-    def __init__(
-        self,
-        *,
-        shape: tuple[int, int, int],
-        num_classes: int,
-        width: int = 196,
-        latent: int = 100,
-        conditioning: str = "onehot",
-    ):
+    def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int = 196, latent: int = 100):
         super().__init__()
-        _check(num_classes, width, latent, conditioning)
+        _check_positive(num_classes=num_classes, width=width)
+        if num_classes > most_classes(latent):
+            raise ValueError(
+                f"num_classes={num_classes!r}; a one-hot code in noise of {latent} values allows at most "
+                f"{most_classes(latent)}; take latent >= {2 * num_classes}"
+            )
         kernels = _kernels(shape)
         self.shape, self.num_classes, self.width, self.latent = tuple(shape), num_classes, width, latent
-        self.classes = nn.Embedding(num_classes, EMBEDDED) if conditioning == "embedding" else None
         self.project = nn.Linear(latent, width * 16)
         self.project_norm = BatchNorm2d(width * 16)
         layers: list[nn.Module] = []
@@ -65,9 +54,8 @@ class Generator(nn.Module):
         self.image = nn.Conv2d(width, shape[0], 3, padding=1)
 
     def code(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """`noise` (B, latent) with the class in its first places, as `conditioning` says it."""
-        known = F.one_hot(labels, self.num_classes).to(noise) if self.classes is None else self.classes(labels)
-        return torch.cat([known, noise[:, known.shape[1] :]], dim=1)
+        """`noise` (B, latent) with a one-hot code of the class in its first K places."""
+        return torch.cat([F.one_hot(labels, self.num_classes).to(noise), noise[:, self.num_classes :]], dim=1)
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Images of classes.
@@ -154,19 +142,6 @@ def _kernels(shape: tuple[int, int, int]) -> list[int]:
     if first is None or not (kernels or first):
         raise ValueError(f"shape={tuple(shape)}; it must be (C, H, H) with H = 4 or 7 doubled: 7, 8, 14, 16, 28, 32...")
     return first + kernels
-
-
-def _check(num_classes: int, width: int, latent: int, conditioning: str) -> None:
-    if conditioning not in CONDITIONINGS:
-        raise ValueError(f"conditioning={conditioning!r}; it must be one of {', '.join(CONDITIONINGS)}")
-    _check_positive(num_classes=num_classes, width=width)
-    if conditioning == "embedding" and latent <= EMBEDDED:
-        raise ValueError(f"latent={latent!r}; with conditioning 'embedding' it must be > {EMBEDDED}")
-    if conditioning == "onehot" and num_classes > most_classes(latent):
-        raise ValueError(
-            f"num_classes={num_classes!r}; a one-hot code in noise of {latent} values allows at most "
-            f"{most_classes(latent)}; take conditioning 'embedding'"
-        )
 
 
 def _check_positive(**values: int) -> None:

@@ -71,7 +71,8 @@ class Gan:
     iterations: minibatches, the published 150 epochs of CIFAR-10; MNIST and FashionMNIST 70,200, SVHN 85,800.
     batch_size: of real images, each seen once an epoch; what is left over at an epoch's end is dropped.
     width: channels of both networks.
-    latent, conditioning: values of noise, and how the class stands in them; see `ddlib.models.gan.Generator`.
+    latent: values of noise; see `ddlib.models.gan.Generator`.
+    conditioning: "onehot", how the class stands in the noise; nothing else is known.
     lr, beta1, beta2: of both Adams, constant.
     gradient_penalty: coefficient of the penalty.
     precision: of convolutions and products; norms, losses and weights are float32 always.
@@ -105,7 +106,7 @@ class Gan:
         stream = seeding.generator(seed, "gan", "networks")
         options = {"shape": train.shape, "num_classes": train.num_classes, "width": self.width}
         with torch.device("meta"):  # the constructors draw nothing here
-            generator = Generator(**options, latent=self.latent, conditioning=self.conditioning)
+            generator = Generator(**options, latent=self.latent)
             critic = Critic(**options)
         for network in (generator, critic):
             models.reset(network.to_empty(device="cpu"), stream)
