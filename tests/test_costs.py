@@ -23,7 +23,7 @@ def scene(train):
 
 @pytest.fixture(scope="module")
 def rows(scene):
-    return costs.measure(scene, steps=[1, 6], batches=[4, 20], repeats=1)
+    return costs.measure_gradients(scene, steps=[1, 6], batches=[4, 20], repeats=1)
 
 
 def test_every_method_is_measured_at_every_size(rows):
@@ -54,7 +54,7 @@ def test_what_would_need_too_much_is_not_run(scene, monkeypatch):
         "gradient",
         lambda self, method, **told: ran.append((method, told["steps"])) or gradient(self, method, **told),
     )
-    found = costs.measure(scene, steps=[2, 1000], batches=[4], methods=["unrolled"], repeats=1, limit=5e6)
+    found = costs.measure_gradients(scene, steps=[2, 1000], batches=[4], methods=["unrolled"], repeats=1, limit=5e6)
     assert [row["seconds"] is None for row in found] == [False, True]
     assert found[1]["bytes"] is None and found[1]["expected"] > 5e6
     assert max(number for _, number in ran) == 2
@@ -69,7 +69,7 @@ def test_what_would_need_too_much_is_not_run(scene, monkeypatch):
 )
 def test_sizes_that_the_scene_does_not_allow_are_refused(scene, told, match):
     with pytest.raises(ValueError, match=match):
-        costs.measure(scene, **told)
+        costs.measure_gradients(scene, **told)
 
 
 def test_more_images_than_a_class_has_are_refused(train):

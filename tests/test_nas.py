@@ -13,8 +13,9 @@ from scipy import stats
 
 from benchmarks import architecture_search
 from ddlib import evaluation, models, report, results, study
+from ddlib.analyses import architecture_search as ranking
 from ddlib.analyses import nas
-from ddlib.analyses.nas import ranking, trials
+from ddlib.analyses.nas import trials
 from ddlib.data import datasets, synthetic
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, training

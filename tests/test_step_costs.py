@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ddlib import report, results
-from ddlib.analyses import step_costs
+from ddlib.analyses import costs
 from ddlib.data import datasets
 from ddlib.store import progress
 from ddlib.study.rows import cells
@@ -34,7 +34,7 @@ def spaces():
 
 @pytest.fixture(scope="module")
 def rows(spaces):
-    return step_costs.measure(rows_of(), spaces, repeats=1)
+    return costs.measure_steps(rows_of(), spaces, repeats=1)
 
 
 def test_every_method_is_measured_at_every_number_of_images(rows):
@@ -53,34 +53,34 @@ def test_memory_grows_by_the_graphs_that_are_kept(rows):
 
 def test_steps_take_turns_and_the_median_is_told(spaces, monkeypatch):
     order, seconds = [], iter([3.0, 30.0, 1.0, 10.0, 2.0, 20.0])
-    step = step_costs.Runner.step
-    monkeypatch.setattr(step_costs.Runner, "step", lambda self: order.append(self.method.name) or step(self))
-    monkeypatch.setattr(step_costs, "timed", lambda work, device: (work(), next(seconds)))
+    step = costs.Runner.step
+    monkeypatch.setattr(costs.Runner, "step", lambda self: order.append(self.method.name) or step(self))
+    monkeypatch.setattr(costs, "timed", lambda work, device: (work(), next(seconds)))
     monkeypatch.setattr(progress, "peak_of_tensors", lambda work, device: 5)
     two = {"DM": ROWS["DM"], "ATOM": {"method": "atom", "batch_real": 8}}
-    found = step_costs.measure(rows_of(two, ipcs=(1,)), spaces, repeats=3)
+    found = costs.measure_steps(rows_of(two, ipcs=(1,)), spaces, repeats=3)
     assert order == ["dm", "atom"] * 4  # one that is not timed, and three that are
     assert [row["seconds"] for row in found] == [2.0, 20.0]
 
 
 def test_a_method_at_its_end_begins_anew(spaces):
     (cell,) = rows_of({"DM": ROWS["DM"] | {"iterations": 2}}, ipcs=(1,))
-    runner = step_costs.Runner(cell.method, spaces[False], {}, 0)
+    runner = costs.Runner(cell.method, spaces[False], {}, 0)
     for expected in (1, 2, 1):
         runner.step()
         assert runner.state.step == expected
 
 
 def test_what_does_not_fit_says_so(spaces, monkeypatch):
-    step = step_costs.Runner.step
+    step = costs.Runner.step
 
     def scarce(self):
         if self.method.name == "mtt":
             raise torch.OutOfMemoryError("no memory")
         step(self)
 
-    monkeypatch.setattr(step_costs.Runner, "step", scarce)
-    found = step_costs.measure(rows_of({"DM": ROWS["DM"], "MTT": ROWS["MTT"]}, ipcs=(1,)), spaces, repeats=1)
+    monkeypatch.setattr(costs.Runner, "step", scarce)
+    found = costs.measure_steps(rows_of({"DM": ROWS["DM"], "MTT": ROWS["MTT"]}, ipcs=(1,)), spaces, repeats=1)
     assert [(row["seconds"] is None, row["bytes"] is None) for row in found] == [(False, False), (True, True)]
     assert [row[-1] for row in report.step_table(found, {}).groups[0][1]] == ["measured", "out of memory"]
     assert len(report.step_lines(found).axes[0].lines) == 1
@@ -95,7 +95,7 @@ def test_what_does_not_fit_says_so(spaces, monkeypatch):
 )
 def test_what_cannot_be_measured_is_refused(spaces, told, match):
     with pytest.raises(ValueError, match=match):
-        step_costs.measure(rows_of(), **({"spaces": spaces} | told))
+        costs.measure_steps(rows_of(), **({"spaces": spaces} | told))
 
 
 COSTS = [

@@ -1,13 +1,14 @@
-"""What the gradient of an inner loop costs, and how far TESLA's is from the exact one, as rows of numbers.
+"""What a step costs, in time and in memory: one gradient of an inner loop, and one step of any method.
 
-`prepare` trains an expert and lays out what inner loops need; `measure` and `disagreement` run them on it.
+`prepare` trains an expert and lays out what inner loops need; `measure_gradients` and `disagreement` (of TESLA's
+gradient with the exact one) run them on it.  `measure_steps` takes whole methods, as their cells describe them.
 """
 
 import itertools
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from torch import Tensor
 from ddlib import models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
-from ddlib.methods import unrolling
+from ddlib.methods import Method, unrolling
 from ddlib.methods.unrolling import Gradient, Student
 from ddlib.pretraining.experts import Experts, Trajectories
 from ddlib.store import loop, progress
+from ddlib.study.estimate import timed, untrained
+from ddlib.study.rows import Cell
 
 LR = 0.01
 """Step size of the loops whose cost is measured; it decides no cost."""
@@ -53,7 +56,7 @@ class Scene:
         """The outer loss of one inner loop and its gradient; the same mini-batches for every method.
 
         Args:
-            method: one of `unroll.GRADIENTS`.
+            method: one of `unrolling.GRADIENTS`.
             steps, batch, lr: N, B in [1, n], a.
             start: epoch of the expert where the student starts.
             span: epochs further on is the goal; None: at the expert's end.
@@ -71,9 +74,15 @@ class Scene:
             order=seeding.generator(self.seed, "chunks"),
             augmentation=seeding.generator(self.seed, "augmentation"),
         )
-        given = {"images": self.images, "targets": self.logits.softmax(1), "batches": batches}
-        lr = torch.tensor(lr, device=self.images.device)
-        return unrolling.GRADIENTS[method](self.student, theta, goal, lr=lr, **given)
+        return unrolling.GRADIENTS[method](
+            self.student,
+            theta,
+            goal,
+            images=self.images,
+            targets=self.logits.softmax(1),
+            batches=batches,
+            lr=torch.tensor(lr, device=self.images.device),
+        )
 
 
 def prepare(train: ImageSet, experts: Experts, *, ipc: int, seed: int = 0, compiled: bool = False) -> Scene:
@@ -88,21 +97,22 @@ def prepare(train: ImageSet, experts: Experts, *, ipc: int, seed: int = 0, compi
     experts = replace(experts, count=1)
     shard = loop.run(experts, experts.start(train, {}, seed), name="expert").product
     expert = Trajectories.of([shard])
-    told = {"shape": train.shape, "num_classes": train.num_classes, "precision": experts.precision}
+    options = {"shape": train.shape, "num_classes": train.num_classes, "precision": experts.precision}
     known = models.options_of(experts.network)
-    options = {name: getattr(experts, name) for name in ("norm", "width", "depth")}
-    told |= {name: value for name, value in options.items() if value is not None and name in known}
-    eager = unrolling.student(experts.network, **told)
+    for name in ("norm", "width", "depth"):
+        if name in known and getattr(experts, name) is not None:
+            options[name] = getattr(experts, name)
+    eager = unrolling.student(experts.network, **options)
     stream = seeding.generator(seed, "images")
     rows = [rows[torch.randperm(len(rows), generator=stream)[:ipc].to(rows.device)] for rows in train.class_indices]
     images = train.take(torch.cat(rows))
     with torch.no_grad():
         logits = torch.cat([eager.flat(expert.last(0).to(images.device), part) for part in images.split(WALK)])
-    student = unrolling.student(experts.network, **told, compiled=True) if compiled else eager
+    student = unrolling.student(experts.network, **options, compiled=True) if compiled else eager
     return Scene(expert, student, eager, images, logits, augmentation.strategy_for(train.name), seed)
 
 
-def measure(
+def measure_gradients(
     scene: Scene,
     *,
     steps: Sequence[int],
@@ -116,7 +126,7 @@ def measure(
     The methods take turns, so that what disturbs the machine disturbs all of them.
 
     Args:
-        methods: of `unroll.GRADIENTS`.
+        methods: of `unrolling.GRADIENTS`.
         repeats: timed runs of each, >= 1, after one that is not timed.
         limit: bytes; what by `expected_bytes` would take more is not run.  None: everything is run.
 
@@ -137,12 +147,16 @@ def measure(
     for batch, number in itertools.product(batches, steps):
         each = {method: round(expect[method](number, batch)) for method in methods}
         fits = [method for method in methods if limit is None or each[method] <= limit]
-        found = _measured(scene, fits, number, batch, repeats)
-        unknown = {"seconds": None, "bytes": None}
-        rows += [
-            {"method": method, "N": number, "B": batch, **found.get(method, unknown), "expected": each[method]}
-            for method in methods
-        ]
+        peaks = {method: _peak(scene, method, number, batch) for method in fits}
+        taken: dict[str, list[float]] = {method: [] for method in fits}
+        for _ in range(repeats):
+            for method in fits:
+                gradient = partial(scene.gradient, method, steps=number, batch=batch, lr=LR)
+                taken[method].append(timed(gradient, scene.images.device)[1])
+        for method in methods:
+            seconds = statistics.median(taken[method]) if method in fits else None
+            row = {"method": method, "N": number, "B": batch, "seconds": seconds, "bytes": peaks.get(method)}
+            rows.append(row | {"expected": each[method]})
     return rows
 
 
@@ -164,30 +178,9 @@ def expected_bytes(scene: Scene, method: str, batch: int) -> Callable[[int, int]
 
 
 def _peak(scene: Scene, method: str, number: int, batch: int) -> int:
-    def work() -> Gradient:
-        return scene.gradient(method, steps=number, batch=batch, lr=LR)
-
-    work()  # what is compiled, or cached, at the first call is none of its memory
-    return progress.peak_of_tensors(work, scene.images.device)
-
-
-def _measured(scene: Scene, methods: Sequence[str], number: int, batch: int, repeats: int) -> dict[str, dict]:
-    """Method -> seconds and bytes of a gradient; the methods are timed in turns."""
-    peaks = {method: _peak(scene, method, number, batch) for method in methods}
-    taken: dict[str, list[float]] = {method: [] for method in methods}
-    for _ in range(repeats):
-        for method in methods:
-            begin = _now(scene.images.device)
-            scene.gradient(method, steps=number, batch=batch, lr=LR)
-            taken[method].append(_now(scene.images.device) - begin)
-    return {method: {"seconds": statistics.median(taken[method]), "bytes": peaks[method]} for method in methods}
-
-
-def _now(device: torch.device) -> float:
-    """The time, once what was asked of an accelerator is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    gradient = partial(scene.gradient, method, steps=number, batch=batch, lr=LR)
+    gradient()  # what is compiled, or cached, at the first call is none of its memory
+    return progress.peak_of_tensors(gradient, scene.images.device)
 
 
 def disagreement(
@@ -205,19 +198,23 @@ def disagreement(
     """
     rows = []
     for start, lr, number in itertools.product(starts, lrs, steps):
-        told = {"steps": number, "batch": batch, "lr": lr, "start": start, "span": span}
-        exact, tesla = (scene.gradient(method, **told) for method in ("adjoint", "tesla"))
-        images, images_norm = _compared(tesla.images, exact.images)
-        labels, labels_norm = _compared(*(_in_logits(scene.logits, found.targets) for found in (tesla, exact)))
+        exact, tesla = (
+            scene.gradient(method, steps=number, batch=batch, lr=lr, start=start, span=span)
+            for method in ("adjoint", "tesla")
+        )
+        images, images_norm = _cosine_and_ratio(tesla.images, exact.images)
+        labels, labels_norm = _cosine_and_ratio(
+            _in_logits(scene.logits, tesla.targets), _in_logits(scene.logits, exact.targets)
+        )
         row = {"start": start, "a": lr, "N": number, "loss": float(exact.loss)}
         row |= {"images": images, "images_norm": images_norm, "labels": labels, "labels_norm": labels_norm}
         rows.append(row | {"lr": float(exact.lr), "lr_tesla": float(tesla.lr)})
     return rows
 
 
-def _compared(found: Tensor, exact: Tensor) -> tuple[float, float]:
+def _cosine_and_ratio(gradient: Tensor, exact: Tensor) -> tuple[float, float]:
     """Cosine of the angle between the two, and the ratio of their norms."""
-    a, b = found.flatten().double(), exact.flatten().double()
+    a, b = gradient.flatten().double(), exact.flatten().double()
     return float(a @ b / (a.norm() * b.norm())), float(a.norm() / b.norm())
 
 
@@ -225,3 +222,83 @@ def _in_logits(logits: Tensor, gradient: Tensor) -> Tensor:
     """The gradient in Y from that in Q = softmax(Y)."""
     targets = logits.softmax(1)
     return targets * (gradient - (gradient * targets).sum(1, keepdim=True))
+
+
+@dataclass
+class Runner:
+    """A method under way: its steps are taken one after another, and it begins anew where it is at its end."""
+
+    method: Method
+    train: ImageSet
+    needs: Mapping[str, Any]
+    seed: int
+    state: Any = None
+
+    def step(self) -> None:
+        """One step."""
+        if self.state is None or self.state.step >= self.method.iterations:
+            self.state = self.method.start(self.train, self.needs, self.seed)
+        self.method.step(self.state)
+
+
+def measure_steps(
+    cells: Sequence[Cell], spaces: Mapping[bool | str, ImageSet], *, repeats: int = 3, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Time and memory of one step of each cell's method, with what it needs untrained, which costs as much.
+
+    The cells of one number of images take turns, so that what disturbs the machine disturbs all of them.  A step is
+    what the method calls so; one of DC and DSA is a pixel step with the training of the network that follows, of
+    which `steps` make up one network's.
+
+    Args:
+        cells: of one data set.
+        spaces: the training set by what a cell's `whitened` says.
+        repeats: timed steps of each, >= 1, after one that is not timed.
+
+    Returns:
+        A row each: "method", the cell's label; "ipc"; "steps", T of DC and DSA, else 1; "seconds", the median of a
+        step, and "bytes", the most that tensors held at once beyond what was there before it; both None where the
+        device's memory did not do.
+
+    Raises:
+        ValueError: `repeats` is below 1, or a cell's training set is missing.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats={repeats!r}; it must be >= 1")
+    if missing := [cell.whitened for cell in cells if cell.whitened not in spaces]:
+        raise ValueError(f"spaces lacks whitened={missing[0]!r}; it has {', '.join(map(repr, spaces))}")
+    rows = []
+    for ipc in dict.fromkeys(cell.ipc for cell in cells):
+        rows += _measured_in_turns([cell for cell in cells if cell.ipc == ipc], spaces, repeats, seed)
+    return rows
+
+
+def _measured_in_turns(
+    cells: Sequence[Cell], spaces: Mapping[bool | str, ImageSet], repeats: int, seed: int
+) -> list[dict[str, Any]]:
+    runners = []
+    for cell in cells:
+        train, method = spaces[cell.whitened], getattr(cell.method, "rehearsal", cell.method)
+        runners.append(Runner(method, train, untrained(method, train), seed))
+    fits = [_fits(runner.step) for runner in runners]
+    taken: list[list[float]] = [[] for _ in cells]
+    for _ in range(repeats):
+        for runner, fit, seconds in zip(runners, fits, taken, strict=True):
+            if fit:
+                seconds.append(timed(runner.step, runner.train.device)[1])
+    rows = []
+    for cell, runner, fit, seconds in zip(cells, runners, fits, taken, strict=True):
+        row = {"method": cell.label, "ipc": cell.ipc, "steps": getattr(cell.method, "matching_steps", 1)}
+        row["seconds"] = statistics.median(seconds) if fit else None
+        row["bytes"] = progress.peak_of_tensors(runner.step, runner.train.device) if fit else None
+        rows.append(row)
+    return rows
+
+
+def _fits(work: Callable[[], Any]) -> bool:
+    """False if `work` runs out of the GPU's memory."""
+    try:
+        work()
+    except torch.OutOfMemoryError:
+        return False
+    return True

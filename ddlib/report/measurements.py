@@ -189,7 +189,7 @@ def term_norms(rows: Sequence[Row]) -> Picture:
     """The gradient's norm of each term of a loss against the power p, a panel for each norm layer, on one scale.
 
     Args:
-        rows: as `branches.gradient_norms` gives them; the mean over draws is drawn, with whiskers from the least to
+        rows: as `gradients.term_norms` gives them; the mean over draws is drawn, with whiskers from the least to
             the greatest.  A term without power is a dashed line.
 
     Raises:
@@ -321,7 +321,7 @@ def step_lines(rows: Sequence[Row]) -> Picture:
     """Seconds of a step, and the memory that it takes at most, against images per class; a line for each method.
 
     Args:
-        rows: as `step_costs.measure` gives them; what did not fit is left out.
+        rows: as `costs.measure_steps` gives them; what did not fit is left out.
 
     Raises:
         ValueError: a row lacks a key.

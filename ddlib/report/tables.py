@@ -374,7 +374,7 @@ def cost_table(rows: Sequence[Row], provenance: Mapping[str, Any]) -> Table:
     """Time and peak memory of one gradient of the outer loss, and their ratios to those of the first method.
 
     Args:
-        rows: as `costs.measure` gives them.
+        rows: as `costs.measure_gradients` gives them.
         provenance: where they come from.
     """
     first = {(row["N"], row["B"]): row for row in rows if row["method"] == rows[0]["method"]}
@@ -434,7 +434,7 @@ def step_table(rows: Sequence[Row], provenance: Mapping[str, Any], *, reported: 
     """Time and memory of a step, their ratios to the first method's, and what a paper reports of other hardware.
 
     Args:
-        rows: as `step_costs.measure` gives them.
+        rows: as `costs.measure_steps` gives them.
         provenance: where they come from.
         reported: references, of which those of the metrics `seconds` and `megabytes` stand beside the rows: their
             method is a row's label in small letters, "_" for ", ".

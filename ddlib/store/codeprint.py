@@ -28,7 +28,7 @@ IMMATERIAL = ("ctx", "kind", "type_comment")
 """Fields of the syntax tree that say nothing of what the code does."""
 
 MOVED: Mapping[str, str] = {
-    "ddlib.branches": "ddlib.analyses.branches",
+    "ddlib.branches": "ddlib.analyses.gradients.term_norms",
     "ddlib.continual": "ddlib.analyses.continual",
     "ddlib.costs": "ddlib.analyses.costs",
     "ddlib.datasets": "ddlib.data.datasets",
@@ -36,10 +36,10 @@ MOVED: Mapping[str, str] = {
     "ddlib.evaluate": "ddlib.evaluation",
     "ddlib.loop": "ddlib.store.loop",
     "ddlib.nas": "ddlib.analyses.nas",
-    "ddlib.norms": "ddlib.analyses.norms",
+    "ddlib.norms": "ddlib.analyses.gradients.latent_norms",
     "ddlib.prior": "ddlib.pretraining.prior",
     "ddlib.sampler": "ddlib.methods.sampler",
-    "ddlib.step_costs": "ddlib.analyses.step_costs",
+    "ddlib.step_costs": "ddlib.analyses.costs.measure_steps",
     "ddlib.trajectories": "ddlib.pretraining.experts",
 }
 """Modules and packages by the names that earlier records and commits have -> where they are now."""

@@ -6,9 +6,10 @@
 `space` gives the networks, `search` trains them, `ranking` says what a ranking is worth.
 """
 
-from ddlib.analyses.nas.cost import outlook
-from ddlib.analyses.nas.networks import FACTORS, SLICE, Architecture, space
-from ddlib.analyses.nas.ranking import (
+from ddlib.analyses.architecture_search import (
+    FACTORS,
+    SLICE,
+    Architecture,
     Interval,
     agreement,
     among_repeats,
@@ -16,11 +17,13 @@ from ddlib.analyses.nas.ranking import (
     correlations,
     gain,
     levels,
+    space,
     targets,
     winner_accuracy,
     winner_among_repeats,
     winners,
 )
+from ddlib.analyses.nas.cost import outlook
 from ddlib.analyses.nas.trials import Search, reference_of, search
 
 __all__ = [

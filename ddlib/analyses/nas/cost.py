@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ddlib import evaluation
-from ddlib.analyses.nas.networks import Architecture
+from ddlib.analyses.architecture_search import Architecture
 from ddlib.analyses.nas.trials import Task, missing, reference_of, tasks_of
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.store.artefacts import Workplace

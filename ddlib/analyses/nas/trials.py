@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from ddlib import results
-from ddlib.analyses.nas.networks import Architecture
-from ddlib.analyses.nas.ranking import LEAST, winner_accuracy, winner_among_repeats, winners
+from ddlib.analyses.architecture_search import LEAST, Architecture, winner_accuracy, winner_among_repeats, winners
 from ddlib.data import datasets
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 from ddlib.evaluation import Evaluation, evaluate_together, fits_together

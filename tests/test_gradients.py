@@ -1,11 +1,14 @@
-"""Gradients of the terms of ATOM's loss, against autograd on the loss written out."""
+"""Norms of gradients: of each term of ATOM, against the formula of the paper, and those that reach what LD3M learns."""
+
+import dataclasses
 
 import pytest
 import torch
 
 from ddlib import methods, models, report, seeding
-from ddlib.analyses import branches
+from ddlib.analyses import gradients
 from ddlib.data import datasets
+from ddlib.models import diffusion
 
 ATOM = methods.build("atom", ipc=2, batch_real=8, width=8, depth=2, strategy="none", mmd=0.02, scale=10.0)
 
@@ -18,7 +21,7 @@ def train():
 @pytest.fixture(scope="module")
 def rows(train):
     told = {"norms": ("instance", "batch"), "powers": (1, 4), "draws": 3, "seed": 0}
-    return branches.gradient_norms(ATOM, train, **told)
+    return gradients.term_norms(ATOM, train, **told)
 
 
 def plain(train, term, norm, p, draw):
@@ -75,7 +78,7 @@ def test_instance_norm_starves_the_channel_term_at_small_powers(rows):
 def test_what_cannot_be_measured_is_refused(train, method, told, match):
     usual = {"norms": ("instance",), "powers": (1,), "draws": 1, "seed": 0}
     with pytest.raises(ValueError, match=match):
-        branches.gradient_norms(method, train, **(usual | told))
+        gradients.term_norms(method, train, **(usual | told))
 
 
 def test_the_figure_has_a_panel_a_norm_and_a_dashed_line_for_what_has_no_power(rows):
@@ -91,3 +94,22 @@ def test_the_figure_has_a_panel_a_norm_and_a_dashed_line_for_what_has_no_power(r
     assert report.term_norms([]).texts[0].get_text() == "nothing was measured"
     with pytest.raises(ValueError, match="lacks p, gradient; it must have term, norm, p, gradient"):
         report.term_norms([{"term": "channel", "norm": "batch"}])
+
+
+def test_norms_are_those_of_the_first_step_from_one_beginning(train):
+    needs = {"prior": diffusion.small(train.shape, 10, width=16, generator=seeding.generator(3))}
+    method = methods.build("ld3m", ipc=1, iterations=4, steps=5, width=8, depth=2, batch_real=8)
+    told = {"steps": (2, 5), "residuals": ("none", "x0"), "draws": 2, "seed": 7}
+    rows = gradients.latent_norms(method, train, needs, **told)
+    assert [(r["residual"], r["T"], r["draw"]) for r in rows] == [
+        (form, T, draw) for form in ("none", "x0") for T in (2, 5) for draw in (0, 1)
+    ]
+    fresh = dataclasses.replace(method, steps=5, residual="x0")
+    state = fresh.start(train, needs, 7)
+    state.step = 1
+    assert rows[-1]["norm"] == float(fresh.step(state)["gradient_Z"])
+    a = needs["prior"].alphas_cumprod[801].sqrt()
+    assert rows[-1]["noising"] == pytest.approx(float(a))
+    assert len({row["norm"] for row in rows}) == len(rows) and all(torch.tensor(row["norm_c"]) > 0 for row in rows)
+    with pytest.raises(ValueError, match="residual='eq8'"):
+        gradients.latent_norms(method, train, needs, **told | {"residuals": ("eq8",)})
