@@ -91,7 +91,7 @@ def test_rows_that_are_nowhere_are_refused(house, methods, profile, match):
 def test_a_file_without_rows_is_refused(house):
     (house / "params/p/source.hour.yaml").write_text("profile: hour\n")
     with pytest.raises(ValueError, match="source.hour.yaml has no methods"):
-        rows.rows("p/source", "hour")
+        rows.rows_at("p/source", "hour")
 
 
 def test_the_tour_and_the_leaderboard_distil_what_the_papers_notebooks_do():

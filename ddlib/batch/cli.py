@@ -135,9 +135,9 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
 
 
 def _plan(told: argparse.Namespace) -> int:
-    from ddlib.study import notebooks, planning
+    from ddlib.study import notebooks, parameters, planning
 
-    overrides = notebooks.read_params(told.file) if told.file else {}
+    overrides = parameters.read_params(told.file) if told.file else {}
     plans = {}
     for name in notebooks.chosen(told.notebooks, told.profile):
         if not notebooks.has_profile(name, told.profile):

@@ -20,7 +20,7 @@ import psutil
 
 from ddlib import OUTPUT, results
 from ddlib.store import files
-from ddlib.study import notebooks
+from ddlib.study import notebooks, parameters
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -191,7 +191,7 @@ def plan(wanted: Sequence[str], profile: str, *, output: Path, overrides: Path |
 
 def told(run: Run) -> dict[str, Any]:
     """The overrides of a run; empty where it has none."""
-    return notebooks.read_params(run.overrides) if run.overrides else {}
+    return parameters.read_params(run.overrides) if run.overrides else {}
 
 
 def _check_overrides(run: Run) -> None:

@@ -9,15 +9,13 @@ beside `accuracy.paper.yaml`.  It then goes by the name `paper/accuracy.cifar100
 """
 
 import ast
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import yaml
-
-from ddlib import ROOT
-from ddlib.study.parameters import PROFILES, declared, settings
+from ddlib import PROFILES, ROOT
+from ddlib.study.parameters import declared, of_notebook, read_params, settings
 from ddlib.study.rows import Cell
 from ddlib.study.rows import cells as cells_of
 
@@ -95,28 +93,11 @@ def parameters(name: str, profile: str, overrides: Mapping[str, Any] | None = No
         ValueError: a name that the notebook does not have, or a file that holds no mapping.
         FileNotFoundError: the profile has no parameter file.
     """
-    (cell,) = [cell for cell in _code(name) if "parameters" in cell.metadata.get("tags", [])]
-    found = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
+    values = of_notebook(path_of(name))
     file = params_file(name, profile)
     for more in (read_params(file) if file else {}, overrides or {}):
-        found |= {declared(key, found): value for key, value in more.items()}
-    return found
-
-
-def read_params(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file of parameters.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not YAML, or no mapping.
-    """
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds {type(found).__name__}; it must be a mapping from parameters to values")
-    return found
+        values |= {declared(key, values): value for key, value in more.items()}
+    return values
 
 
 def cells(name: str, profile: str, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
@@ -126,21 +107,17 @@ def cells(name: str, profile: str, overrides: Mapping[str, Any] | None = None) -
         ValueError: a parameter is unknown or out of its range.
         FileNotFoundError: the profile has no parameter file.
     """
-    told = settings(parameters(name, profile, overrides))
-    return [cell for table in _tables(name) for cell in cells_of(told, **table)]
+    chosen = settings(parameters(name, profile, overrides))
+    return [cell for table in _tables(name) for cell in cells_of(chosen, **table)]
 
 
 def _tables(name: str) -> Iterator[dict[str, Any]]:
     """The keywords of each `study.cells(settings, ...)` of the notebook, which are literals."""
-    for cell in _code(name):
-        for node in ast.walk(ast.parse(cell.source)):
+    for cell in json.loads(path_of(name).read_text(encoding="utf-8"))["cells"]:
+        tree = ast.parse("".join(cell["source"])) if cell["cell_type"] == "code" else ast.Module([], [])
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "study.cells":
                 yield {word.arg: ast.literal_eval(word.value) for word in node.keywords}
-
-
-def _code(name: str) -> list[nbformat.NotebookNode]:
-    notebook = nbformat.read(path_of(name), as_version=nbformat.NO_CONVERT)
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def _name(text: str) -> str:

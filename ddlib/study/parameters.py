@@ -4,10 +4,14 @@ papermill runs a misspelt parameter to the end with exit code 0, and YAML reads 
 """
 
 import ast
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import yaml
 
 from ddlib import PROFILES
 from ddlib.methods.settings import nearest, number
@@ -150,22 +154,61 @@ def _parameter_cells(sources: list[str]) -> list[tuple[bool, set[str]]]:
     """
     found: list[tuple[bool, set[str]]] = []
     for source in sources:
-        names = _literal_assignments(source)
+        try:
+            names = literals(source).keys()
+        except ValueError:
+            names = set()
         injected = source.lstrip().startswith(INJECTED)
         if ANCHOR in names and not injected:
-            found = [(False, names)]
+            found = [(False, {*names})]
         elif injected or names & PARAMETERS.keys():
-            found.append((injected, names))
+            found.append((injected, {*names}))
     return found
 
 
-def _literal_assignments(source: str) -> set[str]:
+def literals(source: str) -> dict[str, Any]:
+    """Name -> value of a cell that assigns literals alone.
+
+    Raises:
+        ValueError: it is another cell.
+    """
+    values = {}
     try:
-        body = ast.parse(source).body
-        names = [(node.targets[0].id, ast.literal_eval(node.value)) for node in body if isinstance(node, ast.Assign)]
-    except (SyntaxError, ValueError, AttributeError):
-        return set()
-    return {name for name, _ in names} if len(names) == len(body) else set()
+        for statement in ast.parse(source).body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    values[name] = ast.literal_eval(value)
+                case _:
+                    raise ValueError(f"{ast.unparse(statement)} assigns no literal")
+    except SyntaxError as error:  # IPython's own, such as %matplotlib
+        raise ValueError(f"the cell is no plain Python: {error.msg}") from error
+    return values
+
+
+def of_notebook(path: Path) -> dict[str, Any]:
+    """The literals of the notebook's cell tagged `parameters`."""
+    (cell,) = [
+        cell
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if "parameters" in cell["metadata"].get("tags", [])
+    ]
+    return literals("".join(cell["source"]))
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file of parameters.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not YAML, or no mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {type(values).__name__}; it must be a mapping from parameters to values")
+    return values
 
 
 def declared(name: str, known: Collection[str]) -> str:
