@@ -196,6 +196,7 @@ def test_a_changed_bit_is_seen(path, where):
         ({"shape": [1, 16, 16]}, "stream.safetensors cannot be read: generator lacks"),
         ({"class_names": list("abcdef")}, "cannot be read: num_classes=6; a one-hot"),
         ({"ipc": 0}, "stream.safetensors cannot be read: ipc must be"),
+        ({"conditioning": "embedding"}, "conditioning='embedding'; this ddlib reads generators of 'onehot'"),
     ],
 )
 def test_a_header_that_cannot_be_is_refused(path, changes, match):

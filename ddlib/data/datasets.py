@@ -35,7 +35,7 @@ Folder = str | Path | None
 """The data folder; None: `data_root()`."""
 
 STATES = ("ok", "no reference", "differs", "missing")
-"""What `check` can find, from best to worst."""
+"""States of a data set in a `Check`, from best to worst."""
 
 NOTES = ".fingerprints"
 """The folder, in that of the data, of notes on fingerprints that were computed."""
@@ -46,7 +46,7 @@ _WHITENINGS: dict[tuple, ZCA] = {}
 
 @dataclass(frozen=True)
 class Check:
-    """What `check` found.
+    """The outcome of `check`.
 
     Args:
         name: of the data set.
@@ -85,9 +85,16 @@ def _catalogued(name: str) -> DatasetInfo:
 def _part(info: DatasetInfo, name: str, classes: tuple[int, ...]) -> DatasetInfo:
     """What is known of some classes of a data set: how many images they have is not."""
     check_classes(classes, info.num_classes, info.name)
-    own = {"class_names": tuple(info.class_names[c] for c in classes)} if info.class_names else {}
-    unknown = {"sizes": (None, None), "fingerprints": None, "positions": (), "downloadable": False}
-    return replace(info, name=name, num_classes=len(classes), **own, **unknown)
+    return replace(
+        info,
+        name=name,
+        num_classes=len(classes),
+        class_names=tuple(info.class_names[c] for c in classes) if info.class_names else (),
+        sizes=(None, None),
+        fingerprints=None,
+        positions=(),
+        downloadable=False,
+    )
 
 
 def data_root() -> Path:
@@ -101,7 +108,7 @@ def load(
     """Load a split as one tensor: uint8 pixels, or float32 already whitened.
 
     ZCA is fitted on the real training set, whichever split is asked for, with eps 0.1.
-    The last four sets, and sixteen parts, stay in memory and are returned again: treat their tensors as read-only.
+    The last six sets, and sixteen parts, stay in memory and are returned again: treat their tensors as read-only.
 
     Args:
         name: one of `names()`, or some of the classes of one, as "cifar10:3,7" (see `part_name`), not whitened.
@@ -128,8 +135,8 @@ def load(
         raise ValueError(f"zca must be False, True or {PIXELS!r}, got {zca!r}")
     if zca:
         require_dimensions(info.shape)
-    what = _catalogued(whole), split, zca, _folder(root), torch.device(device)
-    return _load(*what) if classes is None else _load_part(classes, *what)
+    arguments = _catalogued(whole), split, zca, _folder(root), torch.device(device)
+    return _load(*arguments) if classes is None else _load_part(classes, *arguments)
 
 
 def fingerprint_of(name: str, split: str, root: Folder = None) -> str:
@@ -174,9 +181,9 @@ def check(name: str, root: Folder = None) -> Check:
         ValueError: there is no data set of this name.
     """
     info, folder = _catalogued(name), _folder(root)
-    found = {split: _check_split(info, split, folder) for split in SPLITS}
-    state = max((state for state, _ in found.values()), key=STATES.index)
-    return Check(info.name, state, {split: message for split, (_, message) in found.items()})
+    results = {split: _check_split(info, split, folder) for split in SPLITS}
+    state = max((state for state, _ in results.values()), key=STATES.index)
+    return Check(info.name, state, {split: message for split, (_, message) in results.items()})
 
 
 def get(name: str, root: Folder = None) -> Check:
@@ -195,9 +202,9 @@ def get(name: str, root: Folder = None) -> Check:
         OSError: the download failed.
     """
     info, folder = _catalogued(name), _folder(root)
-    found = check(name, folder)
-    if found.state != "missing":
-        return found
+    present = check(name, folder)
+    if present.state != "missing":
+        return present
     if not info.downloadable:
         raise FileNotFoundError(f"{info.name} is not under {folder} and is not for download: {info.how_to_get}")
     readers.download(info, folder)
@@ -209,11 +216,11 @@ def _folder(root: Folder) -> Path:
 
 
 @functools.lru_cache(maxsize=16)
-def _load_part(classes: tuple[int, ...], *what: Any) -> ImageSet:
-    return _load(*what).of_classes(classes)
+def _load_part(classes: tuple[int, ...], *arguments: Any) -> ImageSet:
+    return _load(*arguments).of_classes(classes)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=6)  # of a whitened set both splits, as they are, normalised and as pixels
 def _load(info: DatasetInfo, split: str, zca: bool | str, root: Path, device: torch.device) -> ImageSet:
     if zca:
         train = _load(info, "train", False, root, device)
@@ -258,8 +265,8 @@ def _whiten(images: ImageSet, train: ImageSet, *, as_pixels: bool) -> ImageSet:
     key = (train.fingerprint, before.mean, str(train.device))
     if key not in _WHITENINGS:
         _WHITENINGS[key] = fit_zca(replace(train, space=before).take(torch.arange(len(train))))
-    space, shown = replace(before, zca=_WHITENINGS[key]), replace(images, space=before)
+    space, plain = replace(before, zca=_WHITENINGS[key]), replace(images, space=before)
     whitened = torch.empty(images.images.shape, device=images.device)
     for rows in torch.arange(len(images)).split(_CHUNK):
-        whitened[rows[0] : rows[-1] + 1] = space.zca.apply(shown.take(rows))
+        whitened[rows[0] : rows[-1] + 1] = space.zca.apply(plain.take(rows))
     return keep_fingerprint(replace(images, images=whitened, space=space), images.fingerprint)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -85,8 +85,7 @@ class ZCA:
 
     def to(self, device: str | torch.device) -> "ZCA":
         """The same transform with its tensors on `device`."""
-        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "eps"}
-        return ZCA(**tensors, eps=self.eps)
+        return ZCA(self.mean.to(device), self.whitening.to(device), self.unwhitening.to(device), self.eps)
 
     def _flat(self, images: Tensor) -> Tensor:
         size = math.prod(images.shape[1:])
@@ -194,7 +193,11 @@ def fit_zca(images: Tensor, eps: float = 0.1) -> ZCA:
     Raises:
         ValueError: an argument is not as above.
     """
-    _require_fittable(images, eps)
+    if images.ndim != 4 or images.dtype != torch.float32 or len(images) < 2:
+        raise ValueError(f"images must be (B, C, H, W) float32 with B >= 2, got {tuple(images.shape)} {images.dtype}")
+    if not eps > 0:
+        raise ValueError(f"eps must be > 0, got {eps}")
+    require_dimensions(images.shape[1:])
     rows = images.flatten(1)
     mean = sum(chunk.sum(0, dtype=torch.float64) for chunk in rows.split(_CHUNK)) / len(rows)
     exact = torch.float64 if images.is_cuda else torch.float32
@@ -213,23 +216,8 @@ def fit_zca(images: Tensor, eps: float = 0.1) -> ZCA:
 
 
 def require_dimensions(shape: tuple[int, ...]) -> None:
-    """Refuse images too large for a dense covariance.
-
-    Args:
-        shape: (C, H, W).
-
-    Raises:
-        ValueError: C*H*W exceeds `MAX_DIMENSIONS`.
-    """
+    """Refuse images of a shape (C, H, W) too large for a dense covariance with a ValueError."""
     if math.prod(shape) > MAX_DIMENSIONS:
         raise ValueError(
             f"zca takes images of at most C*H*W = {MAX_DIMENSIONS} values, got {tuple(shape)}: use zca=False"
         )
-
-
-def _require_fittable(images: Tensor, eps: float) -> None:
-    if images.ndim != 4 or images.dtype != torch.float32 or len(images) < 2:
-        raise ValueError(f"images must be (B, C, H, W) float32 with B >= 2, got {tuple(images.shape)} {images.dtype}")
-    if not eps > 0:
-        raise ValueError(f"eps must be > 0, got {eps}")
-    require_dimensions(images.shape[1:])
