@@ -4,7 +4,7 @@
 
 A network of the space is trained on several proxies, each by its own seed, as a search does.  Both ways take turns, are
 shown to come to the same losses up to rounding, and their medians are compared; "chosen" is which of the two
-`ddlib.evaluation.accuracy.at_once` takes on this device.
+`ddlib.evaluation.training.at_once` takes on this device.
 """
 
 import argparse
@@ -19,8 +19,7 @@ from ddlib.analyses.nas import Architecture
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.data.whitening import ValueSpace
-from ddlib.evaluation import Protocol, training
-from ddlib.evaluation.accuracy import at_once, evaluate_together
+from ddlib.evaluation import Protocol, evaluate_together, training
 
 NETWORKS = (
     Architecture(1, 4, "relu", "none", "avg"),
@@ -84,7 +83,7 @@ def compare(case: Case, network: Architecture, rounds: int) -> float:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ratio = medians["at once"] / medians["alone"]
     learner = training.learner(protocol, sets[0].shape, 10)
-    several = at_once(protocol, learner, case.images, torch.device(case.device)) > 1
+    several = training.at_once(protocol, learner, case.images, torch.device(case.device), different_sets=True) > 1
     print(
         f"{network.name:24} alone {medians['alone']:6.3f} s, at once {medians['at once']:6.3f} s, ratio {ratio:4.2f}, "
         f"losses differ by {difference:.0e}, chosen: {'at once' if several else 'alone'}",

@@ -12,7 +12,7 @@ from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, Teacher, bytes_stored, evaluate, training
-from ddlib.evaluation.images import shown
+from ddlib.evaluation.images import training_images
 from ddlib.models.gan import Generator
 from ddlib.seeding import generator
 from ddlib.store import loop
@@ -171,7 +171,7 @@ def plain(images, teacher, protocol, index, *, seed, per_batch):
 @pytest.mark.parametrize("networks", [(1,), (0, 1)], ids=["alone", "together"])
 def test_networks_are_those_of_the_plain_loop(labels, networks):
     protocol, teacher = replace(SMALL, labels=labels), Linear(0.3)
-    found = shown(make_synthetic(), protocol, 0, teacher=teacher)
+    found = training_images(make_synthetic(), protocol, 0, teacher=teacher)
     found = replace(found, images=found.images.double(), targets=teacher_or_labels(found, teacher))
     learner = training.learner(protocol, SHAPE, CLASSES)
     (trained,) = training.train(learner, found, protocol, networks=networks, seed=0)
@@ -183,7 +183,7 @@ def test_networks_are_those_of_the_plain_loop(labels, networks):
 
 def teacher_or_labels(found, teacher):
     """The targets in float64; what is asked later stays as it is."""
-    return found.targets if found.asked else teacher(found.images.double()).softmax(1)
+    return found.targets if found.teacher else teacher(found.images.double()).softmax(1)
 
 
 def test_how_often_a_teacher_is_asked(test_images):
@@ -197,7 +197,7 @@ def test_how_often_a_teacher_is_asked(test_images):
 def test_a_stream_is_labelled_as_it_is_drawn(test_images):
     stream, teacher = make_stream(redraw=2), Linear()
     protocol = replace(SMALL, labels="fixed")
-    found = shown(stream, protocol, 0, teacher=teacher)
+    found = training_images(stream, protocol, 0, teacher=teacher)
     for epoch in range(3):
         for images, targets in found.epoch(epoch, (0, 1), 0, 6):
             assert torch.allclose(targets, teacher(images.flatten(0, 1)).softmax(1).view(2, 6, CLASSES), atol=1e-6)

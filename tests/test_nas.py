@@ -18,9 +18,8 @@ from ddlib.analyses import nas
 from ddlib.analyses.nas import trials
 from ddlib.data import datasets, synthetic
 from ddlib.data.whitening import ValueSpace
-from ddlib.evaluation import Protocol, training
-from ddlib.evaluation import accuracy as together
-from ddlib.evaluation.images import shown
+from ddlib.evaluation import Protocol, evaluate_together, training
+from ddlib.evaluation.images import training_images
 from ddlib.methods import build
 from ddlib.seeding import generator
 from ddlib.study import work
@@ -275,7 +274,7 @@ def test_networks_on_several_sets_are_those_trained_alone(norm, at_once):
         evaluation.evaluate(one, test, replace(protocol, at_once=1), seed=seed)
         for one, seed in zip(given, seeds, strict=True)
     ]
-    found = together.evaluate_together(given, [test] * 3, protocol, seeds=seeds)
+    found = evaluate_together(given, [test] * 3, protocol, seeds=seeds)
     for ours, theirs in zip(found, alone, strict=True):
         assert ours.train_losses == pytest.approx(theirs.train_losses, abs=1e-5 if at_once > 1 else 0)
         assert ours.accuracies == pytest.approx(theirs.accuracies, abs=2.1 if at_once > 1 else 0)  # one image
@@ -285,9 +284,9 @@ def test_networks_on_several_sets_are_those_trained_alone(norm, at_once):
 
 def test_small_networks_go_together_on_a_cpu_and_large_ones_alone():
     small, large = (Protocol(options={"width": width, "depth": 1}) for width in (4, 128))
-    for protocol, expected in ((small, together.SEVERAL), (large, 1), (replace(small, at_once=3), 3)):
+    for protocol, expected in ((small, training.SEVERAL), (large, 1), (replace(small, at_once=3), 3)):
         learner = training.learner(protocol, (1, 16, 16), 10)
-        assert together.at_once(protocol, learner, 50, torch.device("cpu")) == expected
+        assert training.at_once(protocol, learner, 50, torch.device("cpu"), different_sets=True) == expected
 
 
 def test_sets_that_are_not_alike_are_refused():
@@ -300,11 +299,11 @@ def test_sets_that_are_not_alike_are_refused():
         (replace(other, learning_rate=0.1), "without streams, learning rates of their own, compat and teachers"),
     ):
         with pytest.raises(ValueError, match=match):
-            together.evaluate_together([one, changed], [test, test], protocol, seeds=[0, 1])
+            evaluate_together([one, changed], [test, test], protocol, seeds=[0, 1])
     with pytest.raises(ValueError, match="compat and teachers"):
-        together.evaluate_together([one, other], [test, test], replace(protocol, labels="fixed"), seeds=[0, 1])
+        evaluate_together([one, other], [test, test], replace(protocol, labels="fixed"), seeds=[0, 1])
     with pytest.raises(ValueError, match="or their classes differ"):
-        together.evaluate_together([one], [replace(test, class_names=tuple("vwxyz"))], protocol, seeds=[0])
+        evaluate_together([one], [replace(test, class_names=tuple("vwxyz"))], protocol, seeds=[0])
 
 
 def test_the_benchmark_compares_what_comes_to_the_same(capsys, monkeypatch):
@@ -320,7 +319,7 @@ def test_the_benchmark_compares_what_comes_to_the_same(capsys, monkeypatch):
 
 def test_a_large_set_is_walked_through_in_pieces():
     one, protocol = next(sets(1, images=50)), Protocol(epochs=6, batch_size=8, epoch_images=20, augmentation=False)
-    walked = shown(one, protocol, 0)
+    walked = training_images(one, protocol, 0)
     batches = [[*walked.epoch(epoch, [0], 0, 8)] for epoch in range(protocol.rounds)]
     assert [[images.shape[1] for images, _ in epoch] for epoch in batches] == [[8, 8, 4]] * 7
     assert protocol.updates(50) == 21 and protocol.updates(10) == 14 and len(walked) == 20
@@ -328,7 +327,7 @@ def test_a_large_set_is_walked_through_in_pieces():
     seen = [places[tuple(image.flatten().tolist())] for epoch in batches for images, _ in epoch for image in images[0]]
     assert sorted(seen[:50]) == sorted(seen[50:100]) == [*range(50)]  # each walk has every image once
     assert seen[:50] != seen[50:100] and walked.distinct == 50
-    assert shown(one, replace(protocol, epochs=1), 0).distinct == 40
+    assert training_images(one, replace(protocol, epochs=1), 0).distinct == 40
 
 
 def test_a_set_that_is_no_larger_is_shown_whole_and_nothing_else_changes():

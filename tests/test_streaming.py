@@ -13,7 +13,7 @@ from ddlib.data.augmentation import augment, draw
 from ddlib.data.synthetic import SyntheticStream
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, check_batches, evaluate, training
-from ddlib.evaluation.images import Generated, shown
+from ddlib.evaluation.images import Generated, training_images
 from ddlib.models import passes
 from ddlib.seeding import generator
 
@@ -68,7 +68,7 @@ def plain(stream, protocol, index, *, seed, after=lambda model: None, **wrong):
 
 def train(stream, protocol, networks, seed):
     learner = training.learner(protocol, SHAPE, 3)
-    *_, found = training.train(learner, shown(stream, protocol, seed), protocol, networks=networks, seed=seed)
+    *_, found = training.train(learner, training_images(stream, protocol, seed), protocol, networks=networks, seed=seed)
     return found
 
 
@@ -117,7 +117,7 @@ def test_as_many_draws_are_made_together_as_pass_the_generator(most, calls, monk
 
 def epochs(stream, protocol=SMALL, networks=(0, 1), seed=0):
     """[epoch][batch] -> (images, labels)."""
-    source = shown(stream, protocol, seed)
+    source = training_images(stream, protocol, seed)
     return source, [list(source.epoch(e, networks, seed, protocol.batch_size)) for e in range(protocol.rounds)]
 
 
@@ -177,7 +177,7 @@ def test_the_strategy_is_that_of_streaming_or_of_the_protocol():
 def test_bfloat16_reaches_the_generator():
     batch = []
     for precision in ("float32", "bfloat16"):
-        source = shown(make_stream(), replace(SMALL, precision=precision), 0)
+        source = training_images(make_stream(), replace(SMALL, precision=precision), 0)
         batch.append(next(iter(source.epoch(0, (0,), 0, 6)))[0])
     assert 0 < (batch[0] - batch[1]).abs().max() < 0.5 and batch[1].dtype == torch.float32
 
@@ -204,7 +204,7 @@ def test_the_published_evaluation_keeps_its_learning_rate_for_exactly_its_epochs
 
 
 def test_the_published_evaluation_draws_labels_one_by_one():
-    ours, theirs = (shown(make_stream(ipc=100), replace(p, batch_size=6), 0) for p in (SMALL, OFFICIAL))
+    ours, theirs = (training_images(make_stream(ipc=100), replace(p, batch_size=6), 0) for p in (SMALL, OFFICIAL))
     kinds = [next(iter(s.epoch(0, (0,), 0, 300)))[1][0] for s in (ours, theirs)]
     assert kinds[0].bincount().tolist() == [100] * 3 != kinds[1].bincount().tolist()
     assert isinstance(theirs, Generated) and not theirs.balanced

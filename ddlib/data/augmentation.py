@@ -23,6 +23,7 @@ same but not the random numbers.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -300,6 +301,19 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
         there, back = (index.to(images.device, non_blocking=True) for index in (order, order.argsort()))
         result = _apply(images[there], draws.rows(order), lengths)[back]
     return result.contiguous(memory_format=_memory_format(images))
+
+
+def augment_stacked(images: Tensor, strategy: str, streams: Sequence[torch.Generator]) -> Tensor:
+    """DSA of the mini-batches of several networks (A, B, C, H, W): one family each, own parameters for each image.
+
+    Args:
+        strategy: as `draw` takes it.
+        streams: a generator for each network.
+    """
+    size = tuple(images.shape[-2:])
+    each = [draw(1, images.shape[1], size=size, strategy=strategy, generator=stream) for stream in streams]
+    draws = Draws(torch.cat([d.family for d in each]), torch.cat([d.values for d in each]), size)
+    return augment(images.flatten(0, 1), draws).view(images.shape)
 
 
 def _block_lengths(draws):

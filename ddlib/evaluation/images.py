@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.evaluation.protocol import ASKING, BATCH, HARD, Protocol
+from ddlib.evaluation.protocol import ASKING, BATCH, Protocol
 from ddlib.seeding import generator
 
 STREAM = "evaluation"
 """First name of every random stream of an evaluation."""
 
-Asked = Callable[[Tensor], Tensor]
+TeacherFunction = Callable[[Tensor], Tensor]
 """A teacher: images (B, C, H, W) in the space of the set -> logits (B, K)."""
 
 Batch = tuple[Tensor, Tensor]
@@ -35,14 +35,14 @@ class Fixed:
         targets: (N,) int64 labels, or (N, K) probabilities.
         strategy: of the augmentation, or "none".
         generation_seconds: spent on making the images.
-        asked: what is asked about each mini-batch, augmented, for probabilities in place of its targets.
+        teacher: asked about each mini-batch, augmented, for probabilities in place of its targets.
     """
 
     images: Tensor
     targets: Tensor
     strategy: str
     generation_seconds: float = 0.0
-    asked: Asked | None = None
+    teacher: TeacherFunction | None = None
 
     def __len__(self) -> int:
         """Images in an epoch."""
@@ -96,6 +96,42 @@ class Walked(Fixed):
             yield self.images[rows], self.targets[rows]
 
 
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Sets of one size beside one another: the i-th network is trained on the i-th of them.
+
+    Args:
+        parts: one a network.
+    """
+
+    parts: tuple[Fixed, ...]
+    teacher = None
+
+    def __len__(self) -> int:
+        """Images in an epoch of one network."""
+        return len(self.parts[0])
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the type and on the device of the images."""
+        return self.parts[0].like
+
+    @property
+    def strategy(self) -> str:
+        """Of the augmentation."""
+        return self.parts[0].strategy
+
+    def epoch(self, epoch: int, networks: Sequence[int], seeds: Sequence[int], batch_size: int) -> Iterator[Batch]:
+        """The mini-batches of an epoch, for the networks of the given indices, each with a seed of its own."""
+        walks = [
+            part.epoch(epoch, [network], seed, batch_size)
+            for part, network, seed in zip(self.parts, networks, seeds, strict=True)
+        ]
+        for batches in zip(*walks, strict=True):
+            images, targets = zip(*batches, strict=True)
+            yield torch.cat(images), torch.cat(targets)
+
+
 @dataclass(eq=False)
 class Generated:
     """The images of a stream, drawn anew every `stream.redraw` epochs; several draws are made in one pass.
@@ -106,8 +142,8 @@ class Generated:
         epochs: how many there will be.
         precision: of the generator.
         balanced: whether each K images that follow one another have each class once.
-        labelled: what gives the images of a draw their targets, as probabilities; None: they have their classes.
-        asked: what is asked about each mini-batch, augmented, for probabilities in place of its targets.
+        labeller: what gives the images of a draw their targets, as probabilities; None: they have their classes.
+        teacher: asked about each mini-batch, augmented, for probabilities in place of its targets.
         generation_seconds: spent on making images so far.
     """
 
@@ -116,10 +152,10 @@ class Generated:
     epochs: int
     precision: str
     balanced: bool
-    labelled: Asked | None = None
-    asked: Asked | None = None
+    labeller: TeacherFunction | None = None
+    teacher: TeacherFunction | None = None
     generation_seconds: float = 0.0
-    _made: dict[tuple, Batch] = field(default_factory=dict)
+    _drawn: dict[tuple, Batch] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Images in an epoch."""
@@ -145,18 +181,18 @@ class Generated:
 
         Images that are shown once come as they are drawn, others in a fresh order each epoch.
         """
-        place = tuple(networks), seed, epoch // self.stream.redraw
-        if place not in self._made:
-            self._made = self._make(*place)
-        images, labels = self._made[place]
+        key = tuple(networks), seed, epoch // self.stream.redraw
+        if key not in self._drawn:
+            self._drawn = self._draw(*key)
+        images, labels = self._drawn[key]
         if self.stream.redraw > 1:
             rows = _orders(len(self), networks, seed, epoch).to(labels.device)
             which = torch.arange(len(networks), device=labels.device)[:, None]
             images, labels = images[which, rows], labels[which, rows]
         yield from zip(images.split(batch_size, dim=1), labels.split(batch_size, dim=1), strict=True)
 
-    def _make(self, networks: tuple[int, ...], seed: int, first: int) -> dict[tuple, Batch]:
-        """The draw `first` and as many after it as pass the generator together."""
+    def _draw(self, networks: tuple[int, ...], seed: int, first: int) -> dict[tuple, Batch]:
+        """The draw number `first` and as many after it as pass the generator together."""
         begin = self._now()
         last = min(self.draws, first + max(1, self.stream.pass_size // (len(networks) * len(self))))
         streams = [generator(seed, STREAM, "generated", i, draw) for draw in range(first, last) for i in networks]
@@ -166,26 +202,26 @@ class Generated:
         labels, noise = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         images = self.stream.images(labels, noise, precision=self.precision)
         self.generation_seconds += self._now() - begin
-        targets = labels.to(images.device) if self.labelled is None else self.labelled(images)
+        targets = labels.to(images.device) if self.labeller is None else self.labeller(images)
         shape = last - first, len(networks), len(self)
         batches = zip(*(part.view(*shape, *part.shape[1:]) for part in (images, targets)), strict=True)
         return {(networks, seed, draw): batch for draw, batch in zip(range(first, last), batches, strict=True)}
 
     def _now(self) -> float:
-        """The time, once what was asked of an accelerator is done."""
+        """Wall-clock time after synchronising the GPU."""
         if self.stream.device.type == "cuda":
             torch.cuda.synchronize(self.stream.device)
         return time.perf_counter()
 
 
-Shown = Fixed | Generated
-"""Either has a length, `like`, `strategy`, `distinct`, `generation_seconds`, `asked`, and `epoch`, which gives
+TrainingImages = Fixed | Generated
+"""Either has a length, `like`, `strategy`, `distinct`, `generation_seconds`, `teacher`, and `epoch`, which gives
 mini-batches."""
 
 
-def shown(
-    synthetic: SyntheticSet | SyntheticStream, protocol: Protocol, seed: int, *, teacher: Asked | None = None
-) -> Shown:
+def training_images(
+    synthetic: SyntheticSet | SyntheticStream, protocol: Protocol, seed: int, *, teacher: TeacherFunction | None = None
+) -> TrainingImages:
     """What `protocol` trains networks on, given a set or a stream; a frozen stream is a set, drawn by `seed`.
 
     Args:
@@ -194,9 +230,11 @@ def shown(
     Raises:
         ValueError: as `check_batches`, for a stream that is not frozen; a stream with `protocol.epoch_images`.
     """
-    ask = None if teacher is None else functools.partial(answers, teacher, pass_size=protocol.batch_size)
+    strategy = protocol.strategy(synthetic.strategy)
+    answer = None if teacher is None else functools.partial(answers, teacher, pass_size=protocol.batch_size)
+    by_batch = protocol.labels == BATCH and strategy != "none"  # images that are not augmented are always the same
     if isinstance(synthetic, SyntheticSet):
-        return _fixed(synthetic, protocol, ask)
+        return _of_set(synthetic, protocol, strategy, answer, by_batch)
     if protocol.epoch_images is not None:
         raise ValueError(f"epoch_images={protocol.epoch_images} of a stream; allowed: None, for its epochs are drawn")
     if synthetic.redraw is None:
@@ -204,17 +242,34 @@ def shown(
         frozen = synthetic.frozen(seed)
         frozen.images.sum().item()  # waits for an accelerator
         seconds = time.perf_counter() - begin
-        return replace(_fixed(frozen, protocol, ask), generation_seconds=seconds)
+        return replace(training_images(frozen, protocol, seed, teacher=teacher), generation_seconds=seconds)
     check_batches(protocol.batch_size, len(synthetic))
-    strategy = protocol.strategy(synthetic.strategy)
     return Generated(
         stream=synthetic,
         strategy=strategy,
         epochs=protocol.rounds,
         precision=protocol.precision,
         balanced=protocol.compat is None or protocol.batch_size == synthetic.num_classes,
-        labelled=None if _by_batch(protocol, strategy) else ask,
-        asked=ask if _by_batch(protocol, strategy) else None,
+        labeller=None if by_batch else answer,
+        teacher=answer if by_batch else None,
+    )
+
+
+def _of_set(
+    synthetic: SyntheticSet, protocol: Protocol, strategy: str, answer: TeacherFunction | None, by_batch: bool
+) -> Fixed:
+    """The images of a set with their targets: labels (N,), or probabilities (N, K)."""
+    if protocol.labels in ASKING and not by_batch:
+        targets = answer(synthetic.images)
+    elif synthetic.is_soft and protocol.labels is None:
+        targets = synthetic.labels.softmax(1)
+    else:
+        targets = synthetic.labels.argmax(1) if synthetic.is_soft else synthetic.labels
+    teacher = answer if by_batch else None
+    if protocol.epoch_images is None or protocol.epoch_images >= len(synthetic):
+        return Fixed(synthetic.images, targets, strategy, teacher=teacher)
+    return Walked(
+        synthetic.images, targets, strategy, teacher=teacher, each=protocol.epoch_images, epochs=protocol.rounds
     )
 
 
@@ -237,30 +292,6 @@ def check_batches(batch_size: int, count: int) -> None:
         )
 
 
-def _fixed(synthetic: SyntheticSet, protocol: Protocol, ask: Asked | None) -> Fixed:
-    strategy = protocol.strategy(synthetic.strategy)
-    asked = ask if _by_batch(protocol, strategy) else None
-    targets = classes(synthetic) if asked else _targets(synthetic, protocol.labels, ask)
-    if protocol.epoch_images is None or protocol.epoch_images >= len(synthetic):
-        return Fixed(synthetic.images, targets, strategy, asked=asked)
-    each = {"each": protocol.epoch_images, "epochs": protocol.rounds}
-    return Walked(synthetic.images, targets, strategy, asked=asked, **each)
-
-
-def _by_batch(protocol: Protocol, strategy: str) -> bool:
-    """Whether a teacher must be asked about every mini-batch: images that are not augmented are always the same."""
-    return protocol.labels == BATCH and strategy != "none"
-
-
-def _targets(synthetic: SyntheticSet, labels: str | None, ask: Asked | None) -> Tensor:
-    """Those of each image for good: labels (N,), or probabilities (N, K)."""
-    if labels in ASKING:
-        return ask(synthetic.images)
-    if synthetic.is_soft and labels != HARD:
-        return synthetic.labels.softmax(1)
-    return classes(synthetic)
-
-
 def _orders(count: int, networks: Sequence[int], seed: int, epoch: int) -> Tensor:
     """A random order of `count` images for each network: (A, count) int64 on the CPU."""
     streams = [generator(seed, STREAM, "shuffle", index, epoch) for index in networks]
@@ -268,8 +299,8 @@ def _orders(count: int, networks: Sequence[int], seed: int, epoch: int) -> Tenso
 
 
 @torch.no_grad()
-def answers(teacher: Asked, images: Tensor, pass_size: int) -> Tensor:
-    """What a teacher says of images, as probabilities: the softmax of its logits, at temperature 1.
+def answers(teacher: TeacherFunction, images: Tensor, pass_size: int) -> Tensor:
+    """A teacher's class probabilities of images: the softmax of its logits, at temperature 1.
 
     Args:
         images: (..., C, H, W).
@@ -280,44 +311,3 @@ def answers(teacher: Asked, images: Tensor, pass_size: int) -> Tensor:
     """
     logits = torch.cat([teacher(part) for part in images.flatten(0, -4).split(pass_size)])
     return logits.softmax(1).to(images.dtype).unflatten(0, images.shape[:-3])
-
-
-def classes(synthetic: SyntheticSet) -> Tensor:
-    """The hard labels of a set, (N,) int64: of soft ones the most probable class."""
-    return synthetic.labels.argmax(1) if synthetic.is_soft else synthetic.labels
-
-
-@dataclass(frozen=True, eq=False)
-class Beside:
-    """Sets of one size beside one another: the i-th network is trained on the i-th of them.
-
-    Args:
-        parts: one a network.
-    """
-
-    parts: tuple[Fixed, ...]
-    asked = None
-
-    def __len__(self) -> int:
-        """Images in an epoch of one network."""
-        return len(self.parts[0])
-
-    @property
-    def like(self) -> Tensor:
-        """A tensor of the type and on the device of the images."""
-        return self.parts[0].like
-
-    @property
-    def strategy(self) -> str:
-        """Of the augmentation."""
-        return self.parts[0].strategy
-
-    def epoch(self, epoch: int, networks: Sequence[int], seeds: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """The mini-batches of an epoch, for the networks of the given indices, each with a seed of its own."""
-        walks = [
-            part.epoch(epoch, [network], seed, batch_size)
-            for part, network, seed in zip(self.parts, networks, seeds, strict=True)
-        ]
-        for batches in zip(*walks, strict=True):
-            images, targets = zip(*batches, strict=True)
-            yield torch.cat(images), torch.cat(targets)

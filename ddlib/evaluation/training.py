@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddlib.data.augmentation import Draws, augment, draw
-from ddlib.evaluation.images import STREAM, Shown
+from ddlib.data.augmentation import augment_stacked
+from ddlib.evaluation.images import STREAM, TrainingImages
 from ddlib.evaluation.protocol import Protocol
 from ddlib.models import passes
 from ddlib.models.passes import PureNetwork
@@ -27,6 +27,14 @@ Tensors = dict[str, Tensor]
 
 TEST_BATCH = 128
 """Test images whose statistics a network is tested on with `Protocol.compat`: the default batch of DiM's code."""
+
+SMALL, SEVERAL = 2**17, 8
+"""On a CPU, `SEVERAL` networks with sets of their own are trained at a time where the largest map of a mini-batch of
+one has at most `SMALL` elements.
+
+Calls cost more than arithmetic there; `python -m benchmarks.architecture_search` prints what is gained, and what would
+be lost beyond.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +97,7 @@ def _learner(network: PureNetwork, compiled: bool, official: bool) -> Learner:
 
 def train(
     learner: Learner,
-    shown: Shown,
+    images: TrainingImages,
     protocol: Protocol,
     *,
     networks: Sequence[int],
@@ -100,29 +108,29 @@ def train(
 
     Args:
         learner: of the protocol's network.
-        shown: what they are trained on; the networks are of its type and on its device.
+        images: what they are trained on; the networks are of its type and on its device.
         networks: their indices.  Only one with a network that draws random numbers itself.
-        seed: of all randomness; or one for each network, where `shown` takes these (`images.Beside`).
+        seed: of all randomness; or one for each network, where `images` takes these (`images.Beside`).
         after_epoch: called after each epoch.
 
     Yields:
         One `Trained` a network, whenever the protocol tests them; with the next epoch their tensors go on changing.
     """
     seeds = [seed] * len(networks) if isinstance(seed, int) else seed
-    parameters, buffers = _fresh(learner, shown.like, networks, seeds)
+    parameters, buffers = _fresh(learner, images.like, networks, seeds)
     averages = parameters, buffers
     optimiser = _sgd(parameters, protocol)
-    size = micro_batch(min(protocol.batch_size, len(shown)), learner, shown.like.device)
+    size = micro_batch(min(protocol.batch_size, len(images)), learner, images.like.device)
     for epoch in range(protocol.rounds):
         for group in optimiser.param_groups:
             group["lr"] = protocol.rate(epoch)
         streams = [generator(s, STREAM, "augmentation", i, epoch) for s, i in zip(seeds, networks, strict=True)]
-        losses = torch.zeros(len(networks), dtype=shown.like.dtype, device=shown.like.device)
+        losses = torch.zeros(len(networks), dtype=images.like.dtype, device=images.like.device)
         with _dropout(learner, seeds[0], networks[0], epoch):
-            for images, targets in shown.epoch(epoch, networks, seed, protocol.batch_size):
-                images = _augmented(images, shown.strategy, streams)
-                targets = targets if shown.asked is None else shown.asked(images)
-                losses += _update(learner, parameters, buffers, optimiser, images, targets, size)
+            for batch, targets in images.epoch(epoch, networks, seed, protocol.batch_size):
+                batch = augment_stacked(batch, images.strategy, streams)
+                targets = targets if images.teacher is None else images.teacher(batch)
+                losses += _update(learner, parameters, buffers, optimiser, batch, targets, size)
         if epoch == protocol.drop_epoch:
             optimiser = _sgd(parameters, protocol)  # forgets its momentum, as the published code does
         if protocol.ema is not None:
@@ -131,7 +139,7 @@ def train(
         after_epoch()
         if epoch in protocol.tested_after:
             tested = averages if protocol.ema is not None else (parameters, buffers)
-            yield [Trained(*(_of_one(t, i) for t in tested), losses[i] / len(shown)) for i in range(len(networks))]
+            yield [Trained(*(_of_one(t, i) for t in tested), losses[i] / len(images)) for i in range(len(networks))]
 
 
 def _dropout(learner: Learner, seed: int, network: int, epoch: int) -> contextlib.AbstractContextManager:
@@ -154,25 +162,33 @@ def predictions(learner: Learner, trained: Trained, count: int, take: Callable[[
     """
     device = trained.loss.device
     size = min(count, learner.test_batch or passes.most(learner.network.elements, device))
-    found = torch.empty(count, dtype=torch.int64, device=device)
+    classes = torch.empty(count, dtype=torch.int64, device=device)
     for start in range(0, count, size):
         if learner.test_batch is None:
             start = min(start, count - size)  # the last pass goes over some images again: all have one size, for speed
         rows = torch.arange(start, min(start + size, count), device=device)
-        found[rows] = learner.logits(trained.parameters, trained.buffers, take(rows)).argmax(1)
-    return found
+        classes[rows] = learner.logits(trained.parameters, trained.buffers, take(rows)).argmax(1)
+    return classes
 
 
-def at_once(protocol: Protocol, learner: Learner, num_images: int, device: torch.device) -> int:
-    """How many networks to train together: `protocol.at_once`, or as many as `passes.together` allows; at least 1.
+def at_once(
+    protocol: Protocol, learner: Learner, num_images: int, device: torch.device, *, different_sets: bool = False
+) -> int:
+    """How many networks to train together: `protocol.at_once`, or as many as pass together on the device; at least 1.
 
     A network that draws random numbers itself is always trained alone: under vmap its numbers would be others.
+
+    Args:
+        num_images: of the set or of a stream's epoch.
+        different_sets: whether each network has a set of its own; on a CPU, `SEVERAL` small ones go together then.
     """
     if learner.network.draws:
         return 1
     if protocol.at_once is not None:
         return protocol.at_once
     elements = min(protocol.batch_size, num_images) * learner.network.elements
+    if different_sets and device.type == "cpu" and elements <= SMALL:
+        return SEVERAL
     return passes.together(elements, device)
 
 
@@ -211,21 +227,13 @@ def _averaged(decay: float, average: Tensors, now: Tensors) -> Tensors:
     return {name: tensor.detach().lerp(average[name].detach(), decay) for name, tensor in now.items()}
 
 
-def _augmented(images: Tensor, strategy: str, streams: Sequence[torch.Generator]) -> Tensor:
-    """DSA of (A, B, C, H, W): one family a network, own parameters for each image."""
-    size = tuple(images.shape[-2:])
-    each = [draw(1, images.shape[1], size=size, strategy=strategy, generator=stream) for stream in streams]
-    draws = Draws(torch.cat([d.family for d in each]), torch.cat([d.values for d in each]), size)
-    return augment(images.flatten(0, 1), draws).view(images.shape)
-
-
 def _update(learner, parameters, buffers, optimiser, images, targets, size):
     """One step of all networks on their mini-batches; the sums of their losses over the images, (A,)."""
     total = 0
-    for part, aims in zip(images.split(size, dim=1), targets.split(size, dim=1), strict=True):
-        found = learner.losses(parameters, buffers, part, aims)
-        (found.sum() / images.shape[1]).backward()
-        total = total + found.detach()
+    for part, part_targets in zip(images.split(size, dim=1), targets.split(size, dim=1), strict=True):
+        losses = learner.losses(parameters, buffers, part, part_targets)
+        (losses.sum() / images.shape[1]).backward()
+        total = total + losses.detach()
     optimiser.step()
     optimiser.zero_grad()
     return total

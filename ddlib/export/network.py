@@ -22,7 +22,7 @@ from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import Card, SyntheticSet, SyntheticStream
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, training
-from ddlib.evaluation.images import shown
+from ddlib.evaluation.images import training_images
 from ddlib.store.files import read_tensors, write_tensors
 
 FORMAT, VERSION = "ddlib.network", 1
@@ -112,7 +112,7 @@ def train(synthetic: SyntheticSet | SyntheticStream, *, index: int | None = None
     index = card.networks[0] if index is None else index
     protocol = replace(protocol, lr=synthetic.learning_rate or protocol.lr)
     learner = training.learner(protocol, synthetic.shape, synthetic.num_classes)
-    images = shown(synthetic.to(device), protocol, card.seed)
+    images = training_images(synthetic.to(device), protocol, card.seed)
     *_, (trained,) = training.train(learner, images, protocol, networks=(index,), seed=card.seed)
     tensors = {name: tensor.cpu().clone() for name, tensor in (trained.parameters | trained.buffers).items()}
     about = {"shape": synthetic.shape, "class_names": synthetic.class_names, "space": described(synthetic.space)}

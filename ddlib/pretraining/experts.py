@@ -22,7 +22,6 @@ from torch import Tensor
 
 from ddlib import models, seeding
 from ddlib.data import augmentation
-from ddlib.data.augmentation import Draws, augment, draw
 from ddlib.data.datasets import ImageSet
 from ddlib.models import passes
 from ddlib.models.passes import Flat, PureNetwork
@@ -91,17 +90,19 @@ class Trajectories:
         """
         if not shards:
             raise ValueError("shards=[]; at least one is needed")
-        told = [json.loads(bytes(shard["about"].tolist())) for shard in shards]
-        facts = [{k: v for k, v in about.items() if k not in OWN} for about in told]
-        facts = [fact | {"stored epochs": shard["epochs"].tolist()} for fact, shard in zip(facts, shards, strict=True)]
-        for fact in facts[1:]:
-            _same(facts[0], fact, "shards of expert trajectories differ")
-        indices = [i for about in told for i in range(about["first"], about["first"] + about["count"])]
+        abouts = [json.loads(bytes(shard["about"].tolist())) for shard in shards]
+        shared = [
+            {key: value for key, value in about.items() if key not in OWN} | {"stored epochs": shard["epochs"].tolist()}
+            for about, shard in zip(abouts, shards, strict=True)
+        ]
+        for facts in shared[1:]:
+            _same(shared[0], facts, "shards of expert trajectories differ")
+        indices = [i for about in abouts for i in range(about["first"], about["first"] + about["count"])]
         twice = sorted({i for i in indices if indices.count(i) > 1})
         if twice:
             raise ValueError(f"shards hold experts {twice} more than once; each may be there once")
-        order = sorted(range(len(shards)), key=lambda i: told[i]["first"])
-        return cls(tuple(shards[i] for i in order), facts[0], tuple(facts[0]["stored epochs"]))
+        order = sorted(range(len(shards)), key=lambda i: abouts[i]["first"])
+        return cls(tuple(shards[i] for i in order), shared[0], tuple(shared[0]["stored epochs"]))
 
     @property
     def count(self) -> int:
@@ -170,13 +171,13 @@ def storage_error(trajectories: Trajectories) -> Tensor:
     Returns:
         (S,): for each stored epoch the largest ||r_e - w_e|| / ||w_e - w_{e-1}|| of all experts; 0 for the first.
     """
-    found = torch.zeros(len(trajectories.epochs))
+    largest = torch.zeros(len(trajectories.epochs))
     for expert in range(trajectories.count):
         exact = torch.stack([trajectories.vector(expert, epoch) for epoch in trajectories.epochs])
-        kept = encode(exact[None], "float16")
-        error = torch.stack([_decoded(kept, 0, at) - exact[at] for at in range(1, len(exact))]).norm(dim=1)
-        found[1:] = torch.maximum(found[1:], (error / exact.diff(dim=0).norm(dim=1)).cpu())
-    return found
+        short = encode(exact[None], "float16")
+        error = torch.stack([_decoded(short, 0, at) - exact[at] for at in range(1, len(exact))]).norm(dim=1)
+        largest[1:] = torch.maximum(largest[1:], (error / exact.diff(dim=0).norm(dim=1)).cpu())
+    return largest
 
 
 def _experts(shard: Mapping[str, Tensor]) -> int:
@@ -298,14 +299,6 @@ def _norm(vectors: Tensor) -> Tensor:
     return vectors.norm(dim=1, keepdim=True)
 
 
-def augmented(images: Tensor, strategy: str, streams: list[torch.Generator]) -> Tensor:
-    """DSA of (A, B, C, H, W): one family a mini-batch, that is an expert; own parameters for each image."""
-    count, batch, _, *size = images.shape
-    each = [draw(1, batch, size=tuple(size), strategy=strategy, generator=stream) for stream in streams]
-    draws = Draws(torch.cat([d.family for d in each]), torch.cat([d.values for d in each]), tuple(size))
-    return augment(images.flatten(0, 1), draws).view(images.shape)
-
-
 STREAM = "experts"
 """First name of every random stream used here."""
 
@@ -319,10 +312,10 @@ CHOICES = {
 
 @dataclass
 class Training:
-    """State of `Experts`: a group of experts in training, and the vectors kept so far.
+    """State of `Experts`: a group of experts in training, and the vectors stored so far.
 
-    together: experts of a group; the last group may be smaller.
-    vectors: (count, stored, P), zero where nothing is kept yet.
+    together: A, experts of a group; the last group may be smaller.
+    vectors: (count, stored, P), zero where nothing is stored yet.
     theta: (A, P), the current parameters of the group.
     step: steps taken.
     """
@@ -337,31 +330,37 @@ class Training:
     step: int = 0
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is kept so far, the current parameters, the size of a group and the step."""
-        done, members, kept = self._filled()
+        """The vectors stored so far, the current parameters, the size of a group and the step."""
+        done, current = self._stored()
         numbers = {"step": torch.tensor(self.step), "together": torch.tensor(self.together)}
-        return numbers | {"theta": self.theta, "done": self.vectors[:done], "current": self.vectors[members, :kept]}
+        return numbers | {"theta": self.theta, "done": done, "current": current}
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` gave, in groups of the size in which it began."""
         self.step, self.together = int(saved["step"]), int(saved["together"])
         self.theta = saved["theta"].to(self.vectors.device)
-        done, members, kept = self._filled()
-        self.vectors[:done] = saved["done"].to(self.vectors.device)
-        self.vectors[members, :kept] = saved["current"].to(self.vectors.device)
+        done, current = self._stored()
+        done.copy_(saved["done"])
+        current.copy_(saved["current"])
 
-    def place(self) -> tuple[range, int, int]:
-        """Where the next step stands: experts of the group within the shard, epoch, and part of the epoch."""
-        epochs, count = self.builder.epochs, self.builder.count
-        group, within = divmod(self.step, self.together * epochs)
-        members = range(group * self.together, min((group + 1) * self.together, count))
-        return members, *divmod(within, max(1, len(members)))
+    def position(self) -> tuple[range, int, int]:
+        """What comes next: the group in training as places within the shard, the epoch, and the share of the epoch.
 
-    def _filled(self) -> tuple[int, slice, int]:
-        """Experts whose vectors are all kept, the group in training, and how many of its vectors are kept."""
-        members, epoch, part = self.place()
-        kept = sum(e <= epoch for e in self.builder.stored) if epoch or part else 0
-        return members.start, slice(members.start, members.stop), kept
+        Groups are trained one after another, each for all epochs; an epoch of A experts is A steps, equal shares of
+        its mini-batches.
+        """
+        group, steps = divmod(self.step, self.together * self.builder.epochs)
+        first = group * self.together
+        experts = range(first, min(first + self.together, self.builder.count))
+        epoch, share = divmod(steps, max(1, len(experts)))  # after the last step there is no expert left
+        return experts, epoch, share
+
+    def _stored(self) -> tuple[Tensor, Tensor]:
+        """Views of the vectors stored so far: of the groups before, and of the one in training."""
+        experts, epoch, share = self.position()
+        begun = epoch > 0 or share > 0  # the first step of a group stores its initial weights
+        stored = sum(e <= epoch for e in self.builder.stored) if begun else 0
+        return self.vectors[: experts.start], self.vectors[experts.start : experts.stop, :stored]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -459,13 +458,17 @@ class Experts:
 
         Nothing is returned where the data have fewer mini-batches than experts that share the epoch.
         """
-        members, epoch, part = state.place()
-        if epoch == part == 0:
-            state.theta = self._fresh(state, members)
-            state.vectors[members.start : members.stop, 0] = state.theta
-        losses = [self._update(state, members, epoch, batch) for batch in self._batches(state, members, epoch, part)]
-        if part == len(members) - 1 and epoch + 1 in self.stored:
-            state.vectors[members.start : members.stop, self.stored.index(epoch + 1)] = state.theta
+        experts, epoch, share = state.position()
+        vectors = state.vectors[experts.start : experts.stop]
+        if epoch == share == 0:
+            vectors[:, 0] = state.theta = self._fresh(state, experts)
+        streams = [seeding.generator(state.seed, STREAM, "shuffle", self.first + i, epoch) for i in experts]
+        orders = torch.stack([torch.randperm(len(state.train), generator=stream) for stream in streams])
+        batches = orders.to(state.train.device).split(self.batch_size, dim=1)
+        begin, end = (len(batches) * s // len(experts) for s in (share, share + 1))
+        losses = [self._update(state, experts, epoch, number, batches[number]) for number in range(begin, end)]
+        if share == len(experts) - 1 and epoch + 1 in self.stored:
+            vectors[:, self.stored.index(epoch + 1)] = state.theta
         state.step += 1
         return {"loss": torch.stack(losses).mean()} if losses else {}
 
@@ -487,52 +490,48 @@ class Experts:
         network = passes.pure(self.network, options, shape=shape, num_classes=train.num_classes, precision=precision)
         return learner(network, self.compiled)
 
-    def _fresh(self, state: Training, members: range) -> Tensor:
+    def _fresh(self, state: Training, experts: range) -> Tensor:
         """Initial parameters of the experts, (A, P)."""
-        streams = [seeding.generator(state.seed, STREAM, "network", self.first + i) for i in members]
         flat, build = state.learner.flat, state.learner.network.build
+        streams = [seeding.generator(state.seed, STREAM, "network", self.first + i) for i in experts]
         vectors = [flat.vector(dict(build(generator=stream).named_parameters())) for stream in streams]
         return torch.stack(vectors).to(state.vectors.device)
 
-    def _batches(self, state: Training, members: range, epoch: int, part: int) -> list[tuple[int, Tensor]]:
-        """The mini-batches of one part of an epoch: their number within it, and rows (A, B)."""
-        streams = [seeding.generator(state.seed, STREAM, "shuffle", self.first + i, epoch) for i in members]
-        orders = torch.stack([torch.randperm(len(state.train), generator=stream) for stream in streams])
-        batches = list(enumerate(orders.to(state.train.device).split(self.batch_size, dim=1)))
-        begin, end = (len(batches) * share // len(members) for share in (part, part + 1))
-        return batches[begin:end]
-
-    def _update(self, state: Training, members: range, epoch: int, batch: tuple[int, Tensor]) -> Tensor:
-        """One step of SGD or GSAM of all experts of the group; the mean loss before it."""
-        number, rows = batch
-        names = [(self.first + i, epoch, number) for i in members]
+    def _update(self, state: Training, experts: range, epoch: int, number: int, rows: Tensor) -> Tensor:
+        """One step of all experts of the group on the mini-batches `rows` (A, B); the mean loss before it."""
+        names = [(self.first + i, epoch, number) for i in experts]
         streams = [seeding.generator(state.seed, STREAM, "augmentation", *name) for name in names]
         images = state.train.take(rows.flatten()).view(*rows.shape, *state.train.shape)
-        images, labels = augmented(images, self._strategy(state.train), streams), state.train.labels[rows]
-        losses = []
+        images = augmentation.augment_stacked(images, self._strategy(state.train), streams)
+        labels, losses = state.train.labels[rows], []
 
         def gradient(theta: Tensor) -> Tensor:
-            found, loss = mean_gradient(state.learner, theta, images, labels)
+            gradients, loss = mean_gradient(state.learner, theta, images, labels)
             losses.append(loss.mean())
-            return found
+            return gradients
 
-        state.theta = self._rule()(state.theta, gradient)
-        return losses[0]
-
-    def _rule(self) -> Callable[[Tensor, Gradient], Tensor]:
         if self.optimizer == "sgd":
-            return functools.partial(sgd, lr=self.lr)
-        return functools.partial(gsam, lr=self.lr, rho=self.rho, alpha=self.alpha)
+            state.theta = sgd(state.theta, gradient, lr=self.lr)
+        else:
+            state.theta = gsam(state.theta, gradient, lr=self.lr, rho=self.rho, alpha=self.alpha)
+        return losses[0]
 
     def _strategy(self, train: ImageSet) -> str:
         return augmentation.strategy_for(train.name) if self.strategy is None else self.strategy
 
     def _about(self, state: Training) -> dict[str, Any]:
         """What the trajectories are of: data, space, network and training, as plain JSON."""
-        train, space = state.train, state.train.space
-        data = {"dataset": train.name, "fingerprint": train.fingerprint, "space": space.name}
-        form = {"shape": list(train.shape), "num_classes": train.num_classes, "parameters": state.learner.flat.size}
-        return data | form | asdict(self) | {"strategy": self._strategy(train), "seed": state.seed}
+        train = state.train
+        return asdict(self) | {
+            "dataset": train.name,
+            "fingerprint": train.fingerprint,
+            "space": train.space.name,
+            "shape": list(train.shape),
+            "num_classes": train.num_classes,
+            "parameters": state.learner.flat.size,
+            "strategy": self._strategy(train),
+            "seed": state.seed,
+        }
 
 
 def _stand_in(state: Training) -> Tensor:
