@@ -1,6 +1,7 @@
 """Data sets: value spaces, image sets, the split of the digits, and every layout of files read from a small copy."""
 
 import hashlib
+import os
 import pickle
 import struct
 from dataclasses import FrozenInstanceError, replace
@@ -623,6 +624,53 @@ def test_grey_images_become_rgb(tiny10):
     root, pixels = tiny10
     Image.fromarray(pixels[0, 0]).save(root / "tiny-imagenet-10/train/n02123394/0.png")
     assert np.array_equal(load("tiny_imagenet10", "train", root=root).images[0].numpy(), pixels[0, [0, 0, 0]])
+
+
+@pytest.fixture
+def anew():
+    """() -> forget what this process has loaded, as a new one would."""
+
+    def forget():
+        datasets._load.cache_clear()
+        datasets._load_part.cache_clear()
+        datasets._fingerprint_read.cache_clear()
+
+    forget()
+    yield forget
+    forget()
+
+
+@pytest.mark.parametrize("name", ["tiny_imagenet10", "tiny_imagenet10:3,1"])
+def test_a_fingerprint_that_was_computed_is_noted_and_never_outlives_its_data(name, tiny10, anew, monkeypatch):
+    root, _ = tiny10
+    path = root / "tiny-imagenet-10/train" / SYNSETS[CATALOGUE["tiny_imagenet10"].positions[3]][0] / "1.png"
+    first = datasets.fingerprint_of(name, "train", root)
+    assert first == load(name, "train", root=root).fingerprint != datasets.fingerprint_of(name, "test", root)
+    anew()
+    with monkeypatch.context() as patched:
+        patched.setattr(readers, "read", lambda *_: pytest.fail("read again"))
+        assert datasets.fingerprint_of(name, "train", root) == first
+    for change in ("other pixels", "another note", "no note"):
+        if change == "other pixels":
+            stamp = path.stat()
+            write_image(path, (64, 64), seed=77)
+            os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        for note in (root / datasets.NOTES).iterdir() if change != "other pixels" else ():
+            note.write_text("{}") if change == "another note" else note.unlink()
+        anew()
+        assert datasets.fingerprint_of(name, "train", root) == load(name, "train", root=root).fingerprint != first
+
+
+@pytest.mark.parametrize("name", ["digits", "digits:3,7", "photographs"])
+def test_the_fingerprint_of_data_is_that_of_the_loaded_set(name):
+    for split in ("train", "test"):
+        assert datasets.fingerprint_of(name, split) == load(name, split).fingerprint
+
+
+def test_what_the_catalogue_knows_is_not_read(tmp_path):
+    assert datasets.fingerprint_of("mnist", "test", tmp_path) == CATALOGUE["mnist"].fingerprints[1]
+    with pytest.raises(FileNotFoundError, match="ddlib data get cifar100"):
+        datasets.fingerprint_of("cifar100", "test", tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "size", "empty", "class"])

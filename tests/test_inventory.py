@@ -5,7 +5,8 @@ from test_faults import cell, damage, interrupted
 
 from ddlib import study
 from ddlib.batch import cli
-from ddlib.store import files, inventory, locks
+from ddlib.data import datasets, synthetic
+from ddlib.store import artefacts, files, inventory, locks
 from ddlib.study import work
 
 
@@ -118,3 +119,71 @@ def test_an_unfinished_evaluation_is_seen_for_what_it_is(workplace, capsys):
     assert "1 of 2 networks" in capsys.readouterr().out
     assert inventory.entries(workplace.folder)[0].evaluations == 1
     assert work.evaluated(cell(), 0, workplace)["accuracies"] == found["accuracies"]
+
+
+PLACES = {
+    "ATOM": "distilled/e9751f314d19f496",
+    "Herding": "distilled/61c07c0ab2dc9878",
+    "embedding": "embedding/e4d162aadb5551c6",
+    "evaluation": "evaluation-e0be7f982800fc93.json",
+}
+"""Where version 0.1 of the package keeps the cells of `test_faults`."""
+
+
+def test_a_store_lies_as_it_always_did_and_what_it_holds_is_found(workplace):
+    study.run([cell("ATOM"), cell("Herding")], workplace)
+    files_of = {"run.json", "synthetic.safetensors", "log.txt", PLACES["evaluation"]}
+    expected = {f"{PLACES[row]}/{name}" for row in ("ATOM", "Herding") for name in files_of}
+    expected |= {f"{PLACES['embedding']}/{name}" for name in ("run.json", "embedding.safetensors", "log.txt")}
+    expected.add(f"{PLACES['ATOM']}/snapshots.safetensors")
+    held = [path for path in workplace.folder.rglob("*") if path.is_file() and "lock" not in path.name]
+    assert {path.relative_to(workplace.folder).as_posix() for path in held} == expected
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """From here on whoever reads a data set, or a tensor, fails."""
+
+    class Header:
+        def __init__(self, path, **options):
+            self._open = real(path, **options)
+
+        def __enter__(self):
+            self.metadata = self._open.__enter__().metadata
+            return self
+
+        def __exit__(self, *error):
+            self._open.__exit__(*error)
+
+    def refuse():
+        monkeypatch.setattr(datasets, "load", lambda *_, **__: pytest.fail("data were read"))
+        monkeypatch.setattr(files, "safe_open", Header)
+
+    real = files.safe_open
+    return refuse
+
+
+@pytest.mark.parametrize("label", ["ATOM", "Herding"])
+def test_finished_work_is_listed_without_reading_data_or_tensors(label, workplace, unread):
+    study.run([cell(label)], workplace)
+    unread()
+    assert study.finished(cell(label), workplace) and not work.under_way(cell(label), workplace)
+    assert artefacts.status(work.distillation(cell(label), 0, workplace)) == artefacts.Status(True, 0.0, None)
+    assert artefacts.status(work.Accuracies(cell(label), 0, workplace)) == artefacts.Status(True, 0.0, None)
+    lacking = work.missing(cell(label), workplace)
+    assert (lacking.needs, lacking.distil, lacking.evaluate, lacking.left) == ({}, (), (), {})
+    assert work.prerequisite_seconds(cell(label), workplace) >= 0
+    assert {entry.state for entry in inventory.entries(workplace.folder)} == {"finished"}
+    other = cell(label, **({"epochs": 2} if label == "Herding" else {"iterations": 7}))
+    assert list(work.missing(other, workplace).left.values()) == [1.0] * (3 if label == "Herding" else 2)
+
+
+def test_what_is_known_of_a_set_is_read_without_building_it_and_its_file_is_checked(workplace, monkeypatch):
+    (record,) = study.run([cell()], workplace)
+    with monkeypatch.context() as patched:
+        patched.setattr(synthetic, "load", lambda *_: pytest.fail("built"))
+        assert work.made(cell(), 0, workplace)["bytes_stored"] == record.cost["bytes_stored"]
+        assert study.run([cell()], workplace)[0].accuracies == record.accuracies
+    (path,) = workplace.folder.glob("distilled/*/synthetic.safetensors")
+    damage(path, "flipped")
+    assert work.made(cell(), 0, workplace)["steps"] == 6 and path.with_name(f"{path.name}.damaged").exists()

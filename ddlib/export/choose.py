@@ -167,8 +167,7 @@ def _row(name: str, cells: Sequence[Cell], choice: Choice) -> Cell:
 def _card(made: Mapping[str, Any], kept: Mapping[str, Any], cell: Cell | None = None) -> Card:
     """The card of a set from what the store knows of its distillation and of one evaluation."""
     settings, info = made["settings"], datasets.describe(made["settings"]["dataset"])
-    prints = info.fingerprints if info.exact else None
-    train, test = prints or [datasets.load(info.name, split).fingerprint for split in ("train", "test")]
+    train, test = (datasets.fingerprint_of(info.name, split) for split in ("train", "test"))
     decided = {name: settings[name] for name in ("version", "hyperparameters")}
     judged, distilled = (results.joined(s["provenance"] for s in part["sittings"]) for part in (kept, made))
     return Card(

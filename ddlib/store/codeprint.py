@@ -96,11 +96,11 @@ def fingerprint(starts: Sequence[str], among: Sources = LOADED) -> str | None:
 def definitions(starts: Sequence[str], among: Sources = LOADED) -> dict[Definition, str] | None:
     """Definition -> fingerprint of its code, for `starts` and all that they depend on; None as for `fingerprint`."""
     package = _Package(among)
-    begun = [package.find(start) for start in starts]
-    if not all(begun):
+    beginnings = [package.find(start) for start in starts]
+    if not all(beginnings):
         return None
     prints: dict[Definition, str] = {}
-    waiting = [definition for found in begun for definition in found]
+    waiting = [definition for beginning in beginnings for definition in beginning]
     while waiting:
         path, name = definition = waiting.pop()
         if definition not in prints:
@@ -114,18 +114,19 @@ def definitions(starts: Sequence[str], among: Sources = LOADED) -> dict[Definiti
 def other_names(dotted: str) -> Iterator[str]:
     """The names that a dotted name had, or has since, as `MOVED` tells."""
     for old, new in MOVED.items():
-        for one, other in ((old, new), (new, old)):
-            if dotted == one or dotted.startswith(f"{one}."):
-                yield other + dotted[len(one) :]
+        for known, other in ((old, new), (new, old)):
+            if dotted == known or dotted.startswith(f"{known}."):
+                yield other + dotted[len(known) :]
 
 
 def changed(starts: Sequence[str], before: Sources, after: Sources = LOADED) -> list[str]:
     """The files with definitions that differ between two states, among those that `starts` depend on in either."""
     old, new = definitions(starts, before) or {}, definitions(starts, after) or {}
-    theirs, ours = ({(name, text) for (_, name), text in prints.items()} for prints in (old, new))
-    differing = [path for (path, name), text in old.items() if (name, text) not in ours]
-    differing += [path for (path, name), text in new.items() if (name, text) not in theirs]
-    return sorted(set(differing))
+    texts_before = {(name, text) for (_, name), text in old.items()}
+    texts_after = {(name, text) for (_, name), text in new.items()}
+    differing = {path for (path, name), text in old.items() if (name, text) not in texts_after}
+    differing |= {path for (path, name), text in new.items() if (name, text) not in texts_before}
+    return sorted(differing)
 
 
 @dataclass(frozen=True)
@@ -158,19 +159,19 @@ class _Package:
 
     def find(self, dotted: str) -> list[Definition]:
         """The definitions that a full dotted name stands for: one, or all of a module; empty where it is none."""
-        return self._found(dotted) or next(filter(None, map(self._found, other_names(dotted))), [])
+        return self._by_name(dotted) or next(filter(None, map(self._by_name, other_names(dotted))), [])
 
-    def _found(self, dotted: str) -> list[Definition]:
+    def _by_name(self, dotted: str) -> list[Definition]:
         path = self._file(dotted)
         if path is not None:
             module = self.module(path)
             public = module.imports if path.endswith("/__init__.py") else ()  # names that a package's face shows
-            return [found for name in (*module.statements, *public) for found in self.resolve(path, name)]
+            return [definition for name in (*module.statements, *public) for definition in self.resolve(path, name)]
         parent, _, name = dotted.rpartition(".")
         path = self._file(parent)
         if path is not None:
             return self.resolve(path, name)
-        return self._found(parent) if "." in parent else []  # an attribute of a definition
+        return self._by_name(parent) if "." in parent else []  # an attribute of a definition
 
     def resolve(self, path: str, dotted: str) -> list[Definition]:
         """What a name means in the module at `path`: a definition of its own, or one that it imported."""
@@ -232,7 +233,7 @@ def _bound(node: ast.stmt) -> set[str]:
 
 def _mentions(node: ast.AST) -> set[str]:
     """Every name in a statement, with the attributes that follow it: "torch", "datasets.load"."""
-    found = set()
+    names = set()
     waiting = [node]
     while waiting:
         part = waiting.pop()
@@ -240,8 +241,8 @@ def _mentions(node: ast.AST) -> set[str]:
         if dotted is None:
             waiting += ast.iter_child_nodes(part)
         else:
-            found.add(dotted)
-    return found
+            names.add(dotted)
+    return names
 
 
 def _dotted(node: ast.AST) -> str | None:
@@ -265,8 +266,8 @@ def canonical(node: Any, imports: Mapping[str, str]) -> str:
         if isinstance(node, ast.Name):
             return f"Name({node.id})"
         fields = [(name, value) for name, value in ast.iter_fields(node) if name not in IMMATERIAL]
-        kept = [f"{name}={canonical(value, imports)}" for name, value in fields if value is not None and value != []]
-        return f"{type(node).__name__}({','.join(kept)})"
+        texts = [f"{name}={canonical(value, imports)}" for name, value in fields if value is not None and value != []]
+        return f"{type(node).__name__}({','.join(texts)})"
     if isinstance(node, list):
         return f"[{','.join(canonical(entry, imports) for entry in node if not _ignored(entry))}]"
     return ascii(node)

@@ -136,9 +136,9 @@ def check_folder(path: Path) -> None:
         raise Damaged(path, f"is damaged: {error}") from error
     if written is None:
         raise Damaged(path, f"is damaged: it has no {MANIFEST}")
-    found = _checksums(path)
-    if other := sorted(name for name in written | found if written.get(name) != found.get(name)):
-        raise Damaged(path, f"is damaged: {', '.join(other)} are not what was written")
+    present = _checksums(path)
+    if changed := sorted(name for name in written | present if written.get(name) != present.get(name)):
+        raise Damaged(path, f"is damaged: {', '.join(changed)} are not what was written")
 
 
 def foreign(folder: Path) -> list[str]:
@@ -151,8 +151,8 @@ def foreign(folder: Path) -> list[str]:
     except Damaged:
         written = {}
     listed = {*written, MANIFEST} if written else set()
-    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return sorted({path.relative_to(folder).as_posix() for path in found} - listed)
+    present = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted({path.relative_to(folder).as_posix() for path in present} - listed)
 
 
 def _checksums(folder: Path) -> dict[str, str]:
@@ -268,8 +268,8 @@ def _dense(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """The tensors dense on the CPU, copied only where they are not, or where an earlier one has the same memory."""
     dense, taken = {}, set()
     for name, tensor in tensors.items():
-        found = tensor.detach().cpu().contiguous()
-        dense[name] = found.clone() if found.untyped_storage().data_ptr() in taken else found
+        plain = tensor.detach().cpu().contiguous()
+        dense[name] = plain.clone() if plain.untyped_storage().data_ptr() in taken else plain
         taken.add(dense[name].untyped_storage().data_ptr())
     return dense
 

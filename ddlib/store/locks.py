@@ -35,13 +35,19 @@ def locked(path: Path, what: str, *, poll: float = 0.5) -> Iterator[None]:
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, owner, what, poll)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            LOG.warning("%s: under way in %s; waiting for it", what, _noted(owner) or "another process")
+            lock.acquire(poll_interval=poll)
     except OSError as error:
         raise cannot_write(path, error) from error
     try:
-        if (dead := _said(owner)) is not None:
+        if (dead := _noted(owner)) is not None:
             LOG.warning("%s: taken over from %s, which died", what, dead)
-        write_whole(owner, json.dumps(_myself()).encode())
+        since = datetime.now().isoformat(" ", "seconds")
+        myself = {"process": str(os.getpid()), "host": socket.gethostname(), "since": since}
+        write_whole(owner, json.dumps(myself).encode())
         yield
     finally:
         owner.unlink(missing_ok=True)
@@ -56,31 +62,18 @@ def holder(path: Path) -> str | None:
     try:
         lock.acquire(timeout=0)
     except PermissionError:  # of a store that may only be read
-        return _said(path.with_name(path.name + ".owner"))
+        return _noted(path.with_name(path.name + ".owner"))
     except Timeout:
-        return _said(path.with_name(path.name + ".owner")) or "another process"
+        return _noted(path.with_name(path.name + ".owner")) or "another process"
     lock.release()
     return None
 
 
-def _acquire(lock: FileLock, owner: Path, what: str, poll: float) -> None:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        LOG.warning("%s: under way in %s; waiting for it", what, _said(owner) or "another process")
-        lock.acquire(poll_interval=poll)
-
-
-def _myself() -> dict[str, str]:
-    since = datetime.now().isoformat(" ", "seconds")
-    return {"process": str(os.getpid()), "host": socket.gethostname(), "since": since}
-
-
-def _said(owner: Path) -> str | None:
+def _noted(owner: Path) -> str | None:
     """Who holds or held the lock, in words; None if nobody is noted."""
     try:
-        told = json.loads(owner.read_bytes())
-        return f"process {told['process']} on {told['host']}, since {told['since']}"
+        note = json.loads(owner.read_bytes())
+        return f"process {note['process']} on {note['host']}, since {note['since']}"
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):

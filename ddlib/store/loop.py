@@ -36,7 +36,7 @@ class Checkpoint:
         return time.monotonic() >= self._next
 
     def step(self) -> int:
-        """At which step it stands, unchecked; 0 where there is nothing, or nothing that can be read."""
+        """The step at which it stands, unchecked; 0 where there is nothing, or nothing that can be read."""
         try:
             return (read_about(self.path) or {}).get("step", 0)
         except Damaged:
@@ -115,6 +115,16 @@ class Outcome:
     seconds: float = 0.0
     sittings: list[dict[str, Any]] = field(default_factory=list)
 
+    def note(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add what was measured after `step` to the history."""
+        for name, number in metrics.items():
+            self.history.setdefault(name, []).append((step, number))
+
+    @property
+    def loss(self) -> float | None:
+        """The last that was read."""
+        return self.history["loss"][-1][1] if "loss" in self.history else None
+
 
 def run(
     job: Job,
@@ -155,7 +165,7 @@ def run(
     outcome = _resumed(state, checkpoint)
     outcome.sittings.append({"step": state.step, **(sitting or {})})
     begin = time.perf_counter() - outcome.seconds
-    with Deferred() if checkpoint is not None else _Never() as interrupt:
+    with Deferred(active=checkpoint is not None) as interrupt:
         while True:
             if snapshot is not None and state.step in snapshot_steps:
                 wait()
@@ -166,17 +176,17 @@ def run(
                 break
             metrics = job.step(state)
             if state.step % every == 0 or state.step in (1, job.iterations):
-                _note(outcome.history, metrics, name=name, step=state.step)
+                outcome.note(state.step, _finite(metrics, name=name, step=state.step))
             if report is not None:
-                report(state.step, _last(outcome.history))
+                report(state.step, outcome.loss)
             if checkpoint is not None and (interrupt.pending or checkpoint.due()):
                 _finite(metrics, name=name, step=state.step)
                 _finite_state(state, name=name)
                 outcome.seconds = time.perf_counter() - begin
-                tensors, about = _saved(state, outcome)
-                checkpoint.write(tensors, about | {"name": name, "iterations": job.iterations})
+                checkpoint.write(*_saved(state, outcome, name=name, iterations=job.iterations))
+            if interrupt.pending and report is not None:
+                report.note(f"signal {interrupt.pending} at step {state.step}: saved")
             if interrupt.pending:
-                _tell(report, f"signal {interrupt.pending} at step {state.step}: saved")
                 interrupt.deliver()
     if checkpoint is not None:
         _finite_state(state, name=name)
@@ -185,37 +195,20 @@ def run(
     return outcome
 
 
-def _tell(report: Report | None, text: str) -> None:
-    if report is not None:
-        report.note(text)
-
-
-class _Never:
-    """In place of `Deferred`, where signals take their usual effect."""
-
-    pending = None
-
-    def __enter__(self) -> "_Never":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def _saved(state: Any, outcome: Outcome) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _saved(state: Any, outcome: Outcome, **described: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state and the course so far, as tensors and plain JSON."""
     tensors = {f"state.{name}": tensor for name, tensor in state.state_dict().items()}
     tensors |= {f"snapshot.{step}": tensor for step, tensor in outcome.snapshots.items()}
     about = {"history": outcome.history, "seconds": outcome.seconds, "sittings": outcome.sittings, "step": state.step}
-    return tensors, about
+    return tensors, about | described
 
 
 def _resumed(state: Any, checkpoint: Checkpoint | None) -> Outcome:
     """The course so far, with `state` brought to where the checkpoint stands."""
-    found = checkpoint.read() if checkpoint is not None else None
-    if found is None:
+    saved = checkpoint.read() if checkpoint is not None else None
+    if saved is None:
         return Outcome()
-    tensors, about = found
+    tensors, about = saved
     try:
         state.load_state_dict({n.removeprefix("state."): t for n, t in tensors.items() if n.startswith("state.")})
     except (KeyError, RuntimeError) as error:
@@ -226,11 +219,6 @@ def _resumed(state: Any, checkpoint: Checkpoint | None) -> Outcome:
     snapshots = {int(n.removeprefix("snapshot.")): t for n, t in tensors.items() if n.startswith("snapshot.")}
     history = {name: [tuple(point) for point in points] for name, points in about["history"].items()}
     return Outcome(None, history, snapshots, about["seconds"], about["sittings"])
-
-
-def _note(history: dict, metrics: Mapping[str, Any], *, name: str, step: int) -> None:
-    for key, number in _finite(metrics, name=name, step=step).items():
-        history.setdefault(key, []).append((step, number))
 
 
 def _finite(metrics: Mapping[str, Any], *, name: str, step: int) -> dict[str, float]:
@@ -261,10 +249,6 @@ def _finite_state(state: Any, *, name: str) -> None:
             )
 
 
-def _last(history: Mapping[str, list[tuple[int, float]]]) -> float | None:
-    return history["loss"][-1][1] if "loss" in history else None
-
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C and JupyterLab's stop button; what schedulers and `kill` send first."""
 
@@ -278,15 +262,18 @@ class Deferred:
     `deliver` lets the signal have the effect that it had outside: KeyboardInterrupt, the end of the process, or
     whatever handler there is.  One that nobody delivered takes effect when the block is left.  Signals that are ignored
     stay ignored.  Outside of the main thread nothing is held back, since Python allows no handlers there.
+
+    active: False holds nothing back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, active: bool = True) -> None:
+        self._active = active
         self.pending: int | None = None
         self._before: dict[int, object] = {}
         self._since = 0.0
 
     def __enter__(self) -> "Deferred":
-        if threading.current_thread() is threading.main_thread():
+        if self._active and threading.current_thread() is threading.main_thread():
             usual = {number: signal.getsignal(number) for number in SIGNALS}
             self._before = {n: handler for n, handler in usual.items() if handler not in (None, signal.SIG_IGN)}
             self._install()
