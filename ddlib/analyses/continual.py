@@ -76,24 +76,21 @@ def rows(chosen: SimpleNamespace) -> list[Cell]:
     """
     if len(chosen.ipcs) != 1:
         raise ValueError(f"ipcs={chosen.ipcs!r}; allowed: one number of images per class")
-    found = study.cells(chosen, paper=PAPER, table=TABLE)
+    cells = study.cells(chosen, paper=PAPER, table=TABLE)
     for steps in chosen.steps:
         arrivals(datasets.describe(chosen.dataset).num_classes, steps, chosen.seeds[0])
-    for cell in found:
-        _check(cell)
-    return found
-
-
-def _check(cell: Cell) -> None:
-    if cell.whitened:
-        raise ValueError(f"{cell.label!r} is whitened, by classes that have not come yet; allowed: whitened: false")
-    if cell.tested_on:
-        raise ValueError(f"{cell.label!r} is tested on {cell.tested_on!r} of several networks; allowed: one network")
-    if hasattr(cell.method, "bytes_stored"):
-        raise ValueError(
-            f"{cell.label!r}: {cell.method.name!r} gives a stream of a generator's images; allowed: methods that give "
-            "a set of images, which joins those of other steps"
-        )
+    for cell in cells:
+        row = repr(cell.label)
+        if cell.whitened:
+            raise ValueError(f"{row} is whitened, by classes that have not come yet; allowed: whitened: false")
+        if cell.tested_on:
+            raise ValueError(f"{row} is tested on {cell.tested_on!r} of several networks; allowed: one network")
+        if hasattr(cell.method, "bytes_stored"):
+            raise ValueError(
+                f"{row}: {cell.method.name!r} gives a stream of a generator's images; allowed: methods that give a set "
+                "of images, which joins those of other steps"
+            )
+    return cells
 
 
 def arrivals(num_classes: int, steps: int, order: int) -> list[tuple[int, ...]]:
@@ -148,10 +145,17 @@ def _row(reached: Sequence[Stage], workplace: Workplace) -> dict[str, Any]:
     """What a row came to after one step, over the orders."""
     first = reached[0]
     cell, classes = first.cell, len(first.classes)
-    found = [accuracy for stage in reached for accuracy in _accuracies(stage, workplace)]
-    place = {"method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
-    condition = f"{classes} classes in {first.steps} steps"
-    known = results.find(PAPER, table=TABLE, condition=condition, **place) if cell.reported else None
+    accuracies = [accuracy for stage in reached for accuracy in _accuracies(stage, workplace)]
+    reference = None
+    if cell.reported:
+        reference = results.find(
+            PAPER,
+            table=TABLE,
+            method=cell.method.name,
+            dataset=cell.reference_dataset,
+            ipc=cell.ipc,
+            condition=f"{classes} classes in {first.steps} steps",
+        )
     return {
         "label": cell.label,
         "method": cell.method.name,
@@ -159,31 +163,32 @@ def _row(reached: Sequence[Stage], workplace: Workplace) -> dict[str, Any]:
         "steps": first.steps,
         "classes": classes,
         "orders": [stage.order for stage in reached],
-        "accuracies": found,
-        "reference": known and known.value,
-        "verdict": results.verdict(found, known, deviations=study.deviations(cell)),
+        "accuracies": accuracies,
+        "reference": reference and reference.value,
+        "verdict": results.verdict(accuracies, reference, deviations=study.deviations(cell)),
     }
 
 
-def averages(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def averages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The average incremental accuracy of every row and number of steps: the mean over the steps.
 
     Args:
-        found: as `run` gives it.
+        rows: as `run` gives them.
 
     Returns:
-        As `found`, without classes; accuracies and reference are means over the steps, the latter None where one is
+        As `rows`, without classes; accuracies and reference are means over the steps, the latter None where one is
         missing, and the verdict is that of the last step.
     """
     courses: dict[tuple, list[Mapping[str, Any]]] = {}
-    for row in found:
+    for row in rows:
         courses.setdefault((row["label"], row["steps"]), []).append(row)
     means = []
     for course in courses.values():
-        theirs = [row["reference"] for row in course]
-        means.append({name: value for name, value in course[-1].items() if name != "classes"})
-        means[-1]["accuracies"] = [fmean(values) for values in zip(*(row["accuracies"] for row in course), strict=True)]
-        means[-1]["reference"] = None if None in theirs else fmean(theirs)
+        references = [row["reference"] for row in course]
+        mean = {name: value for name, value in course[-1].items() if name != "classes"}
+        mean["accuracies"] = [fmean(values) for values in zip(*(row["accuracies"] for row in course), strict=True)]
+        mean["reference"] = None if None in references else fmean(references)
+        means.append(mean)
     return means
 
 

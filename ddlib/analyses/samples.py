@@ -1,4 +1,4 @@
-"""Looking at what a generator makes: walks through its noise, and the real images nearest to its samples."""
+"""Looking at a generator's images: walks through its noise, and the real images nearest to its samples."""
 
 import torch
 from torch import Tensor

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
@@ -152,14 +152,14 @@ FOLLOWS = ("accuracy_mean", "accuracy_std", "accuracy_std_between_seeds", "n", "
 
 def _same_keys(content: Any, keys: set[str]) -> None:
     if not isinstance(content, dict) or content.keys() != keys:
-        found = set(content) if isinstance(content, dict) else set()
-        raise ValueError(f"unknown keys {sorted(found - keys)}, missing keys {sorted(keys - found)}")
+        names = set(content) if isinstance(content, dict) else set()
+        raise ValueError(f"unknown keys {sorted(names - keys)}, missing keys {sorted(keys - names)}")
 
 
-def _agree(stored: Any, found: Any) -> bool:
-    if isinstance(stored, float) and isinstance(found, float):
-        return math.isclose(stored, found, rel_tol=1e-9, abs_tol=1e-9)
-    return stored == found
+def _agree(stored: Any, value: Any) -> bool:
+    if isinstance(stored, float) and isinstance(value, float):
+        return math.isclose(stored, value, rel_tol=1e-9, abs_tol=1e-9)
+    return stored == value
 
 
 def _plain(name: str, value: Any) -> dict[str, Any]:
@@ -181,11 +181,11 @@ def pick(records: Sequence[Record], label: str, ipc: int | None, *, network: str
     Raises:
         ValueError: there is none, or more than one.
     """
-    found = [r for r in records if (r.label, r.ipc) == (label, ipc) and network in (None, r.network)]
-    if len(found) != 1:
+    rows = [r for r in records if (r.label, r.ipc) == (label, ipc) and network in (None, r.network)]
+    if len(rows) != 1:
         on = "" if network is None else f", network={network!r}"
-        raise ValueError(f"label={label!r}, ipc={ipc!r}{on}: {len(found)} records; exactly one was expected")
-    return found[0]
+        raise ValueError(f"label={label!r}, ipc={ipc!r}{on}: {len(rows)} records; exactly one was expected")
+    return rows[0]
 
 
 def compare(a: Record, b: Record, confidence: float = 0.95) -> Comparison:
@@ -287,23 +287,18 @@ COLUMNS = (
 )
 """Of every `frame`, in order; costs follow."""
 
+REFERENCE = {"": "value", "_std": "std", "_n": "n"}
+"""End of a column's name -> the field of the reference."""
+
 
 def _rows(record: Record) -> list[dict[str, Any]]:
     """The rows of `frame` for one record."""
     seeds = record.cell.get("seeds", ())
     each = record.n // len(seeds) if seeds and record.n % len(seeds) == 0 else 0
-    published = record.reference
-    shared = {
-        "reference": published and published.value,
-        "reference_std": published and published.std,
-        "reference_n": published and published.n,
-        "paper": published and published.paper,
-        "table": published and published.table,
-        "condition": published and published.condition,
-        "metric": published and published.metric,
-        "verdict": record.verdict,
-        "deviations": "; ".join(record.deviations),
-    } | record.cost
+    shared = {f"reference{end}": getattr(record.reference, name, None) for end, name in REFERENCE.items()}
+    shared |= {name: getattr(record.reference, name, None) for name in ("paper", "table", "condition", "metric")}
+    shared |= {"verdict": record.verdict, "deviations": "; ".join(record.deviations)}
+    shared |= record.cost
     place = {name: getattr(record, name) for name in ("label", "method", "dataset", "ipc", "network")}
     networks = [
         {
@@ -396,9 +391,9 @@ def joined(provenances: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     it.  Dates become the first and the last.  `dirty` is True where any is, else None where any does not know.  Entries
     that are mappings, such as versions, are joined entry by entry.
     """
-    everything = list(provenances)
-    names = dict.fromkeys(name for one in everything for name in one)
-    return {name: _joined(name, [one.get(name) for one in everything]) for name in names}
+    provenances = list(provenances)
+    names = dict.fromkeys(name for provenance in provenances for name in provenance)
+    return {name: _joined(name, [provenance.get(name) for provenance in provenances]) for name in names}
 
 
 def _joined(name: str, values: Sequence[Any]) -> Any:
@@ -461,40 +456,53 @@ def unseen_groups(records: Sequence[Record], seen: Sequence[str] = ("convnet",))
         raise ValueError(f"seen={tuple(seen)!r} leaves no network of {', '.join(networks)}")
     groups: dict[tuple, list[Record]] = {}
     for record in records:
-        groups.setdefault((record.label, record.dataset, record.ipc), []).append(record)
-    return [_whole(place, [r for r in group if r.network in left], left) for place, group in groups.items()]
-
-
-def _whole(place: tuple, group: list[Record], networks: list[str]) -> list[Record]:
-    """The group, if it has one record of each network, and those that were run as many accuracies."""
-    found = [record.network for record in group]
-    if sorted(found) != sorted(networks):
-        raise ValueError(
-            f"{place} is tested on {', '.join(found) or 'none'}; allowed: {', '.join(networks)}, each once"
-        )
-    if len({record.n for record in group if record.n}) > 1:
-        counts = ", ".join(f"{record.n} on {record.network}" for record in group)
-        raise ValueError(f"{place} has accuracies of {counts}; allowed: as many on each")
-    return group
+        group = groups.setdefault((record.label, record.dataset, record.ipc), [])
+        if record.network in left:
+            group.append(record)
+    for place, group in groups.items():
+        tested = [record.network for record in group]
+        if sorted(tested) != sorted(left):
+            known = ", ".join(left)
+            raise ValueError(f"{place} is tested on {', '.join(tested) or 'none'}; allowed: {known}, each once")
+        if len({record.n for record in group if record.n}) > 1:
+            counts = ", ".join(f"{record.n} on {record.network}" for record in group)
+            raise ValueError(f"{place} has accuracies of {counts}; allowed: as many on each")
+    return list(groups.values())
 
 
 def mean_record(group: Sequence[Record]) -> Record:
     """The mean of one row's records on several networks; see `unseen`."""
     first, missing = group[0], [record for record in group if not record.n]
-    tested = {"tested_on": UNSEEN, "networks": {record.network: record.cell.get("protocol") for record in group}}
-    summed, over = (("estimated_hours",), missing) if missing else (("evaluate_seconds", "generation_seconds"), group)
-    known = {key: [record.cost[key] for record in over if key in record.cost] for key in summed}
-    costs = {key: sum(values) for key, values in known.items() if values}
-    return Record.of(
-        [] if missing else map(fmean, zip(*(record.accuracies for record in group), strict=True)),
-        label=first.label,
-        method=first.method,
-        dataset=first.dataset,
-        ipc=first.ipc,
-        cell={name: value for name, value in first.cell.items() if name != "protocol"} | tested,
-        reference=_reference([record.reference for record in group if record.reference]),
-        deviations=dict.fromkeys(phrase for record in group for phrase in record.deviations),
-        cost=costs if missing else _shared(group) | costs,
+    accuracies: list[float] = []
+    if missing:  # what is left to do
+        cost = _summed(missing, ("estimated_hours",))
+    else:
+        accuracies = [fmean(repeat) for repeat in zip(*(record.accuracies for record in group), strict=True)]
+        cost = {
+            name: first.cost[name]
+            for name in OF_THE_SET
+            if name in first.cost and all(record.cost.get(name) == first.cost[name] for record in group)
+        } | _summed(group, ("evaluate_seconds", "generation_seconds"))
+    cell = {name: value for name, value in first.cell.items() if name != "protocol"}
+    cell |= {"tested_on": UNSEEN, "networks": {record.network: record.cell.get("protocol") for record in group}}
+    reference = next((record.reference for record in group if record.reference), None)
+    if reference:
+        reference = find(
+            reference.paper,
+            table=reference.table,
+            method=reference.method,
+            dataset=reference.dataset,
+            ipc=reference.ipc,
+            condition=reference.condition,
+            network=UNSEEN,
+        )
+    return replace(
+        first,
+        cell=cell,
+        accuracies=tuple(accuracies),
+        reference=reference,
+        deviations=tuple(dict.fromkeys(phrase for record in group for phrase in record.deviations)),
+        cost=cost,
         provenance=joined(record.provenance for record in group),
     )
 
@@ -506,10 +514,10 @@ OF_THE_SET = (
 """Costs of a set that are the same whatever it is tested on."""
 
 
-def _shared(group: Sequence[Record]) -> dict[str, Any]:
-    """The costs `OF_THE_SET` in which all records agree."""
-    first = group[0].cost
-    return {k: first[k] for k in OF_THE_SET if all(k in r.cost and r.cost[k] == first[k] for r in group)}
+def _summed(group: Sequence[Record], names: Sequence[str]) -> dict[str, float]:
+    """The sums of those costs that any of the records states."""
+    sums = {name: [record.cost[name] for record in group if name in record.cost] for name in names}
+    return {name: sum(values) for name, values in sums.items() if values}
 
 
 def mean_of_deviations(group: Sequence[Record]) -> float | None:
@@ -521,11 +529,3 @@ def mean_of_deviations(group: Sequence[Record]) -> float | None:
         Points; None where a network was not run.
     """
     return fmean(pstdev(record.accuracies) for record in group) if all(record.n for record in group) else None
-
-
-def _reference(known: Sequence[Reference]) -> Reference | None:
-    """What the paper of these references reports for the mean."""
-    if not known:
-        return None
-    names = ("table", "method", "dataset", "ipc", "condition")
-    return find(known[0].paper, **{name: getattr(known[0], name) for name in names}, network=UNSEEN)

@@ -122,12 +122,12 @@ def half_width(error: float, df: float, confidence: float) -> float:
 
 
 def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """The t interval of the mean of `values`; the whole line for a single one.
+    """The t interval of the mean of `values`; the whole line for a single one.  seaborn takes it as `errorbar`.
 
     Raises:
         ValueError: no values.
     """
-    if not values:
+    if not len(values):
         raise ValueError("values is empty; an interval needs at least one")
     comparison = welch(Sample.of(values), confidence=confidence)
     return comparison.low, comparison.high
