@@ -1,7 +1,9 @@
-"""The networks that distil and that evaluate, built by name.
+"""Models: the networks that distil and that evaluate, DiM's generator and critic, and latent diffusion models.
 
-`build` makes one, `names` lists them, `reset` redraws the weights of one in place, and `Features` is what
-`model.features(images)` returns: the maps of every block and the embedding.  `model(images)` gives logits.
+Networks are built by name: `build` makes one, `names` lists them, `reset` redraws the weights of one in place, and
+`Features` is what `model.features(images)` returns: the maps of every block and the embedding.  `model(images)` gives
+logits.  `gan` has the generator and the critic, `diffusion` the latent diffusion model, `priors` its folders, `cin256`
+the conversion of the published one; `passes` says how images pass a network, and makes it a pure function of a vector.
 
 The definitions are those of the dataset-condensation lineage (DC, DSA, DM, MTT, DC-Bench), which differ from the
 torchvision networks of the same names: norms with one group a channel, no dropout in AlexNet, one linear layer as the
@@ -79,8 +81,7 @@ def build(
     Raises:
         ValueError: unknown name, option or option value, or images too small for the network.
     """
-    known = options_of(name)
-    builder = _BUILDERS[name]
+    known, builder = options_of(name), _BUILDERS[name]
     for option in options:
         if option not in known:
             raise ValueError(f"unknown option {option!r} of network {name!r}; known: {', '.join(known)}")

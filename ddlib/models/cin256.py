@@ -49,7 +49,7 @@ def _weights(checkpoint: Path, *, trusted: bool) -> Mapping[str, Tensor]:
     if not checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint {str(checkpoint)!r}")
     try:
-        found = torch.load(checkpoint, map_location="cpu", weights_only=not trusted)
+        content = torch.load(checkpoint, map_location="cpu", weights_only=not trusted)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{checkpoint} holds objects of the package {error.name!r}; install it and try again"
@@ -61,10 +61,10 @@ def _weights(checkpoint: Path, *, trusted: bool) -> Mapping[str, Tensor]:
         ) from error
     except (EOFError, RuntimeError) as error:
         raise ValueError(f"{checkpoint} is damaged: {' '.join(str(error).split())}") from error
-    found = found.get("state_dict", found) if isinstance(found, Mapping) else found
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+    weights = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{checkpoint} holds no weights by name")
-    return found
+    return weights
 
 
 def from_compvis(weights: Mapping[str, Tensor]) -> LatentDiffusion:

@@ -23,8 +23,7 @@ class ConvNet(Chain):
         norm: "instance", "batch", "layer", "group" (4 groups) or "none".
         activation: "relu", "sigmoid", "leaky_relu" or "swish".
         pooling: "avg", "max" or "none".
-        padding: of the first convolution; None for 1, or 3 for one-channel 28x28 images, as in the published
-            networks (`ddlib.models.chain.first_padding` states the source).
+        padding: of the first convolution; None for 1, or 3 for one-channel 28x28 images (see `first_padding`).
 
     Raises:
         ValueError: the images are too small for the depth, or an option is unknown.
@@ -43,16 +42,13 @@ class ConvNet(Chain):
         padding: int | None = None,
     ):
         padding = first_padding(shape, 1) if padding is None else padding
-        depth = _depth(min(shape[1:]) + 2 * padding - 2) if depth is None else depth
+        if depth is None:
+            side = max(1, min(shape[1:]) + 2 * padding - 2)  # of the first map
+            depth = max(1, math.floor(math.log2(side)) - 2)  # halvings that leave 4 to 7 pixels
         if depth < 1:
             raise ValueError(f"depth {depth}: at least 1 expected")
         stages = [Stage(width, 3, padding if index == 0 else 1, pooling) for index in range(depth)]
         super().__init__(stages, shape=shape, num_classes=num_classes, norm_kind=norm, activation_kind=activation)
-
-
-def _depth(side: int) -> int:
-    """Halvings of `side` pixels that leave 4 (to 7), and at least 1."""
-    return max(1, math.floor(math.log2(max(side, 1))) - 2)
 
 
 class AlexNet(Chain):
@@ -65,8 +61,7 @@ class AlexNet(Chain):
         shape: (C, H, W) of the images, 8x8 at least.
         num_classes: K.
         norm: "none" as published; "batch" is DM's AlexNetBN; also "instance", "layer" and "group".
-        padding: of the first convolution; None for 2, or 4 for one-channel 28x28 images
-            (`ddlib.models.chain.first_padding` states the source).
+        padding: of the first convolution; None for 2, or 4 for one-channel 28x28 images (see `first_padding`).
 
     Raises:
         ValueError: the images are too small, or the norm is unknown.
@@ -102,8 +97,7 @@ class VGG11(Chain):
         num_classes: K.
         width: channels of the first block.
         norm: "instance" as published; "batch" is DM's VGG11BN; also "layer", "group" and "none".
-        padding: of the first convolution; None for 1, or 3 for one-channel 28x28 images
-            (`ddlib.models.chain.first_padding` states the source).
+        padding: of the first convolution; None for 1, or 3 for one-channel 28x28 images (see `first_padding`).
         grid: side of the square to which the last map is brought by adaptive max pooling; None: it stays as it is.
 
     Raises:
@@ -137,8 +131,7 @@ class LeNet(Chain):
     Args:
         shape: (C, H, W) of the images, 16x16 at least.
         num_classes: K.
-        padding: of the first convolution; None for 0, or 2 for one-channel 28x28 images
-            (`ddlib.models.chain.first_padding` states the source).
+        padding: of the first convolution; None for 0, or 2 for one-channel 28x28 images (see `first_padding`).
 
     Raises:
         ValueError: the images are too small.

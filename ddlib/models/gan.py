@@ -46,10 +46,11 @@ class Generator(nn.Module):
         self.project_norm = BatchNorm2d(width * 16)
         layers: list[nn.Module] = []
         for index, kernel in enumerate(kernels):
-            layers += _block(nn.ConvTranspose2d(width, width, kernel, 2, padding=1), width)
-            last = index == len(kernels) - 1
-            for _ in range(3 if index == 0 else 0 if last else 1):
-                layers += _block(nn.Conv2d(width, width, 3, padding=1), width)
+            convolutions = [nn.ConvTranspose2d(width, width, kernel, 2, padding=1)]
+            more = 3 if index == 0 else int(index < len(kernels) - 1)
+            convolutions += [nn.Conv2d(width, width, 3, padding=1) for _ in range(more)]
+            for convolution in convolutions:
+                layers += [convolution, BatchNorm2d(width), nn.ReLU(inplace=True)]
         self.blocks = nn.Sequential(*layers)
         self.image = nn.Conv2d(width, shape[0], 3, padding=1)
 
@@ -128,20 +129,17 @@ class MapNorm(nn.LayerNorm):
 LAWS[MapNorm] = affine_norm
 
 
-def _block(convolution: nn.Module, width: int) -> list[nn.Module]:
-    return [convolution, BatchNorm2d(width), nn.ReLU(inplace=True)]
-
-
 def _kernels(shape: tuple[int, int, int]) -> list[int]:
     """Kernels of the transposed convolutions that lead from a side of 4 to that of the images."""
     square = len(shape) == 3 and min(shape) >= 1 and shape[1] == shape[2]
     side, kernels = shape[1] if square else 0, []
     while side > 7 and side % 2 == 0:
         side, kernels = side // 2, [*kernels, 4]
-    first = {4: [], 7: [3]}.get(side)
-    if first is None or not (kernels or first):
-        raise ValueError(f"shape={tuple(shape)}; it must be (C, H, H) with H = 4 or 7 doubled: 7, 8, 14, 16, 28, 32...")
-    return first + kernels
+    if side == 7:
+        return [3, *kernels]
+    if side == 4 and kernels:
+        return kernels
+    raise ValueError(f"shape={tuple(shape)}; it must be (C, H, H) with H = 4 or 7 doubled: 7, 8, 14, 16, 28, 32...")
 
 
 def _check_positive(**values: int) -> None:

@@ -7,7 +7,8 @@ All have a 3x3 stem without pooling, so that they fit any image up to 32 pixels 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddlib.models.layers import LAWS, Network, Size, norm
+from ddlib.models import layers
+from ddlib.models.layers import LAWS, Network, Size
 
 
 class Projection(nn.Conv2d):
@@ -47,16 +48,16 @@ class BasicBlock(nn.Module):
         step, pooled = (1, stride == 2) if average else (stride, False)
         self.size = downsampled(size, stride, average)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, step, padding=1, bias=False)
-        self.norm1 = norm(norm_kind, outputs, size if average else self.size)
+        self.norm1 = layers.norm(norm_kind, outputs, size if average else self.size)
         self.pool = nn.AvgPool2d(2) if pooled else nn.Identity()
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = norm(norm_kind, outputs, self.size)
+        self.norm2 = layers.norm(norm_kind, outputs, self.size)
         self.shortcut = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
                 Projection(inputs, outputs, step),
                 nn.AvgPool2d(2) if pooled else nn.Identity(),
-                norm(norm_kind, outputs, self.size),
+                layers.norm(norm_kind, outputs, self.size),
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,7 +98,11 @@ class ResNet(Network):
         if width < 1:
             raise ValueError(f"width {width}: at least 1 expected")
         size = shape[1:]
-        self.stem = _stem(shape, width, norm)
+        self.stem = nn.Sequential(
+            nn.Conv2d(shape[0], width, 3, padding=1, bias=False),
+            layers.norm(norm, width, size),
+            nn.ReLU(inplace=True),
+        )
         self.stages, channels = nn.ModuleList(), width
         for index, stride in enumerate((1, 2, 2, 2)):
             inputs, channels = channels, width * 2**index
@@ -124,25 +129,19 @@ class ResNet(Network):
 
 
 def resnet10(*, shape: tuple[int, int, int], num_classes: int, width: int = 64, norm: str = "instance") -> ResNet:
-    """ResNet-10: `resnet18` with one basic block a stage.
+    """ResNet-10: `resnet18` with one basic block a stage, and otherwise the same.
 
     For 3x32x32 images and 10 classes 4,903,242 parameters; 1,228,970 with `width=32`, which with `norm="batch"` is
-    DiM's CIFAR-style network.  Embedding and arguments: as `resnet18`.
-
-    Raises:
-        ValueError: the images are too small, or the norm is unknown.
+    DiM's CIFAR-style network.
     """
     return ResNet(shape=shape, num_classes=num_classes, blocks=1, width=width, norm=norm, average=False)
 
 
 def resnet10_ap(*, shape: tuple[int, int, int], num_classes: int, width: int = 64, norm: str = "instance") -> ResNet:
-    """ResNet-10-AP: `resnet18_ap` with one basic block a stage.
+    """ResNet-10-AP: `resnet18_ap` with one basic block a stage, and otherwise the same.
 
     For 3x32x32 images and 10 classes 4,980,042 parameters; 1,267,370 with `width=32`, which with `norm="batch"` is in
-    DiM's pool.  Embedding and arguments: as `resnet18_ap`.
-
-    Raises:
-        ValueError: the images are too small, or the norm is unknown.
+    DiM's pool.
     """
     return ResNet(shape=shape, num_classes=num_classes, blocks=1, width=width, norm=norm, average=True)
 
@@ -167,8 +166,9 @@ def resnet18(
     Raises:
         ValueError: the images are too small, or the norm or the pooling is unknown.
     """
-    shared = {"shape": shape, "num_classes": num_classes, "width": width, "norm": norm}
-    return ResNet(**shared, blocks=2, average=False, pooling=pooling)
+    return ResNet(
+        shape=shape, num_classes=num_classes, blocks=2, width=width, norm=norm, average=False, pooling=pooling
+    )
 
 
 def resnet18_ap(*, shape: tuple[int, int, int], num_classes: int, width: int = 64, norm: str = "instance") -> ResNet:
@@ -192,9 +192,3 @@ def resnet18_ap(*, shape: tuple[int, int, int], num_classes: int, width: int = 6
 def downsampled(size: Size, stride: int, average: bool) -> Size:
     """Height and width after a padded 3x3 convolution of this stride (rounded up), or a pooling (rounded down)."""
     return tuple(side // stride if average else -(-side // stride) for side in size)
-
-
-def _stem(shape: tuple[int, int, int], width: int, norm_kind: str) -> nn.Sequential:
-    """First convolution, norm and ReLU, at full resolution."""
-    conv = nn.Conv2d(shape[0], width, 3, padding=1, bias=False)
-    return nn.Sequential(conv, norm(norm_kind, width, shape[1:]), nn.ReLU(inplace=True))

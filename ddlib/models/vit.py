@@ -93,8 +93,11 @@ class ViT(Network):
         self.positions = nn.Embedding((height // patch) * (width // patch) + 1, dim)
         self.class_token = nn.Embedding(1, dim)
         self.dropout = nn.Dropout(dropout)
-        sizes = {"heads": heads, "head_dim": head_dim, "mlp_dim": mlp_dim, "dropout": dropout, "layer_norm": layer_norm}
-        self.layers = nn.Sequential(*(Layer(dim, **sizes) for _ in range(depth)))
+        layers = [
+            Layer(dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim, dropout=dropout, layer_norm=layer_norm)
+            for _ in range(depth)
+        ]
+        self.layers = nn.Sequential(*layers)
         self.norm = _norm(dim, layer_norm)
         self.classifier = nn.Linear(dim, num_classes)
 
@@ -106,5 +109,5 @@ class ViT(Network):
         return self.norm(self.layers(self.dropout(tokens))[:, 0])
 
 
-def _norm(dim: int, wanted: bool) -> nn.Module:
-    return nn.LayerNorm(dim) if wanted else nn.Identity()
+def _norm(dim: int, layer_norm: bool) -> nn.Module:
+    return nn.LayerNorm(dim) if layer_norm else nn.Identity()
