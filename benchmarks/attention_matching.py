@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from ddlib import methods, models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet, ValueSpace
-from ddlib.methods import _pixels as pixels
+from ddlib.methods import pixels
 
 CLASSES, BATCH, SIDE = 10, 128, 32
 OURS = {

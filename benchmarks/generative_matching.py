@@ -36,8 +36,8 @@ from benchmarks.generation import CLASSES, CLOCKS, SHAPES, decoded, pictures
 from ddlib import methods, models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
-from ddlib.methods import _pool
-from ddlib.methods.dim import POOL, DiM, Distilling
+from ddlib.methods import generative
+from ddlib.methods.generative import POOL, DiM, Distilling
 from ddlib.models.gan import Critic, Generator
 from ddlib.pretraining import gan as adversarial
 
@@ -154,7 +154,7 @@ class Plain:
 
 
 class Ours:
-    """`ddlib.methods.dim` and the seconds of its parts."""
+    """`ddlib.methods.generative` and the seconds of its parts."""
 
     def __init__(self, method: DiM, state: Distilling, clock: Callable[[], float]):
         self.method, self.state, self.clock = method, state, clock
@@ -164,7 +164,7 @@ class Ours:
         spent = {"inner": 0.0, "critic": 0.0}
         self.state.pair.step, begin = number, self.clock()
         with (
-            mock.patch.object(_pool, "train", self.timed(_pool.train, spent, "inner")),
+            mock.patch.object(generative, "train_member", self.timed(generative.train_member, spent, "inner")),
             mock.patch.object(adversarial, "critic_step", self.timed(adversarial.critic_step, spent, "critic")),
         ):
             found = self.method.step(self.state)

@@ -5,10 +5,10 @@
 The reference does what the published code does: all images are sampled without a graph in chunks of 10; the loss is
 taken class by class with a new network object; then each chunk is sampled again with a graph, every call of the noise
 predictor under a checkpoint, so that one step of the sampler is four passes through it; and the nearest codes of the
-latent are looked for at every step.  Ours is `ddlib.methods.ld3m`: one phase, exact, with and without checkpoints, and
-with gradients of the last two calls alone.  Both sides have the same prior, images, transforms and noise, of which the
-published code draws a new one for its second phase, and are compared before they are timed: in float64 at a small
-size, and in what is timed at full size.
+latent are looked for at every step.  Ours is `ddlib.methods.latent`: one phase, exact, with and without
+checkpoints, and with gradients of the last two calls alone.  Both sides have the same prior, images, transforms and
+noise, of which the published code draws a new one for its second phase, and are compared before they are timed: in
+float64 at a small size, and in what is timed at full size.
 
 Ten classes at one image each, untrained networks; by default 32 pixels in colour, latents of 16x16, a noise predictor
 of 3.9 M parameters, and 16 real images a class, with which the loss is a twentieth of the reference's iteration at
@@ -34,7 +34,7 @@ from benchmarks.attention_matching import CLASSES, SIDE, pictures, plain_augment
 from benchmarks.generation import CLOCKS
 from ddlib import methods, models, seeding
 from ddlib.data import augmentation, datasets
-from ddlib.methods.ld3m import LD3M
+from ddlib.methods.latent import LD3M
 from ddlib.models import diffusion
 from ddlib.store import progress
 
@@ -127,7 +127,7 @@ class Plain:
 
 
 class Ours:
-    """`ddlib.methods.ld3m`, of which the first step's momentum is the gradient."""
+    """`ddlib.methods.latent`, of which the first step's momentum is the gradient."""
 
     def __init__(self, method: LD3M, state: SimpleNamespace):
         self.method, self.state = method, state
@@ -135,10 +135,10 @@ class Ours:
     def step(self, number: int) -> Found:
         """One iteration on latents and class vectors that stay where they are."""
         self.state.step = number
-        for moment in self.state.moments.values():
+        for moment in self.state.first.values():
             moment.zero_()
         loss = self.method.step(self.state)["loss"]
-        return loss, {name: self.state.moments[f"{name}.first"].clone() for name in ("Z", "c")}
+        return loss, {name: self.state.first[name].clone() for name in ("Z", "c")}
 
 
 def prepared(name: str, steps: int, case: argparse.Namespace) -> Plain | Ours:
@@ -158,7 +158,7 @@ def doubled(side: Plain | Ours) -> Plain | Ours:
     state.train = inner.train = SimpleNamespace(take=lambda rows: train.take(rows).double(), **told)
     for module in (state.prior.vae, state.prior.unet, state.prior.embedder, inner.network):
         module.double()
-    for tensors in (state.tensors, state.moments):
+    for tensors in (state.tensors, state.first, state.second):
         tensors.update({name: tensor.double() for name, tensor in tensors.items()})
     inner.images = inner.images.detach().double().requires_grad_()
     return side

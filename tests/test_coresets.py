@@ -2,8 +2,7 @@
 
 import torch
 
-from ddlib.methods.herding import herd
-from ddlib.methods.k_center import k_center
+from ddlib.methods.coresets import herd, k_center
 
 
 def herd_as_defined(vectors, count):

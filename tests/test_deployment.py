@@ -14,6 +14,7 @@ from ddlib.data import augmentation
 from ddlib.data.synthetic import SyntheticStream, generator_bytes, load
 from ddlib.models.gan import Generator
 from ddlib.models.layers import reset
+from ddlib.models.state import State
 from ddlib.store import artefacts, files
 from ddlib.study import estimate, work
 
@@ -22,30 +23,20 @@ STREAMING = {"num_networks": 2, "epochs": 2, "batch_size": 5}
 
 
 @dataclass
-class State:
+class Drawn(State):
     """A state of `Toy`."""
 
     train: Any
     seed: int
     step: int = 0
 
-    def state_dict(self):
-        """The step."""
-        return {"step": torch.tensor(self.step)}
-
-    def load_state_dict(self, saved):
-        """Continue from what `state_dict` gave."""
-        self.step = int(saved["step"])
-
 
 @dataclass(frozen=True, kw_only=True)
-class Toy:
+class Toy(methods.Method):
     """A generator that is drawn and never trained."""
 
     name: ClassVar[str] = "toy"
     version: ClassVar[int] = 1
-    whitened: ClassVar[tuple] = ()
-    needs: ClassVar[dict] = {}
     iterations: ClassVar[int] = 1
     deployment: ClassVar[tuple] = ("ipc", "redraw")
     ipc: int
@@ -59,7 +50,7 @@ class Toy:
 
     def start(self, train, needs, seed):
         """Nothing yet."""
-        return State(train, seed)
+        return Drawn(train, seed)
 
     def step(self, state):
         """Nothing."""

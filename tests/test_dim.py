@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from ddlib import methods, models, seeding
 from ddlib.data import augmentation, datasets
 from ddlib.data.datasets import ValueSpace
-from ddlib.methods import _pool as networks
-from ddlib.methods.dim import MATCHES
+from ddlib.methods import generative
+from ddlib.methods.generative import MATCHES
 from ddlib.models import passes
 from ddlib.pretraining import gan as adversarial
 from ddlib.store import loop
@@ -230,9 +230,9 @@ def test_the_match_alone_reaches_the_generator_alone(match, monkeypatch):
     method = dim(match=match, adversarial=False)
     state = started(method)
     critic = {name: value.clone() for name, value in state.pair.critic.state_dict().items()}
-    moments = {name: value for name, value in copied(state).items() if name.startswith("critic_adam.")}
+    moments = {name: value for name, value in copied(state.pair).items() if name.startswith("critic_adam.")}
     monkeypatch.setattr(state.pair.critic, "forward", None)  # a call is an error
-    before, trained_alone = copied(state), None
+    before, trained_alone = copied(state.pair), None
 
     def train(member, *rest):
         nonlocal trained_alone
@@ -240,10 +240,10 @@ def test_the_match_alone_reaches_the_generator_alone(match, monkeypatch):
         trained_alone = {name: value.detach().clone() for name, value in member.parameters.items()}
         return loss
 
-    networks_train = networks.train
-    monkeypatch.setattr(networks, "train", train)
+    networks_train = generative.train_member
+    monkeypatch.setattr(generative, "train_member", train)
     found = method.step(state)
-    after = copied(state)
+    after = copied(state.pair)
     assert found.keys() == {"loss", "pool_loss", "match"}
     torch.testing.assert_close(found["loss"], method.weight * found["match"])
     assert same(critic, dict(state.pair.critic.state_dict()))
@@ -267,12 +267,12 @@ def test_a_step_leaves_no_gradient_and_the_global_state_alone():
 def test_a_frozen_critic_stays_as_it_was_while_the_generator_goes_on():
     method = dim(freeze_critic=True)
     state = started(method)
-    before = copied(state)
+    before = copied(state.pair)
     for _ in range(2):
         assert method.step(state).keys() == {"loss", "pool_loss", "match"}
-    after = copied(state)
+    after = copied(state.pair)
     for name, value in before.items():
-        assert torch.equal(after[name], value) or name.split(".")[0] in ("generator", "generator_adam", "step", "drawn")
+        assert torch.equal(after[name], value) or name.split(".")[0] in ("generator", "generator_adam", "step")
     assert not torch.equal(after["generator.image.weight"], before["generator.image.weight"])
 
 
@@ -282,15 +282,14 @@ def test_without_a_weight_it_is_stage_a_that_goes_on(monkeypatch):
     going_on = method.gan.restored(train, trained(method, train)["gan"], 7)
     for adam in (going_on.generator_adam, going_on.critic_adam):
         adam.param_groups[0]["lr"] = method.lr
-    monkeypatch.setattr(networks, "draw", None)
+    monkeypatch.setattr(generative, "draw_member", None)
     found = [method.step(state) for _ in range(5)]
     make = seeding.generator  # stage A with the numbers that stage B draws
     monkeypatch.setattr(seeding, "generator", lambda seed, _, *names: make(seed, "dim", *names))
     expected = [gan.step(going_on) for _ in range(5)]
     assert all(same(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
     assert state.member is None and state.drawn == -1
-    ours = {name: value for name, value in state.state_dict().items() if name != "drawn"}
-    assert same(ours, going_on.state_dict())
+    assert same(state.pair.state_dict(), going_on.state_dict())
 
 
 def test_only_the_step_size_is_new_to_the_optimisers():
@@ -302,8 +301,8 @@ def test_only_the_step_size_is_new_to_the_optimisers():
         assert (group["lr"], group["betas"], group["eps"]) == (1e-2, (0.5, 0.9), 1e-8)
         assert all(int(adam.state[parameter]["step"]) == 3 for parameter in network.parameters())
     found = state.state_dict()
-    assert all(torch.equal(found[name], value) for name, value in product.items() if name != "data")
-    assert int(found["step"]) == 0 and int(found["drawn"]) == -1
+    assert all(torch.equal(found[f"pair.{name}"], value) for name, value in product.items() if name != "data")
+    assert int(found["pair.step"]) == 0 and int(found["drawn"]) == -1
 
 
 @pytest.mark.parametrize("after", range(1, 5))
@@ -318,7 +317,7 @@ def test_bits_that_a_cut_leaves_are_those_of_an_uninterrupted_run(after):
     for _ in range(5 - after):
         method.step(states[2])
     assert same(copied(states[2]), copied(states[0]))
-    assert any(name.startswith("pool.momentum.") for name in states[0].state_dict())
+    assert any(name.startswith("member.sgd.") for name in states[0].state_dict())
 
 
 def test_official_networks_are_shown_another_space_and_nothing_else_differs(double):
@@ -373,7 +372,6 @@ def test_the_whole_of_the_data_is_gone_over_more_than_once_where_it_is_small():
         ("beta1", 1.0, r"beta1=1.0; it must be in \[0, 1\)"),
         ("beta2", -0.1, r"beta2=-0.1; it must be in \[0, 1\)"),
         ("gradient_penalty", -1.0, r"gradient_penalty=-1.0; it must be >= 0"),
-        ("conditioning", "norms", "conditioning='norms'; it must be 'onehot'"),
         ("precision", "float16", r"precision='float16'; it must be one of float32, bfloat16"),
         ("compat", "unofficial", r"compat='unofficial'; it must be None or 'official'"),
     ],

@@ -53,13 +53,11 @@ class State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timed:
+class Timed(methods.Method):
     """A method whose start takes 3 s by the clock, and whose steps take `each`; the first of all, 10 s more."""
 
     name: ClassVar[str] = "timed"
     version: ClassVar[int] = 1
-    whitened: ClassVar[tuple] = ()
-    needs: ClassVar[dict] = {}
     ipc: int = 1
     iterations: int = 100
     each: float = 1.0

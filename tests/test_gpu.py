@@ -82,7 +82,7 @@ def test_a_step_of_ld3m_is_that_of_the_host(matching, options):
         for device in ("cpu", "cuda"):
             state = method.start(datasets.load("digits", "train", device=device), {"prior": prior}, 0)
             metrics = method.step(state)
-            found[device] = {name: tensor.cpu() for name, tensor in state.moments.items() if name.endswith(".first")}
+            found[device] = {name: tensor.cpu() for name, tensor in state.first.items()}
             found[device]["loss"] = torch.as_tensor(float(metrics["loss"]))
     for name, wanted in found["cpu"].items():
         assert (found["cuda"][name] - wanted).norm() <= 1e-2 * wanted.norm() + 1e-6, name

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ddlib.methods.settings import fill
+from ddlib.methods.contract import fill
 from ddlib.study.parameters import settings
 
 GOOD = {"profile": "quick", "dataset": "digits", "ipcs": [1, 10], "seeds": [0, 1], "budget_hours": None}

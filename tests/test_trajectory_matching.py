@@ -12,10 +12,8 @@ from ddlib import methods, models, results, seeding
 from ddlib.data import datasets
 from ddlib.data.augmentation import augment
 from ddlib.data.whitening import ValueSpace
-from ddlib.methods import _initial as initial
-from ddlib.methods import _matching as matching
-from ddlib.methods import unrolling
-from ddlib.methods._selection import random_rows
+from ddlib.methods import trajectory_matching, unrolling
+from ddlib.methods.coresets import random_rows
 from ddlib.models.passes import Flat
 from ddlib.pretraining.experts import Trajectories
 from ddlib.store import loop
@@ -66,8 +64,8 @@ class TestOuterStep:
         ]
         labels = torch.arange(10).repeat_interleave(2)
         for _ in range(2):
-            expert, epoch = matching.draw_start(method, state)
-            batches = matching.draw_batches(method, state)
+            expert, epoch = method.draw_start(state)
+            batches = method.draw_batches(state)
             loss = self.plain_loss(state, expert, epoch, batches, images, labels, lr)
             for optimiser in optimisers:
                 optimiser.zero_grad()
@@ -101,10 +99,10 @@ class TestOuterStep:
         logits = state.logits.clone().requires_grad_()
         optimiser = torch.optim.SGD([logits], lr=5.0, momentum=0.9)
         for _ in range(2):
-            expert, epoch = matching.draw_start(method, state)
+            expert, epoch = method.draw_start(state)
             start, goal = state.experts.vector(expert, epoch), state.experts.vector(expert, epoch + 1)
             theta = start.clone().requires_grad_()
-            for batch in matching.draw_batches(method, state):
+            for batch in method.draw_batches(state):
                 answer = state.student.flat(theta, batch.transform(state.images[batch.rows]))
                 inner = torch.nn.functional.cross_entropy(answer, logits[batch.rows].softmax(1))
                 (slope,) = torch.autograd.grad(inner, theta, create_graph=True)
@@ -125,7 +123,7 @@ class TestOuterStep:
     def test_augmentation_is_drawn_for_each_inner_step_one_family_a_batch(self, train, made):
         method = small(syn_steps=8, batch_syn=5, init="real")
         state = method.start(train, made(method), 0)
-        batches = matching.draw_batches(method, state)
+        batches = method.draw_batches(state)
         shown = [batch.transform(state.images[batch.rows]) for batch in batches]
         draws = [batch.transform.keywords["draws"] for batch in batches]
         assert all(
@@ -174,7 +172,7 @@ class TestSchedules:
         state = method.start(train, made(method), 0)
         drawn = []
         for state.step in range(60):
-            drawn.append(matching.draw_start(method, state))
+            drawn.append(method.draw_start(state))
         assert {epoch for _, epoch in drawn} == {1, 2, 3}
         for sweep in range(20):
             assert sorted(expert for expert, _ in drawn[3 * sweep : 3 * sweep + 3]) == [0, 1, 2]
@@ -184,7 +182,7 @@ class TestSchedules:
     def test_chunks_use_up_a_permutation_before_the_next(self, count, batch, steps, train, made):
         method = small("mtt", ipc=1, batch_syn=batch, syn_steps=steps)
         state = method.start(train, made(method), 0)
-        rows = [b.rows for b in matching.draw_batches(method, state)]
+        rows = [b.rows for b in method.draw_batches(state)]
         assert len(rows) == steps
         sizes = [min(batch or count, count)] * (count // min(batch or count, count))
         sizes += [count % (batch or count)] if count % (batch or count) and (batch or count) < count else []
@@ -230,7 +228,7 @@ class TestInitial:
 
     def test_images_are_the_first_that_expert_0_gets_right_then_expert_1(self):
         train, flat, experts = hand_made(answers=self.answers)
-        rows = initial.correct_rows(train, 3, flat=flat, experts=experts, seed=0).tolist()
+        rows = trajectory_matching.correct_rows(train, 3, flat=flat, experts=experts, seed=0).tolist()
         assert rows[0] == 0 and set(rows[:3]) == {0, 1, 2}
         assert set(rows[3:5]) == {4, 5} and rows[5] == 6  # class b begins with expert 0 anew
         order = torch.randperm(4, generator=seeding.generator(0, "init", 1)).tolist()
@@ -241,18 +239,18 @@ class TestInitial:
         with pytest.raises(
             ValueError, match=r"ipc=4 with init='correct': the 2 experts get 3 of 4 images of class 'a'"
         ):
-            initial.correct_rows(train, 4, flat=flat, experts=experts, seed=0)
+            trajectory_matching.correct_rows(train, 4, flat=flat, experts=experts, seed=0)
 
     def test_labels_are_the_mean_over_the_experts_that_are_right(self):
         train, flat, experts = hand_made(answers=self.answers)
         rows = torch.tensor([0, 1, 5, 7])
-        found = initial.ensemble_logits(train.take(rows), train.labels[rows], flat=flat, experts=experts)
+        found = trajectory_matching.ensemble_logits(train.take(rows), train.labels[rows], flat=flat, experts=experts)
         torch.testing.assert_close(found[0], torch.tensor([3.0, 0.0]))  # expert 0 alone
         torch.testing.assert_close(found[1], torch.tensor([4.0, 0.0]))  # expert 1 alone
         torch.testing.assert_close(found[2], torch.tensor([0.0, 4.0]))  # all three: (3 + 4 + 5) / 3
         torch.testing.assert_close(found[3], torch.tensor([0.0, 5.0]))  # expert 2 alone
         alone = Trajectories.of([experts.shards[0] | {"vectors": experts.shards[0]["vectors"][:1], "about": about(1)}])
-        none = initial.ensemble_logits(train.take(rows[:1]), torch.tensor([1]), flat=flat, experts=alone)
+        none = trajectory_matching.ensemble_logits(train.take(rows[:1]), torch.tensor([1]), flat=flat, experts=alone)
         torch.testing.assert_close(none[0], torch.tensor([3.0, 0.0]))  # nobody is right: the mean over all
 
     def test_the_set_remembers_which_images_it_came_from(self, train, made):
@@ -283,7 +281,7 @@ class TestGuards:
         for _ in range(4):
             metrics = method.step(state)
         assert metrics["skipped"] == 100.0 and int(state.skipped.sum()) == int(state.tried.sum()) == 4
-        for name in ("images", "logits", "lr", "velocity.images", "velocity.logits", "velocity.lr"):
+        for name in ("images", "logits", "lr", "velocities.images", "velocities.logits", "velocities.lr"):
             assert torch.equal(before[name], state.state_dict()[name]), name
         assert method.finish(state).provenance["skipped"] == state.skipped.tolist()
 

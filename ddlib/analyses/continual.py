@@ -85,7 +85,7 @@ def rows(chosen: SimpleNamespace) -> list[Cell]:
             raise ValueError(f"{row} is whitened, by classes that have not come yet; allowed: whitened: false")
         if cell.tested_on:
             raise ValueError(f"{row} is tested on {cell.tested_on!r} of several networks; allowed: one network")
-        if hasattr(cell.method, "bytes_stored"):
+        if cell.method.deployment:
             raise ValueError(
                 f"{row}: {cell.method.name!r} gives a stream of a generator's images; allowed: methods that give a set "
                 "of images, which joins those of other steps"

@@ -278,7 +278,7 @@ def _measured_in_turns(
 ) -> list[dict[str, Any]]:
     runners = []
     for cell in cells:
-        train, method = spaces[cell.whitened], getattr(cell.method, "rehearsal", cell.method)
+        train, method = spaces[cell.whitened], cell.method.rehearsal
         runners.append(Runner(method, train, untrained(method, train), seed))
     fits = [_fits(runner.step) for runner in runners]
     taken: list[list[float]] = [[] for _ in cells]
@@ -288,7 +288,7 @@ def _measured_in_turns(
                 seconds.append(timed(runner.step, runner.train.device)[1])
     rows = []
     for cell, runner, fit, seconds in zip(cells, runners, fits, taken, strict=True):
-        row = {"method": cell.label, "ipc": cell.ipc, "steps": getattr(cell.method, "matching_steps", 1)}
+        row = {"method": cell.label, "ipc": cell.ipc, "steps": cell.method.matching_steps}
         row["seconds"] = statistics.median(seconds) if fit else None
         row["bytes"] = progress.peak_of_tensors(runner.step, runner.train.device) if fit else None
         rows.append(row)

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from ddlib.data.datasets import ImageSet
-from ddlib.methods.atom import ATOM
-from ddlib.methods.ld3m import LD3M
+from ddlib.methods.feature_matching import ATOM
+from ddlib.methods.latent import LD3M
 
 TERMS = {"spatial": "w_spatial", "channel": "w_channel", "features": "mmd"}
 """Term of ATOM's loss -> its weight; the last one has no power."""

@@ -1,73 +1,69 @@
-"""The methods of distillation, one module each, and what a method is.
+"""The methods of distillation, one file a family, and what they share.
 
-A method is a frozen dataclass of its hyper-parameters under the paper's names, keyword-only, with the paper's main
-setting as defaults.  It has three verbs:
+`Method` says what a method is: hyper-parameters and three verbs, `start`, `step` and `finish`.  The families:
+`feature_matching` (DM, DataDAM, ATOM), `gradient_matching` (DC, DSA), `trajectory_matching` (MTT, TESLA, FTD, DATM),
+`generative` (GAN, DiM), `latent` (LD3M, GLaD) and `coresets` (Random, Herding, K-Center, Whole).  They share
+`objectives`, the distances that are made small; `pixels`, learning the pixels of images; `unrolling`, the gradient of
+an unrolled training; and `sampler`, sampling of a diffusion model made for gradients.
 
-- `start(train, prerequisites, seed) -> state`: everything that changes is in the state, which has `step`,
-  `state_dict()` (named tensors, from which a killed run goes on to the same bits) and `load_state_dict()`.
-- `step(state) -> metrics`: one outer update, in place; metrics are tensors or floats, read seldom.
-- `finish(state) -> SyntheticSet | SyntheticStream`: the last iterate, never the one that scored best on test data.
-
-Besides its hyper-parameters it states `name`, `version` (raised when its numbers change), `iterations` (how many steps
-it takes), `needs` (name -> builder of an artefact made beforehand, itself with start, step and finish) and `whitened`
-(the data sets that its paper ZCA-whitens).  It may state `whitening` ("pixels" where these are not normalised before),
-`evaluation` (settings of the evaluation that are its paper's, where they are not the protocol's), `rehearsal`
-(itself in a form whose steps, of equal cost, can be taken with untrained artefacts), `deployment` (those of its
-hyper-parameters that decide nothing of what is distilled, only how it is used: fields of its `SyntheticStream` of the
-same names, set when it is read; cells that differ in them alone share one distillation), `bytes_stored(shape,
-num_classes)` (of the generator that it stores) `condition` (which of the rows that its paper reports under its name
-it is, such as the loss that it matches by) and `found` (what decides its numbers besides the settings: a fingerprint of
-files that it reads).  One without the hyper-parameter `ipc` takes the whole training set.  It
-does no I/O, sees no test data, and draws from named streams of the seed alone.
-A new module in this package is found by its dataclass; no list has to be edited.
+A method in a new file of this package is found by its class; no list has to be edited.
 """
 
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
-from ddlib.data.datasets import ImageSet
-from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.methods.settings import fill
+from ddlib.methods.contract import Method, fill
+from ddlib.methods.coresets import Herding, KCenter, Random, Whole
+from ddlib.methods.feature_matching import ATOM, DM, DataDAM
+from ddlib.methods.generative import DiM, PlainGan
+from ddlib.methods.gradient_matching import DC, DSA
+from ddlib.methods.latent import LD3M, GLaD
+from ddlib.methods.trajectory_matching import DATM, FTD, MTT, TESLA
 
-
-class Method(Protocol):
-    """The contract stated above."""
-
-    name: str
-    version: int
-    iterations: int
-    whitened: tuple[str, ...]
-
-    @property
-    def needs(self) -> Mapping[str, Any]: ...
-
-    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Any: ...
-
-    def step(self, state: Any) -> Mapping[str, Any]: ...
-
-    def finish(self, state: Any) -> SyntheticSet | SyntheticStream: ...
+__all__ = [
+    "ATOM",
+    "DATM",
+    "DC",
+    "DM",
+    "DSA",
+    "FTD",
+    "LD3M",
+    "MTT",
+    "TESLA",
+    "DataDAM",
+    "DiM",
+    "GLaD",
+    "Herding",
+    "KCenter",
+    "Method",
+    "PlainGan",
+    "Random",
+    "Whole",
+    "build",
+    "discover",
+    "find",
+    "hyperparameters",
+]
 
 
 @cache
-def discover() -> dict[str, type]:
-    """Method name -> dataclass, from every module of this package whose name has no leading underscore."""
-    found = {}
+def discover() -> dict[str, type[Method]]:
+    """Method name -> class: every `Method` with a name of its own, in all modules of this package."""
+    kinds = {}
     for info in pkgutil.iter_modules(__path__):
-        if info.name.startswith("_"):
-            continue
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        for value in vars(module).values():
-            if isinstance(value, type) and value.__module__ == module.__name__ and hasattr(value, "finish"):
-                found[value.name] = value
-    return dict(sorted(found.items()))
+        if not info.name.startswith("_"):
+            module = importlib.import_module(f"{__name__}.{info.name}")
+            own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+            methods = [value for value in own if isinstance(value, type) and issubclass(value, Method)]
+            kinds |= {kind.name: kind for kind in methods if "name" in vars(kind)}
+    return dict(sorted(kinds.items()))
 
 
-def find(name: str) -> type:
-    """The dataclass of the method `name`.
+def find(name: str) -> type[Method]:
+    """The class of the method `name`.
 
     Raises:
         ValueError: unknown; the known ones are listed.
@@ -79,7 +75,7 @@ def find(name: str) -> type:
 
 
 def hyperparameters(kind: type) -> tuple[str, ...]:
-    """Names of the hyper-parameters of a method's dataclass, `ipc` among them where it has it."""
+    """Names of the hyper-parameters of a method's class, `ipc` among them where it has it."""
     return tuple(field.name for field in dataclasses.fields(kind))
 
 

@@ -7,7 +7,6 @@ means over images alone.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -60,19 +59,6 @@ def both_attentions(maps: Tensor, *, p_spatial: float = 4, p_channel: float = 4)
     spatial = power(at_least_float32(maps), p_spatial)
     channel = spatial if p_channel == p_spatial else power(at_least_float32(maps), p_channel)
     return F.normalize(spatial.sum(1).flatten(1), dim=1), F.normalize(channel.sum((2, 3)), dim=1)
-
-
-def mixed_attention(maps: Tensor, *, p_spatial: float = 4, p_channel: float = 4) -> Tensor:
-    """Both attentions of a layer concatenated first and normalised once (`mix="concat_then_norm"`).
-
-    Not the same as adding the two distances: the longer and larger of the two dominates.
-
-    Returns:
-        (B, H*W + C) float32 unit vectors.
-    """
-    x = at_least_float32(maps)
-    parts = (power(x, p_spatial).sum(1).flatten(1), power(x, p_channel).sum((2, 3)))
-    return F.normalize(torch.cat(parts, dim=1), dim=1)
 
 
 def class_means(x: Tensor, num_classes: int) -> Tensor:

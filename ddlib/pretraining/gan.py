@@ -16,10 +16,11 @@ from ddlib.data.datasets import ImageSet
 from ddlib.models import passes
 from ddlib.models.gan import Critic, Generator
 from ddlib.models.passes import at_least_float32
+from ddlib.models.state import State
 
 
 @dataclass
-class Pair:
+class Pair(State):
     """State of adversarial training: generator, critic and their optimisers.
 
     train: real images.

@@ -26,7 +26,7 @@ def deviations(cell: Cell) -> list[str]:
     stated = results.published(cell.paper, **place)
     kind = type(cell.method)
     whitened = whitening("whitened", stated.pop("whitened", cell.reference_dataset in kind.whitened), kind)
-    protocol = Protocol(**at([getattr(cell.method, "evaluation", {}), stated.pop("evaluation", {})], cell.tested_on))
+    protocol = Protocol(**at([cell.method.evaluation, stated.pop("evaluation", {})], cell.tested_on))
     found = []
     if cell.dataset != cell.reference_dataset:
         found.append(f"{cell.dataset} instead of {cell.reference_dataset}")
@@ -35,7 +35,7 @@ def deviations(cell: Cell) -> list[str]:
         found.append(ways.get(cell.whitened, "whitened without normalisation"))
     given = {} if cell.ipc is None else {"ipc": cell.ipc}
     found += _differences("", asdict(cell.method), asdict(type(cell.method)(**given)) | stated)
-    options = {"norm": getattr(cell.method, "norm", "instance")}
+    options = {"norm": cell.method.norm}
     ours, paper = asdict(cell.protocol), asdict(protocol)
     own = {key: value for key, value in ours.pop("options").items() if key not in asdict(cell.method)}
     paper.pop("options")

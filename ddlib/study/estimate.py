@@ -238,7 +238,7 @@ def _stage(name: str, builder: Any, train: ImageSet) -> Estimate:
 
 def distillation(cell: Cell, train: ImageSet) -> Estimate:
     """What one seed of the cell takes to distil, on the device of `train`, with what it needs at hand."""
-    method = getattr(cell.method, "rehearsal", cell.method)
+    method = cell.method.rehearsal
     settings = {name: value for name, value in asdict(method).items() if name not in cell.deployed}
     kind = kind_of(f"{method.name} {method.version}", settings, train)
     pace = paced(kind, lambda: _distilling(method, train))
@@ -262,7 +262,7 @@ def _distilling(method: methods.Method, train: ImageSet) -> Pace:
         needs = untrained(method, images)
         return probe(method, lambda: method.start(images, needs, 0), lambda s: _keep(method, s), images)
 
-    most = max(getattr(method, name, 0) for name in ("ipc", "batch_real"))
+    most = max(method.ipc or 0, method.batch_real)
     return on_all(on, train, most=most) if method.needs else on(train)
 
 
@@ -296,7 +296,7 @@ def judging_of(cell: Cell, train: ImageSet, test: ImageSet) -> Estimate:
 
 def _generated(training: Estimate, cell: Cell, train: ImageSet) -> Estimate:
     """The evaluation of a stream: training on as many images of a set, and generating all that are drawn."""
-    method, protocol = getattr(cell.method, "rehearsal", cell.method), cell.protocol
+    method, protocol = cell.method.rehearsal, cell.protocol
     settings = {k: v for k, v in asdict(method).items() if k not in cell.deployed} | {"precision": protocol.precision}
     kind = kind_of(f"generation of {method.name} {method.version}", settings, train)
     pace = paced(kind, lambda: _generating(cell, train))
@@ -307,7 +307,7 @@ def _generated(training: Estimate, cell: Cell, train: ImageSet) -> Estimate:
 
 def _generating(cell: Cell, train: ImageSet) -> Pace:
     """Images from an untrained generator, which makes them as fast, as many as pass it together."""
-    method, images = getattr(cell.method, "rehearsal", cell.method), sample(train)
+    method, images = cell.method.rehearsal, sample(train)
     reset_peak_memory(str(train.device))
     stream = method.finish(method.start(images, untrained(method, images), 0)).to(train.device)
     labels = torch.arange(stream.pass_size) % stream.num_classes

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ddlib import PROFILES
-from ddlib.methods.settings import nearest, number
+from ddlib.methods.contract import nearest, number
 
 
 @dataclass(frozen=True)

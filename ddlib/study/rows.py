@@ -16,7 +16,7 @@ from ddlib.data import datasets
 from ddlib.data.whitening import PIXELS
 from ddlib.evaluation import Protocol, check_batches
 from ddlib.methods import Method
-from ddlib.methods.settings import fill
+from ddlib.methods.contract import fill
 from ddlib.store import files
 from ddlib.study.parameters import PARAMETERS, Parameter, checked, of_notebook, read_params
 
@@ -57,12 +57,12 @@ class Cell:
     @property
     def ipc(self) -> int | None:
         """Images per class; None where the method takes the whole training set."""
-        return getattr(self.method, "ipc", None)
+        return self.method.ipc
 
     @property
     def condition(self) -> str:
         """Which of the rows that the paper reports under the method's name it is; "" where there is but one."""
-        return getattr(self.method, "condition", "")
+        return self.method.condition
 
     @property
     def amount(self) -> str:
@@ -77,7 +77,7 @@ class Cell:
     @property
     def deployed(self) -> dict[str, Any]:
         """The method's hyper-parameters that decide nothing of what is distilled, only how it is deployed."""
-        return {name: getattr(self.method, name) for name in getattr(self.method, "deployment", ())}
+        return {name: getattr(self.method, name) for name in self.method.deployment}
 
     @property
     def distilled_name(self) -> str:
@@ -92,10 +92,11 @@ class Cell:
         """
         tested_on = {"tested_on": self.tested_on} if self.tested_on else {}
         left_out = () if deployed else self.deployed
+        hyperparameters = asdict(self.method) | self.method.retired
         return tested_on | {
             "method": self.method.name,
             "version": self.method.version,
-            "hyperparameters": {name: v for name, v in asdict(self.method).items() if name not in left_out},
+            "hyperparameters": {k: v for k, v in hyperparameters.items() if k not in left_out},
             "dataset": self.dataset,
             "whitened": self.whitened,
             "seeds": list(self.seeds),
@@ -318,9 +319,8 @@ class _Row:
         if other not in [*above]:
             raise ValueError(f"{name}; allowed: a row above it: {', '.join(map(repr, above)) or 'none'}")
         method = above[other].method(above[other].ipcs[0])
-        if not hasattr(method, "bytes_stored"):
+        if (stored := above[other].bytes_stored(method)) is None:
             raise ValueError(f"{name}, whose method {method.name!r} stores no generator; allowed: a row whose does")
-        stored = above[other].bytes_stored(method)
         bytes_per_image = 4 * math.prod(self.data.shape) + 8  # float32 pixels, and an int64 label
         count = stored // (self.data.num_classes * bytes_per_image)
         most = self.data.sizes[0] // self.data.num_classes if self.data.sizes else count
@@ -346,8 +346,8 @@ class _Row:
             values["ipc"] = ipc
         return methods.build(self.kind.name, **values)
 
-    def bytes_stored(self, method: Any) -> int:
-        """Bytes of the generator that the row's method stores."""
+    def bytes_stored(self, method: Method) -> int | None:
+        """Bytes of the generator that the row's method stores; None where it stores images."""
         try:
             return method.bytes_stored(self.data.shape, self.data.num_classes)
         except ValueError as error:
@@ -360,8 +360,7 @@ class _Row:
             source: paper, table and parameters of the cells.
         """
         row, label, chosen, method = self.at(ipc), repr(self.label), self.chosen, self.method(ipc)
-        if hasattr(method, "bytes_stored"):  # refuses what no generator can be, before anything is trained
-            self.bytes_stored(method)
+        self.bytes_stored(method)  # refuses what no generator can be, before anything is trained
         whitened = whitening(
             f"whitened of {label}", row.get("whitened", self.data.name in self.kind.whitened), self.kind
         )
@@ -372,9 +371,9 @@ class _Row:
             f"evaluation of {label}": _evaluation(f"evaluation of {label}", row.get("evaluation", {}), ipc),
             "the row": {"compat": row["compat"]} if "compat" in row else {},
         }
-        usual = {"norm": getattr(method, "norm", "instance"), **chosen.network}
+        usual = {"norm": method.norm, **chosen.network}
         found = []
-        for tested_on, settings in protocols(getattr(self.kind, "evaluation", {}), levels, usual).items():
+        for tested_on, settings in protocols(self.kind.evaluation, levels, usual).items():
             cell = Cell(
                 label=self.label,
                 method=method,
@@ -415,7 +414,7 @@ def _evaluation(name: str, settings: Any, ipc: int | None) -> dict[str, Any]:
 
 def whitening(name: str, asked: Any, kind: type) -> bool | str:
     """What a row's `whitened` asks of `datasets.load`."""
-    ways = {True: getattr(kind, "whitening", True), False: False, "normalised": True, PIXELS: PIXELS}
+    ways = {True: kind.whitening, False: False, "normalised": True, PIXELS: PIXELS}
     if not isinstance(asked, bool | str) or asked not in ways:
         raise ValueError(f"{name}={asked!r}; it must be true, false, normalised or {PIXELS}")
     return ways[asked]

@@ -142,7 +142,7 @@ def distillation(cell: Cell, seed: int, workplace: Workplace) -> Stepwise:
     content = {name: value for name, value in cell.settings(deployed=False).items() if name not in left_out}
     content["needs"] = {name: _identity(builder) for name, builder in method.needs.items()}
     content |= {"data": fingerprint_of(cell, "train"), "seed": seed, "code": VERSION}
-    if (chosen := getattr(method, "found", None)) is not None:
+    if (chosen := method.fingerprint) is not None:
         content["found"] = chosen
 
     def save(product: SyntheticSet | SyntheticStream, path: Path) -> None:

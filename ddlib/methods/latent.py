@@ -1,5 +1,9 @@
-"""What LD3M and GLaD share: a matching loss whose images are rendered from what is learnt by a frozen generator."""
+"""Latent matching: LD3M and GLaD learn what a frozen generator renders images from, and match in pixels.
 
+The loss is that of DM, DSA or MTT on the rendered images; its gradient goes on through the rendering.
+"""
+
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -10,26 +14,26 @@ from torch import Tensor
 from ddlib import models, seeding
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
-from ddlib.methods._pixels import PRECISIONS, require
-from ddlib.methods._rendered import LatentState, image_slope, place
-from ddlib.methods.dm import DM
-from ddlib.methods.dsa import DSA
-from ddlib.methods.mtt import MTT
-from ddlib.methods.settings import fill
+from ddlib.methods import coresets
+from ddlib.methods.contract import Method, fill, require
+from ddlib.methods.feature_matching import DM
+from ddlib.methods.gradient_matching import DSA
+from ddlib.methods.pixels import PRECISIONS, PixelState
+from ddlib.methods.sampler import Sampler
+from ddlib.methods.trajectory_matching import MTT, MatchingState, soft_targets
 from ddlib.models.diffusion import LatentDiffusion
 from ddlib.models.passes import at_least_float32
 from ddlib.models.priors import fingerprint, load_prior
-from ddlib.pretraining.prior import Prior
+from ddlib.models.state import State
+from ddlib.pretraining.prior import Prior, class_ids
 
 MATCHINGS = {"dm": DM, "dc": DSA, "mtt": MTT}
 """Loss -> the method of pixels that it is of; all augment by DSA, and the papers call the second DC all the same."""
 
 OPTIMIZERS = ("sgd", "adam")
 INITS = ("encoded", "gaussian")
-NOISES = ("fresh", "fixed")
 
-KINDS = ("first", "second")
-"""The moments of a learnt tensor: SGD's velocity, or both of Adam's."""
+LEARN = ("Z+c", "Z", "c")
 
 ADAM = (0.9, 0.999)
 """Decay of Adam's moments."""
@@ -41,8 +45,31 @@ OWN = (
 """Settings that `options` may not give: they stand beside it, or are the method's business."""
 
 
+@dataclass
+class LatentState(State):
+    """What changes while latents are learnt.
+
+    inner: the state of the matching, whose images are those rendered last.
+    tensors: name -> what images are rendered from, (K * ipc, ...), class-major; not all need be learnt.
+    course: "name.step": what was learnt by then, zero before.
+    first, second: the moments of what is learnt: SGD's velocity, or both of Adam's.
+    step: steps taken.
+    """
+
+    fixed: ClassVar[tuple[str, ...]] = ("prior",)
+    train: ImageSet
+    seed: int
+    prior: LatentDiffusion
+    inner: PixelState | MatchingState
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    course: dict[str, Tensor] = field(default_factory=dict)
+    first: dict[str, Tensor] = field(default_factory=dict)
+    second: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
-class LatentMatching:
+class LatentMatching(Method):
     """Learn what a frozen generator renders images from, down the gradient of a loss that is matched in pixels.
 
     Each step: images S are rendered from the learnt tensors; the loss L of `matching` and dL/dS, as that method has
@@ -56,8 +83,6 @@ class LatentMatching:
     momentum: of their SGD, in [0, 1).
     optimizer: "sgd", or "adam" for priors that are not the paper's, whose gradients have another size.
     init: "encoded" (random real images, encoded), "gaussian" (noise in their place).
-    init_range: what the encoder is shown: "signed" pixels, [-1, 1], as it was trained; "normalised" ones, as published.
-    noise: of the rendering: "fresh" at each step and the same within it, or "fixed".
     chunk: images rendered at once with their graph, >= 1, as published 10; None: all, and rendered once a step.
     batch_real: real images per class and step, >= 1.
     strategy: DSA families joined by "_", "none", or None for the data set's own.
@@ -67,7 +92,7 @@ class LatentMatching:
         the folder or hub id of a latent diffusion model that `ddlib.models.priors.load_prior` takes.
     """
 
-    whitened: ClassVar[tuple[str, ...]] = ()
+    retired: ClassVar[Mapping[str, Any]] = {"init_range": "signed", "noise": "fresh"}
     published_lr: ClassVar[Mapping[str, float]] = {}
     ipc: int
     matching: str = "dm"
@@ -77,8 +102,6 @@ class LatentMatching:
     momentum: float = 0.5
     optimizer: str = "sgd"
     init: str = "encoded"
-    init_range: str = "signed"
-    noise: str = "fresh"
     chunk: int | None = None
     batch_real: int = 256
     strategy: str | None = None
@@ -90,24 +113,16 @@ class LatentMatching:
     prior: str | dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("ipc", "batch_real"):
-            require(name, value := getattr(self, name), value >= 1, ">= 1")
-        require("iterations", self.iterations, self.iterations >= 0, ">= 0")
-        require("momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
-        require("chunk", self.chunk, self.chunk is None or self.chunk >= 1, ">= 1, or None for all")
-        for name, allowed in (
-            ("matching", tuple(MATCHINGS)),
-            ("optimizer", OPTIMIZERS),
-            ("init", INITS),
-            ("init_range", ("signed", "normalised")),
-            ("noise", NOISES),
-            ("precision", PRECISIONS),
-            ("network", models.names()),
-        ):
-            require(name, value := getattr(self, name), value in allowed, f"one of {', '.join(allowed)}")
+        self.require("ipc batch_real", lambda value: value >= 1, ">= 1")
+        self.require("iterations", lambda value: value >= 0, ">= 0")
+        self.require("momentum", lambda value: 0 <= value < 1, "in [0, 1)")
+        self.require("chunk", lambda value: value is None or value >= 1, ">= 1, or None for all")
+        choices = {"matching": MATCHINGS, "optimizer": OPTIMIZERS, "init": INITS, "precision": PRECISIONS}
+        for name, allowed in (choices | {"network": models.names()}).items():
+            self.require(name, lambda value, allowed=allowed: value in allowed, f"one of {', '.join(allowed)}")
         if self.lr is None:
             object.__setattr__(self, "lr", self.published_lr[self.matching])
-        require("lr", self.lr, self.lr > 0, "> 0")
+        self.require("lr", lambda value: value > 0, "> 0")
         object.__setattr__(self, "options", dict(self.options))
         _ = self.objective, self.needs  # these refuse what they cannot be
 
@@ -125,16 +140,16 @@ class LatentMatching:
         """
         for name in self.options:
             require("options", name, name not in OWN, f"without {', '.join(OWN)}")
-        told = {name: getattr(self, name) for name in ("ipc", "network", "norm", "width", "depth", "strategy")}
-        told |= {"precision": self.precision} | self.options
-        if self.matching == "mtt":
-            made = fill(MTT, "options of matching='mtt'", told)
-            require("labels", made.labels, made.labels == "hard", "'hard' in options")
-            return made
-        told |= {"batch_real": self.batch_real, "init": "real"}
+        names = ("ipc", "network", "norm", "width", "depth", "strategy", "precision")
+        settings = {name: getattr(self, name) for name in names} | self.options
+        if self.matching != "mtt":
+            settings |= {"batch_real": self.batch_real, "init": "real"}
         if self.matching == "dc":  # a network a step, never trained, whatever the images per class: as published
-            told |= {"matching_steps": 1, "network_epochs": 1}
-        return fill(MATCHINGS[self.matching], f"options of matching={self.matching!r}", told)
+            settings |= {"matching_steps": 1, "network_epochs": 1}
+        objective = fill(MATCHINGS[self.matching], f"options of matching={self.matching!r}", settings)
+        if self.matching == "mtt":
+            require("labels", objective.labels, objective.labels == "hard", "'hard' in options")
+        return objective
 
     @property
     def needs(self) -> Mapping[str, Any]:
@@ -149,17 +164,9 @@ class LatentMatching:
             return None
         return fill(Prior, "the prior", {"precision": self.precision} | self.prior)
 
-    def opened(self) -> LatentDiffusion:
-        """The prior that is there."""
-        return load_prior(self.prior)
-
-    def prior_of(self, prerequisites: Mapping[str, Any]) -> LatentDiffusion:
-        """The prior, trained before or there already."""
-        return self.opened() if self.trained is None else prerequisites["prior"]
-
     @property
-    def found(self) -> str | None:
-        """The content of a prior that is there, which decides numbers as settings do; None where it is trained."""
+    def fingerprint(self) -> str | None:
+        """Of a prior that is there, which decides numbers as settings do; None where it is trained."""
         return fingerprint(self.prior) if isinstance(self.prior, str) else None
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> LatentState:
@@ -169,14 +176,14 @@ class LatentMatching:
             ValueError: a prior of other channels, classes or sizes than the images; `ipc` outside the class sizes.
         """
         require("the images", train.space.name, train.space.zca is None, "normalised: load them with whitened: false")
-        prior = self.prior_of(prerequisites).to(train.device)
+        prior = load_prior(self.prior) if self.trained is None else prerequisites["prior"]
+        prior = prior.to(train.device)
         prior.latent_shape(train.shape)  # refuses images that it cannot make
         state = LatentState(train, seed, prior, self.objective.start(train, prerequisites, seed))
         state.tensors = {name: tensor.contiguous() for name, tensor in self.initial(state).items()}  # as once loaded
-        state.moments = {
-            f"{name}.{kind}": torch.zeros_like(state.tensors[name]) for name in self.rates for kind in KINDS
-        }
-        state.course = {f"{name}.{n}": torch.zeros_like(state.tensors[name]) for name in self.rates for n in self.looks}
+        learnt = {name: state.tensors[name] for name in self.rates}
+        state.first, state.second = ({name: torch.zeros_like(t) for name, t in learnt.items()} for _ in range(2))
+        state.course = {f"{name}.{n}": torch.zeros_like(t) for name, t in learnt.items() for n in self.looks}
         return state
 
     @property
@@ -186,12 +193,12 @@ class LatentMatching:
 
     def step(self, state: LatentState) -> dict[str, float | Tensor]:
         """One step of what is learnt; its loss, and the norms of its gradients."""
-        noise = self.noise_of(state, seeding.generator(state.seed, "noise", self._draw(state)))
+        noise = self.noise_of(state, seeding.generator(state.seed, "noise", state.step))
         leaves = {name: tensor.detach().requires_grad_(name in self.rates) for name, tensor in state.tensors.items()}
         pieces = [self._piece(leaves, noise, rows) for rows in self._rows(state)]
         with torch.set_grad_enabled(len(pieces) == 1):
             shown = [self.shown(state, *piece) for piece in pieces]
-        metrics, slope = image_slope(self.objective, state, torch.cat(shown).detach())
+        metrics, slope = self.slope(state, torch.cat(shown).detach())
         if slope is not None:
             slopes = slope.split([len(part) for part in shown])
             if len(pieces) > 1:
@@ -204,6 +211,24 @@ class LatentMatching:
             for name in self.rates:
                 state.course[f"{name}.{state.step}"] = state.tensors[name].clone()
         return metrics
+
+    def slope(self, state: LatentState, images: Tensor) -> tuple[dict[str, float | Tensor], Tensor | None]:
+        """Metrics of this step at `images`, and dL/dS; None in its place where the step may change nothing.
+
+        The step size that MTT learns takes its own step here.
+        """
+        objective, inner = self.objective, state.inner
+        place(inner, images)
+        inner.step = state.step
+        if not isinstance(objective, MTT):
+            loss, slope = objective.slope(inner)
+            return {"loss": loss}, slope
+        gradient, epoch = objective.slope(inner, soft_targets(inner))
+        metrics = {"loss": float(gradient.loss)} if math.isfinite(gradient.loss) else {}
+        if not objective.counted(inner, gradient, epoch):
+            return metrics, None
+        objective.descend_lr(inner, gradient)
+        return metrics | {"start_epoch": epoch, "lr": inner.lr.clone()}, gradient.images
 
     def finish(self, state: LatentState) -> SyntheticSet:
         """The images rendered from the noise of the seed, and what they were rendered from."""
@@ -242,12 +267,9 @@ class LatentMatching:
         if self.init == "gaussian":
             shape = (len(real), *state.prior.latent_shape(state.train.shape))
             return torch.randn(shape, generator=seeding.generator(state.seed, "latents")).to(real.device)
-        pixels = state.train.space.decode(real) * 2 - 1 if self.init_range == "signed" else real
+        pixels = state.train.space.decode(real) * 2 - 1  # in [-1, 1], as the encoder was trained
         with torch.no_grad():
             return torch.cat([state.prior.encode(pixels[rows]) for rows in self._rows(state)])
-
-    def _draw(self, state: LatentState) -> int | str:
-        return state.step if self.noise == "fresh" else "fixed"
 
     def _rows(self, state: LatentState) -> list[slice]:
         """The images that are rendered together."""
@@ -273,7 +295,7 @@ class LatentMatching:
     def _descend(self, state: LatentState, gradients: Mapping[str, Tensor]) -> None:
         """One step of SGD with momentum, or of Adam, on what is learnt."""
         for name, gradient in gradients.items():
-            first, second = (state.moments[f"{name}.{kind}"] for kind in KINDS)
+            first, second = state.first[name], state.second[name]
             if self.optimizer == "sgd":
                 step = first.mul_(self.momentum).add_(gradient)
             else:
@@ -282,3 +304,129 @@ class LatentMatching:
                 unbiased = [1 - beta ** (state.step + 1) for beta in ADAM]
                 step = (first / unbiased[0]) / ((second / unbiased[1]).sqrt() + 1e-8)
             state.tensors[name].sub_(step, alpha=self.rates[name])
+
+
+@torch.no_grad()
+def place(inner: PixelState | MatchingState, images: Tensor) -> None:
+    """Let `images` be those that are matched."""
+    inner.images.copy_(images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LD3M(LatentMatching):
+    """LD3M (Moser et al. 2024): learn a latent Z and a class vector c for each image, S = D(sample(Z, c)).
+
+    The sampling, with its residual connections, is `ddlib.methods.sampler.Sampler`.
+    Z starts as the encoding of a real image of the class, c as the vector of the class.  Each step draws one noise,
+    with which Z is brought to the schedule's highest level before it is sampled down again.
+
+    Defaults: DM at 128 pixels (10 steps of DDIM, step size 1), by the published code; at 256 pixels `steps` is 20.
+
+    Deviations: one noise a step where the published code has two, so that its gradient is of other images than the
+    loss; real and synthetic images are normalised alike; the encoder is shown pixels in [-1, 1], as it was trained,
+    where the published code gives it normalised ones.
+
+    steps: T of the sampling; a divisor of the schedule's 1,000.
+    residual: "x0" as the published code, "eq7" as the paper writes it, "none": the unmodified sampler.
+    guidance: of the classes; 1: none.
+    backprop_steps: the last calls of the noise predictor that carry gradient; None: all.  Of two, the gradient of Z is
+        nearly the whole one; that of c points elsewhere (`python -m benchmarks.latent_distillation --prior FOLDER`).
+    checkpointed: whether each call is computed anew for its gradient, so that memory does not grow with `steps`.
+    learn: "Z+c", "Z" or "c".
+    lr_c: step size of c, > 0; None: that of Z, as published.
+    """
+
+    name: ClassVar[str] = "ld3m"
+    version: ClassVar[int] = 1
+    published_lr: ClassVar[Mapping[str, float]] = {"dc": 0.1, "dm": 1.0, "mtt": 1000.0}
+    steps: int = 10
+    residual: str = "x0"
+    guidance: float = 3.0
+    backprop_steps: int | None = None
+    checkpointed: bool = False
+    learn: str = "Z+c"
+    lr_c: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("learn", lambda value: value in LEARN, f"one of {', '.join(LEARN)}")
+        if self.lr_c is None:
+            object.__setattr__(self, "lr_c", self.lr)
+        self.require("lr_c", lambda value: value > 0, "> 0")
+        sampler = self.sampler  # refuses what it cannot be
+        if self.trained is not None:
+            sampler.times()
+            known = self.trained.conditional or self.learn == "Z"
+            require("learn", self.learn, known, "'Z' with an unconditional prior")
+
+    @property
+    def sampler(self) -> Sampler:
+        """How images are sampled."""
+        return Sampler(
+            steps=self.steps,
+            residual=self.residual,
+            guidance=self.guidance,
+            backprop_steps=self.backprop_steps,
+            checkpointed=self.checkpointed,
+        )
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """What is learnt -> its step size."""
+        return {name: rate for name, rate in (("Z", self.lr), ("c", self.lr_c)) if name in self.learn.split("+")}
+
+    def initial(self, state: LatentState) -> dict[str, Tensor]:
+        """Z (K * ipc, c, h, w), and, unless the prior is unconditional, c (K * ipc, 1, D)."""
+        ids = class_ids(state.prior, state.train)
+        require("learn", self.learn, ids is not None or self.learn == "Z", "'Z' with an unconditional prior")
+        if ids is None:
+            return {"Z": self.encoded(state)}
+        labels = coresets.class_major_labels(state.train, self.ipc)
+        return {"Z": self.encoded(state), "c": state.prior.embed(ids[labels]).detach().clone()}
+
+    def noise_of(self, state: LatentState, generator: torch.Generator) -> Tensor:
+        """All noise of one sampling of all images."""
+        return self.sampler.noise(state.tensors["Z"].shape, generator).to(state.train.device)
+
+    def rendered(self, prior: LatentDiffusion, tensors: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
+        """Images (B, C, H, W), about [-1, 1]."""
+        return self.sampler.render(prior, tensors["Z"], tensors.get("c"), noise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GLaD(LatentMatching):
+    """GLaD (Cazenavette et al., CVPR 2023): learn what a generator's first stages make, S = G_L(... G_{layer+1}(f)).
+
+    The generator is the decoder of the latent diffusion model that LD3M uses; with `layer=0` the latent itself is
+    learnt, LD3M without diffusion.  f starts from the encoding of a real image of the class.
+
+    Deviations: the decoder in place of StyleGAN-XL; images are clamped to pixels that exist.
+
+    layer: stages of the generator that are left out, >= 0; published with StyleGAN-XL: DC 16, DM 20, MTT 12.
+    """
+
+    name: ClassVar[str] = "glad"
+    version: ClassVar[int] = 1
+    published_lr: ClassVar[Mapping[str, float]] = {"dc": 1.0, "dm": 10.0, "mtt": 10_000.0}
+    layer: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("layer", lambda value: value >= 0, ">= 0")
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """What is learnt -> its step size."""
+        return {"f": self.lr}
+
+    @torch.no_grad()
+    def initial(self, state: LatentState) -> dict[str, Tensor]:
+        """f (K * ipc, channels, height, width) of the layer."""
+        return {"f": state.prior.split_decode(self.encoded(state), self.layer)}
+
+    def noise_of(self, state: LatentState, generator: torch.Generator) -> None:
+        """None: nothing is drawn."""
+
+    def rendered(self, prior: LatentDiffusion, tensors: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
+        """Images (B, C, H, W), about [-1, 1]."""
+        return prior.decode_from(tensors["f"], self.layer)

@@ -1,4 +1,7 @@
-"""What DC and DSA share: matching the gradients of a network that is trained on the synthetic images meanwhile."""
+"""Gradient matching: DC and DSA make synthetic images pull at a network's weights as real images do.
+
+The network is trained on the synthetic images meanwhile, so that its gradients are matched along its training.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,10 +15,9 @@ from torch.nn import functional as F
 from ddlib import models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
-from ddlib.data.synthetic import SyntheticSet
-from ddlib.methods import _pixels as pixels
-from ddlib.methods import _selection as selection
-from ddlib.methods import objectives
+from ddlib.methods import coresets, objectives, pixels
+from ddlib.methods.contract import require
+from ddlib.methods.pixels import PixelMatching, PixelState
 from ddlib.models.passes import at_least_float32
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
@@ -26,7 +28,7 @@ STATISTICS_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientMatching(pixels.PixelMatching):
+class GradientMatching(PixelMatching):
     """Match, class by class, the gradients that real and synthetic images give the same weights.
 
     For each of `restarts` networks, T times: one pixel step on sum_k D(g_syn,k, g_real,k), with D the distance of
@@ -53,70 +55,62 @@ class GradientMatching(pixels.PixelMatching):
         for name, published in zip(("matching_steps", "network_epochs"), LOOPS.get(self.ipc, (None,) * 2), strict=True):
             if getattr(self, name) is None:
                 known = ", ".join(map(str, LOOPS))
-                pixels.require(name, None, published is not None, f"given at ipc={self.ipc}; published for ipc {known}")
+                require(name, None, published is not None, f"given at ipc={self.ipc}; published for ipc {known}")
                 object.__setattr__(self, name, published)
-            pixels.require(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
-        for name in ("restarts", "batch_network"):
-            pixels.require(name, getattr(self, name), getattr(self, name) >= 1, ">= 1")
-        pixels.require("lr_network", self.lr_network, self.lr_network > 0, "> 0")
+        self.require("matching_steps network_epochs restarts batch_network", lambda value: value >= 1, ">= 1")
+        self.require("lr_network", lambda value: value > 0, "> 0")
 
     @property
     def iterations(self) -> int:
         """Pixel steps in all: restarts x T."""
         return self.restarts * self.matching_steps
 
-    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> pixels.PixelState:
-        """Initial images and an undrawn network."""
-        state = pixels.start(self, train, prerequisites, seed)
+    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> PixelState:
+        """Initial images, and a network that is not drawn yet."""
+        state = super().start(train, prerequisites, seed)
         if not self.augmented:
             state.strategy = "none"
         return state
 
-    def step(self, state: pixels.PixelState) -> dict[str, Tensor]:
-        """One matching step and, unless the network's time is up, its training; returns the distance before it."""
+    def step(self, state: PixelState) -> dict[str, Tensor]:
+        """One pixel step and, unless the network's time is up, its training; returns the distance before it."""
         loss, gradient = self.slope(state)
         trained = (state.step + 1) % self.matching_steps > 0
-        pixels.descend(self, state, gradient)
+        self.descend(state, gradient)
         if trained:
             self.train_network(state)
         return {"loss": loss}
 
-    def slope(self, state: pixels.PixelState) -> tuple[Tensor, Tensor]:
+    def slope(self, state: PixelState) -> tuple[Tensor, Tensor]:
         """The distance of this step, and its gradient in the synthetic images; a restart draws its network here."""
         if state.step % self.matching_steps == 0:
             restart = state.step // self.matching_steps
             models.reset(state.network, seeding.generator(state.seed, "network", restart))
         freeze_statistics(state)
-        real, syn = pixels.siamese(state, pixels.real_batch(state), state.images)
+        real, syn = pixels.siamese(state, pixels.real_batch(state), state.images)  # (K*n, C, H, W), (K*m, C, H, W)
         targets = [g.detach() for g in self.class_gradients(state, real)]
         loss = objectives.gradient_distance(targets, self.class_gradients(state, syn)).sum()
         (gradient,) = torch.autograd.grad(loss, state.images)
         return loss.detach(), gradient
 
-    def finish(self, state: pixels.PixelState) -> SyntheticSet:
-        """The images as they stand."""
-        return pixels.finish(self, state)
-
-    def class_gradients(self, state: pixels.PixelState, images: Tensor) -> list[Tensor]:
+    def class_gradients(self, state: PixelState, images: Tensor) -> list[Tensor]:
         """Cross-entropy gradients of each class of a class-major batch: one (K, *shape) tensor a parameter."""
         parameters = {name: p.detach() for name, p in state.network.named_parameters()}
         K = state.train.num_classes
 
         def loss(parameters: dict[str, Tensor], batch: Tensor, label: Tensor) -> Tensor:
-            with pixels.autocast(self, batch.device):
+            with self.autocast(batch.device):
                 logits = functional_call(state.network, parameters, (batch,))
             return F.cross_entropy(at_least_float32(logits), label.expand(len(batch)))
 
         labels = torch.arange(K, device=images.device)
         together = max(1, state.piece * K // len(images)) if state.piece else None  # classes a pass
-        found = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=together)(
-            parameters, images.unflatten(0, (K, -1)), labels
-        )
-        return list(found.values())
+        gradients = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=together)
+        return list(gradients(parameters, images.unflatten(0, (K, -1)), labels).values())
 
-    def train_network(self, state: pixels.PixelState) -> None:
+    def train_network(self, state: PixelState) -> None:
         """zeta epochs of SGD on the synthetic images as they stand."""
-        images, labels = state.images.detach(), selection.class_major_labels(state.train, self.ipc)
+        images, labels = state.images.detach(), coresets.class_major_labels(state.train, self.ipc)
         optimizer = torch.optim.SGD(state.network.parameters(), lr=self.lr_network)
         stream = seeding.generator(state.seed, "training", state.step)
         size = tuple(state.train.shape[1:])
@@ -125,7 +119,7 @@ class GradientMatching(pixels.PixelMatching):
             for rows in torch.randperm(len(images), generator=stream).split(self.batch_network):
                 draws = augmentation.draw(1, len(rows), size=size, strategy=state.strategy, generator=stream)
                 batch = augmentation.augment(images[rows.to(images.device)], draws)
-                with pixels.autocast(self, images.device):
+                with self.autocast(images.device):
                     logits = state.network(batch)
                 optimizer.zero_grad()
                 F.cross_entropy(at_least_float32(logits), labels[rows.to(labels.device)]).backward()
@@ -133,7 +127,7 @@ class GradientMatching(pixels.PixelMatching):
 
 
 @torch.no_grad()
-def freeze_statistics(state: pixels.PixelState) -> None:
+def freeze_statistics(state: PixelState) -> None:
     """BatchNorm networks: update running statistics from real images, 16 a class, and match with them, frozen.
 
     As published: one pass in training mode, which moves the statistics a tenth of the way (the layers' momentum).
@@ -144,3 +138,30 @@ def freeze_statistics(state: pixels.PixelState) -> None:
         state.network.train()
         state.network(state.train.take(torch.cat(rows).to(state.train.device)))
     state.network.eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DC(GradientMatching):
+    """DC, dataset condensation (Zhao et al., ICLR 2021): from Gaussian noise, without augmentation while matching.
+
+    Defaults: 1,000 restarts, n = 256, lr_images 0.1, T and zeta by images per class.
+
+    Deviation: evaluated under the one protocol of this package (DSA, 1,000 epochs), not under DC's own (300 epochs,
+    none); the published code's restarts end after the T-th pixel step, as here.
+    """
+
+    name: ClassVar[str] = "dc"
+    version: ClassVar[int] = 1
+    init: str = "noise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DSA(GradientMatching):
+    """DSA (Zhao & Bilen, ICML 2021): from real images, with one DSA draw a class for real and synthetic images alike.
+
+    Defaults: as DC, but real initial images, and DSA in matching, in the network's training and in evaluation.
+    """
+
+    name: ClassVar[str] = "dsa"
+    version: ClassVar[int] = 1
+    augmented: ClassVar[bool] = True

@@ -1,0 +1,165 @@
+"""What a method of distillation is, and how one is built from plain values."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Any, ClassVar, get_args, get_type_hints
+
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet, SyntheticStream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Base of all methods: a frozen dataclass of hyper-parameters under the paper's names, with its values as defaults.
+
+    A method does no I/O, sees no test data, and draws from named streams of the seed alone.  It states
+
+    name: as rows call it.
+    version: raised when its numbers change.
+    iterations: how many steps it takes; a hyper-parameter, a constant or a property.
+
+    and, where they are not what stands here:
+
+    ipc: images per class; None: it takes the whole training set.
+    whitened: the data sets that its paper ZCA-whitens.
+    whitening: what is whitened there: True, normalised images; "pixels", pixels as they are.
+    evaluation: settings of the evaluation that are its paper's, where they are not the protocol's.
+    norm: of the networks that it matches in, which evaluation takes over.
+    batch_real: real images of a class that a step takes.
+    matching_steps: steps that go by until a step is as long as the first again.
+    deployment: hyper-parameters that decide nothing of what is distilled, only how it is used: the fields of its
+        `SyntheticStream` of the same names, set when it is read; cells that differ in them alone share a distillation.
+    retired: hyper-parameters that were taken away -> the value that they always had; they still stand in the names of
+        results, so that those of then are found.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    whitened: ClassVar[tuple[str, ...]] = ()
+    whitening: ClassVar[bool | str] = True
+    evaluation: ClassVar[Mapping[str, Any]] = {}
+    norm: ClassVar[str] = "instance"
+    batch_real: ClassVar[int] = 0
+    matching_steps: ClassVar[int] = 1
+    deployment: ClassVar[tuple[str, ...]] = ()
+    retired: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    def needs(self) -> Mapping[str, Any]:
+        """Name -> builder of an artefact made beforehand, itself with start, step and finish."""
+        return {}
+
+    @property
+    def condition(self) -> str:
+        """Which of the rows that a paper reports under the method's name it is, such as the loss that it matches by."""
+        return ""
+
+    @property
+    def rehearsal(self) -> "Method":
+        """The method in a form whose steps, of equal cost, can be taken with untrained artefacts."""
+        return self
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of files that the method reads, which decide its numbers as settings do; None: it reads none."""
+        return None
+
+    def bytes_stored(self, shape: tuple[int, int, int], num_classes: int) -> int | None:
+        """Bytes of the generator that it stores for images of `shape` (C, H, W); None: it gives images."""
+        return None
+
+    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Any:
+        """The state before the first step: a `ddlib.models.state.State`, or what has its `step` and two functions."""
+        raise NotImplementedError(f"{type(self).__name__} has no start")
+
+    def step(self, state: Any) -> Mapping[str, Any]:
+        """One outer update, in place; returns metrics, tensors or floats, which are read seldom."""
+        raise NotImplementedError(f"{type(self).__name__} has no step")
+
+    def finish(self, state: Any) -> SyntheticSet | SyntheticStream:
+        """The last iterate, never the one that scored best on test data."""
+        raise NotImplementedError(f"{type(self).__name__} has no finish")
+
+    def require(self, names: str, holds: Any, allowed: str) -> None:
+        """Refuse hyper-parameters out of their range.
+
+        Args:
+            names: of hyper-parameters, separated by blanks.
+            holds: value -> whether it is allowed.
+            allowed: in words, e.g. ">= 1".
+
+        Raises:
+            ValueError: one is not allowed; it, its value and `allowed` are named.
+        """
+        for name in names.split():
+            value = getattr(self, name)
+            require(name, value, holds(value), allowed)
+
+
+def require(name: str, value: Any, holds: bool, allowed: str) -> None:
+    """Raise a ValueError that names the setting, its value and what is allowed, unless `holds`."""
+    if not holds:
+        raise ValueError(f"{name}={value!r}; it must be {allowed}")
+
+
+def number(name: str, value: Any, kind: type) -> Any:
+    """`value` as the number it is: int stays int, and becomes float where `kind` is float.
+
+    Raises:
+        ValueError: text (YAML reads 1e-3 as text), a truth value, or a fraction where an integer is asked for.
+    """
+    if isinstance(value, str):
+        raise ValueError(f"{name}={value!r} is text, not a number; in YAML write 1.0e-3 with the dot, without quotes")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {kind.__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}={value!r}; it must be finite")
+    if kind is int and not isinstance(value, int):
+        raise ValueError(f"{name}={value!r}; it must be an integer")
+    return kind(value)
+
+
+def fill(kind: type, what: str, values: Mapping[str, Any]) -> Any:
+    """The dataclass `kind` built from `values`, whose names and types are checked against its fields first.
+
+    Args:
+        kind: a dataclass with keyword fields.
+        what: names it in errors, e.g. "method 'dm'".
+        values: field name -> value; fields left out keep their defaults.
+
+    Raises:
+        ValueError: an unknown name (the known ones are listed), a wrong type, or whatever the dataclass refuses.
+    """
+    hints = get_type_hints(kind)
+    fields = [field.name for field in dataclasses.fields(kind)]
+    ready = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise ValueError(f"unknown setting {name!r} of {what}{nearest(name, fields)}; known: {', '.join(fields)}")
+        ready[name] = _of_type(f"{name} of {what}", value, hints[name])
+    return kind(**ready)
+
+
+def _of_type(name: str, value: Any, hint: Any) -> Any:
+    allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if value is None and NoneType in allowed:
+        return None
+    if len(allowed) > 1 and type(value) in allowed:
+        return value
+    for kind in (bool, float, int, str):
+        if kind in allowed:
+            if kind in (int, float):
+                return number(name, value, kind)
+            if not isinstance(value, kind):
+                raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {kind.__name__}")
+    return value
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The known name that is nearest to `name`, as a question to put behind an error; "" where none is near."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,248 @@
+"""Real images as they are: drawn at random, chosen by herding or k-center, or all of them.
+
+Distillation starts from real images too, and draws them with the same functions.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ddlib import seeding
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticSet
+from ddlib.methods.contract import Method
+from ddlib.models.state import State
+from ddlib.pretraining.classifier import Embedding
+
+
+@dataclass
+class Selection(State):
+    """State of a method that chooses real images in its one step.
+
+    vectors: (N, F), what the choice is made from; None where it is made from nothing.
+    rows: (n,) int64 into `train`; empty before the step.
+    """
+
+    fixed: ClassVar[tuple[str, ...]] = ("vectors",)
+    train: ImageSet
+    seed: int
+    vectors: Tensor | None
+    rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coreset(Method):
+    """A method that chooses real images in one step; a subclass says which."""
+
+    iterations: ClassVar[int] = 1
+
+    def chosen(self, state: Selection) -> Tensor:
+        """Rows of the chosen images, class by class: (n,) int64."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which images it chooses")
+
+    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Selection:
+        """Check `ipc` against the class sizes, and embed the images where the choice is made from that."""
+        if self.ipc is not None:
+            check_ipc(self.ipc, train)
+        embedding = self.needs.get("embedding")
+        return Selection(train, seed, embedding and embedding.embed(train, prerequisites["embedding"]))
+
+    def step(self, state: Selection) -> dict[str, float]:
+        """Choose."""
+        state.rows = self.chosen(state)
+        state.step += 1
+        return {}
+
+    def finish(self, state: Selection) -> SyntheticSet:
+        """The chosen images with their labels, and which they are."""
+        train, rows = state.train, state.rows.to(state.train.device)
+        provenance = {"method": self.name, "seed": state.seed, "dataset": train.name}
+        return SyntheticSet(
+            images=train.take(rows),
+            labels=train.labels[rows],
+            class_names=train.class_names,
+            space=train.space,
+            strategy=augmentation.strategy_for(train.name),
+            provenance=provenance if self.ipc is None else provenance | {"rows": rows.tolist()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random(Coreset):
+    """`ipc` images of each class, drawn without replacement: the baseline of every table.
+
+    ipc: images per class, >= 1.
+    """
+
+    name: ClassVar[str] = "random"
+    version: ClassVar[int] = 1
+    ipc: int
+
+    def chosen(self, state: Selection) -> Tensor:
+        """`random_rows`."""
+        return random_rows(state.train, self.ipc, state.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Coreset):
+    """Every real training image with its label, whatever the number of images per class: what bounds distillation.
+
+    All seeds take the same set; they differ in the networks that are trained on it.
+    """
+
+    name: ClassVar[str] = "whole"
+    version: ClassVar[int] = 1
+    ipc: ClassVar[None] = None
+
+    def chosen(self, state: Selection) -> Tensor:
+        """All, in the order of the training set."""
+        return torch.arange(len(state.train))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedCoreset(Coreset):
+    """The coreset of each class that `choose` takes from the embeddings of a network trained on the real set.
+
+    ipc: images per class, >= 1.
+    width, depth, epochs: of that network and its training.
+
+    Deviation: the papers' extractor is not stated; see `ddlib.pretraining.classifier.Embedding`.
+    """
+
+    retired: ClassVar[Mapping[str, Any]] = {"space": "embedding"}
+    ipc: int
+    width: int | None = None
+    depth: int | None = None
+    epochs: int = 20
+
+    @property
+    def needs(self) -> Mapping[str, Any]:
+        """The trained embedding network."""
+        return {"embedding": Embedding(width=self.width, depth=self.depth, epochs=self.epochs)}
+
+    def choose(self, vectors: Tensor, count: int) -> Tensor:
+        """Positions (count,) within the vectors (N, F) of one class."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it chooses")
+
+    def chosen(self, state: Selection) -> Tensor:
+        """`choose` within each class."""
+        return rows_by_class(state.train, state.vectors, lambda vectors: self.choose(vectors, self.ipc))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Herding(EmbeddedCoreset):
+    """Herding (Welling 2009): real images whose mean embedding follows the class mean."""
+
+    name: ClassVar[str] = "herding"
+    version: ClassVar[int] = 1
+
+    def choose(self, vectors: Tensor, count: int) -> Tensor:
+        """`herd`."""
+        return herd(vectors, count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KCenter(EmbeddedCoreset):
+    """K-Center (Sener & Savarese 2018, greedy): real images that leave no other image far from its nearest one."""
+
+    name: ClassVar[str] = "k_center"
+    version: ClassVar[int] = 1
+
+    def choose(self, vectors: Tensor, count: int) -> Tensor:
+        """`k_center`."""
+        return k_center(vectors, count)
+
+
+def herd(vectors: Tensor, count: int) -> Tensor:
+    """Positions of `count` vectors chosen by herding.
+
+    With mu the mean of all, the t-th choice is the unused i that minimises || t mu - sum of the chosen - u_i ||.
+
+    Args:
+        vectors: (N, F), the embeddings of one class.
+        count: 1..N.
+
+    Returns:
+        (count,) int64, in the order of choice.
+
+    Deviation: a widely used coreset library takes the maximum of that distance, which picks outliers instead.
+    """
+    missing, chosen = torch.zeros_like(vectors[0]), []
+    free = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
+    mean = vectors.mean(0)
+    for _ in range(count):
+        missing = missing + mean
+        distance = (missing - vectors).square().sum(1).masked_fill(~free, torch.inf)
+        chosen.append(distance.argmin())
+        free[chosen[-1]] = False
+        missing = missing - vectors[chosen[-1]]
+    return torch.stack(chosen)
+
+
+def k_center(vectors: Tensor, count: int) -> Tensor:
+    """Positions of `count` vectors chosen by greedy k-center.
+
+    The first is the one nearest to the mean; then, again and again, the one whose distance to its nearest chosen
+    vector is largest.
+
+    Args:
+        vectors: (N, F), the embeddings of one class.
+        count: 1..N.
+
+    Returns:
+        (count,) int64, in the order of choice.
+    """
+    chosen = [(vectors - vectors.mean(0)).square().sum(1).argmin()]
+    nearest = torch.full_like(vectors[:, 0], torch.inf)
+    for _ in range(count - 1):
+        nearest = torch.minimum(nearest, (vectors - vectors[chosen[-1]]).square().sum(1))
+        nearest[chosen[-1]] = -1.0
+        chosen.append(nearest.argmax())
+    return torch.stack(chosen)
+
+
+def check_ipc(ipc: int, train: ImageSet) -> None:
+    """Refuse a number of images per class that some class of `train` cannot give.
+
+    Raises:
+        ValueError: ipc < 1, or above the size of the smallest class.
+    """
+    sizes = [len(rows) for rows in train.class_indices]
+    smallest = min(range(len(sizes)), key=sizes.__getitem__)
+    if not 1 <= ipc <= sizes[smallest]:
+        raise ValueError(
+            f"ipc={ipc} is not in 1..{sizes[smallest]}, the size of the smallest class "
+            f"({train.class_names[smallest]!r}) of {train.name!r}"
+        )
+
+
+def random_rows(train: ImageSet, ipc: int, seed: int) -> Tensor:
+    """Rows of `ipc` random images of each class, without replacement, class by class: (K*ipc,) int64.
+
+    The stream is named "init", so that every method which starts from real images starts, at one seed, from the
+    images that `random` shows.
+    """
+    check_ipc(ipc, train)
+    stream = seeding.generator(seed, "init")
+    chosen = [rows[torch.randperm(len(rows), generator=stream)[:ipc].to(rows.device)] for rows in train.class_indices]
+    return torch.cat(chosen)
+
+
+def rows_by_class(train: ImageSet, vectors: Tensor, choose: Callable[[Tensor], Tensor]) -> Tensor:
+    """Rows that `choose` takes from the vectors of each class, class by class.
+
+    Args:
+        vectors: (N, F), one row an image of `train`.
+        choose: (N_k, F) -> (ipc,) positions within the class.
+    """
+    return torch.cat([rows[choose(vectors[rows])] for rows in train.class_indices])
+
+
+def class_major_labels(train: ImageSet, ipc: int) -> Tensor:
+    """Labels of a class-major set: 0 (ipc times), 1 (ipc times), ...: (K*ipc,) int64 on the device of `train`."""
+    return torch.arange(train.num_classes, device=train.device).repeat_interleave(ipc)

@@ -1,0 +1,515 @@
+"""Generative methods: the distilled thing is a generator, whose images are drawn while a network trains on them.
+
+GAN is the generator of plain adversarial training; DiM trains that one on, until networks of a pool judge its images as
+they judge real ones.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from ddlib import models, seeding
+from ddlib.data import augmentation
+from ddlib.data.datasets import ImageSet
+from ddlib.data.synthetic import SyntheticStream, generator_bytes
+from ddlib.methods import objectives
+from ddlib.methods.contract import Method
+from ddlib.methods.pixels import PRECISIONS
+from ddlib.models import passes
+from ddlib.models.passes import at_least_float32
+from ddlib.models.state import State
+from ddlib.pretraining import gan as adversarial
+from ddlib.pretraining.gan import Gan, Pair
+
+STRATEGY = "color+crop"
+"""Augmentation of DiM's students and pool: both transforms, for each image by itself."""
+
+COMPATS = (None, "official")
+
+LOGITS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "log_probabilities": objectives.log_probability_distance,
+    "logits": objectives.logit_distance,
+    "standardised_logits": objectives.standardised_logit_distance,
+    "divergence": objectives.probability_divergence,
+}
+"""Matches of paired logits."""
+
+MATCHES = (*LOGITS, "class_means", "features", "gradients")
+
+POOL = ("convnet", "resnet10", "resnet18", "resnet10_ap", "resnet18_ap")
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generative(Method):
+    """Settings of a GAN whose generator takes the place of a set, and of how it does.
+
+    ipc: images per class in an epoch of a student, >= 1; nothing is distilled for it.
+    redraw: epochs after which the images are drawn anew: 1 streams new ones all the time (as published), None draws
+        exactly `ipc` images a class once.
+    generator_width: channels of the generator's and the critic's maps.
+    latent: values of noise, those that the class replaces included.
+    gan_iterations, gan_batch, gan_lr: minibatches of the adversarial training before, images in each, and the step
+        size of both Adams.
+    beta1, beta2: of both Adams.
+    gradient_penalty: its coefficient.
+    precision: of convolutions and products; norms, losses and weights are float32 always.
+    compat: "official" shows the departures of the published code from what is right; None: the rulings.
+    """
+
+    deployment: ClassVar[tuple[str, ...]] = ("ipc", "redraw")
+    retired: ClassVar[Mapping[str, Any]] = {"conditioning": "onehot"}
+    ipc: int
+    redraw: int | None = 1
+    generator_width: int = 196
+    latent: int = 100
+    gan_iterations: int = 58_500
+    gan_batch: int = 128
+    gan_lr: float = 1e-4
+    beta1: float = 0.0
+    beta2: float = 0.9
+    gradient_penalty: float = 10.0
+    precision: str = "float32"
+    compat: str | None = None
+
+    def __post_init__(self) -> None:
+        self.require("ipc generator_width latent gan_batch", lambda value: value >= 1, ">= 1")
+        self.require("redraw", lambda value: value is None or value >= 1, ">= 1, or None")
+        self.require("gan_iterations gradient_penalty", lambda value: value >= 0, ">= 0")
+        self.require("gan_lr", lambda value: value > 0, "> 0")
+        self.require("beta1 beta2", lambda value: 0 <= value < 1, "in [0, 1)")
+        self.require("precision", lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        self.require("compat", lambda value: value in COMPATS, "None or 'official'")
+
+    @property
+    def gan(self) -> Gan:
+        """The adversarial training that comes before: stage A."""
+        return Gan(
+            iterations=self.gan_iterations,
+            batch_size=self.gan_batch,
+            width=self.generator_width,
+            latent=self.latent,
+            lr=self.gan_lr,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            gradient_penalty=self.gradient_penalty,
+            precision=self.precision,
+        )
+
+    @property
+    def needs(self) -> Mapping[str, Any]:
+        """The trained GAN."""
+        return {"gan": self.gan}
+
+    def bytes_stored(self, shape: tuple[int, int, int], num_classes: int) -> int:
+        """Bytes of the generator for images of `shape` (C, H, W), as `SyntheticStream.bytes_stored` counts them.
+
+        Raises:
+            ValueError: images that it cannot make, or more classes than the noise can code.
+        """
+        options = {"width": self.generator_width, "latent": self.latent}
+        return generator_bytes(shape=shape, num_classes=num_classes, **options)
+
+    def deployed(self, pair: Pair, **provenance: Any) -> SyntheticStream:
+        """The generator as it stands, with how it is used."""
+        train: ImageSet = pair.train
+        made = {"method": self.name, "seed": pair.seed, "dataset": train.name, "gan_iterations": self.gan_iterations}
+        return SyntheticStream(
+            generator={name: tensor.detach().clone() for name, tensor in pair.generator.state_dict().items()},
+            shape=train.shape,
+            width=self.generator_width,
+            latent=self.latent,
+            class_names=train.class_names,
+            space=train.space,
+            strategy=STRATEGY,
+            frozen_strategy=augmentation.strategy_for(train.name),
+            ipc=self.ipc,
+            redraw=self.redraw,
+            provenance=made | provenance,
+        )
+
+
+@dataclass
+class Taken(State):
+    """State of a method that takes a trained GAN in its one step; `step` is 0 or 1."""
+
+    fixed: ClassVar[tuple[str, ...]] = ("pair",)
+    pair: Pair
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainGan(Generative):
+    """The GAN of DiM's stage A as it is: no network of a pool is matched."""
+
+    name: ClassVar[str] = "gan"
+    version: ClassVar[int] = 1
+    iterations: ClassVar[int] = 1
+
+    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Taken:
+        """The trained networks.
+
+        Raises:
+            ValueError: the GAN is of other data, or of networks of another kind.
+        """
+        return Taken(self.gan.restored(train, prerequisites["gan"], seed))
+
+    def step(self, state: Taken) -> dict[str, float]:
+        """Take the generator."""
+        state.step += 1
+        return {}
+
+    def finish(self, state: Taken) -> SyntheticStream:
+        """The generator."""
+        return self.deployed(state.pair)
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """A kind of network, in training mode, as functions of (parameters, buffers, images (B, C, H, W)).
+
+    build: a fresh network, from a generator of random numbers.
+    logits: (B, K).
+    embedding: (B, F), the input of the classifier.
+    loss: with labels (B,) as a fourth argument, the mean cross-entropy.
+    elements: of the largest map of one image; None where batch statistics make images depend on one another.
+    """
+
+    build: Callable[[torch.Generator], nn.Module]
+    logits: Callable[..., Tensor]
+    embedding: Callable[..., Tensor]
+    loss: Callable[..., Tensor]
+    elements: int | None
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Channels last where a mini-batch passes whole; pieces that stay in the cache are faster contiguous."""
+        return torch.channels_last if self.elements is None else torch.contiguous_format
+
+    def parts(self, images: Tensor) -> int:
+        """How many of these images pass the network at a time where only sums over them are asked for."""
+        return passes.size(len(images), self.elements, images.device) if self.elements else len(images)
+
+
+@functools.lru_cache(maxsize=16)
+def architecture(
+    name: str,
+    options: tuple[tuple[str, Any], ...],
+    shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    compiled: bool = False,
+) -> Architecture:
+    """The architecture `name` of `ddlib.models`; equal arguments give the same object, compiled once a process.
+
+    Raises:
+        ValueError: an unknown network or option, or images too small for it.
+    """
+    build = functools.partial(models.build, name, shape=shape, num_classes=num_classes, **dict(options))
+    with torch.device("meta"):
+        network = build()
+        features = network.features(torch.empty(2, *shape))
+    largest = max(tensor.numel() // 2 for tensor in (*features.maps, features.embedding))
+    elements = None if dict(network.named_buffers()) else largest
+
+    def logits(parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
+        return at_least_float32(functional_call(network, (parameters, buffers), (images,)))
+
+    def embedding(parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
+        given = _nested(parameters), _nested(buffers)
+        return at_least_float32(functional_call(_Embed(network), given, (images,)))
+
+    def loss(parameters: Tensors, buffers: Tensors, images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits(parameters, buffers, images), labels)
+
+    ready = passes.compiled if compiled else lambda function: function
+    return Architecture(lambda stream: build(generator=stream), ready(logits), embedding, ready(loss), elements)
+
+
+class _Embed(nn.Module):
+    """A network that gives its embedding when called."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.embed(images)
+
+
+def _nested(tensors: Tensors) -> Tensors:
+    return {f"network.{name}": tensor for name, tensor in tensors.items()}
+
+
+@dataclass
+class Member(State):
+    """A network of the pool in use: parameters that ask for gradients, buffers, and their SGD."""
+
+    counters: ClassVar[tuple[str, ...]] = ()
+    kind: Architecture
+    parameters: Tensors
+    buffers: Tensors
+    sgd: torch.optim.SGD
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W) in the networks' space; differentiable in the images alone."""
+        return self.kind.logits(self._fixed(), self.buffers, self.arranged(images))
+
+    def embedding(self, images: Tensor) -> Tensor:
+        """Embeddings (B, F), differentiable in the images alone."""
+        return self.kind.embedding(self._fixed(), self.buffers, self.arranged(images))
+
+    def gradients(self, images: Tensor, labels: Tensor, *, create_graph: bool) -> list[Tensor]:
+        """Gradients of the mean cross-entropy by the weights of more than two dimensions: the convolutions'."""
+        weights = {name: value for name, value in self.parameters.items() if value.dim() > 2}
+        loss = F.cross_entropy(self.kind.logits(self.parameters, self.buffers, self.arranged(images)), labels)
+        return [*torch.autograd.grad(loss, [*weights.values()], create_graph=create_graph)]
+
+    def arranged(self, images: Tensor) -> Tensor:
+        """The images in the memory format of the network."""
+        return images.contiguous(memory_format=self.kind.memory_format)
+
+    def descend(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One step of SGD on the mean cross-entropy, which is returned, (); gradients stay, to be overwritten."""
+        values, size = [*self.parameters.values()], self.kind.parts(images)
+        total, summed = 0.0, None
+        for part, own in zip(self.arranged(images).split(size), labels.split(size), strict=True):
+            loss = self.kind.loss(self.parameters, self.buffers, part, own) * (len(part) / len(images))
+            gradients = torch.autograd.grad(loss, values)
+            summed = gradients if summed is None else torch._foreach_add(summed, gradients)
+            total = total + loss.detach()
+        for value, gradient in zip(values, summed, strict=True):
+            value.grad = gradient
+        self.sgd.step()
+        return total
+
+    def _fixed(self) -> Tensors:
+        return {name: value.detach() for name, value in self.parameters.items()}
+
+
+def draw_member(kinds: tuple[Architecture, ...], seed: int, number: int, device: torch.device, **sgd: float) -> Member:
+    """The pool's network of this number: an architecture drawn uniformly, with fresh weights.
+
+    Args:
+        sgd: lr, momentum and weight_decay.
+    """
+    stream = seeding.generator(seed, "pool", number)
+    kind = kinds[int(torch.randint(len(kinds), (), generator=stream))]
+    network = kind.build(stream).to(device, memory_format=kind.memory_format)
+    parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
+    return Member(kind, parameters, dict(network.named_buffers()), torch.optim.SGD([*parameters.values()], **sgd))
+
+
+def train_member(
+    member: Member, train: ImageSet, shown: Callable[[Tensor], Tensor], rows: Tensor, stream: torch.Generator
+) -> Tensor:
+    """SGD steps of the network on real images, each image with its own colour and crop.
+
+    Args:
+        shown: rows of `train` (n,) -> their images in the networks' space.
+        rows: (steps, B) of the minibatches.
+        stream: of the augmentation.
+
+    Returns:
+        The loss of the last step, ().
+    """
+    loss = torch.zeros((), device=train.device)
+    for batch in rows:
+        draws = augmentation.draw(1, len(batch), size=train.shape[1:], strategy="color+crop", generator=stream)
+        loss = member.descend(augmentation.augment(shown(batch), draws), train.labels[batch])
+    member.sgd.zero_grad()
+    return loss
+
+
+@dataclass
+class Distilling(State):
+    """State of stage B: the GAN, and the network of the pool that is in use.
+
+    drawn: the number of that network; -1 before the first.
+    """
+
+    counters: ClassVar[tuple[str, ...]] = ("drawn",)
+    pair: Pair
+    kinds: tuple[Architecture, ...]
+    draw: Callable[[int], Member]
+    drawn: int = -1
+    member: Member | None = None
+
+    @property
+    def step(self) -> int:
+        """Steps of the generator taken."""
+        return self.pair.step
+
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        """Continue from what `state_dict` gave."""
+        drawn = int(saved["drawn"])
+        self.member = None if drawn < 0 else self.draw(drawn)
+        super().load_state_dict(saved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiM(Generative):
+    """Stage B of DiM: the generator of a trained GAN goes on training, and its images come to be judged as real ones.
+
+    For each minibatch (x, y), after `inner_steps` of SGD of the pool's network f on other real images:
+
+        L_G = -mean s(x~) + CE(c(x~), y) + weight * match(f(A(x)), f(A(x~))),   x~ = G(z|y),
+
+    with one augmentation A for the whole batch, then a step of the critic as in stage A.  The match that was published
+    is the mean over images and classes of the squared difference of log-probabilities, image by image, each fake one
+    with the real one of its place, and so of its label.  f is in training mode; f and the critic get no gradient from
+    L_G.  The number of images per class has no part in any of this.
+
+    iterations: steps of the generator, 100 epochs of CIFAR-10 as published; SVHN 114,400, MNIST and FashionMNIST
+        93,700.
+    batch_size: real images, and as many fakes, in each.
+    lr: of both Adams, which go on with their moments of stage A.
+    weight: lambda of the match, >= 0; with 0 the adversarial training goes on for as many steps, and no pool is used.
+    match: "log_probabilities" (as published), "logits", "standardised_logits", "divergence" (KL), "class_means" (of
+        log-probabilities), "features" (class means of the embedding) or "gradients" (of the convolutions' weights,
+        absolute differences; published with a weight of 0.001).
+    pool: the architectures; a new network's is drawn uniformly.
+    refresh: steps that a network of the pool lives, one epoch as published.
+    inner_steps: of its SGD before each match, >= 0.
+    lr_pool, momentum_pool, decay_pool: of that SGD.
+    width, depth: of the pool's ConvNet; None keeps its default.
+    pool_width: channels of the first stage of the pool's ResNets.
+    adversarial: whether L_G keeps its first two terms; without them the critic is not trained either.
+    freeze_critic: whether the critic stays as stage A left it.
+    compiled: whether the pool's networks go through `torch.compile`.
+
+    Deviation from the published code: there, images in [-1, 1] are normalised with statistics of [0, 1] before the
+    networks see them (`compat="official"`); here they are brought to [0, 1] first.  The published feature match cannot
+    run, and is defined anew.  The networks are of the kind for small images on every data set: the published ones
+    leave nothing of 28-pixel images.
+    """
+
+    name: ClassVar[str] = "dim"
+    version: ClassVar[int] = 1
+    iterations: int = 78_100
+    batch_size: int = 64
+    lr: float = 5e-6
+    weight: float = 0.01
+    match: str = "log_probabilities"
+    pool: tuple[str, ...] = POOL
+    refresh: int = 781
+    inner_steps: int = 16
+    lr_pool: float = 0.01
+    momentum_pool: float = 0.9
+    decay_pool: float = 5e-4
+    width: int | None = None
+    depth: int | None = None
+    pool_width: int = 32
+    adversarial: bool = True
+    freeze_critic: bool = False
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("batch_size refresh pool_width", lambda value: value >= 1, ">= 1")
+        self.require("width depth", lambda value: value is None or value >= 1, ">= 1, or None")
+        self.require("iterations inner_steps weight decay_pool", lambda value: value >= 0, ">= 0")
+        self.require("lr lr_pool", lambda value: value > 0, "> 0")
+        self.require("momentum_pool", lambda value: 0 <= value < 1, "in [0, 1)")
+        self.require("match", lambda value: value in MATCHES, f"one of {', '.join(MATCHES)}")
+        self.require("adversarial", lambda value: value or self.weight > 0, "true where weight is 0")
+        named = isinstance(self.pool, tuple | list) and bool(self.pool) and all(name in POOL for name in self.pool)
+        self.require("pool", lambda _: named, f"a list of at least one of {', '.join(POOL)}")
+        object.__setattr__(self, "pool", tuple(self.pool))
+
+    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Distilling:
+        """The trained GAN with the step size of this stage; no network of the pool is drawn yet.
+
+        Raises:
+            ValueError: the GAN is of other data or of networks of another kind, the images do not fit a network of the
+                pool, or there are fewer of them than `batch_size`.
+        """
+        self.require("batch_size", lambda value: value <= len(train), f"at most {len(train)}, all images")
+        pair = self.gan.restored(train, prerequisites["gan"], seed)
+        for adam in (pair.generator_adam, pair.critic_adam):
+            adam.param_groups[0]["lr"] = self.lr
+        kinds = tuple(self._architecture(name, train) for name in self.pool)
+        sgd = {"lr": self.lr_pool, "momentum": self.momentum_pool, "weight_decay": self.decay_pool}
+        draw = functools.partial(draw_member, kinds, seed, device=train.device, **sgd)
+        return Distilling(pair, kinds, draw)
+
+    def step(self, state: Distilling) -> dict[str, Tensor]:
+        """One step of the generator, and one of the critic."""
+        pair = state.pair
+        train = pair.train
+        rows = adversarial.minibatch(pair, self.batch_size, "dim")
+        real, labels = adversarial.signed(train, rows), train.labels[rows]
+        noise = adversarial.noise(pair, self.batch_size, "dim")
+        metrics, loss = {}, torch.zeros((), device=train.device)
+        if self.weight:
+            metrics["pool_loss"] = self._train_pool(state)
+        with self.gan.autocast(pair):
+            fake = at_least_float32(pair.generator(noise, labels))
+            if self.adversarial:
+                loss = adversarial.generator_loss(pair.critic, fake, labels)
+            if self.weight:
+                metrics["match"] = self._match(state, real, fake, labels)
+                loss = loss + self.weight * metrics["match"]
+        adversarial.descend(loss, pair.generator, pair.generator_adam)
+        if self.adversarial and not self.freeze_critic:
+            metrics |= adversarial.critic_step(self.gan, pair, real, labels, "dim")
+        pair.step += 1
+        return {name: value.detach() for name, value in {"loss": loss, **metrics}.items()}
+
+    def finish(self, state: Distilling) -> SyntheticStream:
+        """The generator as it stands."""
+        return self.deployed(state.pair, iterations=state.step)
+
+    def _architecture(self, name: str, train: ImageSet) -> Architecture:
+        options = {"width": self.pool_width, "norm": "batch"}
+        if name == "convnet":
+            given = {"width": self.width, "depth": self.depth}
+            options = {option: value for option, value in given.items() if value is not None}
+        told = tuple(sorted(options.items()))
+        return architecture(name, told, train.shape, train.num_classes, compiled=self.compiled)
+
+    def _seen(self, state: Distilling, images: Tensor) -> Tensor:
+        """Images in [-1, 1] as the pool's networks see them."""
+        return state.pair.train.space.encode(images if self.compat == "official" else (images + 1) / 2)
+
+    def _train_pool(self, state: Distilling) -> Tensor:
+        """Draw a network where it is time for a new one, then train it; returns its last loss."""
+        pair = state.pair
+        number = pair.step // self.refresh
+        if number != state.drawn:
+            state.drawn, state.member = number, state.draw(number)
+        stream = seeding.generator(pair.seed, "dim", "pool", pair.step)
+        needed = self.inner_steps * self.batch_size
+        rounds = -(-needed // len(pair.train))
+        rows = torch.cat([torch.randperm(len(pair.train), generator=stream) for _ in range(rounds)] or [torch.empty(0)])
+        rows = rows[:needed].long().to(pair.train.device).view(-1, self.batch_size)
+        shown = lambda batch: self._seen(state, adversarial.signed(pair.train, batch))  # noqa: E731
+        with self.gan.autocast(pair):
+            return train_member(state.member, pair.train, shown, rows, stream)
+
+    def _match(self, state: Distilling, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
+        """How differently the pool's network judges the fakes and the real images, under one augmentation."""
+        pair, member = state.pair, state.member
+        stream = seeding.generator(pair.seed, "dim", "match", pair.step)
+        one = augmentation.draw(1, 1, size=real.shape[2:], strategy="color+crop+cutout", generator=stream)
+        draws = one.rows(torch.zeros(len(real), dtype=torch.int64))
+        real, fake = (augmentation.augment(self._seen(state, images), draws) for images in (real, fake))
+        if self.match == "gradients":
+            goal = member.gradients(real, labels, create_graph=False)
+            return objectives.absolute_distance(goal, member.gradients(fake, labels, create_graph=True))
+        judge = member.embedding if self.match == "features" else member.logits
+        with torch.no_grad():
+            goal = judge(real)
+        found = judge(fake)
+        if self.match in LOGITS:
+            return LOGITS[self.match](goal, found)
+        if self.match == "class_means":
+            goal, found = goal.log_softmax(1), found.log_softmax(1)
+        return objectives.class_mean_distance(goal, found, labels, pair.train.num_classes)
