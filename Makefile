@@ -18,7 +18,7 @@ READY := .venv/.ready
 STALE := $(shell [ "$$(cat $(READY) 2>/dev/null)" = "$$(pwd -P)" ] && $(PY) -c '' 2>/dev/null || rm -f $(READY))
 
 # What computes: networks, distances, gradients, methods, whitening and augmentation.
-FAST = $(patsubst %,tests/test_%.py,models gan_models methods objectives unroll sampler matching transforms datasets)
+FAST = $(patsubst %,tests/test_%.py,models gan_models methods objectives unroll sampler matching augmentation datasets)
 
 export JUPYTER_PREFER_ENV_PATH := 1
 

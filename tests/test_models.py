@@ -1,5 +1,6 @@
 import copy
 import math
+import os
 import random
 import subprocess
 import sys
@@ -519,7 +520,9 @@ def test_channels_last_gives_the_same(name):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_gradients_of_narrow_channels_last_networks_are_right_in_every_pass(threads):
     command = [sys.executable, ROOT / "tests" / "narrow_networks.py", str(threads)]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    # Idle threads sleep: two spinning on cores that other tests use as well would take minutes.
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
     assert child.returncode == 0, f"died at {child.stdout.splitlines()[-1:]}: {child.stderr}"
     begun, errors = child.stdout.splitlines()[::2], [float(line) for line in child.stdout.splitlines()[1::2]]
     assert len(begun) == len(errors) >= len(SMALL)
