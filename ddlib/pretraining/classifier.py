@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ddlib import models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
+from ddlib.pretraining.prerequisite import Prerequisite
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Training:
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
 
 
-class Classifier:
+class Classifier(Prerequisite):
     """A builder of a network, trained by SGD with a constant learning rate; a subclass has the settings as fields.
 
     Every random stream begins with the builder's name, so that an embedding, a teacher and its students share none.

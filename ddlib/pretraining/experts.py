@@ -25,6 +25,7 @@ from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
 from ddlib.models import passes
 from ddlib.models.passes import Flat, PureNetwork
+from ddlib.pretraining.prerequisite import Prerequisite
 from ddlib.store.files import read_tensors
 
 STORAGES = ("float32", "float16")
@@ -364,7 +365,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experts:
+class Experts(Prerequisite):
     """A shard of expert trajectories (MTT, Cazenavette et al. 2022): parameters after each of their first epochs.
 
     The product stays `mapped` from its file, in the memory of the host: methods take two vectors of it a step.

@@ -17,6 +17,7 @@ from ddlib.models import passes
 from ddlib.models.gan import Critic, Generator
 from ddlib.models.passes import at_least_float32
 from ddlib.models.state import State
+from ddlib.pretraining.prerequisite import Prerequisite
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Pair(State):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gan:
+class Gan(Prerequisite):
     """Stage A of DiM (Wang et al. 2023): a conditional GAN trained on the real training set.
 
     Per minibatch (x, y), generator first: z|y with the minibatch's labels,

@@ -23,6 +23,7 @@ from ddlib.models import diffusion, priors
 from ddlib.models.diffusion import LatentDiffusion
 from ddlib.models.passes import at_least_float32
 from ddlib.pretraining.gan import descend, load_moments, moments
+from ddlib.pretraining.prerequisite import Prerequisite
 from ddlib.store import files
 
 TRAINED = ("all", "autoencoder", "none")
@@ -85,7 +86,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prior:
+class Prior(Prerequisite):
     """A latent diffusion model (Rombach et al. 2022) trained on the real training set, or on another one.
 
     First the autoencoder, on images x in [-1, 1] with z = E(x), its nearest codes q(z), and sg that stops gradients,

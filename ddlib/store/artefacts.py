@@ -170,25 +170,19 @@ class Keeping:
     size: Callable[[Any], int]
 
 
-def named_tensors(product: str, device: str = "cpu") -> Keeping:
-    """Named tensors in one file, read to `device`."""
+def named_tensors(product: str) -> Keeping:
+    """Named tensors in one file, read to the CPU."""
     return Keeping(
         product=product,
         save=lambda tensors, path: write_tensors(path, tensors),
-        load=lambda path: read_tensors(path, device)[0],
+        load=lambda path: read_tensors(path, "cpu")[0],
         size=lambda tensors: sum(tensor.nbytes for tensor in tensors.values()),
     )
 
 
 def keeping(builder: Any, device: str = "cpu") -> Keeping:
-    """How what `builder` makes is kept, and read for `device`: as named tensors, unless the builder says otherwise.
-
-    It says so by four attributes: `product`, the name of the file or folder; `save(made, path)`; `load(path, device)`;
-    and `size(made)` in bytes.
-    """
-    if hasattr(builder, "product"):
-        return Keeping(builder.product, builder.save, lambda path: builder.load(path, device), builder.size)
-    return named_tensors(f"{builder.name}.safetensors", "cpu" if getattr(builder, "mapped", False) else device)
+    """How a builder of a prerequisite has its artefact kept, and read for `device`."""
+    return Keeping(builder.product, builder.save, lambda path: builder.load(path, device), builder.size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -218,9 +218,9 @@ def estimated(kind: str, pace: Pace, seconds: float, *, trainings: int = 0) -> E
 def prerequisite(builder: Any, train: ImageSet) -> Estimate:
     """What it takes to make the artefact of `builder` from `train`, on its device.
 
-    A builder whose steps are of several kinds names a builder for each of them in `stages`.
+    Each of its `stages` is estimated by itself.
     """
-    stages = getattr(builder, "stages", (builder,))
+    stages = builder.stages
     if not stages:  # nothing is trained
         return Estimate(kind_of(builder.name, asdict(builder), train), 0.0)
     names = [builder.name, *(f"{builder.name}, stage {number}" for number in range(2, len(stages) + 1))]

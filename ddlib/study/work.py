@@ -305,8 +305,8 @@ def fingerprint_of(cell: Cell, split: str) -> str:
 def _identity(builder: Any) -> dict[str, Any]:
     """What decides the artefact of a builder, besides the data of the cell."""
     identity = {"name": builder.name, "version": builder.version, "settings": asdict(builder), "code": VERSION}
-    if own_data := getattr(builder, "data", None):
-        identity["of"] = datasets.fingerprint_of(own_data, "train")
+    if builder.data is not None:
+        identity["of"] = datasets.fingerprint_of(builder.data, "train")
     return identity
 
 

@@ -1,0 +1,58 @@
+"""What a prerequisite is: an artefact that a method needs, made beforehand once for a data set."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ddlib.store.files import read_tensors, write_tensors
+
+
+class Prerequisite:
+    """Base of the builders of prerequisites: a frozen dataclass of settings with the verbs `start`, `step`, `finish`.
+
+    A builder states
+
+    name: names the artefact and its random streams.
+    version: raised when its numbers change.
+    iterations: how many steps it takes.
+    seed: of all that it draws, the same for every cell.
+
+    and, where they are not what stands here:
+
+    data: name of a data set of its own; None: it is trained on that of the cell.
+    mapped: the artefact stays mapped from its file in the memory of the host, whatever the device.
+    stages: builders of the parts of its work, whose steps differ in cost; none where nothing is trained.
+    product, save, load, size: the file or folder of the artefact, how it is written and read, and its bytes.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    data: ClassVar[str | None] = None
+    mapped: ClassVar[bool] = False
+
+    @property
+    def stages(self) -> tuple["Prerequisite", ...]:
+        """The builder alone: all its steps cost alike."""
+        return (self,)
+
+    @property
+    def product(self) -> str:
+        """Name of the file or folder of the artefact."""
+        return f"{self.name}.safetensors"
+
+    def save(self, made: Mapping[str, Any], path: Path) -> None:
+        """Write the artefact, whole or not at all."""
+        write_tensors(path, made)
+
+    def load(self, path: Path, device: str) -> Any:
+        """Read the artefact.
+
+        Raises:
+            FileNotFoundError: there is none.
+            Damaged: it is not what was written.
+        """
+        return read_tensors(path, "cpu" if self.mapped else device)[0]
+
+    def size(self, made: Mapping[str, Any]) -> int:
+        """Bytes of the artefact."""
+        return sum(tensor.nbytes for tensor in made.values())
