@@ -8,9 +8,11 @@ import random
 
 import pytest
 from scipy import stats
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from ddlib import ROOT, results
-from ddlib.results import ASSUMED_N, DELTA, VERDICTS, Claim, Record, Reference, verdict
+from ddlib.results import VERDICTS, Claim, Record, Reference, verdict
+from ddlib.results.statistics import ASSUMED_N, DELTA
 
 
 def reference(value=50.0, **fields):
@@ -59,7 +61,6 @@ def test_verdict_by_hand(accuracies, given, expected):
 def test_order_of_the_verdicts_that_need_no_statistics():
     missing = reference(None, state="not found", comparable=False)
     assert verdict((), missing, deviations=["narrow"]) == "NOT RUN"
-    assert verdict(FOUR, reference(), run=False) == "NOT RUN"
     assert verdict(FOUR, missing, deviations=["narrow"]) == "PROXY"
     assert verdict(FOUR, None, deviations=["narrow"]) == "PROXY"
     assert verdict(FOUR, missing) == "NO REFERENCE"
@@ -106,10 +107,11 @@ def test_a_reference_without_n_rests_on_the_assumed_number():
 def test_compare_is_welch():
     rng = random.Random(1)
     a, b = [rng.gauss(60, 2) for _ in range(7)], [rng.gauss(57, 0.5) for _ in range(4)]
-    found, oracle = results.compare(record(a), record(b), 0.9), stats.ttest_ind(a, b, equal_var=False)
-    low, high = oracle.confidence_interval(0.9)
-    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
+    found, oracle = results.compare(record(a), record(b)), stats.ttest_ind(a, b, equal_var=False)
+    assert (found.low, found.high) == pytest.approx(oracle.confidence_interval(0.95), rel=1e-9)
     assert (found.p, found.df) == pytest.approx((oracle.pvalue, oracle.df), rel=1e-9)
+    by_statsmodels = CompareMeans(DescrStatsW(a), DescrStatsW(b))
+    assert (found.low, found.high) == pytest.approx(by_statsmodels.tconfint_diff(usevar="unequal"), rel=1e-9)
 
 
 def test_interval_is_the_t_interval():
@@ -119,32 +121,25 @@ def test_interval_is_the_t_interval():
         results.interval([])
 
 
-def test_compare_with_a_single_value_knows_nothing():
+def test_compare_with_a_single_value_knows_nothing_and_with_none_is_refused():
     found = results.compare(record([60.0]), record())
     assert (found.difference, found.low, found.high, found.significant) == (10.0, -math.inf, math.inf, False)
-
-
-def test_compare_refuses():
     with pytest.raises(ValueError, match="b='DM' was not run"):
         results.compare(record(), record([]))
-    with pytest.raises(ValueError, match="confidence=95; allowed: between 0 and 1"):
-        results.compare(record(), record(), 95)
 
 
-def test_record_has_sample_statistics():
-    found = record((49.0, 50.0, 51.0, 50.0))
-    assert (found.n, found.accuracy_mean) == (4, 50.0)
-    assert found.accuracy_std == pytest.approx(math.sqrt(2 / 3))
+def test_record_has_sample_statistics_and_plain_json():
+    assert (record(FOUR).n, record(FOUR).accuracy_mean) == (4, 50.0)
+    assert record(FOUR).accuracy_std == pytest.approx(math.sqrt(2 / 3))
     assert (record([]).accuracy_mean, record([50.0]).accuracy_std) == (None, None)
+    of_sets = record([1.0, 3.0, 5.0, 7.0, 9.0, 11.0], cell={"seeds": [0, 1, 2]})
+    assert of_sets.accuracy_std_between_seeds == 4.0  # of the means 2, 6 and 10
+    assert record([1.0, 3.0]).accuracy_std_between_seeds is None
     assert record(cell={"protocol": {"network": "vgg11"}}).network == "vgg11"
     assert record().network == "convnet"
-
-
-def test_record_becomes_plain_json():
     assert record(cell={"seeds": (0, 1)}).cell == {"seeds": [0, 1]}
     keys = "label method dataset ipc cell accuracies accuracy_mean accuracy_std accuracy_std_between_seeds n"
-    rest = "reference verdict deviations cost provenance"
-    assert list(record().to_json()) == [*keys.split(), *rest.split()]
+    assert list(record().to_json()) == f"{keys} reference verdict deviations cost provenance".split()
 
 
 @pytest.mark.parametrize(
@@ -154,7 +149,6 @@ def test_record_becomes_plain_json():
         ({"accuracies": [101.0]}, "accuracies contain 101.0"),
         ({"cost": {"seconds": math.nan}}, "cost is not plain JSON"),
         ({"cell": {"method": object()}}, "cell is not plain JSON"),
-        ({"provenance": []}, r"provenance=\[\]; allowed: a mapping"),
         ({"label": ""}, "label=''; allowed"),
         ({"ipc": 0}, "ipc=0; allowed: an integer from 1"),
         ({"ipc": True}, "ipc=True; allowed"),
@@ -195,12 +189,6 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-def test_write_names_a_path_that_is_no_folder(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"cannot write .*file/a\.json"):
-        results.write([record()], tmp_path / "file" / "a.json")
-
-
 def edited(**changes):
     return record(reference=reference()).to_json() | changes
 
@@ -229,9 +217,6 @@ def test_read_refuses(tmp_path, content, match):
     with pytest.raises(ValueError, match=match) as caught:
         results.read(path)
     assert str(path) in str(caught.value)
-
-
-def test_read_of_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
         results.read(tmp_path / "none.json")
 
@@ -285,15 +270,6 @@ def test_rows_that_cannot_be_told_apart_are_refused():
     rising = [record(label=r.label, method="atom", ipc=ipc) for r in others for ipc in (1, 10)]
     with pytest.raises(ValueError, match="several records of 'atom'"):
         results.check_claim(claim(rises="atom"), rising)
-
-
-def test_a_rise_is_followed_along_one_row():
-    few = [record([m, m + 1, m + 2], label="DM, few", method="dm", ipc=ipc) for ipc, m in ((1, 40), (10, 50))]
-    rising = claim(rises="dm")
-    assert where(results.check_claim(rising, few)) == [("cifar10, IPC 1 to 10: DM, few", "holds")]
-    assert results.check_claim(rising, [row("dm", 1, 30), few[1]]).tests == ()
-    full = [row("dm", 1, 50), row("dm", 10, 30)]
-    assert where(results.check_claim(rising, [*few, *full])) == [("cifar10, IPC 1 to 10", "fails")]
 
 
 def test_a_control_of_a_reduced_row_is_not_the_row():
@@ -385,27 +361,29 @@ def test_claim_of_a_direction(higher, lower, outcomes, outcome):
     sides = {"atom": higher, "dm": lower}
     records = [row(name, ipc, m) for name, means in sides.items() for ipc, m in zip((1, 10), means, strict=False)]
     found = results.check_claim(claim(higher="atom", lower="dm"), records)
-    assert [test.outcome for test in found.tests] == outcomes
+    assert where(found) == [*zip(("cifar10, IPC 1", "cifar10, IPC 10"), outcomes, strict=False)]
     assert found.outcome == outcome
-    assert [test.where for test in found.tests] == ["cifar10, IPC 1", "cifar10, IPC 10"][: len(outcomes)]
 
 
-def test_claim_of_a_rise():
+def test_claim_of_a_rise_along_one_row():
     rising = claim(rises="dm", ipc=(1, 10, 50))
-    found = results.check_claim(rising, [row("dm", ipc, m) for ipc, m in ((50, 40), (1, 30), (10, 45))])
-    assert [(t.where, t.outcome) for t in found.tests] == [
-        ("cifar10, IPC 1 to 10", "holds"),
-        ("cifar10, IPC 10 to 50", "fails"),
-    ]
-    sets = [row("dm", 1, 30), row("dm", 10, 45, dataset="digits")]
-    assert results.check_claim(rising, sets).tests == ()
+    falls = [row("dm", ipc, m) for ipc, m in ((50, 40), (1, 30), (10, 45))]
+    assert where(results.check_claim(rising, falls)) == [
+        ("cifar10, IPC 1 to 10", "holds"), ("cifar10, IPC 10 to 50", "fails"),
+    ]  # fmt: skip
+    assert where(results.check_claim(rising, [row("dm", 1, 30), row("dm", 10, 45, dataset="digits")])) == []
+    few = [record([m, m + 1, m + 2], label="DM, few", method="dm", ipc=ipc) for ipc, m in ((1, 40), (10, 50))]
+    assert where(results.check_claim(rising, few)) == [("cifar10, IPC 1 to 10: DM, few", "holds")]
+    assert where(results.check_claim(rising, [row("dm", 1, 30), few[1]])) == []
+    full = [row("dm", 1, 50), row("dm", 10, 30)]
+    assert where(results.check_claim(rising, [*few, *full])) == [("cifar10, IPC 1 to 10", "fails")]
 
 
 def test_claim_of_a_rise_from_network_to_network():
     growing = claim(rises="dim", along="networks", ipc=(1, 10), networks=("lenet", "convnet", "alexnet"))
     means = {("convnet", 1): 50, ("lenet", 1): 40, ("alexnet", 1): 45, ("lenet", 10): 60, ("alexnet", 10): 70}
     records = [row("dim", ipc, m, cell={"tested_on": network}) for (network, ipc), m in means.items()]
-    assert [(t.where, t.outcome) for t in results.check_claim(growing, records).tests] == [
+    assert where(results.check_claim(growing, records)) == [
         ("cifar10, lenet, IPC 1 to convnet", "holds"),
         ("cifar10, IPC 1 to alexnet", "fails"),
         ("cifar10, lenet, IPC 10 to alexnet", "holds"),
@@ -415,49 +393,28 @@ def test_claim_of_a_rise_from_network_to_network():
 def test_claim_of_one_above_the_whole_training_set():
     records = [row("datm", ipc, m) for ipc, m in ((10, 50), (1, 30), (50, 90))] + [row("whole", None, 40)]
     above = claim(higher="datm", lower="whole")
-    assert [(t.where, t.outcome) for t in results.check_claim(above, records).tests] == [
-        ("cifar10, IPC 1", "fails"),
-        ("cifar10, IPC 10", "holds"),
-    ]
+    assert where(results.check_claim(above, records)) == [("cifar10, IPC 1", "fails"), ("cifar10, IPC 10", "holds")]
     on_another_network = row("whole", None, 40, cell={"protocol": {"network": "vgg11"}})
-    assert results.check_claim(above, [*records[:3], on_another_network]).tests == ()
+    assert where(results.check_claim(above, [*records[:3], on_another_network])) == []
 
 
-def test_claim_about_its_own_data_alone():
-    records = [
-        row(name, 1, mean, dataset=data) for data in ("cifar10", "digits") for name, mean in (("a", 60), ("b", 50))
-    ]
-    anywhere, alone = (claim(higher="a", lower="b", own_data=own) for own in (False, True))
-    assert [t.where for t in results.check_claim(anywhere, records).tests] == ["cifar10, IPC 1", "digits, IPC 1"]
-    assert [t.where for t in results.check_claim(alone, records).tests] == ["cifar10, IPC 1"]
-
-
-def test_claim_keeps_to_its_networks_and_images_per_class():
+def test_claim_keeps_to_its_own_data_networks_and_images_per_class():
     on_vgg = {"cell": {"protocol": {"network": "vgg11"}}}
     records = [row("atom", 1, 60), row("dm", 1, 50), row("atom", 50, 60), row("dm", 50, 50)]
     records += [row("atom", 1, 50, **on_vgg), row("dm", 1, 60, **on_vgg)]
-    assert [t.where for t in results.check_claim(claim(higher="atom", lower="dm"), records).tests] == ["cifar10, IPC 1"]
-    across = results.check_claim(claim(higher="atom", lower="dm", networks=("vgg11",)), records)
-    assert [(t.where, t.outcome) for t in across.tests] == [("cifar10, vgg11, IPC 1", "fails")]
+    records += [row("atom", 1, 60, dataset="digits"), row("dm", 1, 50, dataset="digits")]
+    for fields, tests in (
+        ({}, [("cifar10, IPC 1", "holds"), ("digits, IPC 1", "holds")]),
+        ({"own_data": True}, [("cifar10, IPC 1", "holds")]),
+        ({"networks": ("vgg11",)}, [("cifar10, vgg11, IPC 1", "fails")]),
+    ):
+        assert where(results.check_claim(claim(higher="atom", lower="dm", **fields), records)) == tests
 
 
-def test_claim_prefers_labels_and_refuses_two_records_of_one_place():
-    both = record([60.0, 61.0], label="both", method="atom")
-    records = [both, record([10.0, 11.0], label="Channel", method="atom"), row("dm", 1, 50)]
-    assert results.check_claim(claim(higher="channel", lower="dm"), records).outcome == "fails"
-    with pytest.raises(ValueError, match="several records of 'atom' at .'cifar10', 'convnet', 1."):
-        results.check_claim(claim(higher="atom", lower="dm"), records)
-
-
-def test_the_deviation_between_seeds_is_that_of_their_means():
-    made = results.Record.of(
-        [1.0, 3.0, 5.0, 7.0, 9.0, 11.0], label="x", method="x", dataset="d", ipc=1, cell={"seeds": [0, 1, 2]}
-    )
-    assert made.accuracy_std_between_seeds == 4.0  # of the means 2, 6 and 10
-    assert (
-        results.Record.of([1.0, 3.0], label="x", method="x", dataset="d", ipc=1, cell={}).accuracy_std_between_seeds
-        is None
-    )
+def test_claim_prefers_labels_to_methods():
+    records = [record(label="both", method="atom"), record([10.0, 11.0], label="Channel", method="atom")]
+    found = results.check_claim(claim(higher="channel", lower="dm"), [*records, row("dm", 1, 50)])
+    assert found.outcome == "fails"
 
 
 FIRST = {"commit": "a", "dirty": False, "date": "2026-11-20", "seeds": [0, 1], "versions": {"torch": "2.14", "x": "1"}}
@@ -481,14 +438,9 @@ def test_joined_provenances_say_what_is_true_of_all():
     assert results.joined([FIRST | {"seeds": [3]}] * 2)["seeds"] == [3]
 
 
-@pytest.mark.parametrize(
-    ("flags", "found"), [((False, True), True), ((None, True), True), ((None, False), None), ((False,), False)]
-)
-def test_one_modified_tree_makes_all_modified(flags, found):
-    assert results.joined({"dirty": flag} for flag in flags) == {"dirty": found}
-
-
-def test_records_that_were_not_run_made_no_number():
+def test_one_modified_tree_makes_all_modified_and_records_that_were_not_run_made_no_number():
+    for flags, all_of_them in (((False, True), True), ((None, True), True), ((None, False), None), ((False,), False)):
+        assert results.joined({"dirty": flag} for flag in flags) == {"dirty": all_of_them}
     ran, left_out = record(provenance=FIRST), record([], provenance=SECOND)
     assert results.provenance([ran, left_out]) == FIRST
     assert results.provenance([left_out]) == SECOND and results.provenance([]) == {}

@@ -9,7 +9,7 @@ from scipy import stats
 
 from ddlib import report
 from ddlib.results import Record
-from ddlib.results.scores import Estimate, ars, augmentation_robust, gain, label_robust, lrs
+from ddlib.results.scores import Estimate, ars, gain, lrs
 
 FULL, HARD = [96.0, 95.0, 97.0, 96.5], [61.0, 63.0, 60.0, 64.0]
 OWN, RANDOM = [75.0, 70.0, 77.0, 74.0], [50.0, 56.0, 52.0, 51.0]
@@ -36,25 +36,23 @@ def record(accuracies, label="row", *, seeds=(0, 1), ipc=1, dataset="digits", ne
 
 
 @pytest.mark.parametrize(
-    ("ior", "hlr", "expected"),
-    [(0, 0, 0.269), (0.10, 0.35, 0.219), (0.20, 0.10, 0.291), (0.05, 0.45, 0.192), (0.9, 0, 0.511)],
+    ("ior", "hlr", "weight", "expected"),
+    [
+        *((0, 0, 0.5, 0.269), (0.10, 0.35, 0.5, 0.219), (0.20, 0.10, 0.5, 0.291), (0.05, 0.45, 0.5, 0.192)),
+        *((0.9, 0, 0.5, 0.511), (0, 0, 0.5, 1 / (math.e + 1))),
+        (0.4, 0.2, 0.25, 0.248191),  # a = 0.25 * 0.4 - 0.75 * 0.2 = -0.05: (0.951229 - 0.367879) / 2.350402
+        *((1, 0, 1, 1), (-1, 0, 1, 0), (-1, 1, 0.5, 0), (1, -1, 0.5, 1)),  # nothing and all
+    ],
 )
-def test_lrs_of_the_published_reading_aid(ior, hlr, expected):
-    assert label_robust(hlr, ior) == pytest.approx(expected, abs=5e-4)
+def test_scores_of_the_published_reading_aid_and_by_hand(ior, hlr, weight, expected):
+    def pair(difference):
+        return ([100 * difference], [0.0]) if difference >= 0 else ([0.0], [-100 * difference])
 
-
-def test_scores_worked_out_by_hand():
-    # a = 0.25 * 0.4 - 0.75 * 0.2 = -0.05: (0.951229 - 0.367879) / 2.350402
-    assert label_robust(0.2, 0.4, weight=0.25) == pytest.approx(0.248191, abs=1e-6)
-    # b = 0.8 * 0.1 + 0.2 * -0.3 = 0.02: (1.020201 - 0.367879) / 2.350402
-    assert augmentation_robust(0.1, -0.3, weight=0.8) == pytest.approx(0.277536, abs=1e-6)
-    assert augmentation_robust(0, 0) == label_robust(0, 0) == pytest.approx(1 / (math.e + 1))
-
-
-def test_the_bounds_are_nothing_and_all():
-    assert label_robust(0, 1, weight=1) == 1 and label_robust(0, -1, weight=1) == 0
-    assert label_robust(1, -1) == 0 and label_robust(-1, 1) == 1
-    assert augmentation_robust(1, 1) == 1 and augmentation_robust(-1, -1) == 0
+    (full, hard), (own, random) = pair(hlr), pair(ior)
+    label = lrs(full=full, hard=hard, own=own, random=random, weight=weight)
+    augmentation = ars(aug=own, random_aug=random, noaug=hard, random_noaug=full, weight=weight)
+    assert label.estimate.value == pytest.approx(expected, abs=5e-4 if round(expected, 3) == expected else 1e-6)
+    assert augmentation.estimate.value == label.estimate.value  # d_noaug is -HLR
 
 
 def test_perfect_recovery_a_random_set_and_worse_than_random():
@@ -76,10 +74,10 @@ def test_sides_of_one_length_are_paired_round_by_round():
     gains = [(a - b) / 100 for a, b in zip(OWN, RANDOM, strict=True)]
     same(found.components["HLR"], t_interval(losses))
     same(found.components["IOR"], t_interval(gains))
-    rounds = [label_robust(loss, gain, 0.7) for loss, gain in zip(losses, gains, strict=True)]
+    rounds = [score(0.7 * gain - 0.3 * loss) for loss, gain in zip(losses, gains, strict=True)]
     same(found.estimate, t_interval(rounds))
     assert found.name == "LRS" and found.estimate.n == 4
-    assert found.estimate.value > label_robust(fmean(losses), fmean(gains), 0.7) + 1e-7  # not that of the means
+    assert found.estimate.value > score(0.7 * fmean(gains) - 0.3 * fmean(losses)) + 1e-7  # not that of the means
 
 
 def test_ars_is_paired_likewise():
@@ -87,7 +85,7 @@ def test_ars_is_paired_likewise():
     with_, without = ([(a - b) / 100 for a, b in zip(*pair, strict=True)] for pair in ((OWN, RANDOM), (HARD, FULL)))
     same(found.components["d_aug"], t_interval(with_))
     same(found.components["d_noaug"], t_interval(without))
-    rounds = [augmentation_robust(a, b, 0.3) for a, b in zip(with_, without, strict=True)]
+    rounds = [score(0.3 * a + 0.7 * b) for a, b in zip(with_, without, strict=True)]
     same(found.estimate, t_interval(rounds))
     assert found.name == "ARS" and list(found.components) == ["d_aug", "d_noaug"]
 
@@ -159,7 +157,7 @@ def test_many_networks_of_a_set_say_no_more_than_the_set():
 
 def test_a_single_round_says_nothing_of_the_spread():
     found = lrs(full=[90.0], hard=[60.0], own=[70.0], random=[50.0])
-    assert found.estimate == Estimate(pytest.approx(label_robust(0.3, 0.2)), 0.0, 1.0, 1)
+    assert found.estimate == Estimate(pytest.approx(score(0.5 * 0.2 - 0.5 * 0.3)), 0.0, 1.0, 1)
     assert (found.components["HLR"].low, found.components["HLR"].high) == (-1, 1)
     alone = lrs(full=[90.0], hard=HARD, own=OWN, random=RANDOM, weight=1)  # what has no weight has no noise either
     same(alone.estimate, t_interval([score((a - b) / 100) for a, b in zip(OWN, RANDOM, strict=True)]))
@@ -182,13 +180,6 @@ def test_an_ars_may_call_its_network_otherwise_without_augmentation():
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: label_robust(10.0, 0.2), r"hlr=10.0; allowed: a difference of fractions, from -1 to 1 \(not percent"),
-        (lambda: label_robust(0.1, 20.0), "ior=20.0; allowed"),
-        (lambda: label_robust(0.1, math.nan), "ior=nan; allowed"),
-        (lambda: label_robust(0.1, 0.2, weight=1.1), "weight=1.1; allowed: from 0 to 1"),
-        (lambda: augmentation_robust(-1.5, 0.0), "d_aug=-1.5; allowed"),
-        (lambda: augmentation_robust(0.0, 1.5), "d_noaug=1.5; allowed"),
-        (lambda: augmentation_robust(0.0, 0.0, weight=-0.1), "weight=-0.1; allowed: from 0 to 1"),
         (lambda: lrs(full=FULL, hard=HARD, own=OWN, random=RANDOM, weight=2), "weight=2; allowed: from 0 to 1"),
         (lambda: ars(aug=OWN, noaug=OWN, random_aug=OWN, random_noaug=OWN, weight=-1), "weight=-1; allowed"),
         (

@@ -72,15 +72,23 @@ def test_a_mean_with_a_network_that_was_not_run_was_not_run():
 def test_a_mean_stands_beside_what_the_paper_reports_for_it(monkeypatch):
     asked = []
 
-    def find(paper, **where):
-        asked.append((paper, where))
+    def find(**where):
+        asked.append(where)
         return reference("unseen", 26.4)
 
     monkeypatch.setattr("ddlib.results.records.find", find)
     known = [record(name, found, reference=reference(name)) for name, found in NETWORKS.items()]
     assert unseen(known)[0].reference.value == 26.4
-    place = {"table": "t", "method": "ld3m", "dataset": "cifar10", "ipc": 1, "condition": "dm", "network": "unseen"}
-    assert asked == [("p", place)]
+    place = {
+        "paper": "p",
+        "table": "t",
+        "method": "ld3m",
+        "dataset": "cifar10",
+        "ipc": 1,
+        "condition": "dm",
+        "network": "unseen",
+    }
+    assert asked == [place]
     assert unseen(records())[0].reference is None
 
 

@@ -361,7 +361,7 @@ def _interval(each: np.ndarray, other: np.ndarray | None = None) -> Interval:
     if not len(drawn) or not math.isfinite(value):
         return Interval(value, math.nan, math.nan)
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    by_search = welch(_sample(each[:, 0]), ZERO if other is None else _sample(other[:, 0]), CONFIDENCE)
+    by_search = welch(_sample(each[:, 0]), ZERO if other is None else _sample(other[:, 0]))
     half = (by_search.high - by_search.low) / 2
     below, above = math.hypot(max(value - low, 0), half), math.hypot(max(high - value, 0), half)
     return Interval(value, max(-limit, value - below), min(limit, value + above))

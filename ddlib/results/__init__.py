@@ -8,21 +8,7 @@ has the robust scores LRS and ARS.  Nothing here computes an accuracy, and nothi
 """
 
 from ddlib.results.claims import ClaimCheck, ClaimTest, beyond, check_claim, check_measured, side_names
-from ddlib.results.papers import (
-    METRICS,
-    Claim,
-    Measured,
-    Paper,
-    Reference,
-    Setting,
-    claims,
-    find,
-    load,
-    papers,
-    published,
-    references,
-    title,
-)
+from ddlib.results.papers import Claim, Measured, Reference, claims, find, load, papers, published, references, title
 from ddlib.results.records import (
     UNSEEN,
     Measurements,
@@ -43,14 +29,11 @@ from ddlib.results.records import (
     write_measurements,
 )
 from ddlib.results.statistics import (
-    ASSUMED_N,
-    DELTA,
     VERDICTS,
     Comparison,
     Effect,
     Pair,
     group_means,
-    holm,
     interval,
     main_effects,
     neighbours,
@@ -61,11 +44,10 @@ from ddlib.results.statistics import (
 )
 
 __all__ = [
-    "ASSUMED_N", "DELTA", "METRICS", "UNSEEN", "VERDICTS",
-    "Claim", "ClaimCheck", "ClaimTest", "Comparison", "Effect", "Measured", "Measurements", "Pair", "Paper", "Record",
-    "Reference", "Setting",
-    "beyond", "check_claim", "check_measured", "claims", "compare", "convnets", "find", "frame", "group_means", "holm",
-    "interval", "joined", "load", "main_effects", "mean_of_deviations", "mean_record", "neighbours", "paired", "papers",
-    "pick", "provenance", "published", "ranked", "read", "read_measurements", "references", "seed_means", "side_names",
-    "title", "unseen", "unseen_groups", "verdict", "write", "write_measurements",
+    "UNSEEN", "VERDICTS", "Claim", "ClaimCheck", "ClaimTest", "Comparison", "Effect", "Measured", "Measurements",
+    "Pair", "Record", "Reference", "beyond", "check_claim", "check_measured", "claims", "compare", "convnets", "find",
+    "frame", "group_means", "interval", "joined", "load", "main_effects", "mean_of_deviations", "mean_record",
+    "neighbours", "paired", "papers", "pick", "provenance", "published", "ranked", "read", "read_measurements",
+    "references", "seed_means", "side_names", "title", "unseen", "unseen_groups", "verdict", "write",
+    "write_measurements",
 ]  # fmt: skip

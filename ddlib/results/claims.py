@@ -73,7 +73,7 @@ Rows = Mapping[tuple[str, ...], Sequence[Record]]
 """What a row's label has beyond the side's name (nothing: the side itself) -> the rows called so."""
 
 
-def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 0.95) -> ClaimCheck:
+def check_claim(claim: Claim, records: Sequence[Record]) -> ClaimCheck:
     """Test a claim's direction wherever the records have both of its sides.
 
     A row stands for a side if its label is the side's name, in either case; if no label is of that name, the row of
@@ -96,7 +96,7 @@ def check_claim(claim: Claim, records: Sequence[Record], *, confidence: float = 
     pairs: list[tuple[str, Record, Record]] = []
     if not claim.shown_in:
         pairs = list(_rising(claim, records) if claim.rises else _above(claim, records))
-    tests = tuple(ClaimTest(where, compare(a, b, confidence)) for where, a, b in pairs)
+    tests = tuple(ClaimTest(where, compare(a, b)) for where, a, b in pairs)
     return ClaimCheck(claim, tests, provenance([record for _, a, b in pairs for record in (a, b)]))
 
 
@@ -155,13 +155,14 @@ def _only(side: str, place: Place, rows: Sequence[Record]) -> Record:
 
 def _standing(side: str, claim: Claim, records: Sequence[Record]) -> dict[Place, Rows]:
     """The rows that were run and stand for a side of a claim, at each place; see `check_claim`."""
-    names, known = side.split(OR), (*_known_names(), *side_names(claim))
+    names, known = side.split(OR), {*_known_names(), *side_names(claim)}
     methods = {name.partition(", ")[0] for name in names} & {record.method for record in records}
     called = []
     for name in names:
+        longer = [other for other in known if other.count(", ") > name.count(", ")]
         for record in records:
             extra = beyond(name, record.label)
-            if extra is None or _has_longer_name(record.label, name, known):
+            if extra is None or any(beyond(other, record.label) is not None for other in longer):
                 continue
             if not extra or not methods or record.method in methods:
                 called.append((record, extra))
@@ -188,21 +189,14 @@ def beyond(name: str, label: str) -> tuple[str, ...] | None:
     return None if wanted or first != begin else tuple(extra)
 
 
-def _has_longer_name(label: str, name: str, known: Sequence[str]) -> bool:
-    """Whether another side's name says more of the label."""
-    longer = [other for other in known if other.count(", ") > name.count(", ")]
-    return any(beyond(other, label) is not None for other in longer)
-
-
 def side_names(claim: Claim) -> tuple[str, ...]:
     """What the claim's sides are called, each by all its names."""
     return tuple(name for side in (claim.higher, claim.lower, claim.rises) if side for name in side.split(OR))
 
 
 @cache
-def _known_names() -> tuple[str, ...]:
-    known = [claim for paper in papers() for claim in claims(paper)]
-    return tuple(dict.fromkeys(name for claim in known for name in side_names(claim)))
+def _known_names() -> frozenset[str]:
+    return frozenset(name for paper in papers() for claim in claims(paper) for name in side_names(claim))
 
 
 MEASURED_AT = ("dataset", "networks", "steps", "classes", "ipc")
@@ -265,4 +259,4 @@ def _measured_comparison(row: Mapping[str, Any], other: Mapping[str, Any] | None
     if row[said.field] is None:
         return None
     value, low, high = (100 * row[said.field + end] for end in ("", "_low", "_high"))
-    return Comparison(value, low, high, p=math.nan, confidence=0.95, error=math.nan, df=math.nan)
+    return Comparison(value, low, high, p=math.nan, error=math.nan, df=math.nan)

@@ -1,11 +1,11 @@
 """What the papers report: numbers, claims and settings, from `papers/<paper>.yaml`, checked as they are read."""
 
-import dataclasses
 import functools
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -233,191 +233,145 @@ def load(path: str | Path) -> Paper:
     """Read one paper's file.  The head of `papers/atom.yaml` explains its keys.
 
     Raises:
-        ValueError: not YAML, a key twice, unknown or missing, a wrong type, a value outside what its metric allows,
-            a source that is not defined, or a cell of several references without exactly one primary; the message
-            names the file and the entry.
+        ValueError: not YAML, a key twice, unknown or missing, a value outside what its metric allows, a source that is
+            not defined, or a cell of several references without exactly one primary; the message names the file and
+            the entry.
     """
     path = Path(path)
-    try:
+    with _naming(path):
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    keys = {"paper": str, "title": str, "sources": dict, "notes": dict, "references": list, "claims": list}
-    keys |= {"settings": list}
-    _check(content, keys, {"paper", "title", "sources", "references"}, str(path))
-    if content["paper"] != path.stem:
-        raise ValueError(f"{path}: paper is {content['paper']!r}; the file's name says {path.stem!r}")
-    for key, text in content["sources"].items():
-        _check({key: text}, {key: str}, set(), f"{path}: sources")
-    found = [r for block in content["references"] for r in _block(block, content, str(path))]
-    stated = [_claim(entry, content, str(path)) for entry in content.get("claims", [])]
-    if len({c.id for c in stated}) < len(stated):
-        raise ValueError(f"{path}: two claims have one id: {', '.join(c.id for c in stated)}")
-    settings = [s for entry in content.get("settings", []) for s in _settings(entry, content, str(path))]
-    cells = [(s.method, s.dataset, s.ipc) + (s.condition,) * bool(s.condition) for s in settings]
-    twice = [cell for i, cell in enumerate(cells) if cell in cells[:i]]
-    if twice:
-        raise ValueError(f"{path}: the settings of {twice[0]} stand twice")
-    return Paper(path.stem, content["title"], tuple(_settled(found, str(path))), tuple(stated), tuple(settings))
+        _keys(content, "paper title sources references", "notes claims settings")
+        if content["paper"] != path.stem:
+            raise ValueError(f"paper is {content['paper']!r}; the file's name says {path.stem!r}")
+        read = [r for block in content["references"] for row in block["rows"] for r in _row(row, block, content)]
+        stated = [_claim(entry, content) for entry in content.get("claims", [])]
+        settings = [s for entry in content.get("settings", []) for s in _settings(entry, content)]
+        _once("claim", [c.id for c in stated])
+        _once("setting", [(s.method, s.dataset, s.ipc, s.condition) for s in settings])
+        return Paper(path.stem, content["title"], tuple(_settled(read)), tuple(stated), tuple(settings))
 
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for i, key in enumerate(keys) if key in keys[:i]]
-        if twice:
-            raise ValueError(f"the key {twice[0]!r} stands twice, line {node.start_mark.line + 1}")
+        _once(f"line {node.start_mark.line + 1}: key", [self.construct_object(key, deep=True) for key, _ in node.value])
         return super().construct_mapping(node, deep)
 
 
-NUMBER = (int, float)
-TEXT = dict.fromkeys(("method", "dataset", "source", "by", "network", "condition", "metric", "note", "state"), str)
-FLAGS = dict.fromkeys(("unverified", "comparable", "primary"), bool)
-ROW = TEXT | FLAGS | {"ipc": (int, str), "n": int, "delta": NUMBER, "cells": dict}
-KEYS = {"ipc": (int, str), "network": str, "condition": str}
+@contextmanager
+def _naming(where: Any) -> Iterator[None]:
+    """Put where it was found before what is wrong with a file or an entry."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
-def _check(entry: Any, keys: Mapping[str, Any], required: set[str], where: str) -> None:
-    """Refuse an entry that is no mapping, has other keys than `keys`, lacks a required one, or has a wrong type."""
+def _once(what: str, values: Sequence[Any]) -> None:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise ValueError(f"{what} {value!r} stands twice; allowed: once")
+
+
+def _keys(entry: Any, required: str, optional: str = "") -> None:
+    """Refuse an entry that is no mapping, has a key of another name than these, or lacks a required one."""
     if not isinstance(entry, dict):
-        raise ValueError(f"{where}: {entry!r} is not a mapping")
-    for key, value in entry.items():
-        if key not in keys:
-            raise ValueError(f"{where}: unknown key {key!r}; known: {', '.join(keys)}")
-        if not _is(value, keys[key]):
-            raise ValueError(f"{where}: {key} is {value!r}, of the wrong type")
-    if required - entry.keys():
-        raise ValueError(f"{where}: without {', '.join(sorted(required - entry.keys()))}")
+        raise ValueError(f"{entry!r} is not a mapping")
+    known = f"{required} {optional}".split()
+    if unknown := [key for key in entry if key not in known]:
+        raise ValueError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")
+    if missing := [key for key in required.split() if key not in entry]:
+        raise ValueError(f"without {', '.join(missing)}")
 
 
-def _is(value: Any, kind: Any) -> bool:
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _block(block: Any, content: Mapping[str, Any], file: str) -> Iterator[Reference]:
-    """The references of one table; what its rows share is merged into each."""
-    _check(block, {"table": str, "title": str, "shared": dict, "rows": list}, {"table", "rows"}, f"{file}: references")
-    for row in block["rows"]:
-        merged = block.get("shared", {}) | row if isinstance(row, dict) else row
-        name = f"{merged.get('method')}, {merged.get('dataset')}" if isinstance(merged, dict) else ""
-        where = f"{file}: {block['table']}, {name}"
-        _check(merged, ROW, {"method", "dataset", "source", "cells"}, where)
-        yield from _row(merged, block["table"], content, where)
-
-
-def _row(row: Mapping[str, Any], table: str, content: Mapping[str, Any], where: str) -> Iterator[Reference]:
-    """The references of one row, one for each of its cells."""
-    by, metric = row.get("by", "ipc"), row.get("metric", "accuracy")
-    _known("by", by, KEYS, where)
-    _known("metric", metric, METRICS, where)
-    _known("source", row["source"], content["sources"], where)
-    if by in row or (by != "ipc" and "ipc" not in row):
-        raise ValueError(f"{where}: ipc stands in the row or in its cells, and nothing in both (by is {by!r})")
-    common = {k: v for k, v in row.items() if k not in ("by", "cells")} | {
-        "paper": content["paper"],
-        "table": table,
-        "source": content["sources"][row["source"]],
-        "source_key": row["source"],
-        "primary": row.get("primary", False),
-    }
-    for key, cell in row["cells"].items():
-        at = f"{where}, {by} {key!r}"
-        if not _is(key, KEYS[by]):
-            raise ValueError(f"{at}: {key!r} is of the wrong type")
-        place = common | {by: key}
-        place["ipc"] = _ipc(place["ipc"], at)
-        yield Reference(**place, **_value(cell, row, METRICS[metric], at))
-
-
-def _known(name: str, value: str, known: Iterable[str], where: str) -> None:
+def _known(name: str, value: Any, known: Collection[str]) -> Any:
     if value not in known:
-        raise ValueError(f"{where}: unknown {name} {value!r}; known: {', '.join(known)}")
-
-
-def _ipc(value: int | str, where: str) -> int | None:
-    if value == "all":
-        return None
-    if not _is(value, int) or value < 1:
-        raise ValueError(f"{where}: ipc is {value!r}; allowed: an integer from 1, or all")
+        raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
     return value
 
 
-def _value(cell: Any, row: Mapping[str, Any], metric: tuple[str, float, float], where: str) -> dict[str, float | None]:
-    """value and std of one cell: null, a number, or [number, std]."""
-    value, std = cell if isinstance(cell, list) and len(cell) == 2 else (cell, None)
-    if (value is None) != (row.get("state", "reported") != "reported"):
-        raise ValueError(f"{where}: the value is {value!r}, but its state is {row.get('state', 'reported')!r}")
-    _, low, high = metric
-    if value is not None and not (_is(value, NUMBER) and low <= value <= high):
-        raise ValueError(f"{where}: {value!r} is not a number in [{low}, {high}]")
-    if std is not None and not (_is(std, NUMBER) and 0 <= std < math.inf):
-        raise ValueError(f"{where}: the std {std!r} is not a number from 0")
-    if row.get("n", 2) < 2 or row.get("delta", 1) <= 0:
-        raise ValueError(f"{where}: n is from 2 and delta positive, where given")
-    return {"value": None if value is None else float(value), "std": None if std is None else float(std)}
+def _row(row: Any, block: Mapping[str, Any], content: Mapping[str, Any]) -> Iterator[Reference]:
+    """The references of one row, one for each of its cells; what the rows of a table share is merged into it."""
+    row = block.get("shared", {}) | row if isinstance(row, dict) else row
+    with _naming(f"{block['table']}, {row.get('method')}, {row.get('dataset')}" if isinstance(row, dict) else "row"):
+        optional = "by network condition metric note state unverified comparable primary ipc n delta"
+        _keys(row, "method dataset source cells", optional)
+        by = _known("by", row.get("by", "ipc"), ("ipc", "network", "condition"))
+        if by in row or (by != "ipc" and "ipc" not in row):
+            raise ValueError(f"ipc stands in the row or in its cells, and nothing in both (by is {by!r})")
+        if row.get("n", 2) < 2 or row.get("delta", 1) <= 0:
+            raise ValueError("n is from 2 and delta positive, where given")
+        key = _known("source", row["source"], content["sources"])
+        common = {name: value for name, value in row.items() if name not in ("by", "cells")}
+        common |= {"paper": content["paper"], "table": block["table"], "primary": row.get("primary", False)}
+        common |= {"source": content["sources"][key], "source_key": key}
+        for at, cell in row["cells"].items():
+            place = common | {by: at}
+            value, std = cell if isinstance(cell, list) and len(cell) == 2 else (cell, None)
+            _check_value(value, std, row)
+            yield Reference(**place | {"ipc": _ipc(place["ipc"])}, value=_float(value), std=_float(std))
 
 
-def _settled(found: list[Reference], file: str) -> list[Reference]:
+def _check_value(value: Any, std: Any, row: Mapping[str, Any]) -> None:
+    _, low, high = METRICS[_known("metric", row.get("metric", "accuracy"), METRICS)]
+    state = row.get("state", "reported")
+    if (value is None) != (state != "reported"):
+        raise ValueError(f"the value is {value!r}, but its state is {state!r}")
+    if value is not None and not (isinstance(value, int | float) and low <= value <= high):
+        raise ValueError(f"{value!r} is not a number in [{low}, {high}]")
+    if std is not None and not (isinstance(std, int | float) and 0 <= std < math.inf):
+        raise ValueError(f"the std {std!r} is not a number from 0")
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _ipc(value: Any) -> int | None:
+    if value != "all" and (type(value) is not int or value < 1):
+        raise ValueError(f"ipc is {value!r}; allowed: an integer from 1, or all")
+    return None if value == "all" else value
+
+
+def _settled(references: Sequence[Reference]) -> list[Reference]:
     """The references with `primary` settled: a cell's only one is its primary, else the one marked so."""
-    groups: dict[tuple, list[Reference]] = defaultdict(list)
-    for reference in found:
-        groups[reference.cell].append(reference)
-    for cell, group in groups.items():
-        marked = sum(r.primary for r in group)
-        if len(group) > 1 and marked != 1:
-            raise ValueError(f"{file}: {cell} has {len(group)} references, of which {marked} are primary; mark one")
-    return [dataclasses.replace(r, primary=r.primary or len(groups[r.cell]) == 1) for r in found]
+    each = Counter(r.cell for r in references)
+    marked = Counter(r.cell for r in references if r.primary)
+    for cell, count in each.items():
+        if count > 1 and marked[cell] != 1:
+            raise ValueError(f"{cell} has {count} references, of which {marked[cell]} are primary; mark one")
+    return [replace(r, primary=r.primary or each[r.cell] == 1) for r in references]
 
 
-def _settings(entry: Any, content: Mapping[str, Any], file: str) -> Iterator[Setting]:
+def _settings(entry: Any, content: Mapping[str, Any]) -> Iterator[Setting]:
     """The settings of one method on one data set, or on several, one for each number of images per class."""
-    keys = {"method": str, "dataset": (str, list), "source": str, "condition": str, "values": dict, "by_ipc": dict}
-    where = f"{file}: settings of {entry.get('method')!r}" if isinstance(entry, dict) else f"{file}: settings"
-    _check(entry, keys, {"method", "dataset", "source", "by_ipc"}, where)
-    _known("source", entry["source"], content["sources"], where)
-    named = entry["dataset"] if isinstance(entry["dataset"], list) else [entry["dataset"]]
-    if not named or not all(isinstance(dataset, str) for dataset in named):
-        raise ValueError(f"{where}: dataset is {named!r}; allowed: a name, or several")
-    for ipc, own in entry["by_ipc"].items():
-        if not isinstance(own, dict):
-            raise ValueError(f"{where}, ipc {ipc!r}: {own!r} is not a mapping")
-        for dataset in named:
-            yield Setting(
-                method=entry["method"],
-                dataset=dataset,
-                ipc=_ipc(ipc, where),
-                source=content["sources"][entry["source"]],
-                values=entry.get("values", {}) | own,
-                condition=entry.get("condition", ""),
-            )
+    with _naming(f"settings of {entry.get('method')!r}" if isinstance(entry, dict) else "settings"):
+        _keys(entry, "method dataset source by_ipc", "condition values")
+        source = content["sources"][_known("source", entry["source"], content["sources"])]
+        datasets = entry["dataset"] if isinstance(entry["dataset"], list) else [entry["dataset"]]
+        for ipc, own in entry["by_ipc"].items():
+            place = {"method": entry["method"], "ipc": _ipc(ipc), "condition": entry.get("condition", "")}
+            values = entry.get("values", {}) | own
+            yield from (Setting(**place, dataset=dataset, source=source, values=values) for dataset in datasets)
 
 
-TEST = dict.fromkeys(("higher", "lower", "rises", "along", "shown_in"), str) | {"own_data": bool}
-TEST |= dict.fromkeys(("datasets", "ipc", "networks"), list) | {"measured": dict}
-MEASURED = dict.fromkeys(("table", "column", "higher", "lower", "field", "unit"), str) | {"rows": dict}
-
-
-def _claim(entry: Any, content: Mapping[str, Any], file: str) -> Claim:
-    text = dict.fromkeys(("id", "statement", "where", "source"), str)
-    where = f"{file}: claim {entry.get('id')!r}" if isinstance(entry, dict) else f"{file}: claims"
-    _check(entry, text | {"unverified": bool, "test": dict}, {*text, "test"}, where)
-    _known("source", entry["source"], content["sources"], where)
-    test = entry["test"]
-    _check(test, TEST, {"datasets", "ipc"}, f"{where}, test")
-    if test.keys() & {"higher", "lower", "rises", "shown_in"} not in ({"higher", "lower"}, {"rises"}, {"shown_in"}):
-        raise ValueError(f"{where}: a test names higher and lower, or rises alone, or shown_in alone")
-    if "along" in test and ("rises" not in test or test["along"] not in ("ipc", "networks")):
-        raise ValueError(f"{where}: along is {test['along']!r}; allowed: ipc or networks, beside rises")
-    if "measured" in test:
-        _check(test["measured"], MEASURED, {*MEASURED} - {"lower", "unit"}, f"{where}, measured")
-        if "shown_in" not in test:
-            raise ValueError(f"{where}: measured stands beside shown_in")
-    if not all(_is(ipc, int) and ipc > 0 for ipc in test["ipc"]):
-        raise ValueError(f"{where}: ipc is {test['ipc']!r}; allowed: integers from 1")
-    lists = {key: tuple(value) for key, value in test.items() if isinstance(value, list)}
-    stated = {key: value for key, value in entry.items() if key != "test"}
-    stated["source"] = content["sources"][entry["source"]]
-    measured = {"measured": Measured(**test["measured"])} if "measured" in test else {}
-    return Claim(**(stated | test | lists | measured), paper=content["paper"])
+def _claim(entry: Any, content: Mapping[str, Any]) -> Claim:
+    with _naming(f"claim {entry.get('id')!r}" if isinstance(entry, dict) else "claims"):
+        _keys(entry, "id statement where source test", "unverified")
+        source = content["sources"][_known("source", entry["source"], content["sources"])]
+        test = dict(entry["test"])
+        _keys(test, "datasets ipc", "networks higher lower rises along shown_in own_data measured")
+        if test.keys() & {"higher", "lower", "rises", "shown_in"} not in ({"higher", "lower"}, {"rises"}, {"shown_in"}):
+            raise ValueError("a test names higher and lower, or rises alone, or shown_in alone")
+        if "along" in test and ("rises" not in test or test["along"] not in ("ipc", "networks")):
+            raise ValueError(f"along is {test['along']!r}; allowed: ipc or networks, beside rises")
+        for name in {"datasets", "ipc", "networks"} & test.keys():
+            if not isinstance(test[name], list):
+                raise ValueError(f"{name} is {test[name]!r}; allowed: a list")
+            test[name] = tuple(test[name])
+        if "measured" in test:
+            _keys(test["measured"], "table column rows higher field", "lower unit")
+            test["measured"] = Measured(**test["measured"])
+        stated = {name: value for name, value in entry.items() if name != "test"}
+        return Claim(**stated | test | {"paper": content["paper"], "source": source})

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import fmean, pstdev, stdev
 from typing import TYPE_CHECKING, Any
 
 from ddlib.results.papers import Reference, find
@@ -62,7 +62,7 @@ class Record:
         wrong = [a for a in values if not (math.isfinite(a) and 0 <= a <= 100)]
         if wrong:
             raise ValueError(f"accuracies contain {wrong[0]!r}; allowed: percent, from 0 to 100")
-        plain = {name: _plain(name, getattr(self, name)) for name in ("cell", "cost", "provenance")}
+        plain = {name: _plain(name, dict(getattr(self, name))) for name in ("cell", "cost", "provenance")}
         for name, value in {"accuracies": values, "deviations": tuple(self.deviations), **plain}.items():
             object.__setattr__(self, name, value)
 
@@ -79,12 +79,12 @@ class Record:
     @property
     def accuracy_mean(self) -> float | None:
         """Mean accuracy in percent, or None if not run."""
-        return Sample.of(self.accuracies).mean if self.n else None
+        return fmean(self.accuracies) if self.n else None
 
     @property
     def accuracy_std(self) -> float | None:
         """Sample deviation (ddof 1) of the accuracies in points, or None with fewer than two."""
-        return Sample.of(self.accuracies).std if self.n > 1 else None
+        return stdev(self.accuracies) if self.n > 1 else None
 
     @property
     def accuracy_std_between_seeds(self) -> float | None:
@@ -93,9 +93,7 @@ class Record:
         The accuracies are ordered seed by seed, with as many networks for each.
         """
         seeds = len(self.cell.get("seeds", ()))
-        if seeds < 2 or not self.n or self.n % seeds:
-            return None
-        return Sample.of(seed_means(self)).std
+        return None if seeds < 2 or not self.n or self.n % seeds else stdev(seed_means(self))
 
     @property
     def verdict(self) -> str:
@@ -112,12 +110,10 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON, the figures that follow from its fields included."""
-        names = ("label", "method", "dataset", "ipc", "cell", "accuracies", *FOLLOWS[:-1])
-        rest = ("reference", "verdict", "deviations", "cost", "provenance")
-        content = {name: getattr(self, name) for name in (*names, *rest)}
-        content["accuracies"], content["deviations"] = list(self.accuracies), list(self.deviations)
-        content["reference"] = self.reference and dataclasses.asdict(self.reference)
-        return content
+        given = {name: getattr(self, name) for name in ("label", "method", "dataset", "ipc", "cell")}
+        given |= {"accuracies": list(self.accuracies)} | {name: getattr(self, name) for name in FOLLOWS[:-1]}
+        given |= {"reference": self.reference and dataclasses.asdict(self.reference), "verdict": self.verdict}
+        return given | {"deviations": list(self.deviations), "cost": self.cost, "provenance": self.provenance}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Record":
@@ -127,47 +123,39 @@ class Record:
             ValueError: a key is unknown or missing, a value is not allowed, or mean, deviation, number or verdict do
                 not follow from the rest.
         """
-        if not isinstance(content, dict):
-            raise ValueError(f"{content!r:.40} is not a mapping")
         fields = [field.name for field in dataclasses.fields(cls)]
-        _same_keys(content, {*fields, *FOLLOWS})
+        _check_keys(content, {*fields, *FOLLOWS})
         given = {name: content[name] for name in fields}
-        reference = given["reference"]
-        if reference is not None:
-            _same_keys(reference, {field.name for field in dataclasses.fields(Reference)})
-            given["reference"] = Reference(**reference)
         try:
+            if given["reference"] is not None:
+                _check_keys(given["reference"], {field.name for field in dataclasses.fields(Reference)})
+                given["reference"] = Reference(**given["reference"])
             record = cls(**given)
             following = {name: getattr(record, name) for name in FOLLOWS}
         except TypeError as error:
             raise ValueError(f"a value is of the wrong type ({error})") from error
         for name, value in following.items():
-            if not _agree(content[name], value):
-                raise ValueError(f"{name} is {content[name]!r}; from the rest follows {value!r}")
+            stored, number = content[name], isinstance(value, float) and isinstance(content[name], float)
+            if not (math.isclose(stored, value, rel_tol=1e-9, abs_tol=1e-9) if number else stored == value):
+                raise ValueError(f"{name} is {stored!r}; from the rest follows {value!r}")
         return record
 
 
 FOLLOWS = ("accuracy_mean", "accuracy_std", "accuracy_std_between_seeds", "n", "verdict")
+"""What follows from the fields of a record, and stands in its file beside them."""
 
 
-def _same_keys(content: Any, keys: set[str]) -> None:
-    if not isinstance(content, dict) or content.keys() != keys:
-        names = set(content) if isinstance(content, dict) else set()
-        raise ValueError(f"unknown keys {sorted(names - keys)}, missing keys {sorted(keys - names)}")
+def _check_keys(content: Any, keys: set[str]) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{content!r:.40} is not a mapping")
+    if content.keys() != keys:
+        raise ValueError(f"unknown keys {sorted(content.keys() - keys)}, missing keys {sorted(keys - content.keys())}")
 
 
-def _agree(stored: Any, value: Any) -> bool:
-    if isinstance(stored, float) and isinstance(value, float):
-        return math.isclose(stored, value, rel_tol=1e-9, abs_tol=1e-9)
-    return stored == value
-
-
-def _plain(name: str, value: Any) -> dict[str, Any]:
+def _plain(name: str, value: Any) -> Any:
     """`value` as it comes back from JSON; NaN, infinities and objects are refused."""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name}={value!r}; allowed: a mapping")
     try:
-        return json.loads(json.dumps(dict(value), allow_nan=False))
+        return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not plain JSON: {error}") from error
 
@@ -188,8 +176,8 @@ def pick(records: Sequence[Record], label: str, ipc: int | None, *, network: str
     return rows[0]
 
 
-def compare(a: Record, b: Record, confidence: float = 0.95) -> Comparison:
-    """Mean accuracy of `a` minus that of `b`, with Welch's interval.
+def compare(a: Record, b: Record) -> Comparison:
+    """Mean accuracy of `a` minus that of `b`, with Welch's 95 % interval.
 
     Raises:
         ValueError: one of the two was not run.
@@ -197,7 +185,7 @@ def compare(a: Record, b: Record, confidence: float = 0.95) -> Comparison:
     for name, record in (("a", a), ("b", b)):
         if not record.n:
             raise ValueError(f"{name}={record.label!r} was not run; allowed: records with accuracies")
-    return welch(Sample.of(a.accuracies), Sample.of(b.accuracies), confidence)
+    return welch(Sample.of(a.accuracies), Sample.of(b.accuracies))
 
 
 def write(records: Sequence[Record], path: str | Path) -> Path:
@@ -208,13 +196,14 @@ def write(records: Sequence[Record], path: str | Path) -> Path:
     Raises:
         OSError: the folder cannot be written (PermissionError where it is read-only); the message names the path.
     """
-    text = "[\n" + ",\n".join(_text(record) for record in records) + "\n]\n"
-    return write_whole(path, text.encode())
-
-
-def _text(record: Record) -> str:
-    dumps = {k: json.dumps(v, ensure_ascii=False, allow_nan=False, sort_keys=True) for k, v in record.to_json().items()}
-    return " {\n" + ",\n".join(f'  "{key}": {text}' for key, text in dumps.items()) + "\n }"
+    texts = []
+    for record in records:
+        lines = [
+            f'  "{key}": {json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True)}'
+            for key, value in record.to_json().items()
+        ]
+        texts.append(" {\n" + ",\n".join(lines) + "\n }")
+    return write_whole(path, ("[\n" + ",\n".join(texts) + "\n]\n").encode())
 
 
 def read(path: str | Path) -> list[Record]:
@@ -224,11 +213,7 @@ def read(path: str | Path) -> list[Record]:
         FileNotFoundError: there is no such file.
         ValueError: the file is not whole, or a record in it is faulty; the message names the path and the record.
     """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not whole: {error}") from error
+    content = _content(path)
     if not isinstance(content, list):
         raise ValueError(f"{path} holds no list of records")
     records = []
@@ -238,6 +223,13 @@ def read(path: str | Path) -> list[Record]:
         except ValueError as error:
             raise ValueError(f"{path}, record {i}: {error}") from error
     return records
+
+
+def _content(path: str | Path) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not whole: {error}") from error
 
 
 def frame(records: "Sequence[Record] | str | Path") -> "pd.DataFrame":
@@ -265,18 +257,15 @@ def frame(records: "Sequence[Record] | str | Path") -> "pd.DataFrame":
     files = {None: records}
     if isinstance(records, str | Path):
         path = Path(records)
-        if not path.is_dir():
-            files = {path: read(path)}
-        else:
-            files = {file: read(file) for file in sorted(path.rglob("*.json")) if read_measurements(file) is None}
+        paths = [file for file in sorted(path.rglob("*.json")) if read_measurements(file) is None]
+        files = {file: read(file) for file in (paths if path.is_dir() else [path])}
     rows = []
     for file, content in files.items():
         source = {}
         if file is not None:
             experiment, _, profile = file.stem.rpartition(".")
             source = {"experiment": f"{file.parent.name}/{experiment or profile}", "profile": profile}
-        for record in content:
-            rows += [row | source for row in _rows(record)]
+        rows += [row | source for record in content for row in _rows(record)]
     table = pd.DataFrame(rows, columns=None if rows else COLUMNS)
     return table.astype({name: "Int64" for name in ("ipc", "distillation_seed", "evaluation_seed", "reference_n")})
 
@@ -287,32 +276,23 @@ COLUMNS = (
 )
 """Of every `frame`, in order; costs follow."""
 
-REFERENCE = {"": "value", "_std": "std", "_n": "n"}
-"""End of a column's name -> the field of the reference."""
-
 
 def _rows(record: Record) -> list[dict[str, Any]]:
     """The rows of `frame` for one record."""
-    seeds = record.cell.get("seeds", ())
+    reference, seeds = record.reference, record.cell.get("seeds", ())
+    shared = (
+        {name: getattr(record, name) for name in COLUMNS[:5]} | dict.fromkeys(COLUMNS[5:7]) | {"accuracy": math.nan}
+    )
+    for column, name in {"reference": "value", "reference_std": "std", "reference_n": "n"}.items():
+        shared[column] = getattr(reference, name, None)
+    shared |= {name: getattr(reference, name, None) for name in ("paper", "table", "condition", "metric")}
+    shared |= {"verdict": record.verdict, "deviations": "; ".join(record.deviations)} | record.cost
+    rows = []
     each = record.n // len(seeds) if seeds and record.n % len(seeds) == 0 else 0
-    shared = {f"reference{end}": getattr(record.reference, name, None) for end, name in REFERENCE.items()}
-    shared |= {name: getattr(record.reference, name, None) for name in ("paper", "table", "condition", "metric")}
-    shared |= {"verdict": record.verdict, "deviations": "; ".join(record.deviations)}
-    shared |= record.cost
-    place = {name: getattr(record, name) for name in ("label", "method", "dataset", "ipc", "network")}
-    networks = [
-        {
-            "distillation_seed": seeds[i // each] if each else None,
-            "evaluation_seed": i % each if each else i,
-            "accuracy": accuracy,
-        }
-        for i, accuracy in enumerate(record.accuracies)
-    ]
-    missing = {"distillation_seed": None, "evaluation_seed": None, "accuracy": math.nan}
-    return [place | network | shared for network in networks or [missing]]
-
-
-KEYS = {"tables", "modules", "provenance"}
+    for i, accuracy in enumerate(record.accuracies):
+        place = (seeds[i // each], i % each) if each else (None, i)
+        rows.append(shared | {"distillation_seed": place[0], "evaluation_seed": place[1], "accuracy": accuracy})
+    return rows or [shared]
 
 
 @dataclass(frozen=True)
@@ -333,10 +313,7 @@ class Measurements:
 
     def __post_init__(self) -> None:
         for name in ("tables", "provenance"):
-            try:
-                object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name), allow_nan=False)))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{name} of measurements is not plain JSON: {error}") from error
+            object.__setattr__(self, name, _plain(f"{name} of measurements", getattr(self, name)))
         object.__setattr__(self, "modules", tuple(self.modules))
 
 
@@ -346,15 +323,14 @@ def write_measurements(measured: Measurements, path: str | Path) -> Path:
     Raises:
         OSError: the folder cannot be written; the message names the path.
     """
-    tables = [f"  {json.dumps(name)}: [\n{_lines(rows)}\n  ]" for name, rows in measured.tables.items()]
+    tables = []
+    for name, rows in measured.tables.items():
+        lines = ",\n".join("   " + json.dumps(row, ensure_ascii=False) for row in rows)
+        tables.append(f"  {json.dumps(name)}: [\n{lines}\n  ]")
     text = '{\n "tables": {\n' + ",\n".join(tables) + "\n },\n"
     text += f' "modules": {json.dumps(measured.modules)},\n'
-    text += f' "provenance": {json.dumps(measured.provenance, sort_keys=True, allow_nan=False)}\n}}\n'
+    text += f' "provenance": {json.dumps(measured.provenance, sort_keys=True)}\n}}\n'
     return write_whole(path, text.encode())
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    return ",\n".join("   " + json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
 
 
 def read_measurements(path: str | Path) -> Measurements | None:
@@ -364,19 +340,13 @@ def read_measurements(path: str | Path) -> Measurements | None:
         FileNotFoundError: there is no such file.
         ValueError: the file is not whole, or neither; the message names the path.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not whole: {error}") from error
+    content = _content(path)
     if isinstance(content, list):
         return None
-    if not isinstance(content, dict) or content.keys() != KEYS:
-        raise ValueError(f"{path} holds neither records nor measurements, which have {', '.join(sorted(KEYS))}")
+    keys = {"tables", "modules", "provenance"}
+    if not isinstance(content, dict) or content.keys() != keys:
+        raise ValueError(f"{path} holds neither records nor measurements, which have {', '.join(sorted(keys))}")
     return Measurements(**content)
-
-
-ALWAYS_LISTED = ("seeds",)
-"""What stays a list where there is but one."""
 
 
 def provenance(records: Sequence[Record]) -> dict[str, Any]:
@@ -388,8 +358,8 @@ def joined(provenances: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """One provenance that is true of all: joined again with any of them, it stays as it is.
 
     An entry on which all agree keeps its value; else it is the sorted list of the values, None where one does not have
-    it.  Dates become the first and the last.  `dirty` is True where any is, else None where any does not know.  Entries
-    that are mappings, such as versions, are joined entry by entry.
+    it; seeds are always a list.  Dates become the first and the last.  `dirty` is True where any is, else None where
+    any does not know.  Entries that are mappings, such as versions, are joined entry by entry.
     """
     provenances = list(provenances)
     names = dict.fromkeys(name for provenance in provenances for name in provenance)
@@ -404,7 +374,7 @@ def _joined(name: str, values: Sequence[Any]) -> Any:
         return True if True in values else None if None in values else False
     flat = {entry for value in values for entry in (value if isinstance(value, list | tuple) else [value])}
     ordered = sorted(flat, key=lambda entry: (entry is not None, type(entry).__name__, entry))
-    if len(ordered) == 1 and name not in ALWAYS_LISTED:
+    if len(ordered) == 1 and name != "seeds":
         return ordered[0]
     return [ordered[0], ordered[-1]] if name == "date" else ordered
 
@@ -418,12 +388,12 @@ def convnets(records: Sequence[Record]) -> tuple[str, ...]:
 
     A record's protocol says of which kind its network is; where it says nothing, it is what it is called.
     """
-    return tuple(dict.fromkeys(record.network for record in records if _kind(record) == "convnet"))
-
-
-def _kind(record: Record) -> str:
-    protocol = record.cell.get("protocol")
-    return protocol.get("network", "convnet") if isinstance(protocol, dict) else record.network
+    names = []
+    for record in records:
+        protocol = record.cell.get("protocol")
+        kind = protocol.get("network", "convnet") if isinstance(protocol, dict) else record.network
+        names += [record.network] if kind == "convnet" else []
+    return tuple(dict.fromkeys(names))
 
 
 def unseen(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> list[Record]:
@@ -448,10 +418,10 @@ def unseen(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> lis
 def unseen_groups(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> list[list[Record]]:
     """The records behind each record of `unseen`, in its order; arguments and errors as there."""
     networks = list(dict.fromkeys(record.network for record in records))
+    left = [name for name in networks if name not in seen]
     for name in seen:
         if records and name not in networks:
             raise ValueError(f"seen names {name!r}; known: {', '.join(networks)}")
-    left = [name for name in networks if name not in seen]
     if records and not left:
         raise ValueError(f"seen={tuple(seen)!r} leaves no network of {', '.join(networks)}")
     groups: dict[tuple, list[Record]] = {}
@@ -460,10 +430,9 @@ def unseen_groups(records: Sequence[Record], seen: Sequence[str] = ("convnet",))
         if record.network in left:
             group.append(record)
     for place, group in groups.items():
-        tested = [record.network for record in group]
-        if sorted(tested) != sorted(left):
-            known = ", ".join(left)
-            raise ValueError(f"{place} is tested on {', '.join(tested) or 'none'}; allowed: {known}, each once")
+        if sorted(record.network for record in group) != sorted(left):
+            tested = ", ".join(record.network for record in group) or "none"
+            raise ValueError(f"{place} is tested on {tested}; allowed: {', '.join(left)}, each once")
         if len({record.n for record in group if record.n}) > 1:
             counts = ", ".join(f"{record.n} on {record.network}" for record in group)
             raise ValueError(f"{place} has accuracies of {counts}; allowed: as many on each")
@@ -474,28 +443,18 @@ def mean_record(group: Sequence[Record]) -> Record:
     """The mean of one row's records on several networks; see `unseen`."""
     first, missing = group[0], [record for record in group if not record.n]
     accuracies: list[float] = []
-    if missing:  # what is left to do
+    if missing:
         cost = _summed(missing, ("estimated_hours",))
     else:
         accuracies = [fmean(repeat) for repeat in zip(*(record.accuracies for record in group), strict=True)]
-        cost = {
-            name: first.cost[name]
-            for name in OF_THE_SET
-            if name in first.cost and all(record.cost.get(name) == first.cost[name] for record in group)
-        } | _summed(group, ("evaluate_seconds", "generation_seconds"))
+        same = [name for name in OF_THE_SET if name in first.cost and len({r.cost.get(name) for r in group}) == 1]
+        cost = {name: first.cost[name] for name in same} | _summed(group, ("evaluate_seconds", "generation_seconds"))
     cell = {name: value for name, value in first.cell.items() if name != "protocol"}
     cell |= {"tested_on": UNSEEN, "networks": {record.network: record.cell.get("protocol") for record in group}}
     reference = next((record.reference for record in group if record.reference), None)
     if reference:
-        reference = find(
-            reference.paper,
-            table=reference.table,
-            method=reference.method,
-            dataset=reference.dataset,
-            ipc=reference.ipc,
-            condition=reference.condition,
-            network=UNSEEN,
-        )
+        names = ("paper", "table", "method", "dataset", "ipc", "condition")
+        reference = find(**{name: getattr(reference, name) for name in names}, network=UNSEEN)
     return replace(
         first,
         cell=cell,

@@ -56,7 +56,7 @@ ZERO = Sample(0.0, None, 1)
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference of two means with its two-sided interval.
+    """A difference of two means with its two-sided 95 % interval.
 
     difference, low, high: in percentage points; infinite bounds where one side is a single value.
     p: two-sided, that the means are equal.
@@ -68,7 +68,6 @@ class Comparison:
     low: float
     high: float
     p: float
-    confidence: float
     error: float
     df: float
 
@@ -77,78 +76,62 @@ class Comparison:
         """Whether the interval leaves out zero."""
         return self.low > 0 or self.high < 0
 
-    def equivalent(self, delta: float, level: float = 0.05) -> bool:
-        """Whether two one-sided t tests at `level` both accept |difference| < `delta` (Schuirmann 1987)."""
-        if not math.isfinite(self.error):
-            return False
-        return delta - abs(self.difference) > half_width(self.error, self.df, 1 - 2 * level)
 
-
-def welch(a: Sample, b: Sample = ZERO, confidence: float = 0.95) -> Comparison:
+def welch(a: Sample, b: Sample = ZERO) -> Comparison:
     """Welch's t for mean(a) - mean(b); with an exact number on one side, the one-sample t.
 
     Without spread on either side the interval has no width; with a single value on one side it is the whole line.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence!r}; allowed: between 0 and 1")
     from scipy.stats import t
 
     difference, variance = a.mean - b.mean, a.variance + b.variance
     if math.isinf(variance):
-        return Comparison(difference, -math.inf, math.inf, 1.0, confidence, math.inf, math.nan)
+        return Comparison(difference, -math.inf, math.inf, p=1.0, error=math.inf, df=math.nan)
     error, df = math.sqrt(variance), satterthwaite([a.variance, b.variance], [a.n, b.n])
-    half = half_width(error, df, confidence)
+    half = half_width(error, df)
     p = 2 * float(t.sf(abs(difference) / error, df)) if error else float(difference == 0)
-    return Comparison(difference, difference - half, difference + half, p, confidence, error, df)
+    return Comparison(difference, difference - half, difference + half, p, error, df)
 
 
 def satterthwaite(variances: Iterable[float], counts: Iterable[int]) -> float:
     """Degrees of freedom of a sum of independent means with these variances: (sum v)^2 / sum v^2 / (n - 1).
 
-    Means without spread do not count; nan where none has any.  (scipy.stats wants raw values, which a published number
-    has not, and two means.)
+    Means without spread do not count; nan where none has any.  (scipy.stats and statsmodels want raw values, which a
+    published number has not, and two means.)
     """
     spread = [(v, n) for v, n in zip(variances, counts, strict=True) if v]
     return sum(v for v, _ in spread) ** 2 / sum(v**2 / (n - 1) for v, n in spread) if spread else math.nan
 
 
-def half_width(error: float, df: float, confidence: float) -> float:
+def half_width(error: float, df: float, confidence: float = 0.95) -> float:
     """Half of a two-sided t interval; 0 where there is no spread."""
-    if not error:
-        return 0.0
     from scipy.stats import t
 
-    return error * float(t.ppf((1 + confidence) / 2, df))
+    return error * float(t.ppf((1 + confidence) / 2, df)) if error else 0.0
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """The t interval of the mean of `values`; the whole line for a single one.  seaborn takes it as `errorbar`.
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % t interval of the mean of `values`; the whole line for a single one.  seaborn takes it as `errorbar`.
 
     Raises:
         ValueError: no values.
     """
     if not len(values):
         raise ValueError("values is empty; an interval needs at least one")
-    comparison = welch(Sample.of(values), confidence=confidence)
+    comparison = welch(Sample.of(values))
     return comparison.low, comparison.high
 
 
-def verdict(
-    accuracies: Sequence[float],
-    reference: Reference | None,
-    *,
-    deviations: Collection[str] = (),
-    run: bool = True,
-) -> str:
+def verdict(accuracies: Sequence[float], reference: Reference | None, *, deviations: Collection[str] = ()) -> str:
     """The verdict on one cell, one of `VERDICTS`, from all its single accuracies.
 
     The first line that applies decides; d is our mean minus the reference's, delta the reference's (or `DELTA`).
 
-        NOT RUN       `run` is false, or there is no accuracy
+        NOT RUN       there is no accuracy
         PROXY         the setting deviates from the paper's: only directions are tested, no numbers
         NO REFERENCE  no reference, or one whose value was not found
         PROXY         the reference is not comparable
-        REPRODUCED    two one-sided Welch tests at 5 % accept |d| < delta, even where d is significant
+        REPRODUCED    two one-sided Welch tests at 5 % accept |d| < delta (Schuirmann 1987), even where d is significant
         ABOVE, BELOW  the 95 % interval of d (Welch) leaves out zero, even where |d| < delta
         INCONCLUSIVE  half the interval's width is more than 2 delta; always so with one accuracy alone
         CLOSE         what remains; there zero lies in the interval, so that |d| <= 2 delta
@@ -161,9 +144,8 @@ def verdict(
         accuracies: distillation seeds x evaluation networks, in percent.
         reference: what the paper reports, or None.
         deviations: in what the setting differs from the paper's, one phrase each.
-        run: whether the cell was computed.
     """
-    if not run or not accuracies:
+    if not accuracies:
         return "NOT RUN"
     if deviations:
         return "PROXY"
@@ -172,13 +154,12 @@ def verdict(
     if not reference.comparable:
         return "PROXY"
     delta = DELTA if reference.delta is None else reference.delta
-    theirs = Sample(reference.value, reference.std, reference.n or ASSUMED_N)
-    comparison = welch(Sample.of(accuracies), theirs)
-    if comparison.equivalent(delta):
+    d = welch(Sample.of(accuracies), Sample(reference.value, reference.std, reference.n or ASSUMED_N))
+    if math.isfinite(d.error) and delta - abs(d.difference) > half_width(d.error, d.df, confidence=0.9):
         return "REPRODUCED"
-    if comparison.significant:
-        return "ABOVE" if comparison.difference > 0 else "BELOW"
-    return "INCONCLUSIVE" if comparison.high - comparison.low > 4 * delta else "CLOSE"
+    if d.significant:
+        return "ABOVE" if d.difference > 0 else "BELOW"
+    return "INCONCLUSIVE" if d.high - d.low > 4 * delta else "CLOSE"
 
 
 def group_means(values: Sequence[float], groups: Sequence[int]) -> dict[int, float]:
@@ -206,21 +187,6 @@ def paired(higher: Mapping[int, float], lower: Mapping[int, float]) -> Compariso
     return welch(Sample.of([higher[group] - lower[group] for group in higher]))
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """p values by Holm's step-down correction (1979): at level a, all together are wrong with probability <= a.
-
-    Raises:
-        ValueError: a value is not in [0, 1].
-    """
-    if wrong := [value for value in values if not 0 <= value <= 1]:
-        raise ValueError(f"values contain {wrong[0]!r}; allowed: p values, from 0 to 1")
-    if not values:
-        return []
-    from statsmodels.stats.multitest import multipletests
-
-    return multipletests(values, method="holm")[1].tolist()
-
-
 def seed_means(record: "Record") -> tuple[float, ...]:
     """The mean accuracy of each distillation seed, in percent.
 
@@ -228,12 +194,11 @@ def seed_means(record: "Record") -> tuple[float, ...]:
         ValueError: the accuracies are not as many for each of the seeds, or the record does not say these.
     """
     seeds = record.cell.get("seeds", ())
-    try:
-        return tuple(group_means(record.accuracies, seeds).values())
-    except ValueError as error:
+    if not seeds or not record.n or record.n % len(seeds):
         raise ValueError(
             f"{record.label!r} has {record.n} accuracies of {len(seeds)} seeds; allowed: as many for each, at least one"
-        ) from error
+        )
+    return tuple(group_means(record.accuracies, seeds).values())
 
 
 @dataclass(frozen=True)
@@ -275,7 +240,7 @@ def neighbours(records: Sequence["Record"]) -> list[Pair]:
     pairs = list(pairwise(ranked(records)))
     sets = [_by_sets(above, below) for above, below in pairs]
     networks = [welch(Sample.of(above.accuracies), Sample.of(below.accuracies)) for above, below in pairs]
-    columns = zip(sets, networks, _corrected(sets), _corrected(networks), strict=True)
+    columns = zip(sets, networks, _holm(sets), _holm(networks), strict=True)
     return [Pair(above, below, *column) for (above, below), column in zip(pairs, columns, strict=True)]
 
 
@@ -287,11 +252,16 @@ def _by_sets(a: "Record", b: "Record") -> Comparison:
     return welch(Sample.of(means[0]), Sample.of(means[1]))
 
 
-def _corrected(comparisons: Sequence[Comparison]) -> list[float | None]:
-    """Holm over the comparisons that can be tested; None for the others."""
+def _holm(comparisons: Sequence[Comparison]) -> list[float | None]:
+    """p by Holm's step-down correction (1979) over the comparisons that can be tested; None for the others."""
+    from statsmodels.stats.multitest import multipletests
+
     testable = [i for i, comparison in enumerate(comparisons) if math.isfinite(comparison.error)]
-    corrected = dict(zip(testable, holm([comparisons[i].p for i in testable]), strict=True))
-    return [corrected.get(i) for i in range(len(comparisons))]
+    corrected: list[float | None] = [None] * len(comparisons)
+    if testable:
+        for i, p in zip(testable, multipletests([comparisons[i].p for i in testable], method="holm")[1], strict=True):
+            corrected[i] = float(p)
+    return corrected
 
 
 @dataclass(frozen=True)
@@ -346,35 +316,31 @@ def main_effects(records: Sequence["Record"], factors: Sequence[str], *, apart: 
     if grid and apart is not None and apart not in factor_of:
         raise ValueError(f"apart={apart!r}; allowed: a level that a label has: {', '.join(factor_of)}")
     run = {levels: record for levels, record in grid.items() if record.n}
-    for name, values in (
-        ("seeds", {tuple(record.cell["seeds"]) for record in run.values()}),
-        ("networks", {record.n for record in run.values()}),
-    ):
+    seeds, networks = {tuple(record.cell["seeds"]) for record in run.values()}, {record.n for record in run.values()}
+    for name, values in (("seeds", seeds), ("networks", networks)):
         if len(values) > 1:
             raise ValueError(f"records have different {name}: {sorted(values)}; allowed: the same for all")
     usual = {levels: record for levels, record in run.items() if apart not in levels}
     unusual = {levels: record for levels, record in run.items() if apart in levels}
-    bases = dict(zip(factors, next(iter(grid), ()), strict=False))
+    bases = next(iter(grid), ())
     effects: list[Effect] = []
     for place, factor in enumerate(factors):
-        effects += _of_factor(place, factor, bases, run if factor == factor_of.get(apart) else usual)
+        effects += _effects_of(factor, place, bases, run if factor == factor_of.get(apart) else usual)
     for place, factor in enumerate(factors):
         if factor != factor_of.get(apart):
-            effects += [replace(effect, of=apart) for effect in _of_factor(place, factor, bases, unusual)]
+            effects += [replace(effect, of=apart) for effect in _effects_of(factor, place, bases, unusual)]
     return effects
 
 
-def _of_factor(place: int, factor: str, bases: Mapping[str, str], grid: Grid) -> Iterator[Effect]:
-    """The effects of one factor, in the order in which its levels stand."""
-    for level in dict.fromkeys(levels[place] for levels in grid):
-        if level == bases[factor]:
-            continue
+def _effects_of(factor: str, place: int, bases: Sequence[str], grid: Grid) -> Iterator[Effect]:
+    """The effects of one factor, whose level stands at `place` of a label, in the order in which its levels come."""
+    for level in dict.fromkeys(levels[place] for levels in grid if levels[place] != bases[place]):
         differences = []  # a row a pair, a column a seed
         for levels, record in grid.items():
-            base = grid.get((*levels[:place], bases[factor], *levels[place + 1 :]))
+            base = grid.get((*levels[:place], bases[place], *levels[place + 1 :]))
             if levels[place] == level and base is not None:
                 differences.append([a - b for a, b in zip(seed_means(record), seed_means(base), strict=True)])
         if differences:
             by_pair = [fmean(row) for row in differences]
             by_seed = welch(Sample.of([fmean(column) for column in zip(*differences, strict=True)]))
-            yield Effect(factor, level, bases[factor], by_seed, min(by_pair), max(by_pair), len(differences))
+            yield Effect(factor, level, bases[place], by_seed, min(by_pair), max(by_pair), len(differences))
