@@ -57,11 +57,26 @@ def test_a_refusal_is_one_line_on_stderr(no_data, capsys, words, message):
     assert out == "" and err.startswith(message) and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [[], ["data"], ["reproduce", "--profile", "week"], ["paint"]])
-def test_a_wrong_command_shows_its_usage(words, capsys):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "required: COMMAND"),
+        ("data", "required: VERB"),
+        ("paint", "invalid choice: 'paint'"),
+        ("reproduce --profile week", "--profile: invalid choice: 'week'"),
+        ("reproduce --at-once 0", "--at-once: '0'; it must be a whole number >= 1"),
+        ("reproduce --cores 0", "--cores: '0'; it must"),
+        ("reproduce --executor slurm --jobs x", "--jobs: 'x'; it must"),
+        ("reproduce --cores 2 --threads -1", "--threads: '-1'; it must"),
+        ("reproduce --executor pbs", "--executor: invalid choice: 'pbs'"),
+        ("reproduce --cores 2 --executor slurm", "not allowed with argument --cores"),
+    ],
+)
+def test_a_wrong_command_shows_its_usage(words, message, capsys):
     with pytest.raises(SystemExit, match="2"):
-        cli.main(words)
-    assert "usage: ddlib" in capsys.readouterr().err
+        cli.main(words.split())
+    err = capsys.readouterr().err
+    assert "usage: ddlib" in err and message in err
 
 
 def test_the_module_is_the_command():

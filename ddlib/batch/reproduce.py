@@ -1,4 +1,4 @@
-"""Runs notebooks as papermill does, each in a process of its own, and tells what came of them."""
+"""Runs notebooks as papermill does, each in a process of its own, and says what came of them."""
 
 import contextlib
 import os
@@ -8,10 +8,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,19 @@ import psutil
 from ddlib import OUTPUT, results
 from ddlib.store import files
 from ddlib.study import notebooks, parameters
+from ddlib.study.rows import Cell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 POLL = 0.2
 """Seconds after which it is looked again which children have ended."""
 
+KERNEL_DIED = 138
+"""papermill's exit code when the kernel was killed, most often for memory."""
+
 
 def run(words: Sequence[str], **options: Any) -> int:
-    """Run a command, wait for its end, and return its exit code; signals are passed on as by `run_all`.
-
-    Args:
-        words: of the command.
-        options: of `subprocess.Popen`.
-
-    Raises:
-        KeyboardInterrupt: it was stopped; the child has ended.
-    """
+    """Run a command, with the options of `subprocess.Popen`, and return its exit code; signals are as in `run_all`."""
     return run_all([lambda: psutil.Popen(words, process_group=0, **options)])[0][0]
 
 
@@ -59,26 +55,33 @@ def run_all(starts: Sequence[Callable[[], psutil.Popen]], *, at_once: int = 1) -
         KeyboardInterrupt: they were stopped; all that were begun have ended.
     """
     running: dict[psutil.Popen, tuple[int, float]] = {}
-    ended: dict[int, tuple[int, float]] = {}
-    stopped: list[int] = []
+    ends: dict[int, tuple[int, float]] = {}
+    stopped = threading.Event()
 
-    def stop(number: int, _: object) -> None:
-        stopped.append(number)
+    def stop(number: int, frame: object) -> None:
+        stopped.set()
         for child in running:
             _interrupt(child)
 
-    with _handled(stop):  # begun inside: a command in a script's background would else inherit that SIGINT is ignored
+    # Handled before a child begins: a command in a script's background would else inherit that SIGINT is ignored.
+    # Elsewhere than in the main thread Python has no handlers.
+    handled = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, stop) for number in handled}
+    try:
         waiting = iter(enumerate(starts))
-        while len(ended) < len(starts) and not (stopped and not running):
-            for position, start in islice(waiting, 0 if stopped else at_once - len(running)):
+        while len(ends) < len(starts) and (running or not stopped.is_set()):
+            for position, start in islice(waiting, 0 if stopped.is_set() else at_once - len(running)):
                 begin = time.perf_counter()
                 running[start()] = position, begin
             for child in psutil.wait_procs([*running], timeout=POLL)[0]:
                 position, begin = running.pop(child)
-                ended[position] = child.returncode, time.perf_counter() - begin
-    if stopped:
+                ends[position] = child.returncode, time.perf_counter() - begin
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stopped.is_set():
         raise KeyboardInterrupt
-    return [ended[position] for position in range(len(starts))]
+    return [ends[position] for position in range(len(starts))]
 
 
 def _interrupt(child: psutil.Popen) -> None:
@@ -87,24 +90,6 @@ def _interrupt(child: psutil.Popen) -> None:
         for process in (*child.children(recursive=True), child):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGINT)
-
-
-@contextlib.contextmanager
-def _handled(handler: Any) -> Iterator[None]:
-    """The handler for `SIGNALS` inside the block; elsewhere than in the main thread, where Python has none, nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, usual in before.items():
-            signal.signal(number, usual)
-
-
-KERNEL_DIED = 138
-"""papermill's exit code when the kernel was killed, most often for memory."""
 
 
 @dataclass(frozen=True)
@@ -123,16 +108,6 @@ class Run:
     overrides: Path | None = None
 
     @property
-    def notebook(self) -> Path:
-        """The notebook in the repository."""
-        return notebooks.path_of(self.name)
-
-    @property
-    def params(self) -> Path | None:
-        """The parameter file of the profile; None for `quick`, the notebook's own defaults."""
-        return notebooks.params_file(self.name, self.profile)
-
-    @property
     def executed(self) -> Path:
         """The notebook as executed, with all its outputs."""
         return self.output / f"{self.name}.{self.profile}.ipynb"
@@ -148,9 +123,19 @@ class Run:
         return OUTPUT / "results" / f"{self.name}.{self.profile}.json"
 
     @property
-    def figures(self) -> Path:
-        """What the names of the notebook's figures begin with."""
-        return OUTPUT / "figures" / f"{self.name}.{self.profile}"
+    def changes(self) -> dict[str, Any]:
+        """The parameters in the file of overrides."""
+        return parameters.read_params(self.overrides) if self.overrides else {}
+
+    @property
+    def device(self) -> str:
+        """The parameter `device` of the notebook."""
+        return notebooks.parameters(self.name, self.profile, self.changes).get("device", "cpu")
+
+    def cells(self) -> dict[str, Cell]:
+        """The cells that the notebook computes, in its order, by a stable name of all that decides their numbers."""
+        cells = notebooks.cells(self.name, self.profile, self.changes)
+        return {files.key(cell.settings()): cell for cell in cells}
 
 
 @dataclass(frozen=True)
@@ -167,11 +152,20 @@ class Outcome:
     verdicts: dict[str, int] | None = None
     error: str = ""
 
+    def __str__(self) -> str:
+        if self.seconds is None:
+            return f"not run: no {self.run.profile} parameters"
+        if self.error:
+            return "FAILED"
+        if self.verdicts is None:
+            return "no results written"
+        return ", ".join(f"{count} {verdict}" for verdict, count in sorted(self.verdicts.items())) or "measurements"
+
 
 def plan(wanted: Sequence[str], profile: str, *, output: Path, overrides: Path | None = None) -> list[Run]:
     """The runs of `notebooks.chosen(wanted, profile)`, whose executed notebooks go to `output`.
 
-    Those that compare papers come last: they find most of their work done.
+    Those that compare papers come last: most of their work is done by then.
 
     Args:
         overrides: a YAML file laid over the profile's parameters of each notebook.
@@ -179,34 +173,20 @@ def plan(wanted: Sequence[str], profile: str, *, output: Path, overrides: Path |
     Raises:
         ValueError, FileNotFoundError: as `notebooks.chosen`; or the overrides are no parameters of a notebook.
     """
-    chosen = sorted(notebooks.chosen(wanted, profile), key=lambda name: name.startswith("compare/"))
-    runs = [Run(name, profile, output, overrides) for name in chosen]
+    names = sorted(notebooks.chosen(wanted, profile), key=lambda name: name.startswith("compare/"))
+    runs = [Run(name, profile, output, overrides) for name in names]
     for run in runs if overrides else []:
-        if "profile" in told(run):
+        if "profile" in run.changes:
             raise ValueError(f"{overrides} sets 'profile', which --profile does; leave it out")
         if notebooks.has_profile(run.name, profile):
-            _check_overrides(run)
+            try:
+                run.cells()
+            except ValueError as error:
+                raise ValueError(f"{overrides} does not suit {run.name}: {error}") from error
     return runs
 
 
-def told(run: Run) -> dict[str, Any]:
-    """The overrides of a run; empty where it has none."""
-    return parameters.read_params(run.overrides) if run.overrides else {}
-
-
-def _check_overrides(run: Run) -> None:
-    try:
-        notebooks.cells(run.name, run.profile, told(run))
-    except ValueError as error:
-        raise ValueError(f"{run.overrides} does not suit {run.name}: {error}") from error
-
-
-def execute(run: Run) -> Outcome:
-    """`execute_all` of one notebook."""
-    return execute_all([run])[0]
-
-
-def execute_all(
+def execute(
     runs: Sequence[Run], *, at_once: int = 1, on_begin: Callable[[Run], object] = lambda run: None
 ) -> list[Outcome]:
     """Execute notebooks with papermill, each in a process of its own, on the kernel of this very environment.
@@ -217,85 +197,35 @@ def execute_all(
     Args:
         at_once: how many run at the same time, >= 1.  Each then has its share of the cores, unless OMP_NUM_THREADS
             says otherwise; a cell that two of them need is computed by one.
-        on_begin: told of each notebook that begins.
+        on_begin: called with each notebook that begins.
 
     Raises:
-        ValueError: `at_once` is smaller.
         KeyboardInterrupt: it was stopped, by SIGINT or SIGTERM; the notebooks' work is saved.
     """
-    if at_once < 1:
-        raise ValueError(f"at_once={at_once}; it must be at least 1")
     able = [run for run in runs if notebooks.has_profile(run.name, run.profile)]
-    before = [_stamp(run.results) for run in able]
+    stamps = [_stamp(run.results) for run in able]
     environment = _environment(at_once)
 
     def start(run: Run) -> psutil.Popen:
         on_begin(run)
         run.executed.parent.mkdir(parents=True, exist_ok=True)
         run.executed.unlink(missing_ok=True)
+        notebook, file = notebooks.path_of(run.name), notebooks.params_file(run.name, run.profile)
+        words = [sys.executable, "-m", "papermill", notebook, run.executed, "--kernel", "python3"]
+        words += ["--cwd", notebook.parent, "--log-output", "--no-progress-bar"]
+        words += [word for path in (file, run.overrides) if path for word in ("-f", path)]
         with run.log.open("wb") as log:
-            return psutil.Popen(_command(run), env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+            return psutil.Popen(words, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
 
     ends = run_all([partial(start, run) for run in able], at_once=at_once)
-    done = {run: _outcome(run, *end, stamp) for run, end, stamp in zip(able, ends, before, strict=True)}
-    return [done.get(run, Outcome(run, None)) for run in runs]
-
-
-def _outcome(run: Run, code: int, seconds: float, before: tuple[int, int] | None) -> Outcome:
-    """What came of a run that ended with `code`; its results had the stamp `before` when it began."""
-    error = _last_error(run, code) if code else ""
-    if _stamp(run.results) == before:
-        return Outcome(run, seconds, error=error)
-    try:
-        measured = results.read_measurements(run.results) is not None
-        verdicts = {} if measured else dict(Counter(record.verdict for record in results.read(run.results)))
-    except ValueError as fault:
-        return Outcome(run, seconds, error=error or str(fault))
-    return Outcome(run, seconds, verdicts, error)
-
-
-def write(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Write outcomes as JSON, for `read`."""
-    files.write_json(path, {"outcomes": [{**asdict(one), "run": one.run.name} for one in outcomes]})
-
-
-def read(path: Path, runs: Sequence[Run]) -> list[Outcome]:
-    """The outcomes of those of `runs` that stand in a file of `write`; none where there is no file.
-
-    Raises:
-        ValueError: the file is not whole.
-    """
-    kept = (files.read_json(path) or {"outcomes": []})["outcomes"]
-    by_name = {run.name: run for run in runs}
-    return [Outcome(**{**one, "run": by_name[one["run"]]}) for one in kept if one["run"] in by_name]
-
-
-def table(outcomes: Sequence[Outcome]) -> str:
-    """The summary as text: notebook, seconds, cells by verdict, where to look."""
-    rows = [("notebook", "seconds", "cells by verdict", "where to look")]
-    for outcome in outcomes:
-        first, *others = _where(outcome) or [""]
-        rows.append((outcome.run.name, _seconds(outcome), _cells(outcome), first))
-        rows += [("", "", "", other) for other in others]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
-
-
-def _command(run: Run) -> list[str]:
-    command = [sys.executable, "-m", "papermill", str(run.notebook), str(run.executed)]
-    command += ["--kernel", "python3", "--cwd", str(run.notebook.parent), "--log-output", "--no-progress-bar"]
-    return command + [word for file in (run.params, run.overrides) if file for word in ("-f", str(file))]
+    outcomes = {run: _outcome(run, *end, stamp) for run, end, stamp in zip(able, ends, stamps, strict=True)}
+    return [outcomes.get(run, Outcome(run, None)) for run in runs]
 
 
 def _environment(at_once: int) -> dict[str, str]:
-    """This process's, with the kernels of its own Python before any that are registered elsewhere.
-
-    Where several run at once, each computes on its share of the cores.
-    """
+    """This process's, with the kernels of its own Python before any that are registered elsewhere."""
     paths = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
-    share = max(1, (os.cpu_count() or 1) // at_once)
-    threads = {"OMP_NUM_THREADS": str(share)} if at_once > 1 else {}
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))} if at_once > 1 else {}
     return {**threads, **os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, paths))}
 
 
@@ -305,6 +235,19 @@ def _stamp(path: Path) -> tuple[int, int] | None:
         return None
     status = path.stat()
     return status.st_ino, status.st_mtime_ns
+
+
+def _outcome(run: Run, code: int, seconds: float, stamp: tuple[int, int] | None) -> Outcome:
+    """What came of a run that ended with `code`; its results had the stamp when it began."""
+    error = _last_error(run, code) if code else ""
+    if _stamp(run.results) == stamp:
+        return Outcome(run, seconds, error=error)
+    try:
+        measured = results.read_measurements(run.results) is not None
+        verdicts = {} if measured else dict(Counter(record.verdict for record in results.read(run.results)))
+    except ValueError as damage:
+        return Outcome(run, seconds, error=error or str(damage))
+    return Outcome(run, seconds, verdicts, error)
 
 
 def _last_error(run: Run, code: int) -> str:
@@ -319,30 +262,43 @@ def _last_error(run: Run, code: int) -> str:
     return lines[-1] if lines else f"papermill stopped with exit code {code}"
 
 
-def _seconds(outcome: Outcome) -> str:
-    return "-" if outcome.seconds is None else f"{outcome.seconds:.1f}"
+def write(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Write outcomes as JSON, for `read`."""
+    files.write_json(path, {"outcomes": [asdict(outcome) | {"run": outcome.run.name} for outcome in outcomes]})
 
 
-def _cells(outcome: Outcome) -> str:
-    if outcome.seconds is None:
-        return f"not run: no {outcome.run.profile} parameters"
-    if outcome.error:
-        return "FAILED"
-    if outcome.verdicts is None:
-        return "no results written"
-    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(outcome.verdicts.items())) or "measurements"
+def read(path: Path, runs: Sequence[Run]) -> list[Outcome]:
+    """The outcomes of those of `runs` that stand in a file of `write`; none where there is no file.
+
+    Raises:
+        ValueError: the file is not whole.
+    """
+    written = {fields["run"]: fields for fields in (files.read_json(path) or {"outcomes": []})["outcomes"]}
+    return [Outcome(**written[run.name] | {"run": run}) for run in runs if run.name in written]
 
 
-def _where(outcome: Outcome) -> list[str]:
-    run, places = outcome.run, []
+def table(outcomes: Sequence[Outcome]) -> str:
+    """The summary as text: notebook, seconds, cells by verdict, where to look."""
+    rows = [("notebook", "seconds", "cells by verdict", "where to look")]
+    for outcome in outcomes:
+        seconds = "-" if outcome.seconds is None else f"{outcome.seconds:.1f}"
+        rows += zip_longest([outcome.run.name], [seconds], [str(outcome)], _products(outcome), fillvalue="")
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _products(outcome: Outcome) -> list[str]:
+    """What the run left, by path."""
+    run, products = outcome.run, []
     if outcome.seconds is not None:
-        places += [path for path in (run.executed, run.log) if path.exists()]
+        products += [_relative(path) for path in (run.executed, run.log) if path.exists()]
     if outcome.verdicts is not None:
-        places.append(run.results)
-    shown = [_relative(path) for path in places]
-    figures = list(run.figures.parent.glob(f"{run.figures.name}.*")) if outcome.verdicts is not None else []
-    count = f"{len(figures)} file{'s' if len(figures) > 1 else ''}"
-    return shown + ([f"{_relative(run.figures)}.* ({count})"] if figures else [])
+        products.append(_relative(run.results))
+        figures = OUTPUT / "figures" / f"{run.name}.{run.profile}"
+        if count := len(list(figures.parent.glob(f"{figures.name}.*"))):
+            products.append(f"{_relative(figures)}.* ({count} file{'s' if count > 1 else ''})")
+    return products
 
 
 def _relative(path: Path) -> str:

@@ -32,23 +32,28 @@ from ddlib.study.rows import Cell
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 """What CUDA reads when it is first used; a name in it is a number or a UUID."""
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""The variables that fix a job's number of threads, which its sums depend on."""
+
+BACKOFF = 30
+"""Seconds before the second attempt of a job; twice as many before the third, and so on."""
+
 
 def visible() -> tuple[str, ...]:
     """The GPUs that CUDA can use here, by their names in CUDA_VISIBLE_DEVICES where it is set, else by number."""
     import torch
 
     count = torch.cuda.device_count()
-    told = os.environ.get(VARIABLE)
-    names = [str(number) for number in range(count)] if told is None else [name.strip() for name in told.split(",")]
-    return tuple(names[:count])  # CUDA stops at the first name that is not there
+    names = os.environ[VARIABLE].split(",") if VARIABLE in os.environ else map(str, range(count))
+    return tuple(name.strip() for name in names)[:count]  # CUDA stops at the first name that is not there
 
 
 @contextlib.contextmanager
-def pinned(names: Sequence[str]) -> Iterator[str | None]:
+def pinned(names: Sequence[str], *, poll_seconds: float = 1.0) -> Iterator[str | None]:
     """Within the block CUDA sees one of the GPUs `names`, which no other process of this user is pinned to.
 
-    It waits until one is free.  A file is locked for each GPU in use; the lock of a process that died is free.
-    Enter the block before CUDA is first used.
+    It waits until one is free.  A file is locked for each GPU in use, in the machine's temporary folder, whatever the
+    store; the lock of a process that died is free.  Enter the block before CUDA is first used.
 
     Returns:
         The GPU's name; None where `names` is empty, and nothing is changed.
@@ -56,7 +61,11 @@ def pinned(names: Sequence[str]) -> Iterator[str | None]:
     if not names:
         yield None
         return
-    name, lock = _free(names)
+    folder = Path(tempfile.gettempdir()) / f"ddlib-gpus-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    locks = {name: FileLock(folder / f"{quote(name, safe='')}.lock") for name in names}
+    while (name := next(filter(lambda name: _acquired(locks[name]), names), None)) is None:
+        time.sleep(poll_seconds)
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = name
     try:
@@ -65,84 +74,45 @@ def pinned(names: Sequence[str]) -> Iterator[str | None]:
         os.environ.pop(VARIABLE)
         if before is not None:
             os.environ[VARIABLE] = before
-        lock.release()
+        locks[name].release()
 
 
-def lock_path(name: str) -> Path:
-    """The file that is locked while the GPU is in use: in the machine's temporary folder, whatever the store."""
-    return Path(tempfile.gettempdir()) / f"ddlib-gpus-{os.getuid()}" / f"{quote(name, safe='')}.lock"
+def _acquired(lock: FileLock) -> bool:
+    """Whether the lock was free, and is now held."""
+    with contextlib.suppress(Timeout):
+        lock.acquire(timeout=0)
+        return True
+    return False
 
 
-def _free(names: Sequence[str], *, poll_seconds: float = 1.0) -> tuple[str, FileLock]:
-    """The first GPU that is free, and its lock, held."""
-    lock_path(names[0]).parent.mkdir(exist_ok=True)
-    while True:
-        for name in names:
-            lock = FileLock(lock_path(name))
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=0)
-                return name, lock
-        time.sleep(poll_seconds)
-
-
-def identity(cell: Cell) -> str:
-    """A short stable name of everything that decides the cell's numbers; notebooks that share a cell share it."""
-    return files.key(cell.settings())
-
-
-def describe(cell: Cell) -> str:
-    """Row, data, images per class and, of several, the network, for people."""
-    return str(cell)
-
-
-def cells_of(run: Run) -> dict[str, Cell]:
-    """The cells that a run computes, by identity, in the notebook's order."""
-    return {identity(cell): cell for cell in notebooks.cells(run.name, run.profile, reproduce.told(run))}
-
-
-def listing(run: Run) -> list[tuple[str, str, str]]:
-    """Of each cell of a run its identity, what it is, and "in the store" or "to do"."""
-    here = study.Workplace("cpu")
-    states = {True: "in the store", False: "to do"}
-    return [(name, describe(cell), states[study.finished(cell, here)]) for name, cell in cells_of(run).items()]
-
-
-def compute(run: Run, wanted: str, names: Sequence[str] = ()) -> Record:
-    """Compute one cell of a notebook into the store, within the notebook's `budget_hours`, and return its record.
+def compute(run: Run, name: str, gpus: Sequence[str] = ()) -> Record:
+    """Compute one of `run.cells()` into the store, within the notebook's `budget_hours`, and return its record.
 
     Args:
-        wanted: the cell's `identity`.
-        names: GPUs, of which a free one is taken; empty: as CUDA chooses.
+        gpus: of which a free one is taken; empty: as CUDA chooses.
 
     Raises:
         ValueError: the notebook has no such cell; its cells are listed.
     """
-    found = cells_of(run)
-    if wanted not in found:
-        known = "; ".join(f"{name} ({describe(cell)})" for name, cell in found.items())
-        raise ValueError(f"unknown cell {wanted!r} of {run.name} at {run.profile}; known: {known}")
-    parameters = notebooks.parameters(run.name, run.profile, reproduce.told(run))
-    with pinned(names):
+    cells = run.cells()
+    if name not in cells:
+        known = "; ".join(f"{name} ({cell})" for name, cell in cells.items())
+        raise ValueError(f"unknown cell {name!r} of {run.name} at {run.profile}; known: {known}")
+    parameters = notebooks.parameters(run.name, run.profile, run.changes)
+    with pinned(gpus):
         workplace = study.Workplace(parameters["device"])
-        (record,) = study.run([found[wanted]], workplace, budget_hours=parameters.get("budget_hours"))
+        (record,) = study.run([cells[name]], workplace, budget_hours=parameters.get("budget_hours"))
     return record
-
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""The variables that fix a job's number of threads, which its sums depend on."""
-
-BACKOFF = 30
-"""Seconds before the second attempt of a job; twice as many before the third, and so on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
     """On what a batch runs.
 
-    cores: of this machine; None for a cluster.
+    cores: of this machine, >= 1; None for a cluster.
     executor: None for this machine, or "slurm".
-    jobs: at most so many at once in the cluster's queue; None: as the profile says.
-    threads: of each job, whatever the number of cores.
+    jobs: at most so many at once in the cluster's queue, >= 1; None: as the profile says.
+    threads: of each job, >= 1, whatever the number of cores.
     gpus: of this machine, by name; one job runs on each at a time.  On a cluster its scheduler assigns them.
     options: further words for Snakemake, laid over the profile's.
     """
@@ -155,25 +125,12 @@ class Where:
     options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("cores", "jobs", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}; it must be >= 1")
-        if self.executor not in (None, "slurm"):
-            raise ValueError(f"unknown executor {self.executor!r}; known: slurm (or none, with cores)")
-        if (self.cores is None) == (self.executor is None):
-            raise ValueError(f"cores={self.cores} and executor={self.executor!r}; exactly one of them must be given")
         if self.jobs is not None and self.executor is None:
             raise ValueError(f"jobs={self.jobs} is for a cluster; on this machine give cores alone")
         if self.gpus and self.executor is not None:
             raise ValueError(f"gpus={','.join(self.gpus)} are this machine's; on a cluster its scheduler assigns them")
         if self.cores is not None and self.threads > self.cores:
             raise ValueError(f"threads={self.threads} of each job are more than cores={self.cores}")
-
-    @property
-    def profile(self) -> Path:
-        """Snakemake's profile."""
-        return ROOT / "workflow" / "profiles" / (self.executor or "local")
 
 
 @dataclass(frozen=True)
@@ -182,33 +139,35 @@ class Batch:
 
     folder: of this batch alone.
     runs: the notebooks.
-    cells: identity -> one of the notebooks' cells that is not in the store.
-    needs: notebook -> the identities of its cells that are not in the store.
+    needs: notebook -> name -> cell, of its cells that are not in the store.
     """
 
     folder: Path
     runs: tuple[Run, ...]
-    cells: Mapping[str, Cell]
-    needs: Mapping[str, tuple[str, ...]]
+    needs: Mapping[str, Mapping[str, Cell]]
 
-    def mark(self, identity: str) -> Path:
+    @property
+    def cells(self) -> dict[str, Cell]:
+        """The cells of all notebooks, each once."""
+        return {name: cell for cells in self.needs.values() for name, cell in cells.items()}
+
+    def mark(self, name: str) -> Path:
         """Is there once the cell's job has ended well."""
-        return self.folder / "cells" / f"{identity}.done"
+        return self.folder / "cells" / f"{name}.done"
 
     def log(self, kind: str, name: str) -> Path:
         """What a job printed; `kind` is "cells" or "notebooks"."""
         return self.folder / "logs" / kind / f"{name}.log"
 
     def outcome(self, name: str) -> Path:
-        """Where a notebook's job tells what came of it."""
+        """Where a notebook's job writes what came of it."""
         return self.folder / "outcomes" / f"{name}.json"
 
 
 def prepare(runs: Sequence[Run], where: Where) -> Batch:
     """Make the folder of a batch and write its plan there: which cells are still to compute, and each job's command.
 
-    The file of overrides is copied, so that a later change of it touches no job.  What an earlier run left of the
-    executed notebooks is removed.
+    The file of overrides is copied, so that a later change of it touches no job.
 
     Raises:
         ValueError: Snakemake or SLURM is not there; a notebook's device cannot be spread over; a parameter is wrong.
@@ -216,24 +175,64 @@ def prepare(runs: Sequence[Run], where: Where) -> Batch:
     """
     _require(where)
     runs = [run for run in runs if notebooks.has_profile(run.name, run.profile)]
+    here, needs = study.Workplace("cpu"), {}
     for run in runs:
         _check_device(run, where)
-    here, cells, needs = study.Workplace("cpu"), {}, {}
-    for run in runs:
-        unfinished = {name: cell for name, cell in cells_of(run).items() if not study.finished(cell, here)}
-        needs[run.name] = tuple(unfinished)
-        cells |= unfinished
-    batch = _fresh(runs, cells, needs)
-    for log in [batch.log("cells", name) for name in cells] + [batch.log("notebooks", run.name) for run in runs]:
+        needs[run.name] = {name: cell for name, cell in run.cells().items() if not study.finished(cell, here)}
+    home = (OUTPUT / "runs" / "workflow").absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{datetime.now():%Y%m%d-%H%M%S}-", dir=home))
+    copies = {path: Path(shutil.copyfile(path, folder / path.name)) for path in {run.overrides for run in runs} if path}
+    batch = Batch(folder, tuple(replace(run, overrides=copies.get(run.overrides)) for run in runs), needs)
+    for log in [batch.log("cells", name) for name in batch.cells] + [batch.log("notebooks", name) for name in needs]:
         log.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(batch.folder / "plan.json", _plan(batch, where))
     return batch
 
 
+def _require(where: Where) -> None:
+    """Refuse what cannot be driven from here."""
+    for module in ["snakemake"] + (["snakemake_executor_plugin_slurm"] if where.executor else []):
+        if importlib.util.find_spec(module) is None:
+            raise ValueError(f"{module} is not installed; `make setup` brings it, and so does pip install ddlib[batch]")
+    if where.executor and shutil.which("sbatch") is None:
+        raise ValueError("executor='slurm' needs SLURM's commands, and there is no sbatch here")
+
+
+def _check_device(run: Run, where: Where) -> None:
+    if run.device.startswith("cuda:"):
+        way = f"cuda, and --gpus or {VARIABLE} to choose among them"
+        raise ValueError(f"device={run.device!r} of {run.name} names one GPU for all jobs; allowed: {way}")
+    if run.device == "cuda" and where.executor is None and not where.gpus:
+        raise ValueError(f"device='cuda' of {run.name}, but CUDA sees no GPU here; allowed: cpu, or a machine with one")
+
+
+def _plan(batch: Batch, where: Where) -> dict[str, Any]:
+    """Snakemake's configuration: what the Snakefile needs to know, and no more."""
+    cells, jobs = {}, {}
+    for run in batch.runs:
+        for name in batch.needs[run.name]:
+            cells.setdefault(name, _job(run, where, ["cell", run.name, name]))
+        words = ["reproduce", run.name, "--output", str(run.output), "--outcomes", str(batch.outcome(run.name))]
+        jobs[run.name] = _job(run, where, words) | {"cells": list(batch.needs[run.name])}
+    return {"threads": where.threads, "backoff": BACKOFF, "cells": cells, "notebooks": jobs}
+
+
+def _job(run: Run, where: Where, words: Sequence[str]) -> dict[str, Any]:
+    """One job: its shell command, and how many GPUs it takes."""
+    on_gpu = run.device == "cuda"
+    words = [*words, "--profile", run.profile]
+    words += ["-f", str(run.overrides)] if run.overrides else []
+    words += ["--gpus", ",".join(where.gpus)] if on_gpu and where.gpus else []
+    threads = [f"{name}={where.threads}" for name in THREADS]
+    return {"command": shlex.join(["env", *threads, sys.executable, "-m", "ddlib", *words]), "gpu": int(on_gpu)}
+
+
 def execute(batch: Batch, where: Where) -> None:
     """Run a batch under Snakemake, whose own messages go to this process's stderr, and wait for its end.
 
-    Stopped by SIGINT or SIGTERM, it waits until Snakemake has stopped its jobs, those of a cluster too.
+    What an earlier run left of the executed notebooks is removed.  Stopped by SIGINT or SIGTERM, it waits until
+    Snakemake has stopped its jobs, those of a cluster too.
 
     Raises:
         KeyboardInterrupt: it was stopped.
@@ -241,14 +240,18 @@ def execute(batch: Batch, where: Where) -> None:
     for run in batch.runs:
         run.executed.unlink(missing_ok=True)
         run.log.unlink(missing_ok=True)
-    reproduce.run(command(batch, where), env=_environment(), stdout=sys.stderr)
+    environment = dict(os.environ)
+    for name in {"DDLIB_DATA", "DDLIB_OUTPUT"} & environment.keys():  # absolute: jobs have another working directory
+        environment[name] = str(Path(environment[name]).absolute())
+    reproduce.run(command(batch, where), env=environment, stdout=sys.stderr)
 
 
 def command(batch: Batch, where: Where) -> list[str]:
     """Snakemake's command line for a batch."""
-    words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
-    words += ["--workflow-profile", str(where.profile), "--directory", str(batch.folder)]
-    words += ["--configfile", str(batch.folder / "plan.json")]
+    home = ROOT / "workflow"
+    words = [sys.executable, "-m", "snakemake", "--snakefile", str(home / "Snakefile")]
+    words += ["--workflow-profile", str(home / "profiles" / (where.executor or "local"))]
+    words += ["--directory", str(batch.folder), "--configfile", str(batch.folder / "plan.json")]
     if where.executor is None:
         words += ["--cores", str(where.cores), "--resources", f"gpu={len(where.gpus)}"]
     elif where.jobs is not None:
@@ -262,14 +265,15 @@ def outcomes(runs: Sequence[Run], batch: Batch) -> list[Outcome]:
 
 
 def _outcome(run: Run, batch: Batch) -> Outcome:
-    found = reproduce.read(batch.outcome(run.name), [run])
-    if found:
-        return found[0]
-    failed = [name for name in batch.needs[run.name] if not batch.mark(name).exists()]
-    if failed:
-        what = f"{len(failed)} of its cells not computed; {describe(batch.cells[failed[0]])}"
-        return Outcome(run, 0.0, error=f"{what}: {_last_line(batch, 'cells', failed[0])}")
-    return Outcome(run, 0.0, error=f"the notebook's job: {_last_line(batch, 'notebooks', run.name)}")
+    if written := reproduce.read(batch.outcome(run.name), [run]):
+        return written[0]
+    failures = [(name, cell) for name, cell in batch.needs[run.name].items() if not batch.mark(name).exists()]
+    if failures:
+        name, cell = failures[0]
+        error = f"{len(failures)} of its cells not computed; {cell}: {_last_line(batch, 'cells', name)}"
+    else:
+        error = f"the notebook's job: {_last_line(batch, 'notebooks', run.name)}"
+    return Outcome(run, 0.0, error=error)
 
 
 def _last_line(batch: Batch, kind: str, name: str) -> str:
@@ -279,68 +283,3 @@ def _last_line(batch: Batch, kind: str, name: str) -> str:
         return f"its job was not begun (log: {batch.folder / '.snakemake' / 'log'})"
     lines = log.read_text(errors="replace").strip().splitlines()
     return f"{lines[-1] if lines else 'nothing printed, as when a job is killed'} (log: {log})"
-
-
-def _plan(batch: Batch, where: Where) -> dict[str, Any]:
-    """Snakemake's configuration: what the Snakefile needs to know, and no more."""
-    cells, told = {}, {}
-    for run in batch.runs:
-        for name in batch.needs[run.name]:
-            cells.setdefault(name, _job(run, where, ["cell", run.name, name]))
-        words = ["reproduce", run.name, "--output", str(run.output), "--outcomes", str(batch.outcome(run.name))]
-        told[run.name] = _job(run, where, words) | {"cells": list(batch.needs[run.name])}
-    return {"threads": where.threads, "backoff": BACKOFF, "cells": cells, "notebooks": told}
-
-
-def _job(run: Run, where: Where, words: Sequence[str]) -> dict[str, Any]:
-    """One job: its shell command, and how many GPUs it takes."""
-    on_gpu = _device(run) == "cuda"
-    words = [*words, "--profile", run.profile]
-    words += ["-f", str(run.overrides)] if run.overrides else []
-    words += ["--gpus", ",".join(where.gpus)] if on_gpu and where.gpus else []
-    fixed = [f"{name}={where.threads}" for name in THREADS]
-    return {"command": shlex.join(["env", *fixed, sys.executable, "-m", "ddlib", *words]), "gpu": int(on_gpu)}
-
-
-def _fresh(runs: Sequence[Run], cells: Mapping[str, Cell], needs: Mapping[str, tuple[str, ...]]) -> Batch:
-    """A batch in a new folder, with its own copy of the overrides."""
-    home = (OUTPUT / "runs" / "workflow").absolute()
-    home.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{datetime.now():%Y%m%d-%H%M%S}-", dir=home))
-    kept = {path: folder / path.name for path in {run.overrides for run in runs} if path}
-    for path, copy in kept.items():
-        shutil.copyfile(path, copy)
-    return Batch(folder, tuple(replace(run, overrides=kept.get(run.overrides)) for run in runs), cells, needs)
-
-
-def _environment() -> dict[str, str]:
-    """This process's, with the folders told in it made absolute, as the jobs have another working directory."""
-    told = {
-        name: str(Path(os.environ[name]).absolute()) for name in ("DDLIB_DATA", "DDLIB_OUTPUT") if name in os.environ
-    }
-    return {**os.environ, **told}
-
-
-def _device(run: Run) -> str:
-    return notebooks.parameters(run.name, run.profile, reproduce.told(run)).get("device", "cpu")
-
-
-def _check_device(run: Run, where: Where) -> None:
-    device = _device(run)
-    if device.startswith("cuda:"):
-        raise ValueError(
-            f"device={device!r} of {run.name} names one GPU for all jobs; allowed: cuda, and --gpus or "
-            f"{VARIABLE} to choose among them"
-        )
-    if device == "cuda" and where.executor is None and not where.gpus:
-        raise ValueError(f"device='cuda' of {run.name}, but CUDA sees no GPU here; allowed: cpu, or a machine with one")
-
-
-def _require(where: Where) -> None:
-    """Refuse what cannot be driven from here."""
-    needed = ["snakemake"] + (["snakemake_executor_plugin_slurm"] if where.executor else [])
-    for module in needed:
-        if importlib.util.find_spec(module) is None:
-            raise ValueError(f"{module} is not installed; `make setup` brings it, and so does pip install ddlib[batch]")
-    if where.executor and shutil.which("sbatch") is None:
-        raise ValueError("executor='slurm' needs SLURM's commands, and there is no sbatch here")

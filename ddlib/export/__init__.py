@@ -1,7 +1,7 @@
 """Distilled sets that travel: a folder in a form that others read, with a card that says all that is known of it.
 
-    found = chosen("atom/accuracy", OUTPUT / "runs", Choice(row="ATOM", ipc=1))
-    export(found, "hf", "atom-digits", network=network.train(found))
+    synthetic = chosen("atom/accuracy", OUTPUT / "runs", row="ATOM", ipc=1)
+    export(synthetic, "hf", "atom-digits", network=network.train(synthetic))
 
 Every folder holds, besides the set in the form asked for, `card.json`, `README.md`, a list of checksums
 (`manifest.json`), of a stream `generator.safetensors`, and, where one was trained, `network.safetensors`.
@@ -9,50 +9,24 @@ Every folder holds, besides the set in the form asked for, `card.json`, `README.
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddlib.data import datasets, synthetic
-from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.export import cards, formats, network
-from ddlib.export.choose import Choice, chosen
+from ddlib.data import datasets
+from ddlib.data.synthetic import SyntheticSet, SyntheticStream, save
+from ddlib.export import cards, network
+from ddlib.export.choose import CHOICE, chosen
+from ddlib.export.formats import FORMATS, LOSSES
 from ddlib.export.network import FrozenNetwork
 from ddlib.store import files
 
-__all__ = ["FORMATS", "Choice", "Form", "FrozenNetwork", "check_free", "chosen", "export"]
+__all__ = ["CHOICE", "FORMATS", "FrozenNetwork", "check_free", "chosen", "export"]
 
 CARD, README, NETWORK = "card.json", "README.md", "network.safetensors"
 
 NEAR = 0.5
 """Points that a network's accuracy may be off the one that is stated of it, by rounding on another machine."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """A form that a set can travel in.
-
-    write: (folder, set, about) -> the files; None: `ddlib.data.synthetic.save`.
-    losses: (set, name of the data) -> what it does not keep, a sentence each.
-    """
-
-    write: Callable[[Path, SyntheticSet, Mapping[str, Any]], None] | None
-    losses: Callable[[SyntheticSet, str], list[str]] = lambda found, data: []
-
-
-FORMATS = {
-    "npz": Form(formats.write_npz),
-    "pt": Form(formats.write_pt),
-    "png": Form(formats.write_png, lambda found, data: formats.picture_losses(found)),
-    "hf": Form(
-        formats.write_parquet, lambda found, data: [f"of the pictures: {one}" for one in formats.picture_losses(found)]
-    ),
-    "safetensors": Form(None),
-    "ddranking": Form(formats.write_ddranking, formats.ddranking_losses),
-    "dcbench": Form(formats.write_dcbench, formats.dcbench_losses),
-}
-"""Name -> form."""
 
 
 def export(
@@ -83,69 +57,60 @@ def export(
 
     Raises:
         ValueError: an unknown form, or a set that it cannot hold.
-        FileExistsError: there is something of the name already, and it is no export or `force` is False.
+        FileExistsError: as `check_free`.
         OSError: the folder cannot be written.
     """
     if to not in FORMATS:
         raise ValueError(f"unknown form to={to!r}; known: {', '.join(FORMATS)}")
     folder = Path(folder)
     check_free(folder, force=force)
-    drawn = _drawn(source) if to != "safetensors" and isinstance(source, SyntheticStream) else None
-    shown, data = drawn or source, source.card.dataset if source.card else "unknown"
-    lost = FORMATS[to].losses(shown, data)
+    drawn = _draw(source) if isinstance(source, SyntheticStream) and to != "safetensors" else None
+    synthetic = drawn or source
+    lost = LOSSES[to](synthetic, source.card.dataset if source.card else "unknown") if to in LOSSES else []
     if to != "safetensors" and isinstance(source, SyntheticSet) and source.latents:
-        lost = [*lost, "the latents that the images were rendered from are in the form safetensors alone"]
+        lost.append("the latents that the images were rendered from are in the form safetensors alone")
     with files.whole_folder(folder) as part:
         part.mkdir()
         about = cards.about(source, drawn, folder.stem, lost)
-        about |= {"network": None if network is None else _keep(network, source, part)}
-        _write(to, part, source, shown, about)
+        about["network"] = _save_network(network, source, part) if network else None
+        FORMATS[to](part, synthetic, about)
+        if drawn:
+            save(source, part / "generator.safetensors")
+        (part / CARD).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        (part / README).write_text(cards.readme(about, to), encoding="utf-8")
     return folder
 
 
-def _write(to: str, part: Path, source: Any, shown: SyntheticSet, about: Mapping[str, Any]) -> None:
-    """The files of the form, the generator of a stream, and the two cards."""
-    if (write := FORMATS[to].write) is None:
-        synthetic.save(source, part / "synthetic.safetensors")
-    else:
-        write(part, shown, about)
-    if shown is not source:
-        synthetic.save(source, part / "generator.safetensors")
-    (part / CARD).write_text(json.dumps(about, indent=1), encoding="utf-8")
-    head = formats.head(about) if to == "hf" else ""
-    (part / README).write_text(head + cards.readme(about, to), encoding="utf-8")
-
-
-def _drawn(stream: SyntheticStream) -> SyntheticSet:
+def _draw(stream: SyntheticStream) -> SyntheticSet:
     """The set that stands for a stream; it is the one its networks were trained on where the stream never redraws."""
     seed = stream.card.seed if stream.card else 0
     return replace(stream.frozen(seed), card=stream.card if stream.redraw is None else None)
 
 
-def _keep(kept: FrozenNetwork, source: SyntheticSet | SyntheticStream, part: Path) -> dict[str, Any]:
+def _save_network(trained: FrozenNetwork, source: SyntheticSet | SyntheticStream, part: Path) -> dict[str, Any]:
     """Write the network, and say what it is and reaches here, beside what the card states of it."""
     card = source.card
-    test = datasets.load(card.dataset, "test", zca=card.whitened)
-    accuracy, stated = kept.accuracy(test), card.accuracies[card.networks.index(kept.index)]
+    accuracy = trained.accuracy(datasets.load(card.dataset, "test", zca=card.whitened))
+    stated = card.accuracies[card.networks.index(trained.index)]
     if abs(accuracy - stated) > NEAR:
-        told = f"network {kept.index} of {card.name} reaches {accuracy:.2f} % here, {stated:.2f} % are stated"
-        warnings.warn(f"{told}: more than {NEAR} points apart", stacklevel=3)
-    told = {"dataset": card.dataset, "zca": card.whitened, "accuracy": accuracy, "stated": stated, "set": card.name}
-    digest = network.save(kept, part / NETWORK, told)
-    return {"file": NETWORK, "index": kept.index, "accuracy": accuracy, "stated": stated, "sha256": digest}
+        text = f"network {trained.index} of {card.name} reaches {accuracy:.2f} % here, {stated:.2f} % are stated"
+        warnings.warn(f"{text}: more than {NEAR} points apart", stacklevel=3)
+    about = {"dataset": card.dataset, "zca": card.whitened, "accuracy": accuracy, "stated": stated, "set": card.name}
+    digest = network.save(trained, part / NETWORK, about)
+    return {"file": NETWORK, "index": trained.index, "accuracy": accuracy, "stated": stated, "sha256": digest}
 
 
 def check_free(folder: Path, *, force: bool) -> None:
-    """Refuse a folder that is there, unless it is an export that may be replaced.
+    """Refuse a folder that is there, unless it holds nothing but an export, and may be replaced.
 
     Raises:
-        FileExistsError: as `export`.
+        FileExistsError: it is there.
     """
     if not folder.exists():
         return
     if not (folder.is_dir() and (folder / CARD).is_file()):
         raise FileExistsError(f"{folder} is there and is no export of ddlib's; allowed: a new folder")
-    if other := files.foreign(folder):
-        raise FileExistsError(f"{folder} holds {', '.join(other[:3])}, not of an export; allowed: a new folder")
+    if foreign := files.foreign(folder):
+        raise FileExistsError(f"{folder} holds {', '.join(foreign[:3])}, not of an export; allowed: a new folder")
     if not force:
         raise FileExistsError(f"{folder} is there already; --force replaces it")

@@ -1,60 +1,30 @@
-"""The forms in which a distilled set travels: arrays, pictures, Parquet, and what two benchmarks read."""
+"""The forms in which a distilled set travels: arrays, pictures, Parquet, and what two benchmarks read.
+
+A writer takes the new folder, the set, and what is known of it (`ddlib.export.cards.about`).
+
+DD-Ranking reads images class by class, normalised by constants of its own or whitened as pixels; DC-BENCH the last
+pair of a list, from a path of its own.
+"""
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from PIL import Image, ImageDraw
+import torchvision
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+from torch.nn import functional as F
 
 from ddlib.data import datasets
-from ddlib.data.synthetic import SyntheticSet
+from ddlib.data.synthetic import SyntheticSet, save
 from ddlib.data.whitening import ValueSpace
 
-
-def space_tensors(space: ValueSpace) -> dict[str, Tensor]:
-    """What takes real pixels to the space: mean and std (C,), and the tensors of its ZCA where there is one."""
-    found = {"mean": torch.tensor(space.mean), "std": torch.tensor(space.std)}
-    if space.zca is not None:
-        found |= {f"zca_{name}": getattr(space.zca, name).cpu() for name in ("mean", "whitening", "unwhitening")}
-    return found
-
-
-def write_npz(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> None:
-    """Write `set.npz`; no array of it needs `allow_pickle`."""
-    tensors = {"images": synthetic.images, "labels": synthetic.labels} | space_tensors(synthetic.space)
-    arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-    arrays |= {"class_names": np.array(synthetic.class_names), "card": np.array(json.dumps(about))}
-    if synthetic.learning_rate is not None:
-        arrays["learning_rate"] = np.array(synthetic.learning_rate)
-    np.savez(folder / "set.npz", **arrays)
-
-
-def write_pt(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> None:
-    """Write `set.pt`: a dict of tensors, texts and numbers; `learning_rate` is None where none was learnt."""
-    tensors = {"images": synthetic.images, "labels": synthetic.labels} | space_tensors(synthetic.space)
-    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    more = {"class_names": list(synthetic.class_names), "card": json.dumps(about)}
-    torch.save(content | more | {"learning_rate": synthetic.learning_rate}, folder / "set.pt")
-
-
-def write_space(folder: Path, space: ValueSpace) -> None:
-    """Write `space.npz`, with which whoever has pixels alone makes of them what the networks were trained on."""
-    np.savez(folder / "space.npz", **{name: tensor.numpy() for name, tensor in space_tensors(space).items()})
-
-
-SHEET_ROWS, SHEET_COLUMNS = 100, 10
-"""The contact sheet shows the first classes, and the first images of each."""
-
-SIDE, GAP, NAMES_WIDTH = 64, 4, 110
-"""Pixels of the sheet: the least side of an image, between two, and for the names of the classes."""
+About = Mapping[str, Any]
 
 
 def classes(synthetic: SyntheticSet) -> Tensor:
@@ -62,183 +32,203 @@ def classes(synthetic: SyntheticSet) -> Tensor:
     return synthetic.labels.argmax(1) if synthetic.is_soft else synthetic.labels
 
 
-def class_folders(class_names: tuple[str, ...]) -> list[str]:
-    """A folder's name for each class, such as `03_cat`: sorted by name they are in the order of the labels."""
-    digits = len(str(len(class_names) - 1))
-    plain = ["".join(c if c.isalnum() or c in "-_." else "-" for c in name) for name in class_names]
-    return [f"{number:0{digits}}_{name}" for number, name in enumerate(plain)]
+# ---- arrays
 
 
-def eight_bits(synthetic: SyntheticSet) -> list[Image.Image]:
-    """The images as pictures of 8 bits: pixels clipped to [0, 1], times 255, rounded.
+def _tensors(synthetic: SyntheticSet) -> dict[str, Tensor]:
+    return {"images": synthetic.images.cpu(), "labels": synthetic.labels.cpu()} | _space(synthetic.space)
+
+
+def _space(space: ValueSpace) -> dict[str, Tensor]:
+    """What takes real pixels to the space: mean and std (C,), and the tensors of its ZCA where there is one."""
+    tensors = {"mean": torch.tensor(space.mean), "std": torch.tensor(space.std)}
+    if space.zca is not None:
+        tensors |= {f"zca_{name}": getattr(space.zca, name).cpu() for name in ("mean", "whitening", "unwhitening")}
+    return tensors
+
+
+def write_safetensors(folder: Path, synthetic: SyntheticSet, about: About) -> None:
+    """Write `synthetic.safetensors`, of a stream too."""
+    save(synthetic, folder / "synthetic.safetensors")
+
+
+def write_npz(folder: Path, synthetic: SyntheticSet, about: About) -> None:
+    """Write `set.npz`; no array of it needs `allow_pickle`."""
+    arrays = {name: tensor.numpy() for name, tensor in _tensors(synthetic).items()}
+    arrays |= {"class_names": np.array(synthetic.class_names), "card": np.array(json.dumps(about))}
+    if synthetic.learning_rate is not None:
+        arrays["learning_rate"] = np.array(synthetic.learning_rate)
+    np.savez(folder / "set.npz", **arrays)
+
+
+def write_pt(folder: Path, synthetic: SyntheticSet, about: About) -> None:
+    """Write `set.pt`: a dict of tensors, texts and numbers; `learning_rate` is None where none was learnt."""
+    content = {name: tensor.detach().contiguous() for name, tensor in _tensors(synthetic).items()}
+    content |= {"class_names": list(synthetic.class_names), "card": json.dumps(about)}
+    torch.save(content | {"learning_rate": synthetic.learning_rate}, folder / "set.pt")
+
+
+# ---- pictures
+
+
+def _eight_bits(synthetic: SyntheticSet) -> Tensor:
+    """(N, C, H, W) uint8: pixels clipped to [0, 1], times 255, rounded."""
+    if synthetic.shape[0] not in (1, 3):
+        raise ValueError(f"images have {synthetic.shape[0]} channels; a PNG is written of 1 or 3")
+    return (synthetic.pixels().cpu() * 255).round().to(torch.uint8)
+
+
+def _png(image: Tensor, texts: Mapping[str, str] | None = None) -> bytes:
+    """The image (C, H, W) as a PNG file, with texts about it inside."""
+    info, target = PngInfo(), io.BytesIO()
+    for name, text in (texts or {}).items():
+        info.add_itxt(name, text)
+    values = image.permute(1, 2, 0).numpy()
+    Image.fromarray(values[..., 0] if len(image) == 1 else values).save(target, "PNG", pnginfo=info)
+    return target.getvalue()
+
+
+def picture_losses(synthetic: SyntheticSet, data: str) -> list[str]:
+    """What pictures lose of the images, one sentence each."""
+    pixels = synthetic.space.decode(synthetic.images)
+    losses, outside = ["a value has 8 bits: it is off by up to 1/510"], int(((pixels < 0) | (pixels > 1)).sum())
+    if outside:
+        share = f"{outside} of {pixels.numel()} values ({100 * outside / pixels.numel():.1f} %)"
+        clipped = f"{share} lay outside [0, 1] and were clipped"
+        losses.append(f"{clipped}: networks trained on the pictures may fall short of the stated accuracy")
+    if synthetic.space.zca is not None:
+        losses.append("the whitening (ZCA) is undone: space.npz holds what whitens the pixels again")
+    return losses
+
+
+def write_png(folder: Path, synthetic: SyntheticSet, about: About) -> None:
+    """Write `images/<class>/<row>.png`, `contact.png`, `space.npz` and, of soft labels, `labels.json`.
+
+    Each file's name is the image's row in the set, so that the order of the set can be had back; the folders of the
+    classes, such as `03_cat`, are sorted in the order of the labels.
 
     Raises:
         ValueError: images of neither one nor three channels.
     """
-    if synthetic.shape[0] not in (1, 3):
-        raise ValueError(f"images have {synthetic.shape[0]} channels; a PNG is written of 1 or 3")
-    values = (synthetic.pixels().cpu() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in values]
-
-
-def png_bytes(picture: Image.Image, about: Mapping[str, str] | None = None) -> bytes:
-    """The picture as a PNG file, with texts about it inside."""
-    told, target = PngInfo(), io.BytesIO()
-    for name, text in (about or {}).items():
-        told.add_itxt(name, text)
-    picture.save(target, "PNG", pnginfo=told)
-    return target.getvalue()
-
-
-def picture_losses(synthetic: SyntheticSet) -> list[str]:
-    """What pictures lose of the images, one sentence each."""
-    pixels = synthetic.space.decode(synthetic.images)
-    outside = int(((pixels < 0) | (pixels > 1)).sum())
-    found = ["a value has 8 bits: it is off by up to 1/510"]
-    if outside:
-        share = 100 * outside / pixels.numel()
-        clipped = f"{outside} of {pixels.numel()} values ({share:.1f} %) lay outside [0, 1] and were clipped"
-        found.append(f"{clipped}: networks trained on the pictures may fall short of the stated accuracy")
-    if synthetic.space.zca is not None:
-        found.append("the whitening (ZCA) is undone: space.npz holds what whitens the pixels again")
-    return found
-
-
-def write_png(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> None:
-    """Write `images/<class>/<row>.png`, `contact.png`, `space.npz` and, of soft labels, `labels.json`.
-
-    Each file's name is the image's row in the set, so that the order of the set can be had back.
-    """
-    names, digits = class_folders(synthetic.class_names), len(str(len(synthetic) - 1))
-    pictures, rows = eight_bits(synthetic), classes(synthetic).tolist()
-    told = {"Title": about["name"], "Comment": "; ".join(about["lost"]), "Source": about["data"]["licence"]}
-    paths = [f"images/{names[number]}/{row:0{digits}}.png" for row, number in enumerate(rows)]
-    for name in names:
-        (folder / "images" / name).mkdir(parents=True)
-    for path, picture in zip(paths, pictures, strict=True):
-        (folder / path).write_bytes(png_bytes(picture, told))
-    (folder / "contact.png").write_bytes(png_bytes(contact_sheet(pictures, rows, synthetic.class_names), told))
-    write_space(folder, synthetic.space)
+    images, rows = _eight_bits(synthetic), classes(synthetic).tolist()
+    width, row_width = len(str(synthetic.num_classes - 1)), len(str(len(synthetic) - 1))
+    plain = ["".join(c if c.isalnum() or c in "-_." else "-" for c in name) for name in synthetic.class_names]
+    folders = [f"images/{number:0{width}}_{name}" for number, name in enumerate(plain)]
+    texts = {"Title": about["name"], "Comment": "; ".join(about["lost"]), "Source": about["data"]["licence"]}
+    paths = [f"{folders[number]}/{row:0{row_width}}.png" for row, number in enumerate(rows)]
+    for name in folders:
+        (folder / name).mkdir(parents=True)
+    for path, image in zip(paths, images, strict=True):
+        (folder / path).write_bytes(_png(image, texts))
+    (folder / "contact.png").write_bytes(_png(_contact_sheet(images, classes(synthetic).cpu()), texts))
+    np.savez(folder / "space.npz", **{name: tensor.numpy() for name, tensor in _space(synthetic.space).items()})
     if synthetic.is_soft:
         logits = dict(zip(paths, synthetic.labels.cpu().tolist(), strict=True))
         (folder / "labels.json").write_text(json.dumps({"class_names": synthetic.class_names, "logits": logits}))
 
 
-def contact_sheet(pictures: list[Image.Image], rows: list[int], class_names: tuple[str, ...]) -> Image.Image:
-    """The first `SHEET_COLUMNS` images of each of the first `SHEET_ROWS` classes, a class a line with its name."""
-    factor = max(1, -(-SIDE // min(pictures[0].size)))
-    width, height = (factor * side for side in pictures[0].size)
-    shown = [[row for row, number in enumerate(rows) if number == c][:SHEET_COLUMNS] for c in range(len(class_names))][
-        :SHEET_ROWS
-    ]
-    size = NAMES_WIDTH + max(map(len, shown)) * (width + GAP), GAP + len(shown) * (height + GAP)
-    sheet = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(sheet)
-    for line, members in enumerate(shown):
-        top = GAP + line * (height + GAP)
-        pen.text((GAP, top + height // 2), class_names[line][:17], fill="black", anchor="lm")
-        for column, row in enumerate(members):
-            larger = pictures[row].resize((width, height), Image.Resampling.NEAREST)
-            sheet.paste(larger, (NAMES_WIDTH + column * (width + GAP), top))
-    return sheet
+def _contact_sheet(images: Tensor, labels: Tensor, *, rows: int = 100, columns: int = 10, side: int = 64) -> Tensor:
+    """The first images of each of the first classes, a class a line; each is enlarged to `side` pixels at least."""
+    images = F.interpolate(images, scale_factor=float(max(1, -(-side // min(images.shape[2:])))))
+    members = [(labels == number).nonzero().flatten()[:columns].tolist() for number in labels.unique()[:rows]]
+    columns, blank = max(map(len, members)), torch.full_like(images[0], 255)
+    cells = []
+    for line in members:
+        cells += [images[row] for row in line] + [blank] * (columns - len(line))
+    return torchvision.utils.make_grid(cells, nrow=columns, padding=4, pad_value=255)
 
 
-FILE = "data/train-00000-of-00001.parquet"
+# ---- Parquet, for Hugging Face
 
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-"""Images below so many -> the hub's word for the size."""
+PARQUET = "data/train-00000-of-00001.parquet"
 
 
-def write_parquet(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> None:
-    """Write the Parquet file and `space.npz`.
+def write_parquet(folder: Path, synthetic: SyntheticSet, about: About) -> None:
+    """Write the Parquet file, with the features that `datasets` reads its columns as, and `space.npz`.
 
     Raises:
         ValueError: pyarrow is not installed, or images of neither one nor three channels.
     """
-    arrow = _pyarrow()
-    import pyarrow.parquet
-
-    schema = _schema(arrow, synthetic, about)
-    pictures = [{"bytes": png_bytes(picture), "path": f"{i:05}.png"} for i, picture in enumerate(eight_bits(synthetic))]
-    columns = {"image": pictures, "label": classes(synthetic).tolist(), "tensor": synthetic.images.cpu().tolist()}
-    columns |= {"logits": synthetic.labels.cpu().tolist()} if synthetic.is_soft else {}
-    (folder / FILE).parent.mkdir()
-    pyarrow.parquet.write_table(arrow.table(columns, schema=schema), folder / FILE)
-    write_space(folder, synthetic.space)
-
-
-def head(about: Mapping[str, Any]) -> str:
-    """The YAML that the card of a data set begins with."""
-    size = next((word for limit, word in SIZES if about["images"] < limit), "n>1M")
-    content = {
-        "pretty_name": about["name"],
-        "license": "other",
-        "license_name": "that-of-the-real-data",
-        "task_categories": ["image-classification"],
-        "size_categories": [size],
-        "tags": ["dataset-distillation"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": FILE}]}],
-    }
-    return f"---\n{yaml.safe_dump(content, sort_keys=False)}---\n\n"
-
-
-def _pyarrow() -> ModuleType:
     try:
         import pyarrow
+        import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise ValueError("to='hf' needs pyarrow, which is not installed: pip install 'ddlib[export]'") from error
-    return pyarrow
 
-
-def _schema(arrow: ModuleType, synthetic: SyntheticSet, about: Mapping[str, Any]) -> Any:
-    """The types of the columns; as metadata the features that `datasets` takes them for, and the card."""
-    image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
-    row, told = arrow.list_(arrow.float32()), {"dtype": "float32"}
-    types = {"image": image, "label": arrow.int64(), "tensor": arrow.list_(arrow.list_(row))}
+    row, float32 = pyarrow.list_(pyarrow.float32()), {"dtype": "float32"}
+    picture = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    types = {"image": picture, "label": pyarrow.int64(), "tensor": pyarrow.list_(pyarrow.list_(row))}
     features = {
         "image": {"_type": "Image"},
         "label": {"names": list(synthetic.class_names), "_type": "ClassLabel"},
-        "tensor": {"shape": list(synthetic.shape), "_type": "Array3D"} | told,
+        "tensor": {"shape": list(synthetic.shape), "_type": "Array3D"} | float32,
     }
+    pictures = [{"bytes": _png(image), "path": f"{i:05}.png"} for i, image in enumerate(_eight_bits(synthetic))]
+    columns = {"image": pictures, "label": classes(synthetic).tolist(), "tensor": synthetic.images.cpu().tolist()}
     if synthetic.is_soft:
-        types["logits"] = row
-        features["logits"] = {"feature": {"_type": "Value"} | told, "_type": "Sequence"}
+        types["logits"], columns["logits"] = row, synthetic.labels.cpu().tolist()
+        features["logits"] = {"feature": {"_type": "Value"} | float32, "_type": "Sequence"}
     metadata = {"huggingface": json.dumps({"info": {"features": features}}), "ddlib": json.dumps(about)}
-    return arrow.schema(list(types.items()), metadata=metadata)
+    schema = pyarrow.schema(list(types.items()), metadata=metadata)
+    (folder / PARQUET).parent.mkdir()
+    pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), folder / PARQUET)
+    np.savez(folder / "space.npz", **{name: tensor.numpy() for name, tensor in _space(synthetic.space).items()})
 
 
-EPS = 0.1
+# ---- benchmarks
+
+DDRANKING_EPS = 0.1
 """What DD-Ranking adds to eigenvalues when it whitens."""
 
-THEIRS = {"cifar100": "cifar10"}
+DDRANKING_CONSTANTS = {"cifar100": "cifar10"}
 """Data set -> that by whose constants DD-Ranking normalises it; others are normalised by their own."""
 
-NAMES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "tiny_imagenet": "tinyimagenet"}
+DCBENCH_NAMES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "tiny_imagenet": "tinyimagenet"}
 """Data set -> what DC-BENCH calls it; it knows no others."""
+
+
+def _is_whitened_as_ddranking(space: ValueSpace) -> bool:
+    return space.zca is not None and space.name == "zca of pixels" and space.zca.eps == DDRANKING_EPS
+
+
+def normalised(synthetic: SyntheticSet, data: str) -> Tensor:
+    """The images normalised by the constants of `data`; bit by bit what they are where they are so already."""
+    space = synthetic.space
+    mean, std = space.mean, space.std
+    if data in datasets.names():
+        mean, std = datasets.describe(data).mean, datasets.describe(data).std
+    if space.zca is None and (space.mean, space.std) == (mean, std):
+        return synthetic.images.cpu()
+    return ValueSpace(mean, std).encode(space.decode(synthetic.images)).cpu()
 
 
 def ddranking_losses(synthetic: SyntheticSet, data: str) -> list[str]:
     """What DD-Ranking's form loses, one sentence each; what to set there comes with it."""
-    found = ["DD-Ranking chooses learning rate and epoch on the test set: its accuracies are not the stated ones"]
-    if _whitens_alike(synthetic.space):
-        return [*found, "images are whitened pixels: set use_zca to true"]
+    losses = ["DD-Ranking chooses learning rate and epoch on the test set: its accuracies are not the stated ones"]
+    if _is_whitened_as_ddranking(synthetic.space):
+        return [*losses, "images are whitened pixels: set use_zca to true"]
     if synthetic.space.zca is not None:
-        found.append("the whitening (ZCA) is undone, since DD-Ranking does not whiten so: set use_zca to false")
-    if data in THEIRS:
-        found.append(f"images are normalised by the constants of {THEIRS[data]}, as DD-Ranking does with {data}")
-    return found
+        losses.append("the whitening (ZCA) is undone, since DD-Ranking does not whiten so: set use_zca to false")
+    if data in DDRANKING_CONSTANTS:
+        constants = DDRANKING_CONSTANTS[data]
+        losses.append(f"images are normalised by the constants of {constants}, as DD-Ranking does with {data}")
+    return losses
 
 
-def write_ddranking(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> None:
-    """Write `images.pt`, `labels.pt` and, where a learning rate was learnt, `lr.pt`.
+def write_ddranking(folder: Path, synthetic: SyntheticSet, about: About) -> None:
+    """Write `images.pt`, `labels.pt` and, where a learning rate was learnt, `lr.pt`; hard labels class by class.
 
     Raises:
         ValueError: hard labels that are not as many of each class.
     """
-    order = _class_by_class(synthetic)
-    images = synthetic.images.cpu()
-    if not _whitens_alike(synthetic.space):
-        images = _normalised(synthetic, THEIRS.get(about["data"]["name"], about["data"]["name"]))
+    order, data = torch.arange(len(synthetic)), about["data"]["name"]
+    if not synthetic.is_soft:
+        counts = torch.bincount(synthetic.labels.cpu(), minlength=synthetic.num_classes)
+        if len(counts.unique()) > 1:
+            raise ValueError(f"DD-Ranking takes as many images of each class; got {counts.tolist()}")
+        order = synthetic.labels.cpu().argsort(stable=True)
+    whitened = _is_whitened_as_ddranking(synthetic.space)
+    images = synthetic.images.cpu() if whitened else normalised(synthetic, DDRANKING_CONSTANTS.get(data, data))
     torch.save(images[order].contiguous(), folder / "images.pt")
     torch.save(synthetic.labels.cpu()[order].contiguous(), folder / "labels.pt")
     if synthetic.learning_rate is not None:
@@ -247,50 +237,44 @@ def write_ddranking(folder: Path, synthetic: SyntheticSet, about: Mapping[str, A
 
 def dcbench_losses(synthetic: SyntheticSet, data: str) -> list[str]:
     """What DC-BENCH's form loses, one sentence each."""
-    found = [] if data in NAMES else [f"DC-BENCH knows {', '.join(NAMES.values())}; {data} must be added to it"]
+    known = ", ".join(DCBENCH_NAMES.values())
+    losses = [] if data in DCBENCH_NAMES else [f"DC-BENCH knows {known}; {data} must be added to it"]
     if synthetic.space.zca is not None:
-        found.append("the whitening (ZCA) is undone, since DC-BENCH does not whiten")
+        losses.append("the whitening (ZCA) is undone, since DC-BENCH does not whiten")
     if synthetic.learning_rate is not None:
-        found.append(f"DC-BENCH trains with its own learning rate, not with the learnt {synthetic.learning_rate:g}")
+        losses.append(f"DC-BENCH trains with its own learning rate, not with the learnt {synthetic.learning_rate:g}")
     if synthetic.is_soft:
-        found.append("labels are probabilities; its loaders of DC, DSA and DM keep them, that of TM rounds them")
-    return found
+        losses.append("labels are probabilities; its loaders of DC, DSA and DM keep them, that of TM rounds them")
+    return losses
 
 
-def write_dcbench(folder: Path, synthetic: SyntheticSet, about: Mapping[str, Any]) -> None:
+def write_dcbench(folder: Path, synthetic: SyntheticSet, about: About) -> None:
     """Write the file that DC-BENCH's loaders of DC, DSA and DM read, in its place."""
     data, method = about["data"]["name"], about["method"].upper()
-    name, ipc = NAMES.get(data, data), len(synthetic) // synthetic.num_classes
+    name, ipc = DCBENCH_NAMES.get(data, data), len(synthetic) // synthetic.num_classes
     network = "ConvNetD4" if data == "tiny_imagenet" else "ConvNet"
     path = folder / method / name / f"IPC{ipc}" / f"res_{method}_{name}_{network}_{ipc}ipc.pt"
     path.parent.mkdir(parents=True)
     labels = synthetic.labels.cpu()
-    pair = [_normalised(synthetic, data), labels.softmax(1) if synthetic.is_soft else labels]
+    pair = [normalised(synthetic, data), labels.softmax(1) if synthetic.is_soft else labels]
     torch.save({"data": [pair]}, path)
 
 
-def _whitens_alike(space: ValueSpace) -> bool:
-    return space.zca is not None and space.name == "zca of pixels" and space.zca.eps == EPS
+FORMATS: dict[str, Callable[[Path, SyntheticSet, About], None]] = {
+    "npz": write_npz,
+    "pt": write_pt,
+    "png": write_png,
+    "hf": write_parquet,
+    "safetensors": write_safetensors,
+    "ddranking": write_ddranking,
+    "dcbench": write_dcbench,
+}
+"""Name of a form -> what writes it."""
 
-
-def _normalised(synthetic: SyntheticSet, data: str) -> Tensor:
-    """The images normalised by the constants of `data`; bit by bit what they are where they are so already."""
-    space = synthetic.space
-    if data in datasets.names():
-        info = datasets.describe(data)
-        wanted = ValueSpace(info.mean, info.std)
-    else:
-        wanted = ValueSpace(space.mean, space.std)
-    if space.zca is None and (space.mean, space.std) == (wanted.mean, wanted.std):
-        return synthetic.images.cpu()
-    return wanted.encode(space.decode(synthetic.images)).cpu()
-
-
-def _class_by_class(synthetic: SyntheticSet) -> Tensor:
-    """The order that DD-Ranking takes images to have; soft labels stay as they are."""
-    if synthetic.is_soft:
-        return torch.arange(len(synthetic))
-    counts = torch.bincount(classes(synthetic).cpu(), minlength=synthetic.num_classes)
-    if len(counts.unique()) > 1:
-        raise ValueError(f"DD-Ranking takes as many images of each class; got {counts.tolist()}")
-    return synthetic.labels.cpu().argsort(stable=True)
+LOSSES: dict[str, Callable[[SyntheticSet, str], list[str]]] = {
+    "png": picture_losses,
+    "hf": lambda synthetic, data: [f"of the pictures: {loss}" for loss in picture_losses(synthetic, data)],
+    "ddranking": ddranking_losses,
+    "dcbench": dcbench_losses,
+}
+"""Name of a form that is not exact -> (set, name of the data) -> what it does not keep, a sentence each."""

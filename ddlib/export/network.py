@@ -67,29 +67,29 @@ class FrozenNetwork:
         Raises:
             ValueError: images of another shape or value space, or other classes.
         """
-        if test.shape != self.shape or tuple(test.class_names) != self.class_names:
-            raise ValueError(
-                f"test has images of {test.shape} and the classes {test.class_names}; "
-                f"allowed: {self.shape} and {self.class_names}"
-            )
+        if (test.shape, tuple(test.class_names)) != (self.shape, self.class_names):
+            allowed = f"{self.shape} and {self.class_names}"
+            raise ValueError(f"test has images of {test.shape} and the classes {test.class_names}; allowed: {allowed}")
         if (space := described(test.space)) != self.space:
             raise ValueError(f"test has images in the space {space}; allowed: {self.space}: load the test set likewise")
         learner = training.learner(self.protocol, self.shape, len(self.class_names))
         tensors = {name: tensor.to(test.device) for name, tensor in self.tensors.items()}
-        weights = {name for name, _ in self.module().named_parameters()}
-        parameters = {name: tensor for name, tensor in tensors.items() if name in weights}
-        buffers = {name: tensor for name, tensor in tensors.items() if name not in weights}
-        trained = training.Trained(parameters, buffers, torch.zeros((), device=test.device))
-        found = training.predictions(learner, trained, len(test), test.take)
-        return 100 * int((found == test.labels).sum()) / len(test)
+        parameters = {name: tensors.pop(name) for name, _ in self.module().named_parameters()}
+        trained = training.Trained(parameters, tensors, torch.zeros((), device=test.device))
+        predictions = training.predictions(learner, trained, len(test), test.take)
+        return 100 * int((predictions == test.labels).sum()) / len(test)
 
 
-def trainable(card: Card | None) -> bool:
-    """Whether a set with this card has a recipe that `train` can follow: without a teacher, and without `compat`."""
+def refusal(card: Card | None) -> str:
+    """Why no network can be trained by the recipe of a card; empty where one can."""
     if card is None:
-        return False
+        return "synthetic has no card that says how networks are trained on it"
     protocol = Protocol(**card.protocol)
-    return protocol.taught_by is None and not protocol.compat
+    if protocol.taught_by is not None:
+        return f"labels={protocol.labels!r} ask a teacher, which a set does not bring; allowed: None, 'hard'"
+    if protocol.compat:
+        return f"compat={protocol.compat!r} states the best of five looks, which no one network has: None"
+    return ""
 
 
 def train(synthetic: SyntheticSet | SyntheticStream, *, index: int | None = None, device: str = "cpu") -> FrozenNetwork:
@@ -99,24 +99,26 @@ def train(synthetic: SyntheticSet | SyntheticStream, *, index: int | None = None
         index: of the network; None: the first of the card.
 
     Raises:
-        ValueError: there is no card, or its protocol is not `trainable`.
+        ValueError: the card has a `refusal`.
     """
     card = synthetic.card
-    if card is None:
-        raise ValueError("synthetic has no card that says how networks are trained on it")
-    protocol = Protocol(**card.protocol)
-    if protocol.taught_by is not None:
-        raise ValueError(f"labels={protocol.labels!r} ask a teacher, which a set does not bring; allowed: None, 'hard'")
-    if protocol.compat:
-        raise ValueError(f"compat={protocol.compat!r} states the best of five looks, which no one network has: None")
+    if reason := refusal(card):
+        raise ValueError(reason)
     index = card.networks[0] if index is None else index
+    protocol = Protocol(**card.protocol)
     protocol = replace(protocol, lr=synthetic.learning_rate or protocol.lr)
     learner = training.learner(protocol, synthetic.shape, synthetic.num_classes)
     images = training_images(synthetic.to(device), protocol, card.seed)
     *_, (trained,) = training.train(learner, images, protocol, networks=(index,), seed=card.seed)
-    tensors = {name: tensor.cpu().clone() for name, tensor in (trained.parameters | trained.buffers).items()}
-    about = {"shape": synthetic.shape, "class_names": synthetic.class_names, "space": described(synthetic.space)}
-    return FrozenNetwork(protocol=protocol, tensors=tensors, index=index, seed=card.seed, **about)
+    return FrozenNetwork(
+        protocol=protocol,
+        shape=synthetic.shape,
+        class_names=synthetic.class_names,
+        space=described(synthetic.space),
+        index=index,
+        seed=card.seed,
+        tensors={name: tensor.cpu().clone() for name, tensor in (trained.parameters | trained.buffers).items()},
+    )
 
 
 def described(space: ValueSpace) -> dict[str, Any]:
@@ -125,13 +127,9 @@ def described(space: ValueSpace) -> dict[str, Any]:
 
 
 def save(network: FrozenNetwork, path: Path, about: Mapping[str, Any] | None = None) -> str:
-    """Write the network to one safetensors file, and its SHA-256 beside it as `sha256sum -c` reads it.
+    """Write the network to a safetensors file, and its SHA-256, which is returned, beside it for `sha256sum -c`.
 
-    Args:
-        about: more for the header, as plain JSON.
-
-    Returns:
-        The SHA-256 of the file.
+    about: more for the header, as plain JSON.
     """
     header = {
         "format": FORMAT,
