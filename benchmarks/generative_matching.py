@@ -36,7 +36,6 @@ from benchmarks.generation import CLASSES, CLOCKS, SHAPES, decoded, pictures
 from ddlib import methods, models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
-from ddlib.methods import generative
 from ddlib.methods.generative import POOL, DiM, Distilling
 from ddlib.models.gan import Critic, Generator
 from ddlib.pretraining import gan as adversarial
@@ -164,7 +163,7 @@ class Ours:
         spent = {"inner": 0.0, "critic": 0.0}
         self.state.pair.step, begin = number, self.clock()
         with (
-            mock.patch.object(generative, "train_member", self.timed(generative.train_member, spent, "inner")),
+            mock.patch.object(DiM, "train_pool", self.timed(DiM.train_pool, spent, "inner")),
             mock.patch.object(adversarial, "critic_step", self.timed(adversarial.critic_step, spent, "critic")),
         ):
             found = self.method.step(self.state)

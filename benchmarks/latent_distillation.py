@@ -62,7 +62,7 @@ class Plain:
 
     def step(self, number: int) -> Found:
         """One iteration on latents and class vectors that stay where they are."""
-        noise = self.method.noise_of(self.state, seeding.generator(0, "noise", number))[0]
+        noise = self.method.noise(self.state, "noise", number)[0]
         Z, c = self.state.tensors["Z"], self.state.tensors["c"]
         chunks = [slice(at, at + CHUNK) for at in range(0, len(Z), CHUNK)]
         with torch.no_grad():

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from ddlib import seeding
 from ddlib.methods import unrolling
+from ddlib.models import passes
 from ddlib.store import progress
 
 CLASSES, SIDE, PER_CLASS, LR = 10, 32, 10, 0.01
@@ -107,8 +108,9 @@ def plain_tesla(scene: SimpleNamespace) -> Found:
 
 def ours(scene: SimpleNamespace, way: Callable[..., unrolling.Gradient], compiled: bool) -> Found:
     """Loss and gradients of one of `unroll.GRADIENTS`."""
-    told = {"width": scene.width, "activation": "swish" if scene.smooth else "relu", "compiled": compiled}
-    student = unrolling.student("convnet", shape=(3, SIDE, SIDE), num_classes=CLASSES, **told)
+    options = {"width": scene.width, "activation": "swish" if scene.smooth else "relu"}
+    network = passes.pure("convnet", options, shape=(3, SIDE, SIDE), num_classes=CLASSES)
+    student = unrolling.student(network, compiled)
     given = {name: getattr(scene, name) for name in ("images", "targets", "lr", "batches")}
     found = way(student, scene.start, scene.goal, **given)
     return found.loss, found.images, found.targets, found.lr

@@ -34,7 +34,7 @@ def test_every_method_is_measured_at_every_size(rows):
 
 def test_the_memory_of_unrolling_grows_by_graphs_and_that_of_the_adjoint_by_vectors(rows, scene):
     held = {(row["method"], row["N"], row["B"]): row["bytes"] for row in rows}
-    vector = 4 * scene.student.flat.size
+    vector = 4 * scene.student.network.flat.size
     for batch in (4, 20):
         grown = {method: held[method, 6, batch] - held[method, 1, batch] for method in ("adjoint", "unrolled")}
         assert grown["adjoint"] < 10 * vector + batch * 5 * 4096
@@ -73,7 +73,7 @@ def test_sizes_that_the_scene_does_not_allow_are_refused(scene, told, match):
 
 
 def test_more_images_than_a_class_has_are_refused(train):
-    with pytest.raises(ValueError, match=r"ipc=1000; it must be in \[1, \d+\], the images of the smallest class"):
+    with pytest.raises(ValueError, match=r"ipc=1000 is not in 1..\d+, the size of the smallest class"):
         costs.prepare(train, Experts(), ipc=1000)
 
 

@@ -219,10 +219,10 @@ def test_the_number_of_images_a_pass_changes_nothing(elements, double, monkeypat
 def test_every_architecture_is_drawn_about_as_often():
     train = pictures()
     state = started(dim(pool=["convnet", "resnet10", "resnet10_ap"]), train)
-    drawn = [state.kinds.index(state.draw(number).kind) for number in range(150)]
-    assert all(35 <= drawn.count(k) <= 65 for k in range(3))
-    first, second = (state.draw(drawn.index(k)).parameters for k in (0, 0))
-    assert same(first, second) and not same(first, state.draw(drawn.index(0, drawn.index(0) + 1)).parameters)
+    drawn = [state.draw(number).network for number in range(150)]
+    assert len(set(drawn)) == 3 and all(35 <= drawn.count(network) <= 65 for network in drawn)
+    first, second = (state.draw(0).parameters for _ in range(2))
+    assert same(first, second) and not same(first, state.draw(drawn.index(drawn[0], 1)).parameters)
 
 
 @pytest.mark.parametrize("match", MATCHES)
@@ -234,14 +234,14 @@ def test_the_match_alone_reaches_the_generator_alone(match, monkeypatch):
     monkeypatch.setattr(state.pair.critic, "forward", None)  # a call is an error
     before, trained_alone = copied(state.pair), None
 
-    def train(member, *rest):
+    def train(self, state):
         nonlocal trained_alone
-        loss = networks_train(member, *rest)
-        trained_alone = {name: value.detach().clone() for name, value in member.parameters.items()}
+        loss = train_pool(self, state)
+        trained_alone = {name: value.detach().clone() for name, value in state.member.parameters.items()}
         return loss
 
-    networks_train = generative.train_member
-    monkeypatch.setattr(generative, "train_member", train)
+    train_pool = generative.DiM.train_pool
+    monkeypatch.setattr(generative.DiM, "train_pool", train)
     found = method.step(state)
     after = copied(state.pair)
     assert found.keys() == {"loss", "pool_loss", "match"}
@@ -333,9 +333,9 @@ def test_official_networks_are_shown_another_space_and_nothing_else_differs(doub
         other = dim().step(differing)
     torch.testing.assert_close(official.state_dict(), ruled.state_dict(), rtol=1e-4, atol=1e-6)
     assert abs(other["match"] / found["match"] - 1) > 1e-2
-    shown = method._seen(official, torch.full((1, *SHAPE), 0.5))
+    shown = method.encoded(train, torch.full((1, *SHAPE), 0.5))
     torch.testing.assert_close(shown[0, :, 0, 0], torch.tensor([0.1 / 0.2, 0.0]))
-    shown = dim()._seen(official, torch.full((1, *SHAPE), 0.5))
+    shown = dim().encoded(train, torch.full((1, *SHAPE), 0.5))
     torch.testing.assert_close(shown[0, :, 0, 0], torch.tensor([0.35 / 0.2, 0.25 / 0.3]))
 
 

@@ -8,7 +8,7 @@ import torch
 from ddlib import evaluation, methods, seeding
 from ddlib.data import datasets, synthetic
 from ddlib.methods import unrolling
-from ddlib.models import diffusion
+from ddlib.models import diffusion, passes
 from ddlib.store import artefacts, loop
 from ddlib.store.loop import Checkpoint
 
@@ -105,10 +105,10 @@ def test_both_stages_of_dim_take_the_steps_of_the_host(match):
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_the_adjoint_is_the_gradient_of_the_unrolled_loop_there(compiled):
-    told = {"shape": (3, 32, 32), "num_classes": 10, "width": 64}
-    plain, student = unrolling.student("convnet", **told), unrolling.student("convnet", **told, compiled=compiled)
+    network = passes.pure("convnet", {"width": 64}, shape=(3, 32, 32), num_classes=10)
+    plain, student = unrolling.student(network), unrolling.student(network, compiled)
     stream = seeding.generator(0)
-    start, way = (0.05 * torch.randn(plain.flat.size, generator=stream).cuda() for _ in range(2))
+    start, way = (0.05 * torch.randn(network.flat.size, generator=stream).cuda() for _ in range(2))
     images, targets = torch.randn(40, 3, 32, 32, generator=stream).cuda(), torch.randn(40, 10, generator=stream).cuda()
     batches = [unrolling.MiniBatch(torch.randperm(40, generator=stream)[:15].cuda()) for _ in range(8)]
     given = {"images": images, "targets": targets.softmax(1), "lr": torch.tensor(0.02).cuda(), "batches": batches}

@@ -49,14 +49,14 @@ def test_with_images_for_latents_a_step_is_one_of_the_matching_itself(name):
     plain = pixel.start(train, {}, 7)
 
     class Identity(type(method)):
-        def shown(self, state, tensors, noise):
+        def images(self, state, tensors, noise):
             return tensors[own]
 
     same = Identity(**{f.name: getattr(method, f.name) for f in dataclasses.fields(method)})
     state.tensors = {own: plain.images.detach().clone()}
     state.first, state.second = ({own: torch.zeros_like(plain.images)} for _ in range(2))
     if name == "ld3m":
-        same.__class__.noise_of = lambda *_: None
+        same.__class__.noise = lambda *_: None
     for _ in range(3):
         assert float(same.step(state)["loss"]) == float(pixel.step(plain)["loss"])
     torch.testing.assert_close(state.tensors[own], plain.images.detach(), rtol=0, atol=1e-6)
@@ -84,7 +84,7 @@ def test_the_gradient_is_that_of_the_loss_through_the_sampler():
     with torch.no_grad():
         found.vae.decoder.conv_out.weight.mul_(4)  # so that some pixels do not exist
     state = begun(method, train, found)
-    noise = method.noise_of(state, seeding.generator(7, "noise", 0))
+    noise = method.noise(state, "noise", 0)
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in state.tensors.items()}
     rendered = Sampler(steps=2).render(state.prior, leaves["Z"], leaves["c"], noise)
     assert 0.05 < (rendered.abs() > 1).float().mean() < 0.95
@@ -92,10 +92,10 @@ def test_the_gradient_is_that_of_the_loss_through_the_sampler():
     pixel = methods.build("dm", **SMALL)
     plain = pixel.start(train, {}, 7)
     plain.images = images
-    pixel_loss, slope = pixel.slope(plain)
+    metrics, slope = pixel.slope(plain)
     wanted = torch.autograd.grad(images, list(leaves.values()), slope)
     before = {name: tensor.clone() for name, tensor in state.tensors.items()}
-    assert float(method.step(state)["loss"]) == pytest.approx(float(pixel_loss), rel=1e-6)
+    assert float(method.step(state)["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-6)
     for (name, tensor), gradient in zip(before.items(), wanted, strict=True):
         torch.testing.assert_close((tensor - state.tensors[name]) / 0.1, gradient, rtol=1e-4, atol=1e-4)
 
@@ -160,12 +160,12 @@ def test_in_bfloat16_the_gradients_are_nearly_those_of_float32(name, settings):
 def test_in_bfloat16_convolutions_are_rounded_and_pixels_are_not(name, settings):
     method = built(name, precision="bfloat16", **settings)
     state = begun(method)
-    noise = method.noise_of(state, seeding.generator(7, "noise", 0))
+    noise = method.noise(state, "noise", 0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        rendered = method.rendered(state.prior, state.tensors, noise)
+        rendered = method.render(state.prior, state.tensors, noise)
     assert rendered.dtype == torch.bfloat16
     with torch.no_grad():
-        shown = method.shown(state, state.tensors, noise)
+        shown = method.images(state, state.tensors, noise)
     assert torch.equal(shown, state.train.space.encode(((rendered.float() + 1) / 2).clamp(0, 1)))
 
 
@@ -204,14 +204,14 @@ def test_adam_takes_the_steps_of_torch():
     state = begun(method)
     leaf = state.tensors["Z"].clone().requires_grad_()
     adam = torch.optim.Adam([leaf], lr=0.05)
-    descend = type(method)._descend
+    descend = type(method).descend
 
     def both(self, state, gradients):
         leaf.grad = gradients["Z"].clone()
         adam.step()
         descend(self, state, gradients)
 
-    watched = type("Watched", (type(method),), {"_descend": both})
+    watched = type("Watched", (type(method),), {"descend": both})
     method = watched(**{f.name: getattr(method, f.name) for f in dataclasses.fields(method)})
     for _ in range(3):
         method.step(state)
@@ -286,7 +286,7 @@ def test_what_was_learnt_on_the_way_is_kept():
         method.step(state)
         seen[n] = method.rendering(state)[0]
     made = method.finish(state)
-    looks = method.looked(found, made)
+    looks = method.course_images(found, made)
     assert [*looks] == [1, 2]
     for n, pixels in looks.items():
         torch.testing.assert_close(made.space.encode(pixels), seen[n])

@@ -81,7 +81,7 @@ def test_attention_gradients_reach_the_maps(attention):
 @pytest.mark.parametrize(("p_spatial", "p_channel"), [(4, 4), (2, 4)])
 def test_both_attentions_are_the_two(p_spatial, p_channel):
     maps = torch.rand(3, 4, 5, 5)
-    both = objectives.both_attentions(maps, p_spatial=p_spatial, p_channel=p_channel)
+    both = objectives.both_attentions(maps, p_spatial, p_channel)
     assert torch.equal(both[0], objectives.spatial_attention(maps, p_spatial))
     assert torch.equal(both[1], objectives.channel_attention(maps, p_channel))
 

@@ -103,7 +103,7 @@ class TestOuterStep:
             start, goal = state.experts.vector(expert, epoch), state.experts.vector(expert, epoch + 1)
             theta = start.clone().requires_grad_()
             for batch in method.draw_batches(state):
-                answer = state.student.flat(theta, batch.transform(state.images[batch.rows]))
+                answer = state.student.network.flat(theta, batch.transform(state.images[batch.rows]))
                 inner = torch.nn.functional.cross_entropy(answer, logits[batch.rows].softmax(1))
                 (slope,) = torch.autograd.grad(inner, theta, create_graph=True)
                 theta = theta - state.lr * slope
@@ -328,7 +328,7 @@ class TestGuards:
             ({"initial_max_start_epoch": 1}, r"expansion_end=None; it must be >= 1 with initial_max_start_epoch"),
             ({"kept_epochs": 1}, r"kept_epochs=1; it must be >= 2, since max_start_epoch=2 and expert_epochs=1 match"),
             ({"max_start_epoch": 9}, r"expert_training=4; it must be >= 9, the epochs to be kept"),
-            ({"batch_syn": 0}, r"batch_syn=0; it must be >= 1, or None for all"),
+            ({"batch_syn": 0}, r"batch_syn=0; it must be >= 1, or None"),
             ({"threshold": 0.0}, r"threshold=0.0; it must be > 0"),
             ({"labels": "warm"}, r"labels='warm'; it must be one of learned, fixed, hard"),
             ({"init": "herding"}, r"init='herding'; it must be one of correct, real, noise"),

@@ -1,25 +1,31 @@
 """The gradient of the unrolled inner loop: adjoint against automatic differentiation and closed forms."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from torch.func import grad
 
 from ddlib import seeding
 from ddlib.data.augmentation import augment, draw
 from ddlib.methods import unrolling
+from ddlib.models import passes
 
 SHAPE, K, N_SYN = (3, 8, 8), 4, 10
 
 
+def network(precision="float32", **more):
+    return passes.pure("convnet", {"width": 6, "depth": 2} | more, shape=SHAPE, num_classes=K, precision=precision)
+
+
 def make_student(**more):
-    return unrolling.student("convnet", shape=SHAPE, num_classes=K, width=6, depth=2, **more)
+    return unrolling.student(network(**more))
 
 
 def setting(student, steps, *, dtype=torch.float64, batch=4, strategy="color_crop_cutout_flip_scale_rotate", seed=0):
     """A start, a goal near it, a soft-labelled set, and mini-batches that do not divide it."""
     stream = seeding.generator(seed, "setting")
     randn = lambda *size: torch.randn(size, generator=stream, dtype=torch.float64).to(dtype)  # noqa: E731
-    start = 0.3 * randn(student.flat.size)
+    start = 0.3 * randn(student.network.flat.size)
     images, labels = randn(N_SYN, *SHAPE), randn(N_SYN, K)
     order = torch.cat([torch.randperm(N_SYN, generator=stream) for _ in range(1 + steps * batch // N_SYN)])
     chunks = [rows for part in order.split(N_SYN) for rows in part.split(batch)][:steps]  # the last of a part is short
@@ -28,7 +34,7 @@ def setting(student, steps, *, dtype=torch.float64, batch=4, strategy="color_cro
         draws = draw(1, len(rows), size=SHAPE[1:], strategy=strategy, generator=stream)
         batches.append(unrolling.MiniBatch(rows, lambda x, draws=draws: augment(x, draws)))
     given = {"images": images, "targets": labels.softmax(1), "lr": torch.tensor(0.05, dtype=dtype), "batches": batches}
-    return (student, start, start + 0.1 * randn(student.flat.size)), given
+    return (student, start, start + 0.1 * randn(student.network.flat.size)), given
 
 
 def relative(found, wanted):
@@ -89,9 +95,9 @@ def test_on_a_linear_model_the_adjoint_is_the_closed_form():
     H = torch.diag(torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64))
 
     def loss(theta, images, targets):
-        return 0.5 * theta @ H @ theta * len(images) + 0 * images.sum() + 0 * targets.sum()
+        return 0.5 * theta @ H @ theta * len(images) + 0 * (images.sum() + targets.sum()) * theta.sum()
 
-    student = quadratic(loss)
+    student = unrolling.Student(SimpleNamespace(elements=4), loss, *unrolling._by_autograd(loss))
     start, goal = torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     given = {
         "images": torch.zeros(2, 1, 2, 2, dtype=torch.float64),
@@ -107,18 +113,6 @@ def test_on_a_linear_model_the_adjoint_is_the_closed_form():
     frozen = unrolling.tesla(student, start, goal, **given)  # sum_i <lambda_N, g_i>, with g_i = H factor^i
     powers = sum(factor**i for i in range(7))
     torch.testing.assert_close(frozen.lr, -(2 * factor**7 / 3 * torch.diagonal(H) * powers).sum())
-
-
-def quadratic(loss):
-    def along(theta, images, targets, direction):
-        s = torch.dot(grad(loss)(theta, images, targets), direction)
-        return s, s
-
-    def pull(*told, argnums=(0, 1, 2)):
-        found, s = grad(along, argnums=argnums, has_aux=True)(*told)
-        return *found, s
-
-    return unrolling.Student(None, loss, grad(loss), pull, lambda *told: pull(*told, argnums=(1, 2)), 4)
 
 
 def test_tesla_is_exact_for_one_step_and_not_beyond():
@@ -148,8 +142,7 @@ def test_tesla_differentiates_each_step_through_its_own_data_alone():
 
 def test_what_is_compiled_computes_what_the_eager_passes_do(monkeypatch):
     monkeypatch.setattr(unrolling.passes, "compiled", lambda function: function)  # the functions, uncompiled
-    options = {"shape": SHAPE, "num_classes": K, "width": 5, "depth": 2}
-    eager, functional = (unrolling.student("convnet", **options, compiled=compiled) for compiled in (False, True))
+    eager, functional = (unrolling.student(network(width=5), compiled) for compiled in (False, True))
     assert functional.pull is not eager.pull
     (_, start, goal), given = setting(eager, 4)
     for way in (unrolling.adjoint, unrolling.tesla):
@@ -157,12 +150,12 @@ def test_what_is_compiled_computes_what_the_eager_passes_do(monkeypatch):
         for name in ("loss", "images", "targets", "lr", "end"):
             assert relative(getattr(found, name), getattr(wanted, name)) < 1e-12, name
             assert not getattr(wanted, name).requires_grad, name
-    unrolling._student.cache_clear()
+    unrolling.student.cache_clear()
 
 
 def test_networks_with_running_statistics_are_refused():
     with pytest.raises(ValueError, match="running statistics.*take norm 'instance'"):
-        unrolling.student("convnet", shape=SHAPE, num_classes=K, norm="batch")
+        make_student(norm="batch")
 
 
 def test_one_kind_of_student_is_one_object():

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddlib import models, seeding
+from ddlib import seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
-from ddlib.methods import Method, unrolling
+from ddlib.methods import Method, coresets, unrolling
+from ddlib.methods.trajectory_matching import expert_logits
 from ddlib.methods.unrolling import Gradient, Student
+from ddlib.models import passes
 from ddlib.pretraining.experts import Experts, Trajectories
 from ddlib.store import loop, progress
 from ddlib.study.estimate import timed, untrained
@@ -27,16 +29,13 @@ from ddlib.study.rows import Cell
 LR = 0.01
 """Step size of the loops whose cost is measured; it decides no cost."""
 
-WALK = 1000
-"""Images that pass an expert together."""
-
 
 @dataclass(frozen=True, eq=False)
 class Scene:
     """What inner loops are run on.
 
     expert: the trajectory of one expert.
-    student: of its kind of network; `eager` is the same, not compiled.
+    student: of its kind of network.
     images, logits: X (n, C, H, W), real ones, class by class; Y (n, K), what the expert says of them after its end.
     strategy: families of DSA.
     seed: of the mini-batches and their augmentation.
@@ -44,14 +43,13 @@ class Scene:
 
     expert: Trajectories
     student: Student
-    eager: Student
     images: Tensor
     logits: Tensor
     strategy: str
     seed: int
 
     def gradient(
-        self, method: str, *, steps: int, batch: int, lr: float, start: int = 0, span: int | None = None
+        self, method: str, *, steps: int, batch: int, lr: float = LR, start: int = 0, span: int | None = None
     ) -> Gradient:
         """The outer loss of one inner loop and its gradient; the same mini-batches for every method.
 
@@ -91,25 +89,22 @@ def prepare(train: ImageSet, experts: Experts, *, ipc: int, seed: int = 0, compi
     Raises:
         ValueError: a class has fewer images, or an option of the network is unknown.
     """
-    fewest = min(map(len, train.class_indices))
-    if not 1 <= ipc <= fewest:
-        raise ValueError(f"ipc={ipc!r}; it must be in [1, {fewest}], the images of the smallest class")
+    coresets.check_ipc(ipc, train)
     experts = replace(experts, count=1)
-    shard = loop.run(experts, experts.start(train, {}, seed), name="expert").product
-    expert = Trajectories.of([shard])
-    options = {"shape": train.shape, "num_classes": train.num_classes, "precision": experts.precision}
-    known = models.options_of(experts.network)
-    for name in ("norm", "width", "depth"):
-        if name in known and getattr(experts, name) is not None:
-            options[name] = getattr(experts, name)
-    eager = unrolling.student(experts.network, **options)
+    expert = Trajectories.of([loop.run(experts, experts.start(train, {}, seed), name="expert").product])
+    network = passes.pure(
+        experts.network,
+        passes.known_options(experts.network, norm=experts.norm, width=experts.width, depth=experts.depth),
+        shape=train.shape,
+        num_classes=train.num_classes,
+        precision=experts.precision,
+    )
     stream = seeding.generator(seed, "images")
     rows = [rows[torch.randperm(len(rows), generator=stream)[:ipc].to(rows.device)] for rows in train.class_indices]
     images = train.take(torch.cat(rows))
-    with torch.no_grad():
-        logits = torch.cat([eager.flat(expert.last(0).to(images.device), part) for part in images.split(WALK)])
-    student = unrolling.student(experts.network, **options, compiled=True) if compiled else eager
-    return Scene(expert, student, eager, images, logits, augmentation.strategy_for(train.name), seed)
+    logits = next(expert_logits(images, flat=network.flat, experts=expert))
+    student = unrolling.student(network, compiled)
+    return Scene(expert, student, images, logits, augmentation.strategy_for(train.name), seed)
 
 
 def measure_gradients(
@@ -123,16 +118,14 @@ def measure_gradients(
 ) -> list[dict[str, Any]]:
     """Time and memory of one gradient of the outer loss, for every N of `steps`, B of `batches` and method.
 
-    The methods take turns, so that what disturbs the machine disturbs all of them.
-
     Args:
         methods: of `unrolling.GRADIENTS`.
         repeats: timed runs of each, >= 1, after one that is not timed.
         limit: bytes; what by `expected_bytes` would take more is not run.  None: everything is run.
 
     Returns:
-        A row each: "method", "N", "B"; "seconds", their median, and "bytes", `progress.peak_of_tensors`, both None
-        where it was not run; "expected", the bytes that were expected.
+        A row each: "method", "N", "B", "seconds" and "bytes" of `in_turns`, None where it was not run, and "expected",
+        the bytes that were expected.
 
     Raises:
         ValueError: an N or a B that the scene does not allow.
@@ -142,21 +135,17 @@ def measure_gradients(
         if wrong := [value for value in values if value < 1 or (most is not None and value > most)]:
             allowed = ">= 1" if most is None else f"in [1, {most}], the images of the scene"
             raise ValueError(f"{name} contain {wrong[0]!r}; allowed: {allowed}")
-    expect = {method: expected_bytes(scene, method, min(batches)) for method in methods}
+    expected = {method: expected_bytes(scene, method, min(batches)) for method in methods}
     rows = []
     for batch, number in itertools.product(batches, steps):
-        each = {method: round(expect[method](number, batch)) for method in methods}
+        each = {method: round(expected[method](number, batch)) for method in methods}
         fits = [method for method in methods if limit is None or each[method] <= limit]
-        peaks = {method: _peak(scene, method, number, batch) for method in fits}
-        taken: dict[str, list[float]] = {method: [] for method in fits}
-        for _ in range(repeats):
-            for method in fits:
-                gradient = partial(scene.gradient, method, steps=number, batch=batch, lr=LR)
-                taken[method].append(timed(gradient, scene.images.device)[1])
+        gradients = [partial(scene.gradient, method, steps=number, batch=batch) for method in fits]
+        costs = dict(zip(fits, in_turns(gradients, scene.images.device, repeats), strict=True))
+        unmeasured = {"seconds": None, "bytes": None}
         for method in methods:
-            seconds = statistics.median(taken[method]) if method in fits else None
-            row = {"method": method, "N": number, "B": batch, "seconds": seconds, "bytes": peaks.get(method)}
-            rows.append(row | {"expected": each[method]})
+            cost = costs.get(method, unmeasured)
+            rows.append({"method": method, "N": number, "B": batch, **cost, "expected": each[method]})
     return rows
 
 
@@ -165,22 +154,22 @@ def expected_bytes(scene: Scene, method: str, batch: int) -> Callable[[int, int]
 
     Taken to be linear in N, and in B, and in N B, and uncompiled; an upper bound where images pass in pieces.
     """
-    small, eager = max(1, batch // 2), replace(scene, student=scene.eager)
-    large = min(2 * small, len(scene.images))
-    (a, b), (c, d) = ([_peak(eager, method, n, size) for n in (1, 2)] for size in (small, large))
+    small, eager = max(1, batch // 2), replace(scene, student=unrolling.student(scene.student.network))
+    large, device = min(2 * small, len(scene.images)), scene.images.device
+    held = {}
+    for number, size in itertools.product((1, 2), (small, large)):
+        gradient = partial(eager.gradient, method, steps=number, batch=size)
+        gradient()  # what is cached at the first call is none of its memory
+        held[number, size] = progress.peak_of_tensors(gradient, device)
+    first, longer = held[1, small], held[2, small] - held[1, small]
+    wider, both = held[1, large] - first, held[2, large] - held[1, large] - longer
     across = max(1, large - small)
 
     def expected(number: int, images: int) -> float:
-        further, wider = number - 1, (images - small) / across
-        return a + further * (b - a) + wider * (c - a) + further * wider * (d - c - b + a)
+        further, more = number - 1, (images - small) / across
+        return first + further * longer + more * wider + further * more * both
 
     return expected
-
-
-def _peak(scene: Scene, method: str, number: int, batch: int) -> int:
-    gradient = partial(scene.gradient, method, steps=number, batch=batch, lr=LR)
-    gradient()  # what is compiled, or cached, at the first call is none of its memory
-    return progress.peak_of_tensors(gradient, scene.images.device)
 
 
 def disagreement(
@@ -202,20 +191,13 @@ def disagreement(
             scene.gradient(method, steps=number, batch=batch, lr=lr, start=start, span=span)
             for method in ("adjoint", "tesla")
         )
-        images, images_norm = _cosine_and_ratio(tesla.images, exact.images)
-        labels, labels_norm = _cosine_and_ratio(
-            _in_logits(scene.logits, tesla.targets), _in_logits(scene.logits, exact.targets)
-        )
         row = {"start": start, "a": lr, "N": number, "loss": float(exact.loss)}
-        row |= {"images": images, "images_norm": images_norm, "labels": labels, "labels_norm": labels_norm}
+        in_logits = [_in_logits(scene.logits, gradient.targets) for gradient in (tesla, exact)]
+        for name, pair in {"images": (tesla.images, exact.images), "labels": in_logits}.items():
+            a, b = (gradient.flatten().double() for gradient in pair)
+            row |= {name: float(a @ b / (a.norm() * b.norm())), f"{name}_norm": float(a.norm() / b.norm())}
         rows.append(row | {"lr": float(exact.lr), "lr_tesla": float(tesla.lr)})
     return rows
-
-
-def _cosine_and_ratio(gradient: Tensor, exact: Tensor) -> tuple[float, float]:
-    """Cosine of the angle between the two, and the ratio of their norms."""
-    a, b = gradient.flatten().double(), exact.flatten().double()
-    return float(a @ b / (a.norm() * b.norm())), float(a.norm() / b.norm())
 
 
 def _in_logits(logits: Tensor, gradient: Tensor) -> Tensor:
@@ -246,19 +228,17 @@ def measure_steps(
 ) -> list[dict[str, Any]]:
     """Time and memory of one step of each cell's method, with what it needs untrained, which costs as much.
 
-    The cells of one number of images take turns, so that what disturbs the machine disturbs all of them.  A step is
-    what the method calls so; one of DC and DSA is a pixel step with the training of the network that follows, of
-    which `steps` make up one network's.
+    A step is what the method calls so; one of DC and DSA is a pixel step with the training of the network that
+    follows, of which `steps` make up one network's.
 
     Args:
-        cells: of one data set.
+        cells: of one data set; those of one number of images take turns.
         spaces: the training set by what a cell's `whitened` says.
         repeats: timed steps of each, >= 1, after one that is not timed.
 
     Returns:
-        A row each: "method", the cell's label; "ipc"; "steps", T of DC and DSA, else 1; "seconds", the median of a
-        step, and "bytes", the most that tensors held at once beyond what was there before it; both None where the
-        device's memory did not do.
+        A row each: "method", the cell's label; "ipc"; "steps", T of DC and DSA, else 1; "seconds" and "bytes" of
+        `in_turns`.
 
     Raises:
         ValueError: `repeats` is below 1, or a cell's training set is missing.
@@ -269,30 +249,39 @@ def measure_steps(
         raise ValueError(f"spaces lacks whitened={missing[0]!r}; it has {', '.join(map(repr, spaces))}")
     rows = []
     for ipc in dict.fromkeys(cell.ipc for cell in cells):
-        rows += _measured_in_turns([cell for cell in cells if cell.ipc == ipc], spaces, repeats, seed)
+        group = [cell for cell in cells if cell.ipc == ipc]
+        runners = []
+        for cell in group:
+            train, method = spaces[cell.whitened], cell.method.rehearsal
+            runners.append(Runner(method, train, untrained(method, train), seed))
+        costs = in_turns([runner.step for runner in runners], runners[0].train.device, repeats)
+        for cell, cost in zip(group, costs, strict=True):
+            rows.append({"method": cell.label, "ipc": ipc, "steps": cell.method.matching_steps, **cost})
     return rows
 
 
-def _measured_in_turns(
-    cells: Sequence[Cell], spaces: Mapping[bool | str, ImageSet], repeats: int, seed: int
-) -> list[dict[str, Any]]:
-    runners = []
-    for cell in cells:
-        train, method = spaces[cell.whitened], cell.method.rehearsal
-        runners.append(Runner(method, train, untrained(method, train), seed))
-    fits = [_fits(runner.step) for runner in runners]
-    taken: list[list[float]] = [[] for _ in cells]
+def in_turns(
+    works: Sequence[Callable[[], Any]], device: torch.device, repeats: int
+) -> list[dict[str, float | int | None]]:
+    """Cost of each piece of work: they take turns, so that what disturbs the machine disturbs all of them.
+
+    Returns:
+        "seconds", the median after one run that is not timed, and "bytes", the most that tensors held at once beyond
+        what was there before; both None where the device's memory did not do.
+    """
+    fits = [_fits(work) for work in works]
+    seconds: list[list[float]] = [[] for _ in works]
     for _ in range(repeats):
-        for runner, fit, seconds in zip(runners, fits, taken, strict=True):
+        for work, fit, own in zip(works, fits, seconds, strict=True):
             if fit:
-                seconds.append(timed(runner.step, runner.train.device)[1])
-    rows = []
-    for cell, runner, fit, seconds in zip(cells, runners, fits, taken, strict=True):
-        row = {"method": cell.label, "ipc": cell.ipc, "steps": cell.method.matching_steps}
-        row["seconds"] = statistics.median(seconds) if fit else None
-        row["bytes"] = progress.peak_of_tensors(runner.step, runner.train.device) if fit else None
-        rows.append(row)
-    return rows
+                own.append(timed(work, device)[1])
+    return [
+        {
+            "seconds": statistics.median(own) if fit else None,
+            "bytes": progress.peak_of_tensors(work, device) if fit else None,
+        }
+        for work, fit, own in zip(works, fits, seconds, strict=True)
+    ]
 
 
 def _fits(work: Callable[[], Any]) -> bool:

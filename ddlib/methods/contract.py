@@ -3,13 +3,21 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, ClassVar, get_args, get_type_hints
 
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
+
+RANGES: Mapping[str, Callable[[Any], bool]] = {
+    ">= 0": lambda value: value >= 0,
+    ">= 1": lambda value: value >= 1,
+    "> 0": lambda value: value > 0,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+}
+"""Range, as errors state it -> whether a value lies in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +58,7 @@ class Method:
 
     @property
     def needs(self) -> Mapping[str, Any]:
-        """Name -> builder of an artefact made beforehand, itself with start, step and finish."""
+        """Name -> `Prerequisite` that builds an artefact made beforehand."""
         return {}
 
     @property
@@ -84,20 +92,16 @@ class Method:
         """The last iterate, never the one that scored best on test data."""
         raise NotImplementedError(f"{type(self).__name__} has no finish")
 
-    def require(self, names: str, holds: Any, allowed: str) -> None:
-        """Refuse hyper-parameters out of their range.
-
-        Args:
-            names: of hyper-parameters, separated by blanks.
-            holds: value -> whether it is allowed.
-            allowed: in words, e.g. ">= 1".
-
-        Raises:
-            ValueError: one is not allowed; it, its value and `allowed` are named.
-        """
-        for name in names.split():
+    def check(self, allowed: str, *names: str) -> None:
+        """Refuse hyper-parameters outside a range of `RANGES`; with ", or None" behind it, None is allowed too."""
+        holds, optional = RANGES[allowed.removesuffix(", or None")], allowed.endswith(", or None")
+        for name in names:
             value = getattr(self, name)
-            require(name, value, holds(value), allowed)
+            require(name, value, optional if value is None else holds(value), allowed)
+
+    def check_choice(self, name: str, choices: Collection[str]) -> None:
+        """Refuse a hyper-parameter that is none of `choices`."""
+        require(name, getattr(self, name), getattr(self, name) in choices, f"one of {', '.join(map(str, choices))}")
 
 
 def require(name: str, value: Any, holds: bool, allowed: str) -> None:
@@ -136,19 +140,16 @@ def fill(kind: type, what: str, values: Mapping[str, Any]) -> Any:
     """
     hints = get_type_hints(kind)
     fields = [field.name for field in dataclasses.fields(kind)]
-    ready = {}
-    for name, value in values.items():
+    for name in values:
         if name not in fields:
             raise ValueError(f"unknown setting {name!r} of {what}{nearest(name, fields)}; known: {', '.join(fields)}")
-        ready[name] = _of_type(f"{name} of {what}", value, hints[name])
-    return kind(**ready)
+    return kind(**{name: _typed(f"{name} of {what}", value, hints[name]) for name, value in values.items()})
 
 
-def _of_type(name: str, value: Any, hint: Any) -> Any:
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` in the type that the hint of a field names; kinds that YAML cannot mix up pass as they are."""
     allowed = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if value is None and NoneType in allowed:
-        return None
-    if len(allowed) > 1 and type(value) in allowed:
+    if (value is None and NoneType in allowed) or (len(allowed) > 1 and type(value) in allowed):
         return value
     for kind in (bool, float, int, str):
         if kind in allowed:

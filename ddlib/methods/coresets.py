@@ -19,6 +19,47 @@ from ddlib.models.state import State
 from ddlib.pretraining.classifier import Embedding
 
 
+def herd(vectors: Tensor, count: int) -> Tensor:
+    """Positions of `count` vectors chosen by herding.
+
+    With mu the mean of all, the t-th choice is the unused i that minimises || t mu - sum of the chosen - u_i ||.
+
+    Args:
+        vectors: (N, F), the embeddings of one class.
+        count: 1..N.
+
+    Returns:
+        (count,) int64, in the order of choice.
+
+    Deviation: a widely used coreset library takes the maximum of that distance, which picks outliers instead.
+    """
+    missing, chosen = torch.zeros_like(vectors[0]), []
+    free = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
+    mean = vectors.mean(0)
+    for _ in range(count):
+        missing = missing + mean
+        distance = (missing - vectors).square().sum(1).masked_fill(~free, torch.inf)
+        chosen.append(distance.argmin())
+        free[chosen[-1]] = False
+        missing = missing - vectors[chosen[-1]]
+    return torch.stack(chosen)
+
+
+def k_center(vectors: Tensor, count: int) -> Tensor:
+    """Positions of `count` vectors chosen by greedy k-center; arguments and result as `herd`.
+
+    The first is the one nearest to the mean; then, again and again, the one whose distance to its nearest chosen
+    vector is largest.
+    """
+    chosen = [(vectors - vectors.mean(0)).square().sum(1).argmin()]
+    nearest = torch.full_like(vectors[:, 0], torch.inf)
+    for _ in range(count - 1):
+        nearest = torch.minimum(nearest, (vectors - vectors[chosen[-1]]).square().sum(1))
+        nearest[chosen[-1]] = -1.0
+        chosen.append(nearest.argmax())
+    return torch.stack(chosen)
+
+
 @dataclass
 class Selection(State):
     """State of a method that chooses real images in its one step.
@@ -41,7 +82,7 @@ class Coreset(Method):
 
     iterations: ClassVar[int] = 1
 
-    def chosen(self, state: Selection) -> Tensor:
+    def rows(self, state: Selection) -> Tensor:
         """Rows of the chosen images, class by class: (n,) int64."""
         raise NotImplementedError(f"{type(self).__name__} does not say which images it chooses")
 
@@ -54,7 +95,7 @@ class Coreset(Method):
 
     def step(self, state: Selection) -> dict[str, float]:
         """Choose."""
-        state.rows = self.chosen(state)
+        state.rows = self.rows(state)
         state.step += 1
         return {}
 
@@ -83,7 +124,7 @@ class Random(Coreset):
     version: ClassVar[int] = 1
     ipc: int
 
-    def chosen(self, state: Selection) -> Tensor:
+    def rows(self, state: Selection) -> Tensor:
         """`random_rows`."""
         return random_rows(state.train, self.ipc, state.seed)
 
@@ -99,7 +140,7 @@ class Whole(Coreset):
     version: ClassVar[int] = 1
     ipc: ClassVar[None] = None
 
-    def chosen(self, state: Selection) -> Tensor:
+    def rows(self, state: Selection) -> Tensor:
         """All, in the order of the training set."""
         return torch.arange(len(state.train))
 
@@ -115,6 +156,7 @@ class EmbeddedCoreset(Coreset):
     """
 
     retired: ClassVar[Mapping[str, Any]] = {"space": "embedding"}
+    choose: ClassVar[Callable[[Tensor, int], Tensor]]
     ipc: int
     width: int | None = None
     depth: int | None = None
@@ -125,12 +167,8 @@ class EmbeddedCoreset(Coreset):
         """The trained embedding network."""
         return {"embedding": Embedding(width=self.width, depth=self.depth, epochs=self.epochs)}
 
-    def choose(self, vectors: Tensor, count: int) -> Tensor:
-        """Positions (count,) within the vectors (N, F) of one class."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it chooses")
-
-    def chosen(self, state: Selection) -> Tensor:
-        """`choose` within each class."""
+    def rows(self, state: Selection) -> Tensor:
+        """`choose`, class by class."""
         return rows_by_class(state.train, state.vectors, lambda vectors: self.choose(vectors, self.ipc))
 
 
@@ -140,10 +178,7 @@ class Herding(EmbeddedCoreset):
 
     name: ClassVar[str] = "herding"
     version: ClassVar[int] = 1
-
-    def choose(self, vectors: Tensor, count: int) -> Tensor:
-        """`herd`."""
-        return herd(vectors, count)
+    choose = staticmethod(herd)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,58 +187,7 @@ class KCenter(EmbeddedCoreset):
 
     name: ClassVar[str] = "k_center"
     version: ClassVar[int] = 1
-
-    def choose(self, vectors: Tensor, count: int) -> Tensor:
-        """`k_center`."""
-        return k_center(vectors, count)
-
-
-def herd(vectors: Tensor, count: int) -> Tensor:
-    """Positions of `count` vectors chosen by herding.
-
-    With mu the mean of all, the t-th choice is the unused i that minimises || t mu - sum of the chosen - u_i ||.
-
-    Args:
-        vectors: (N, F), the embeddings of one class.
-        count: 1..N.
-
-    Returns:
-        (count,) int64, in the order of choice.
-
-    Deviation: a widely used coreset library takes the maximum of that distance, which picks outliers instead.
-    """
-    missing, chosen = torch.zeros_like(vectors[0]), []
-    free = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
-    mean = vectors.mean(0)
-    for _ in range(count):
-        missing = missing + mean
-        distance = (missing - vectors).square().sum(1).masked_fill(~free, torch.inf)
-        chosen.append(distance.argmin())
-        free[chosen[-1]] = False
-        missing = missing - vectors[chosen[-1]]
-    return torch.stack(chosen)
-
-
-def k_center(vectors: Tensor, count: int) -> Tensor:
-    """Positions of `count` vectors chosen by greedy k-center.
-
-    The first is the one nearest to the mean; then, again and again, the one whose distance to its nearest chosen
-    vector is largest.
-
-    Args:
-        vectors: (N, F), the embeddings of one class.
-        count: 1..N.
-
-    Returns:
-        (count,) int64, in the order of choice.
-    """
-    chosen = [(vectors - vectors.mean(0)).square().sum(1).argmin()]
-    nearest = torch.full_like(vectors[:, 0], torch.inf)
-    for _ in range(count - 1):
-        nearest = torch.minimum(nearest, (vectors - vectors[chosen[-1]]).square().sum(1))
-        nearest[chosen[-1]] = -1.0
-        chosen.append(nearest.argmax())
-    return torch.stack(chosen)
+    choose = staticmethod(k_center)
 
 
 def check_ipc(ipc: int, train: ImageSet) -> None:
@@ -212,13 +196,9 @@ def check_ipc(ipc: int, train: ImageSet) -> None:
     Raises:
         ValueError: ipc < 1, or above the size of the smallest class.
     """
-    sizes = [len(rows) for rows in train.class_indices]
-    smallest = min(range(len(sizes)), key=sizes.__getitem__)
-    if not 1 <= ipc <= sizes[smallest]:
-        raise ValueError(
-            f"ipc={ipc} is not in 1..{sizes[smallest]}, the size of the smallest class "
-            f"({train.class_names[smallest]!r}) of {train.name!r}"
-        )
+    size, name = min(zip(map(len, train.class_indices), train.class_names, strict=True), key=lambda pair: pair[0])
+    if not 1 <= ipc <= size:
+        raise ValueError(f"ipc={ipc} is not in 1..{size}, the size of the smallest class ({name!r}) of {train.name!r}")
 
 
 def random_rows(train: ImageSet, ipc: int, seed: int) -> Tensor:
@@ -231,6 +211,12 @@ def random_rows(train: ImageSet, ipc: int, seed: int) -> Tensor:
     stream = seeding.generator(seed, "init")
     chosen = [rows[torch.randperm(len(rows), generator=stream)[:ipc].to(rows.device)] for rows in train.class_indices]
     return torch.cat(chosen)
+
+
+def noise(train: ImageSet, ipc: int, seed: int) -> Tensor:
+    """Standard normal images to start from, (K*ipc, C, H, W), from the stream of `random_rows`."""
+    shape = (train.num_classes * ipc, *train.shape)
+    return torch.randn(shape, generator=seeding.generator(seed, "init")).to(train.device)
 
 
 def rows_by_class(train: ImageSet, vectors: Tensor, choose: Callable[[Tensor], Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ddlib import models, seeding
 from ddlib.data.datasets import ImageSet
 from ddlib.methods import objectives, pixels
+from ddlib.methods.contract import require
 from ddlib.methods.pixels import PixelMatching, PixelState
 from ddlib.models import Features
 from ddlib.models.passes import at_least_float32, compiled
@@ -38,7 +39,7 @@ class FeatureMatching(PixelMatching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("iterations", lambda value: value >= 0, ">= 0")
+        self.check(">= 0", "iterations")
 
     def vectors(self, features: Features) -> list[Tensor]:
         """What is matched: (B, length) tensors, from the features of B images."""
@@ -61,19 +62,19 @@ class FeatureMatching(PixelMatching):
 
     def step(self, state: PixelState) -> dict[str, Tensor]:
         """One pixel step down the gradient of L; returns the loss before it."""
-        loss, gradient = self.slope(state)
+        metrics, gradient = self.slope(state)
         self.descend(state, gradient)
-        return {"loss": loss}
+        return metrics
 
-    def slope(self, state: PixelState) -> tuple[Tensor, Tensor]:
-        """L of this step's network and real images, and dL/dS, its gradient in the synthetic ones."""
+    def slope(self, state: PixelState) -> tuple[dict[str, Tensor], Tensor]:
+        """L of this step's network and real images, as a metric, and dL/dS, its gradient in the synthetic ones."""
         models.reset(state.network, seeding.generator(state.seed, "network", state.step))
         real, syn = pixels.siamese(state, pixels.real_batch(state), state.images)  # (K*n, C, H, W), (K*m, C, H, W)
         with torch.no_grad():
             targets = self.statistics(state, real)
         loss = objectives.weighted_distance(self.weights(len(targets)), targets, self.statistics(state, syn))
         (gradient,) = torch.autograd.grad(loss, state.images)
-        return loss.detach(), gradient
+        return {"loss": loss.detach()}, gradient
 
     def statistics(self, state: PixelState, images: Tensor) -> list[Tensor]:
         """Class means of the vectors of a class-major batch: one (K, length) tensor each.
@@ -138,8 +139,8 @@ class DataDAM(FeatureMatching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("p scale", lambda value: value > 0, "> 0")
-        self.require("mmd", lambda value: value >= 0, ">= 0")
+        self.check("> 0", "p", "scale")
+        self.check(">= 0", "mmd")
 
     def vectors(self, features: Features) -> list[Tensor]:
         """Spatial attention of each layer but the last, then the embedding."""
@@ -188,18 +189,17 @@ class ATOM(FeatureMatching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("p_spatial p_channel scale", lambda value: value > 0, "> 0")
-        self.require("w_spatial w_channel mmd", lambda value: value >= 0, ">= 0")
-        total = self.w_spatial + self.w_channel + self.mmd
-        self.require("mmd", lambda _: total > 0, "> 0 when both attentions are off")
+        self.check("> 0", "p_spatial", "p_channel", "scale")
+        self.check(">= 0", "w_spatial", "w_channel", "mmd")
+        something = self.w_spatial + self.w_channel + self.mmd > 0
+        require("mmd", self.mmd, something, "> 0 when both attentions are off")
 
     def vectors(self, features: Features) -> list[Tensor]:
         """Attention of each layer but the last, then the embedding; what has weight 0 is left out."""
         vectors = []
         for maps in features.maps[:-1]:  # (B, C, H, W)
             if self.w_spatial > 0 and self.w_channel > 0:
-                powers = {"p_spatial": self.p_spatial, "p_channel": self.p_channel}
-                vectors += objectives.both_attentions(maps, **powers)
+                vectors += objectives.both_attentions(maps, self.p_spatial, self.p_channel)
             elif self.w_spatial > 0:
                 vectors.append(objectives.spatial_attention(maps, self.p_spatial))
             elif self.w_channel > 0:

@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 from torch.nn import functional as F
 
-from ddlib import models, seeding
+from ddlib import seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticStream, generator_bytes
 from ddlib.methods import objectives
-from ddlib.methods.contract import Method
-from ddlib.methods.pixels import PRECISIONS
+from ddlib.methods.contract import Method, require
 from ddlib.models import passes
-from ddlib.models.passes import at_least_float32
+from ddlib.models.passes import PRECISIONS, PureNetwork, at_least_float32, known_options
 from ddlib.models.state import State
 from ddlib.pretraining import gan as adversarial
 from ddlib.pretraining.gan import Gan, Pair
@@ -80,13 +78,13 @@ class Generative(Method):
     compat: str | None = None
 
     def __post_init__(self) -> None:
-        self.require("ipc generator_width latent gan_batch", lambda value: value >= 1, ">= 1")
-        self.require("redraw", lambda value: value is None or value >= 1, ">= 1, or None")
-        self.require("gan_iterations gradient_penalty", lambda value: value >= 0, ">= 0")
-        self.require("gan_lr", lambda value: value > 0, "> 0")
-        self.require("beta1 beta2", lambda value: 0 <= value < 1, "in [0, 1)")
-        self.require("precision", lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        self.require("compat", lambda value: value in COMPATS, "None or 'official'")
+        self.check(">= 1", "ipc", "generator_width", "latent", "gan_batch")
+        self.check(">= 1, or None", "redraw")
+        self.check(">= 0", "gan_iterations", "gradient_penalty")
+        self.check("> 0", "gan_lr")
+        self.check("in [0, 1)", "beta1", "beta2")
+        self.check_choice("precision", PRECISIONS)
+        require("compat", self.compat, self.compat in COMPATS, "None or 'official'")
 
     @property
     def gan(self) -> Gan:
@@ -114,13 +112,12 @@ class Generative(Method):
         Raises:
             ValueError: images that it cannot make, or more classes than the noise can code.
         """
-        options = {"width": self.generator_width, "latent": self.latent}
-        return generator_bytes(shape=shape, num_classes=num_classes, **options)
+        return generator_bytes(shape=shape, num_classes=num_classes, width=self.generator_width, latent=self.latent)
 
     def deployed(self, pair: Pair, **provenance: Any) -> SyntheticStream:
         """The generator as it stands, with how it is used."""
         train: ImageSet = pair.train
-        made = {"method": self.name, "seed": pair.seed, "dataset": train.name, "gan_iterations": self.gan_iterations}
+        facts = {"method": self.name, "seed": pair.seed, "dataset": train.name, "gan_iterations": self.gan_iterations}
         return SyntheticStream(
             generator={name: tensor.detach().clone() for name, tensor in pair.generator.state_dict().items()},
             shape=train.shape,
@@ -132,17 +129,8 @@ class Generative(Method):
             frozen_strategy=augmentation.strategy_for(train.name),
             ipc=self.ipc,
             redraw=self.redraw,
-            provenance=made | provenance,
+            provenance=facts | provenance,
         )
-
-
-@dataclass
-class Taken(State):
-    """State of a method that takes a trained GAN in its one step; `step` is 0 or 1."""
-
-    fixed: ClassVar[tuple[str, ...]] = ("pair",)
-    pair: Pair
-    step: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,99 +141,39 @@ class PlainGan(Generative):
     version: ClassVar[int] = 1
     iterations: ClassVar[int] = 1
 
-    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Taken:
+    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Pair:
         """The trained networks.
 
         Raises:
             ValueError: the GAN is of other data, or of networks of another kind.
         """
-        return Taken(self.gan.restored(train, prerequisites["gan"], seed))
+        return self.gan.restored(train, prerequisites["gan"], seed)
 
-    def step(self, state: Taken) -> dict[str, float]:
-        """Take the generator."""
+    def step(self, state: Pair) -> dict[str, float]:
+        """Nothing changes."""
         state.step += 1
         return {}
 
-    def finish(self, state: Taken) -> SyntheticStream:
+    def finish(self, state: Pair) -> SyntheticStream:
         """The generator."""
-        return self.deployed(state.pair)
-
-
-@dataclass(frozen=True, eq=False)
-class Architecture:
-    """A kind of network, in training mode, as functions of (parameters, buffers, images (B, C, H, W)).
-
-    build: a fresh network, from a generator of random numbers.
-    logits: (B, K).
-    embedding: (B, F), the input of the classifier.
-    loss: with labels (B,) as a fourth argument, the mean cross-entropy.
-    elements: of the largest map of one image; None where batch statistics make images depend on one another.
-    """
-
-    build: Callable[[torch.Generator], nn.Module]
-    logits: Callable[..., Tensor]
-    embedding: Callable[..., Tensor]
-    loss: Callable[..., Tensor]
-    elements: int | None
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """Channels last where a mini-batch passes whole; pieces that stay in the cache are faster contiguous."""
-        return torch.channels_last if self.elements is None else torch.contiguous_format
-
-    def parts(self, images: Tensor) -> int:
-        """How many of these images pass the network at a time where only sums over them are asked for."""
-        return passes.size(len(images), self.elements, images.device) if self.elements else len(images)
+        return self.deployed(state)
 
 
 @functools.lru_cache(maxsize=16)
-def architecture(
-    name: str,
-    options: tuple[tuple[str, Any], ...],
-    shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    compiled: bool = False,
-) -> Architecture:
-    """The architecture `name` of `ddlib.models`; equal arguments give the same object, compiled once a process.
+def judging(network: PureNetwork, compiled: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """Logits and mean cross-entropy of a kind of network in training mode, as functions that are compiled once.
 
-    Raises:
-        ValueError: an unknown network or option, or images too small for it.
+    Returns:
+        (parameters, buffers, images (B, C, H, W)) -> logits (B, K), and the same with labels (B,) -> ().
     """
-    build = functools.partial(models.build, name, shape=shape, num_classes=num_classes, **dict(options))
-    with torch.device("meta"):
-        network = build()
-        features = network.features(torch.empty(2, *shape))
-    largest = max(tensor.numel() // 2 for tensor in (*features.maps, features.embedding))
-    elements = None if dict(network.named_buffers()) else largest
 
     def logits(parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
-        return at_least_float32(functional_call(network, (parameters, buffers), (images,)))
-
-    def embedding(parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
-        given = _nested(parameters), _nested(buffers)
-        return at_least_float32(functional_call(_Embed(network), given, (images,)))
+        return at_least_float32(network.logits(parameters, buffers, images))
 
     def loss(parameters: Tensors, buffers: Tensors, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits(parameters, buffers, images), labels)
 
-    ready = passes.compiled if compiled else lambda function: function
-    return Architecture(lambda stream: build(generator=stream), ready(logits), embedding, ready(loss), elements)
-
-
-class _Embed(nn.Module):
-    """A network that gives its embedding when called."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network.embed(images)
-
-
-def _nested(tensors: Tensors) -> Tensors:
-    return {f"network.{name}": tensor for name, tensor in tensors.items()}
+    return (passes.compiled(logits), passes.compiled(loss)) if compiled else (logits, loss)
 
 
 @dataclass
@@ -253,91 +181,83 @@ class Member(State):
     """A network of the pool in use: parameters that ask for gradients, buffers, and their SGD."""
 
     counters: ClassVar[tuple[str, ...]] = ()
-    kind: Architecture
+    network: PureNetwork
+    compiled: bool
     parameters: Tensors
     buffers: Tensors
     sgd: torch.optim.SGD
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W) in the networks' space; differentiable in the images alone."""
-        return self.kind.logits(self._fixed(), self.buffers, self.arranged(images))
+        return judging(self.network, self.compiled)[0](self._frozen(), self.buffers, self.arranged(images))
 
     def embedding(self, images: Tensor) -> Tensor:
         """Embeddings (B, F), differentiable in the images alone."""
-        return self.kind.embedding(self._fixed(), self.buffers, self.arranged(images))
+        return self.network.embedding(self._frozen(), self.buffers, self.arranged(images))
 
     def gradients(self, images: Tensor, labels: Tensor, *, create_graph: bool) -> list[Tensor]:
         """Gradients of the mean cross-entropy by the weights of more than two dimensions: the convolutions'."""
-        weights = {name: value for name, value in self.parameters.items() if value.dim() > 2}
-        loss = F.cross_entropy(self.kind.logits(self.parameters, self.buffers, self.arranged(images)), labels)
-        return [*torch.autograd.grad(loss, [*weights.values()], create_graph=create_graph)]
-
-    def arranged(self, images: Tensor) -> Tensor:
-        """The images in the memory format of the network."""
-        return images.contiguous(memory_format=self.kind.memory_format)
+        weights = [value for value in self.parameters.values() if value.dim() > 2]
+        logits = judging(self.network, self.compiled)[0](self.parameters, self.buffers, self.arranged(images))
+        return [*torch.autograd.grad(F.cross_entropy(logits, labels), weights, create_graph=create_graph)]
 
     def descend(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step of SGD on the mean cross-entropy, which is returned, (); gradients stay, to be overwritten."""
-        values, size = [*self.parameters.values()], self.kind.parts(images)
-        total, summed = 0.0, None
+        """One step of SGD on the mean cross-entropy, which is returned, (); gradients stay, to be overwritten.
+
+        Images that do not depend on one another pass as many at a time as is quick.
+        """
+        loss, values, count = judging(self.network, self.compiled)[1], [*self.parameters.values()], len(images)
+        size = count if self.network.whole_batches else passes.size(count, self.network.elements, images.device)
+        total, gradients = 0.0, None
         for part, own in zip(self.arranged(images).split(size), labels.split(size), strict=True):
-            loss = self.kind.loss(self.parameters, self.buffers, part, own) * (len(part) / len(images))
-            gradients = torch.autograd.grad(loss, values)
-            summed = gradients if summed is None else torch._foreach_add(summed, gradients)
-            total = total + loss.detach()
-        for value, gradient in zip(values, summed, strict=True):
+            share = loss(self.parameters, self.buffers, part, own) * (len(part) / count)
+            parts = torch.autograd.grad(share, values)
+            gradients = parts if gradients is None else torch._foreach_add(gradients, parts)
+            total = total + share.detach()
+        for value, gradient in zip(values, gradients, strict=True):
             value.grad = gradient
         self.sgd.step()
         return total
 
-    def _fixed(self) -> Tensors:
+    def arranged(self, images: Tensor) -> Tensor:
+        """The images in the memory format of the network."""
+        return images.contiguous(memory_format=memory_format(self.network))
+
+    def _frozen(self) -> Tensors:
         return {name: value.detach() for name, value in self.parameters.items()}
 
 
-def draw_member(kinds: tuple[Architecture, ...], seed: int, number: int, device: torch.device, **sgd: float) -> Member:
-    """The pool's network of this number: an architecture drawn uniformly, with fresh weights.
+def memory_format(network: PureNetwork) -> torch.memory_format:
+    """Channels last where a mini-batch passes whole; pieces that stay in the cache are faster contiguous."""
+    return torch.channels_last if network.whole_batches else torch.contiguous_format
+
+
+def draw_member(
+    networks: tuple[PureNetwork, ...], seed: int, number: int, *, compiled: bool, device: torch.device, **sgd: float
+) -> Member:
+    """The pool's network of this number: a kind drawn uniformly, with fresh weights.
 
     Args:
         sgd: lr, momentum and weight_decay.
     """
     stream = seeding.generator(seed, "pool", number)
-    kind = kinds[int(torch.randint(len(kinds), (), generator=stream))]
-    network = kind.build(stream).to(device, memory_format=kind.memory_format)
-    parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
-    return Member(kind, parameters, dict(network.named_buffers()), torch.optim.SGD([*parameters.values()], **sgd))
-
-
-def train_member(
-    member: Member, train: ImageSet, shown: Callable[[Tensor], Tensor], rows: Tensor, stream: torch.Generator
-) -> Tensor:
-    """SGD steps of the network on real images, each image with its own colour and crop.
-
-    Args:
-        shown: rows of `train` (n,) -> their images in the networks' space.
-        rows: (steps, B) of the minibatches.
-        stream: of the augmentation.
-
-    Returns:
-        The loss of the last step, ().
-    """
-    loss = torch.zeros((), device=train.device)
-    for batch in rows:
-        draws = augmentation.draw(1, len(batch), size=train.shape[1:], strategy="color+crop", generator=stream)
-        loss = member.descend(augmentation.augment(shown(batch), draws), train.labels[batch])
-    member.sgd.zero_grad()
-    return loss
+    network = networks[int(torch.randint(len(networks), (), generator=stream))]
+    fresh = network.build(generator=stream).to(device, memory_format=memory_format(network))
+    parameters = {name: value.detach().requires_grad_() for name, value in fresh.named_parameters()}
+    sgd = torch.optim.SGD([*parameters.values()], **sgd)
+    return Member(network, compiled, parameters, dict(fresh.named_buffers()), sgd)
 
 
 @dataclass
 class Distilling(State):
     """State of stage B: the GAN, and the network of the pool that is in use.
 
-    drawn: the number of that network; -1 before the first.
+    draw: the network of a number.
+    drawn: the number of that in use; -1 before the first.
     """
 
     counters: ClassVar[tuple[str, ...]] = ("drawn",)
     pair: Pair
-    kinds: tuple[Architecture, ...]
     draw: Callable[[int], Member]
     drawn: int = -1
     member: Member | None = None
@@ -413,15 +333,15 @@ class DiM(Generative):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("batch_size refresh pool_width", lambda value: value >= 1, ">= 1")
-        self.require("width depth", lambda value: value is None or value >= 1, ">= 1, or None")
-        self.require("iterations inner_steps weight decay_pool", lambda value: value >= 0, ">= 0")
-        self.require("lr lr_pool", lambda value: value > 0, "> 0")
-        self.require("momentum_pool", lambda value: 0 <= value < 1, "in [0, 1)")
-        self.require("match", lambda value: value in MATCHES, f"one of {', '.join(MATCHES)}")
-        self.require("adversarial", lambda value: value or self.weight > 0, "true where weight is 0")
-        named = isinstance(self.pool, tuple | list) and bool(self.pool) and all(name in POOL for name in self.pool)
-        self.require("pool", lambda _: named, f"a list of at least one of {', '.join(POOL)}")
+        self.check(">= 1", "batch_size", "refresh", "pool_width")
+        self.check(">= 1, or None", "width", "depth")
+        self.check(">= 0", "iterations", "inner_steps", "weight", "decay_pool")
+        self.check("> 0", "lr", "lr_pool")
+        self.check("in [0, 1)", "momentum_pool")
+        self.check_choice("match", MATCHES)
+        require("adversarial", self.adversarial, self.adversarial or self.weight > 0, "true where weight is 0")
+        known = isinstance(self.pool, tuple | list) and self.pool and all(name in POOL for name in self.pool)
+        require("pool", self.pool, known, f"a list of at least one of {', '.join(POOL)}")
         object.__setattr__(self, "pool", tuple(self.pool))
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Distilling:
@@ -431,17 +351,31 @@ class DiM(Generative):
             ValueError: the GAN is of other data or of networks of another kind, the images do not fit a network of the
                 pool, or there are fewer of them than `batch_size`.
         """
-        self.require("batch_size", lambda value: value <= len(train), f"at most {len(train)}, all images")
+        require("batch_size", self.batch_size, self.batch_size <= len(train), f"at most {len(train)}, all images")
         pair = self.gan.restored(train, prerequisites["gan"], seed)
         for adam in (pair.generator_adam, pair.critic_adam):
             adam.param_groups[0]["lr"] = self.lr
-        kinds = tuple(self._architecture(name, train) for name in self.pool)
-        sgd = {"lr": self.lr_pool, "momentum": self.momentum_pool, "weight_decay": self.decay_pool}
-        draw = functools.partial(draw_member, kinds, seed, device=train.device, **sgd)
-        return Distilling(pair, kinds, draw)
+        resnet = {"width": self.pool_width, "norm": "batch"}
+        convnet = known_options("convnet", width=self.width, depth=self.depth)
+        options = [convnet if name == "convnet" else resnet for name in self.pool]
+        networks = tuple(
+            passes.pure(name, given, shape=train.shape, num_classes=train.num_classes)
+            for name, given in zip(self.pool, options, strict=True)
+        )
+        draw = functools.partial(
+            draw_member,
+            networks,
+            seed,
+            compiled=self.compiled,
+            device=train.device,
+            lr=self.lr_pool,
+            momentum=self.momentum_pool,
+            weight_decay=self.decay_pool,
+        )
+        return Distilling(pair, draw)
 
     def step(self, state: Distilling) -> dict[str, Tensor]:
-        """One step of the generator, and one of the critic."""
+        """One step of the generator, down L_G, and one of the critic."""
         pair = state.pair
         train = pair.train
         rows = adversarial.minibatch(pair, self.batch_size, "dim")
@@ -449,13 +383,13 @@ class DiM(Generative):
         noise = adversarial.noise(pair, self.batch_size, "dim")
         metrics, loss = {}, torch.zeros((), device=train.device)
         if self.weight:
-            metrics["pool_loss"] = self._train_pool(state)
+            metrics["pool_loss"] = self.train_pool(state)
         with self.gan.autocast(pair):
             fake = at_least_float32(pair.generator(noise, labels))
             if self.adversarial:
                 loss = adversarial.generator_loss(pair.critic, fake, labels)
             if self.weight:
-                metrics["match"] = self._match(state, real, fake, labels)
+                metrics["match"] = self.mismatch(state, real, fake, labels)
                 loss = loss + self.weight * metrics["match"]
         adversarial.descend(loss, pair.generator, pair.generator_adam)
         if self.adversarial and not self.freeze_critic:
@@ -463,53 +397,52 @@ class DiM(Generative):
         pair.step += 1
         return {name: value.detach() for name, value in {"loss": loss, **metrics}.items()}
 
-    def finish(self, state: Distilling) -> SyntheticStream:
-        """The generator as it stands."""
-        return self.deployed(state.pair, iterations=state.step)
+    def train_pool(self, state: Distilling) -> Tensor:
+        """Draw a network where it is time for a new one, and train it on real images, each augmented by itself.
 
-    def _architecture(self, name: str, train: ImageSet) -> Architecture:
-        options = {"width": self.pool_width, "norm": "batch"}
-        if name == "convnet":
-            given = {"width": self.width, "depth": self.depth}
-            options = {option: value for option, value in given.items() if value is not None}
-        told = tuple(sorted(options.items()))
-        return architecture(name, told, train.shape, train.num_classes, compiled=self.compiled)
-
-    def _seen(self, state: Distilling, images: Tensor) -> Tensor:
-        """Images in [-1, 1] as the pool's networks see them."""
-        return state.pair.train.space.encode(images if self.compat == "official" else (images + 1) / 2)
-
-    def _train_pool(self, state: Distilling) -> Tensor:
-        """Draw a network where it is time for a new one, then train it; returns its last loss."""
-        pair = state.pair
+        Returns:
+            The loss of its last step, ().
+        """
+        pair, train, size = state.pair, state.pair.train, self.batch_size
         number = pair.step // self.refresh
         if number != state.drawn:
             state.drawn, state.member = number, state.draw(number)
         stream = seeding.generator(pair.seed, "dim", "pool", pair.step)
-        needed = self.inner_steps * self.batch_size
-        rounds = -(-needed // len(pair.train))
-        rows = torch.cat([torch.randperm(len(pair.train), generator=stream) for _ in range(rounds)] or [torch.empty(0)])
-        rows = rows[:needed].long().to(pair.train.device).view(-1, self.batch_size)
-        shown = lambda batch: self._seen(state, adversarial.signed(pair.train, batch))  # noqa: E731
+        rounds = -(-self.inner_steps * size // len(train))  # over the data, which may be fewer than are needed
+        orders = [torch.randperm(len(train), generator=stream) for _ in range(rounds)]
+        loss = torch.zeros((), device=train.device)
         with self.gan.autocast(pair):
-            return train_member(state.member, pair.train, shown, rows, stream)
+            for rows in torch.cat(orders).to(train.device).split(size)[: self.inner_steps] if orders else ():
+                draws = augmentation.draw(1, size, size=train.shape[1:], strategy=STRATEGY, generator=stream)
+                images = self.encoded(train, adversarial.signed(train, rows))
+                loss = state.member.descend(augmentation.augment(images, draws), train.labels[rows])
+        state.member.sgd.zero_grad()
+        return loss
 
-    def _match(self, state: Distilling, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
+    def mismatch(self, state: Distilling, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
         """How differently the pool's network judges the fakes and the real images, under one augmentation."""
-        pair, member = state.pair, state.member
-        stream = seeding.generator(pair.seed, "dim", "match", pair.step)
-        one = augmentation.draw(1, 1, size=real.shape[2:], strategy="color+crop+cutout", generator=stream)
-        draws = one.rows(torch.zeros(len(real), dtype=torch.int64))
-        real, fake = (augmentation.augment(self._seen(state, images), draws) for images in (real, fake))
+        train, member = state.pair.train, state.member
+        stream = seeding.generator(state.pair.seed, "dim", "match", state.pair.step)
+        draw = augmentation.draw(1, 1, size=real.shape[2:], strategy="color+crop+cutout", generator=stream)
+        draws = draw.rows(torch.zeros(len(real), dtype=torch.int64))
+        real, fake = (augmentation.augment(self.encoded(train, images), draws) for images in (real, fake))
         if self.match == "gradients":
             goal = member.gradients(real, labels, create_graph=False)
             return objectives.absolute_distance(goal, member.gradients(fake, labels, create_graph=True))
         judge = member.embedding if self.match == "features" else member.logits
         with torch.no_grad():
             goal = judge(real)
-        found = judge(fake)
+        judged = judge(fake)
         if self.match in LOGITS:
-            return LOGITS[self.match](goal, found)
+            return LOGITS[self.match](goal, judged)
         if self.match == "class_means":
-            goal, found = goal.log_softmax(1), found.log_softmax(1)
-        return objectives.class_mean_distance(goal, found, labels, pair.train.num_classes)
+            goal, judged = goal.log_softmax(1), judged.log_softmax(1)
+        return objectives.class_mean_distance(goal, judged, labels, train.num_classes)
+
+    def encoded(self, train: ImageSet, images: Tensor) -> Tensor:
+        """Images in [-1, 1] in the space of the pool's networks."""
+        return train.space.encode(images if self.compat == "official" else (images + 1) / 2)
+
+    def finish(self, state: Distilling) -> SyntheticStream:
+        """The generator as it stands."""
+        return self.deployed(state.pair, iterations=state.step)

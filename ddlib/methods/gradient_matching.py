@@ -20,8 +20,11 @@ from ddlib.methods.contract import require
 from ddlib.methods.pixels import PixelMatching, PixelState
 from ddlib.models.passes import at_least_float32
 
-LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
-"""IPC -> (T, zeta): matching steps a network, and epochs of training between them."""
+PUBLISHED = {
+    "matching_steps": {1: 1, 10: 10, 20: 20, 30: 30, 40: 40, 50: 50},
+    "network_epochs": {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10},
+}
+"""T, matching steps a network, and zeta, epochs of training between them, by images per class."""
 
 STATISTICS_BATCH = 16
 """Real images a class from which a BatchNorm network takes its running statistics before it is frozen."""
@@ -52,13 +55,13 @@ class GradientMatching(PixelMatching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, published in zip(("matching_steps", "network_epochs"), LOOPS.get(self.ipc, (None,) * 2), strict=True):
+        for name, published in PUBLISHED.items():
             if getattr(self, name) is None:
-                known = ", ".join(map(str, LOOPS))
-                require(name, None, published is not None, f"given at ipc={self.ipc}; published for ipc {known}")
-                object.__setattr__(self, name, published)
-        self.require("matching_steps network_epochs restarts batch_network", lambda value: value >= 1, ">= 1")
-        self.require("lr_network", lambda value: value > 0, "> 0")
+                known = ", ".join(map(str, published))
+                require(name, None, self.ipc in published, f"given at ipc={self.ipc}; published for ipc {known}")
+                object.__setattr__(self, name, published[self.ipc])
+        self.check(">= 1", "matching_steps", "network_epochs", "restarts", "batch_network")
+        self.check("> 0", "lr_network")
 
     @property
     def iterations(self) -> int:
@@ -74,15 +77,14 @@ class GradientMatching(PixelMatching):
 
     def step(self, state: PixelState) -> dict[str, Tensor]:
         """One pixel step and, unless the network's time is up, its training; returns the distance before it."""
-        loss, gradient = self.slope(state)
-        trained = (state.step + 1) % self.matching_steps > 0
+        metrics, gradient = self.slope(state)
         self.descend(state, gradient)
-        if trained:
+        if state.step % self.matching_steps > 0:
             self.train_network(state)
-        return {"loss": loss}
+        return metrics
 
-    def slope(self, state: PixelState) -> tuple[Tensor, Tensor]:
-        """The distance of this step, and its gradient in the synthetic images; a restart draws its network here."""
+    def slope(self, state: PixelState) -> tuple[dict[str, Tensor], Tensor]:
+        """The distance, as a metric, and its gradient in the synthetic images; a restart draws its network here."""
         if state.step % self.matching_steps == 0:
             restart = state.step // self.matching_steps
             models.reset(state.network, seeding.generator(state.seed, "network", restart))
@@ -91,7 +93,7 @@ class GradientMatching(PixelMatching):
         targets = [g.detach() for g in self.class_gradients(state, real)]
         loss = objectives.gradient_distance(targets, self.class_gradients(state, syn)).sum()
         (gradient,) = torch.autograd.grad(loss, state.images)
-        return loss.detach(), gradient
+        return {"loss": loss.detach()}, gradient
 
     def class_gradients(self, state: PixelState, images: Tensor) -> list[Tensor]:
         """Cross-entropy gradients of each class of a class-major batch: one (K, *shape) tensor a parameter."""

@@ -3,24 +3,24 @@
 The loss is that of DM, DSA or MTT on the rendered images; its gradient goes on through the rendering.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ddlib import models, seeding
+from ddlib import seeding
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import coresets
-from ddlib.methods.contract import Method, fill, require
+from ddlib.methods.contract import fill, require
 from ddlib.methods.feature_matching import DM
 from ddlib.methods.gradient_matching import DSA
-from ddlib.methods.pixels import PRECISIONS, PixelState
+from ddlib.methods.pixels import NetworkMatching, PixelState, sgd
 from ddlib.methods.sampler import Sampler
-from ddlib.methods.trajectory_matching import MTT, MatchingState, soft_targets
+from ddlib.methods.trajectory_matching import MTT, MatchingState
 from ddlib.models.diffusion import LatentDiffusion
 from ddlib.models.passes import at_least_float32
 from ddlib.models.priors import fingerprint, load_prior
@@ -32,7 +32,6 @@ MATCHINGS = {"dm": DM, "dc": DSA, "mtt": MTT}
 
 OPTIMIZERS = ("sgd", "adam")
 INITS = ("encoded", "gaussian")
-
 LEARN = ("Z+c", "Z", "c")
 
 ADAM = (0.9, 0.999)
@@ -69,13 +68,12 @@ class LatentState(State):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentMatching(Method):
+class LatentMatching(NetworkMatching):
     """Learn what a frozen generator renders images from, down the gradient of a loss that is matched in pixels.
 
     Each step: images S are rendered from the learnt tensors; the loss L of `matching` and dL/dS, as that method has
     them in pixels; dL/dS pushed through the rendering of the same noise; one step of the tensors.
 
-    ipc: images per class, >= 1.
     matching: "dm", "dc" or "mtt".
     options: further settings of that method, such as {"syn_steps": 10, "max_start_epoch": 2}.
     iterations: steps, >= 0.
@@ -85,16 +83,12 @@ class LatentMatching(Method):
     init: "encoded" (random real images, encoded), "gaussian" (noise in their place).
     chunk: images rendered at once with their graph, >= 1, as published 10; None: all, and rendered once a step.
     batch_real: real images per class and step, >= 1.
-    strategy: DSA families joined by "_", "none", or None for the data set's own.
-    network, norm, width, depth: the network matched in; None keeps the network's default.
-    precision: of convolutions and products; losses, schedules and what is learnt are float32 always.
     prior: settings of the `Prior` that is trained, on the data set itself unless they say otherwise; or
         the folder or hub id of a latent diffusion model that `ddlib.models.priors.load_prior` takes.
     """
 
     retired: ClassVar[Mapping[str, Any]] = {"init_range": "signed", "noise": "fresh"}
     published_lr: ClassVar[Mapping[str, float]] = {}
-    ipc: int
     matching: str = "dm"
     options: Mapping[str, Any] = field(default_factory=dict)
     iterations: int = 10_000
@@ -104,25 +98,19 @@ class LatentMatching(Method):
     init: str = "encoded"
     chunk: int | None = None
     batch_real: int = 256
-    strategy: str | None = None
-    network: str = "convnet"
-    norm: str = "instance"
-    width: int | None = None
-    depth: int | None = None
-    precision: str = "float32"
     prior: str | dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.require("ipc batch_real", lambda value: value >= 1, ">= 1")
-        self.require("iterations", lambda value: value >= 0, ">= 0")
-        self.require("momentum", lambda value: 0 <= value < 1, "in [0, 1)")
-        self.require("chunk", lambda value: value is None or value >= 1, ">= 1, or None for all")
-        choices = {"matching": MATCHINGS, "optimizer": OPTIMIZERS, "init": INITS, "precision": PRECISIONS}
-        for name, allowed in (choices | {"network": models.names()}).items():
-            self.require(name, lambda value, allowed=allowed: value in allowed, f"one of {', '.join(allowed)}")
+        super().__post_init__()
+        self.check(">= 1", "batch_real")
+        self.check(">= 0", "iterations")
+        self.check("in [0, 1)", "momentum")
+        self.check(">= 1, or None", "chunk")
+        for name, choices in {"matching": MATCHINGS, "optimizer": OPTIMIZERS, "init": INITS}.items():
+            self.check_choice(name, choices)
         if self.lr is None:
             object.__setattr__(self, "lr", self.published_lr[self.matching])
-        self.require("lr", lambda value: value > 0, "> 0")
+        self.check("> 0", "lr")
         object.__setattr__(self, "options", dict(self.options))
         _ = self.objective, self.needs  # these refuse what they cannot be
 
@@ -131,7 +119,7 @@ class LatentMatching(Method):
         """The loss that is matched: papers have a row for each."""
         return self.matching
 
-    @property
+    @cached_property
     def objective(self) -> DM | DSA | MTT:
         """The method of pixels whose loss is matched.
 
@@ -154,8 +142,7 @@ class LatentMatching(Method):
     @property
     def needs(self) -> Mapping[str, Any]:
         """The prior, unless it is one that is there, and what the matching needs."""
-        trained = self.trained
-        return ({} if trained is None else {"prior": trained}) | dict(self.objective.needs)
+        return ({} if self.trained is None else {"prior": self.trained}) | dict(self.objective.needs)
 
     @property
     def trained(self) -> Prior | None:
@@ -168,6 +155,28 @@ class LatentMatching(Method):
     def fingerprint(self) -> str | None:
         """Of a prior that is there, which decides numbers as settings do; None where it is trained."""
         return fingerprint(self.prior) if isinstance(self.prior, str) else None
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """What is learnt -> its step size."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it learns")
+
+    def initial(self, state: LatentState) -> dict[str, Tensor]:
+        """The tensors from which the initial images are rendered."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it starts from")
+
+    def noise(self, state: LatentState, *names: str | int) -> Tensor | None:
+        """The noise of one rendering of all images, (n, K * ipc, ...), from the stream of these names; None: none."""
+        return None
+
+    def render(self, prior: LatentDiffusion, tensors: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
+        """Images (B, C, H, W), about [-1, 1]."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it renders")
+
+    @property
+    def course_steps(self) -> tuple[int, ...]:
+        """Steps after which what is learnt is kept to be looked at: a quarter and a half of them."""
+        return tuple(n for n in dict.fromkeys((self.iterations // 4, self.iterations // 2)) if n)
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> LatentState:
         """The tensors from which the initial images are rendered.
@@ -183,83 +192,80 @@ class LatentMatching(Method):
         state.tensors = {name: tensor.contiguous() for name, tensor in self.initial(state).items()}  # as once loaded
         learnt = {name: state.tensors[name] for name in self.rates}
         state.first, state.second = ({name: torch.zeros_like(t) for name, t in learnt.items()} for _ in range(2))
-        state.course = {f"{name}.{n}": torch.zeros_like(t) for name, t in learnt.items() for n in self.looks}
+        state.course = {f"{name}.{n}": torch.zeros_like(t) for name, t in learnt.items() for n in self.course_steps}
         return state
 
-    @property
-    def looks(self) -> tuple[int, ...]:
-        """Steps after which what is learnt is kept to be looked at: a quarter and a half of them."""
-        return tuple(n for n in dict.fromkeys((self.iterations // 4, self.iterations // 2)) if n)
-
     def step(self, state: LatentState) -> dict[str, float | Tensor]:
-        """One step of what is learnt; its loss, and the norms of its gradients."""
-        noise = self.noise_of(state, seeding.generator(state.seed, "noise", state.step))
+        """One step of what is learnt; its loss, and the norms of its gradients.
+
+        Where images are rendered in chunks, they are rendered twice: all without a graph, for dL/dS, then each chunk
+        with one, which is gone before the next.
+        """
+        noise = self.noise(state, "noise", state.step)
         leaves = {name: tensor.detach().requires_grad_(name in self.rates) for name, tensor in state.tensors.items()}
-        pieces = [self._piece(leaves, noise, rows) for rows in self._rows(state)]
-        with torch.set_grad_enabled(len(pieces) == 1):
-            shown = [self.shown(state, *piece) for piece in pieces]
-        metrics, slope = self.slope(state, torch.cat(shown).detach())
+        learnt, chunks = [leaves[name] for name in self.rates], self._chunks(state)
+        with torch.set_grad_enabled(len(chunks) == 1):
+            images = [self.images(state, *_rows_of(leaves, noise, rows)) for rows in chunks]
+        self._place(state, torch.cat(images).detach())
+        metrics, slope = self.objective.slope(state.inner)
         if slope is not None:
-            slopes = slope.split([len(part) for part in shown])
-            if len(pieces) > 1:
-                shown = (self.shown(state, *piece) for piece in pieces)
-            gradients = self._pulled(leaves, shown, slopes)
-            self._descend(state, gradients)
-            metrics |= {f"gradient_{name}": gradient.norm() for name, gradient in gradients.items()}
+            gradients = [torch.zeros_like(leaf) for leaf in learnt]
+            for rows, chunk in zip(chunks, images, strict=True):
+                again = chunk if len(chunks) == 1 else self.images(state, *_rows_of(leaves, noise, rows))
+                parts = torch.autograd.grad(again, learnt, slope[rows], materialize_grads=True)
+                torch._foreach_add_(gradients, parts)
+            self.descend(state, dict(zip(self.rates, gradients, strict=True)))
+            metrics |= {f"gradient_{name}": g.norm() for name, g in zip(self.rates, gradients, strict=True)}
         state.step += 1
-        if state.step in self.looks:
+        if state.step in self.course_steps:
             for name in self.rates:
                 state.course[f"{name}.{state.step}"] = state.tensors[name].clone()
         return metrics
 
-    def slope(self, state: LatentState, images: Tensor) -> tuple[dict[str, float | Tensor], Tensor | None]:
-        """Metrics of this step at `images`, and dL/dS; None in its place where the step may change nothing.
-
-        The step size that MTT learns takes its own step here.
-        """
-        objective, inner = self.objective, state.inner
-        place(inner, images)
-        inner.step = state.step
-        if not isinstance(objective, MTT):
-            loss, slope = objective.slope(inner)
-            return {"loss": loss}, slope
-        gradient, epoch = objective.slope(inner, soft_targets(inner))
-        metrics = {"loss": float(gradient.loss)} if math.isfinite(gradient.loss) else {}
-        if not objective.counted(inner, gradient, epoch):
-            return metrics, None
-        objective.descend_lr(inner, gradient)
-        return metrics | {"start_epoch": epoch, "lr": inner.lr.clone()}, gradient.images
+    @torch.no_grad()
+    def descend(self, state: LatentState, gradients: Mapping[str, Tensor]) -> None:
+        """One step of SGD with momentum, or of Adam, on what is learnt."""
+        for name, gradient in gradients.items():
+            tensor, first, second = state.tensors[name], state.first[name], state.second[name]
+            if self.optimizer == "sgd":
+                sgd(tensor, first, gradient, self.rates[name], self.momentum)
+                continue
+            first.lerp_(gradient, 1 - ADAM[0])
+            second.lerp_(gradient.square(), 1 - ADAM[1])
+            unbiased = [1 - beta ** (state.step + 1) for beta in ADAM]
+            tensor.sub_((first / unbiased[0]) / ((second / unbiased[1]).sqrt() + 1e-8), alpha=self.rates[name])
 
     def finish(self, state: LatentState) -> SyntheticSet:
         """The images rendered from the noise of the seed, and what they were rendered from."""
         images, noise = self.rendering(state)
-        place(state.inner, images)
-        made = self.objective.finish(state.inner)
-        told = {"method": self.name, "matching": self.matching, "iterations": state.step}
-        kept = state.tensors | state.course | ({} if noise is None else {"noise": noise})
-        kept = {name: tensor.detach().clone() for name, tensor in kept.items()}
-        return replace(made, provenance=dict(made.provenance) | told, latents=kept)
+        self._place(state, images)
+        synthetic = self.objective.finish(state.inner)
+        facts = {"method": self.name, "matching": self.matching, "iterations": state.step}
+        tensors = state.tensors | state.course | ({} if noise is None else {"noise": noise})
+        latents = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        return replace(synthetic, provenance=dict(synthetic.provenance) | facts, latents=latents)
 
     @torch.no_grad()
-    def looked(self, prior: LatentDiffusion, made: SyntheticSet) -> dict[int, Tensor]:
-        """Pixels (n, C, H, W) in [0, 1] of a finished set at `looks`, from the noise of its images."""
-        found = {}
-        for n in self.looks:
-            tensors = made.latents | {name: made.latents[f"{name}.{n}"] for name in self.rates}
-            found[n] = self.rendered(prior, tensors, made.latents.get("noise")).add(1).div(2).clamp(0, 1)
-        return found
+    def course_images(self, prior: LatentDiffusion, synthetic: SyntheticSet) -> dict[int, Tensor]:
+        """Pixels (n, C, H, W) in [0, 1] of a finished set after each of `course_steps`."""
+        images = {}
+        for n in self.course_steps:
+            tensors = synthetic.latents | {name: synthetic.latents[f"{name}.{n}"] for name in self.rates}
+            images[n] = _pixels(self.render(prior, tensors, synthetic.latents.get("noise")))
+        return images
 
     @torch.no_grad()
     def rendering(self, state: LatentState) -> tuple[Tensor, Tensor | None]:
         """All images as they stand, from the noise of the seed, in the space of the real ones; and that noise."""
-        noise = self.noise_of(state, seeding.generator(state.seed, "noise", "fixed"))
-        return torch.cat([self.shown(state, *self._piece(state.tensors, noise, r)) for r in self._rows(state)]), noise
+        noise = self.noise(state, "noise", "fixed")
+        chunks = [self.images(state, *_rows_of(state.tensors, noise, rows)) for rows in self._chunks(state)]
+        return torch.cat(chunks), noise
 
-    def shown(self, state: LatentState, tensors: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
+    def images(self, state: LatentState, tensors: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
         """Images (B, C, H, W) in the space of the real ones, clamped to pixels that exist."""
-        with torch.autocast(state.train.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            rendered = self.rendered(state.prior, tensors, noise)
-        return state.train.space.encode(at_least_float32(rendered).add(1).div(2).clamp(0, 1))
+        with self.autocast(state.train.device):
+            rendered = self.render(state.prior, tensors, noise)
+        return state.train.space.encode(_pixels(at_least_float32(rendered)))
 
     def encoded(self, state: LatentState) -> Tensor:
         """Latents of the initial real images, or Gaussian ones: (K * ipc, c, h, w)."""
@@ -267,49 +273,31 @@ class LatentMatching(Method):
         if self.init == "gaussian":
             shape = (len(real), *state.prior.latent_shape(state.train.shape))
             return torch.randn(shape, generator=seeding.generator(state.seed, "latents")).to(real.device)
-        pixels = state.train.space.decode(real) * 2 - 1  # in [-1, 1], as the encoder was trained
+        signed = state.train.space.decode(real) * 2 - 1  # in [-1, 1], as the encoder was trained
         with torch.no_grad():
-            return torch.cat([state.prior.encode(pixels[rows]) for rows in self._rows(state)])
+            return torch.cat([state.prior.encode(signed[rows]) for rows in self._chunks(state)])
 
-    def _rows(self, state: LatentState) -> list[slice]:
+    def _chunks(self, state: LatentState) -> list[slice]:
         """The images that are rendered together."""
         count = len(state.inner.images)
         size = self.chunk or count
         return [slice(at, at + size) for at in range(0, count, size)]
 
-    def _piece(self, tensors: Mapping[str, Tensor], noise: Tensor | None, rows: slice) -> tuple:
-        return {name: tensor[rows] for name, tensor in tensors.items()}, None if noise is None else noise[:, rows]
-
-    def _pulled(
-        self, leaves: Mapping[str, Tensor], shown: Iterable[Tensor], slopes: Sequence[Tensor]
-    ) -> dict[str, Tensor]:
-        """dL/d of what is learnt from dL/dS, piece by piece; a piece's graph is gone before the next is made."""
-        wanted = [leaves[name] for name in self.rates]
-        total = [torch.zeros_like(leaf) for leaf in wanted]
-        for images, slope in zip(shown, slopes, strict=True):
-            found = torch.autograd.grad(images, wanted, slope, materialize_grads=True)
-            torch._foreach_add_(total, found)
-        return dict(zip(self.rates, total, strict=True))
-
     @torch.no_grad()
-    def _descend(self, state: LatentState, gradients: Mapping[str, Tensor]) -> None:
-        """One step of SGD with momentum, or of Adam, on what is learnt."""
-        for name, gradient in gradients.items():
-            first, second = state.first[name], state.second[name]
-            if self.optimizer == "sgd":
-                step = first.mul_(self.momentum).add_(gradient)
-            else:
-                first.lerp_(gradient, 1 - ADAM[0])
-                second.lerp_(gradient.square(), 1 - ADAM[1])
-                unbiased = [1 - beta ** (state.step + 1) for beta in ADAM]
-                step = (first / unbiased[0]) / ((second / unbiased[1]).sqrt() + 1e-8)
-            state.tensors[name].sub_(step, alpha=self.rates[name])
+    def _place(self, state: LatentState, images: Tensor) -> None:
+        """Let `images` be those that are matched, in this step."""
+        state.inner.images.copy_(images)
+        state.inner.step = state.step
 
 
-@torch.no_grad()
-def place(inner: PixelState | MatchingState, images: Tensor) -> None:
-    """Let `images` be those that are matched."""
-    inner.images.copy_(images)
+def _rows_of(tensors: Mapping[str, Tensor], noise: Tensor | None, rows: slice) -> tuple[dict[str, Tensor], Any]:
+    """What the images of `rows` are rendered from."""
+    return {name: tensor[rows] for name, tensor in tensors.items()}, None if noise is None else noise[:, rows]
+
+
+def _pixels(rendered: Tensor) -> Tensor:
+    """Images of about [-1, 1] as pixels in [0, 1]."""
+    return rendered.add(1).div(2).clamp(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,10 +337,10 @@ class LD3M(LatentMatching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("learn", lambda value: value in LEARN, f"one of {', '.join(LEARN)}")
+        self.check_choice("learn", LEARN)
         if self.lr_c is None:
             object.__setattr__(self, "lr_c", self.lr)
-        self.require("lr_c", lambda value: value > 0, "> 0")
+        self.check("> 0", "lr_c")
         sampler = self.sampler  # refuses what it cannot be
         if self.trained is not None:
             sampler.times()
@@ -384,11 +372,12 @@ class LD3M(LatentMatching):
         labels = coresets.class_major_labels(state.train, self.ipc)
         return {"Z": self.encoded(state), "c": state.prior.embed(ids[labels]).detach().clone()}
 
-    def noise_of(self, state: LatentState, generator: torch.Generator) -> Tensor:
+    def noise(self, state: LatentState, *names: str | int) -> Tensor:
         """All noise of one sampling of all images."""
-        return self.sampler.noise(state.tensors["Z"].shape, generator).to(state.train.device)
+        stream = seeding.generator(state.seed, *names)
+        return self.sampler.noise(state.tensors["Z"].shape, stream).to(state.train.device)
 
-    def rendered(self, prior: LatentDiffusion, tensors: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
+    def render(self, prior: LatentDiffusion, tensors: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
         """Images (B, C, H, W), about [-1, 1]."""
         return self.sampler.render(prior, tensors["Z"], tensors.get("c"), noise)
 
@@ -412,7 +401,7 @@ class GLaD(LatentMatching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("layer", lambda value: value >= 0, ">= 0")
+        self.check(">= 0", "layer")
 
     @property
     def rates(self) -> dict[str, float]:
@@ -424,9 +413,6 @@ class GLaD(LatentMatching):
         """f (K * ipc, channels, height, width) of the layer."""
         return {"f": state.prior.split_decode(self.encoded(state), self.layer)}
 
-    def noise_of(self, state: LatentState, generator: torch.Generator) -> None:
-        """None: nothing is drawn."""
-
-    def rendered(self, prior: LatentDiffusion, tensors: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
+    def render(self, prior: LatentDiffusion, tensors: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
         """Images (B, C, H, W), about [-1, 1]."""
         return prior.decode_from(tensors["f"], self.layer)

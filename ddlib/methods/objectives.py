@@ -54,7 +54,7 @@ def channel_attention(maps: Tensor, p: float = 4) -> Tensor:
     return F.normalize(power(at_least_float32(maps), p).sum((2, 3)), dim=1)
 
 
-def both_attentions(maps: Tensor, *, p_spatial: float = 4, p_channel: float = 4) -> tuple[Tensor, Tensor]:
+def both_attentions(maps: Tensor, p_spatial: float, p_channel: float) -> tuple[Tensor, Tensor]:
     """`spatial_attention` and `channel_attention` of a layer; the power is taken once where p_s = p_c."""
     spatial = power(at_least_float32(maps), p_spatial)
     channel = spatial if p_channel == p_spatial else power(at_least_float32(maps), p_channel)

@@ -1,4 +1,4 @@
-"""Learning the pixels of synthetic images: what feature and gradient matching share."""
+"""What the families that match in networks share: their settings, and learning the pixels of images."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,14 +14,51 @@ from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import coresets
 from ddlib.methods.contract import Method
 from ddlib.models.layers import BatchNorm2d
+from ddlib.models.passes import PRECISIONS, known_options
 from ddlib.models.state import State
 from ddlib.pretraining.classifier import Embedding
 
 INITS = ("real", "noise", "herding")
-PRECISIONS = ("float32", "bfloat16")
 
 PIECE_BYTES = {"cpu": 8 * 2**20, "cuda": 512 * 2**20}
 """Size of the largest map of a piece: a CPU works out of its cache, a GPU out of its memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkMatching(Method):
+    """Settings of every method that compares real and synthetic images by what a network makes of them.
+
+    ipc: images per class, >= 1.
+    strategy: DSA families joined by "_", "none", or None for the data set's own.
+    network, norm, width, depth: the network; None keeps its default.
+    precision: of its convolutions and products, "float32" or "bfloat16"; all else is float32 always.
+    """
+
+    ipc: int
+    strategy: str | None = None
+    network: str = "convnet"
+    norm: str = "instance"
+    width: int | None = None
+    depth: int | None = None
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        self.check(">= 1", "ipc")
+        self.check_choice("network", models.names())
+        self.check_choice("precision", PRECISIONS)
+
+    @property
+    def network_options(self) -> dict[str, Any]:
+        """Options of `ddlib.models.build` that this method sets."""
+        return known_options(self.network, norm=self.norm, width=self.width, depth=self.depth)
+
+    def strategy_of(self, train: ImageSet) -> str:
+        """The DSA families on these data."""
+        return augmentation.strategy_for(train.name) if self.strategy is None else self.strategy
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context in which networks run: bfloat16 products where `precision` says so."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 @dataclass
@@ -31,9 +68,10 @@ class PixelState(State):
     images: (K*m, C, H, W) float32 in the space of `train`, class-major, requires grad.
     velocity: the momentum buffer, of the same shape.
     network: the network of the current step; whoever needs it re-draws it.
-    forward: (b, C, H, W) -> the network's vectors of b images; set by the methods that match such.
+    rows_by_class: rows of the real images of each class, on the CPU.
     batch_real: real images per class and step.
     piece: images that pass the network together, where its norm lets them pass apart; None: all.
+    forward: (b, C, H, W) -> the network's vectors of b images; set by the methods that match such.
     step: pixel steps taken.
     """
 
@@ -51,50 +89,31 @@ class PixelState(State):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelMatching(Method):
-    """Settings that every method with learnable pixels has.
+class PixelMatching(NetworkMatching):
+    """Settings of feature and gradient matching, whose steps compare n real images of each class with all synthetic.
 
-    ipc: images per class, m >= 1.
-    batch_real: real images per class and step, n >= 1; capped at the size of the smallest class.
+    batch_real: n >= 1; capped at the size of the smallest class.
     lr_images: step size of the pixels, > 0.
     momentum: of the pixels' SGD, in [0, 1).
     init: "real" (random real images), "noise" (standard normal), "herding" (the herding coreset).
-    strategy: DSA families joined by "_", "none", or None for the data set's own.
-    network, norm, width, depth: the network matched in; None keeps the network's default.
-    precision: of convolutions and products; statistics, losses and pixels are float32 always.
     """
 
-    ipc: int
     batch_real: int = 256
     lr_images: float = 1.0
     momentum: float = 0.5
     init: str = "real"
-    strategy: str | None = None
-    network: str = "convnet"
-    norm: str = "instance"
-    width: int | None = None
-    depth: int | None = None
-    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        self.require("ipc batch_real", lambda value: value >= 1, ">= 1")
-        self.require("lr_images", lambda value: value > 0, "> 0")
-        self.require("momentum", lambda value: 0 <= value < 1, "in [0, 1)")
-        self.require("network", lambda value: value in models.names(), f"one of {', '.join(models.names())}")
-        self.require("init", lambda value: value in INITS, f"one of {', '.join(INITS)}")
-        self.require("precision", lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        super().__post_init__()
+        self.check(">= 1", "batch_real")
+        self.check("> 0", "lr_images")
+        self.check("in [0, 1)", "momentum")
+        self.check_choice("init", INITS)
 
     @property
     def needs(self) -> Mapping[str, Any]:
         """The embedding network, for `init="herding"`."""
         return {"embedding": Embedding(width=self.width, depth=self.depth)} if self.init == "herding" else {}
-
-    @property
-    def network_options(self) -> dict[str, Any]:
-        """Options of `ddlib.models.build` that this method sets."""
-        options = {"norm": self.norm, "width": self.width, "depth": self.depth}
-        known = models.options_of(self.network)
-        return {key: value for key, value in options.items() if value is not None and key in known}
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> PixelState:
         """Initial images, and a network that is not drawn yet.
@@ -113,10 +132,9 @@ class PixelMatching(Method):
         ).to(train.device)
         if has_batch_statistics(network):  # pieces cannot stay in the cache; channels last is then the faster format
             network = network.to(memory_format=torch.channels_last)
-        strategy = augmentation.strategy_for(train.name) if self.strategy is None else self.strategy
-        size = train.shape[1:]
-        augmentation.draw(1, 1, size=size, strategy=strategy, generator=torch.Generator())  # refuses unknown families
-        batch = min(self.batch_real, *(len(r) for r in rows))
+        strategy = self.strategy_of(train)
+        augmentation.draw(1, 1, size=train.shape[1:], strategy=strategy, generator=torch.Generator())  # or refuse it
+        batch = min(self.batch_real, *map(len, rows))
         piece = piece_size(network, images[:1])
         return PixelState(train, seed, images, torch.zeros_like(images), network, strategy, rows, batch, piece)
 
@@ -124,8 +142,7 @@ class PixelMatching(Method):
         """The images before the first step, (K*m, C, H, W) in the space of `train`, class-major."""
         coresets.check_ipc(self.ipc, train)
         if self.init == "noise":
-            shape = (train.num_classes * self.ipc, *train.shape)
-            return torch.randn(shape, generator=seeding.generator(seed, "init")).to(train.device)
+            return coresets.noise(train, self.ipc, seed)
         if self.init == "herding":
             vectors = self.needs["embedding"].embed(train, prerequisites["embedding"])
             return train.take(coresets.rows_by_class(train, vectors, lambda v: coresets.herd(v, self.ipc)))
@@ -133,9 +150,7 @@ class PixelMatching(Method):
 
     def descend(self, state: PixelState, gradient: Tensor) -> None:
         """One step of SGD with momentum on the pixels, in place; no decay, no clamping."""
-        with torch.no_grad():
-            state.velocity.mul_(self.momentum).add_(gradient)
-            state.images.sub_(state.velocity, alpha=self.lr_images)
+        sgd(state.images, state.velocity, gradient, self.lr_images, self.momentum)
         state.step += 1
 
     def finish(self, state: PixelState) -> SyntheticSet:
@@ -147,13 +162,16 @@ class PixelMatching(Method):
             labels=coresets.class_major_labels(train, self.ipc),
             class_names=train.class_names,
             space=train.space,
-            strategy=augmentation.strategy_for(train.name) if self.strategy is None else self.strategy,
+            strategy=self.strategy_of(train),
             provenance=provenance | {"batch_real": state.batch_real},
         )
 
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """The context in which the network runs: bfloat16 products where `precision` says so."""
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+@torch.no_grad()
+def sgd(parameter: Tensor, velocity: Tensor, gradient: Tensor, lr: float, momentum: float) -> None:
+    """v <- mu v + g, p <- p - lr v, in place."""
+    velocity.mul_(momentum).add_(gradient)
+    parameter.sub_(velocity, alpha=lr)
 
 
 def has_batch_statistics(network: nn.Module) -> bool:
@@ -176,8 +194,7 @@ def piece_size(network: nn.Module, image: Tensor) -> int | None:
 def real_batch(state: PixelState) -> Tensor:
     """n real images of each class, drawn without replacement for this step: (K*n, C, H, W), class-major."""
     stream = seeding.generator(state.seed, "real", state.step)
-    n = state.batch_real
-    rows = [rows[torch.randperm(len(rows), generator=stream)[:n]] for rows in state.rows_by_class]
+    rows = [rows[torch.randperm(len(rows), generator=stream)[: state.batch_real]] for rows in state.rows_by_class]
     return state.train.take(torch.cat(rows).to(state.train.device))
 
 

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddlib import models, seeding
-from ddlib.data import augmentation
+from ddlib import seeding
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import coresets, unrolling
-from ddlib.methods.contract import Method, require
-from ddlib.methods.unrolling import MiniBatch, Student
+from ddlib.methods.contract import require
+from ddlib.methods.pixels import NetworkMatching, sgd
+from ddlib.methods.unrolling import Gradient, MiniBatch, Student
+from ddlib.models import passes
 from ddlib.models.passes import Flat
 from ddlib.models.state import State
 from ddlib.pretraining.experts import Experts, Trajectories, split
@@ -72,7 +73,7 @@ class MatchingState(State):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrajectoryMatching(Method):
+class TrajectoryMatching(NetworkMatching):
     """Learn images (labels, step size) on which a student moves in N steps as an expert does in M epochs.
 
     Each step: an expert, each once a sweep in random order; a start epoch t ~ U{T-..U-1}; a student from theta*_t
@@ -81,7 +82,6 @@ class TrajectoryMatching(Method):
 
         L = ||theta_N - theta*_{t+M}||^2 / ||theta*_t - theta*_{t+M}||^2.
 
-    ipc: images per class, >= 1.
     iterations: outer steps, >= 0; the published loops take one more than their round number.
     syn_steps: N >= 1.  expert_epochs: M >= 1.
     min_start_epoch, max_start_epoch: T- and T+, 0 <= T- < T+.
@@ -101,14 +101,11 @@ class TrajectoryMatching(Method):
     expert_lr, expert_batch, optimizer, rho, alpha, storage, expert_precision: of the experts; see
         `ddlib.pretraining.experts.Experts`.
     shard: experts that are made and stored together, >= 1.
-    strategy: DSA families joined by "_", "none", or None for the data set's own.
-    network, norm, width, depth: of students and experts; None keeps the network's default.
-    precision: of the student's convolutions and products.  compiled: compile the passes of students and experts.
+    compiled: compile the passes of students and experts.
     """
 
     whitened: ClassVar[tuple[str, ...]] = ("cifar10", "cifar100", "tiny_imagenet")
     whitening: ClassVar[str] = "pixels"
-    ipc: int
     iterations: int = 5_001
     syn_steps: int = 30
     expert_epochs: int = 2
@@ -140,23 +137,18 @@ class TrajectoryMatching(Method):
     storage: str = "float32"
     expert_precision: str = "float32"
     shard: int = 10
-    strategy: str | None = None
-    network: str = "convnet"
-    norm: str = "instance"
-    width: int | None = None
-    depth: int | None = None
-    precision: str = "float32"
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            self.require(name, lambda value, allowed=allowed: value in allowed, f"one of {', '.join(allowed)}")
-        self.require("ipc syn_steps expert_epochs experts shard", lambda value: value >= 1, ">= 1")
-        self.require("iterations min_start_epoch lr_images lr_labels lr_lr", lambda value: value >= 0, ">= 0")
-        self.require("momentum momentum_labels momentum_lr", lambda value: 0 <= value < 1, "in [0, 1)")
-        self.require("lr_student", lambda value: value > 0, "> 0")
-        self.require("batch_syn", lambda value: value is None or value >= 1, ">= 1, or None for all")
-        self.require("threshold", lambda value: value is None or value > 0, "> 0, or None for no guard")
+        super().__post_init__()
+        for name, choices in CHOICES.items():
+            self.check_choice(name, choices)
+        self.check(">= 1", "syn_steps", "expert_epochs", "experts", "shard")
+        self.check(">= 0", "iterations", "min_start_epoch", "lr_images", "lr_labels", "lr_lr")
+        self.check("in [0, 1)", "momentum", "momentum_labels", "momentum_lr")
+        self.check("> 0", "lr_student")
+        self.check(">= 1, or None", "batch_syn")
+        self.check("> 0, or None", "threshold")
         low, first, high = self.min_start_epoch, self.initial_max_start_epoch, self.max_start_epoch
         require("max_start_epoch", high, high > low, f"> min_start_epoch={low}")
         inside = first is None or low < first <= high
@@ -177,7 +169,7 @@ class TrajectoryMatching(Method):
     @property
     def needs(self) -> Mapping[str, Any]:
         """The experts, shard by shard."""
-        used = self.optimizer == "gsam"  # SGD has neither rho nor alpha: one artefact whatever they are
+        gsam = self.optimizer == "gsam"  # SGD has neither rho nor alpha: one artefact whatever they are
         experts = Experts(
             count=self.experts,
             epochs=self.expert_training,
@@ -185,8 +177,8 @@ class TrajectoryMatching(Method):
             lr=self.expert_lr,
             batch_size=self.expert_batch,
             optimizer=self.optimizer,
-            rho=self.rho if used else Experts.rho,
-            alpha=self.alpha if used else Experts.alpha,
+            rho=self.rho if gsam else Experts.rho,
+            alpha=self.alpha if gsam else Experts.alpha,
             network=self.network,
             norm=self.norm,
             width=self.width,
@@ -232,57 +224,40 @@ class TrajectoryMatching(Method):
                 network.
         """
         coresets.check_ipc(self.ipc, train)
-        experts = Trajectories.of([prerequisites[name] for name in self.needs])
-        known = models.options_of(self.network)
-        options = {name: getattr(self, name) for name in ("norm", "width", "depth")}
-        student = unrolling.student(
-            self.network,
-            shape=train.shape,
-            num_classes=train.num_classes,
-            precision=self.precision,
-            compiled=self.compiled,
-            **{name: value for name, value in options.items() if value is not None and name in known},
-        )
-        experts.check(train, network=self.network, norm=self.norm, parameters=student.flat.size)
-        rows, images = self._initial(train, experts, student, seed)
-        classes = coresets.class_major_labels(train, self.ipc)
-        logits = None
+        options, K = self.network_options, train.num_classes
+        network = passes.pure(self.network, options, shape=train.shape, num_classes=K, precision=self.precision)
+        experts, flat = Trajectories.of([prerequisites[name] for name in self.needs]), network.flat
+        experts.check(train, network=self.network, norm=self.norm, parameters=flat.size)
+        rows = None
+        if self.init == "real":
+            rows = coresets.random_rows(train, self.ipc, seed)
+        elif self.init == "correct":
+            rows = correct_rows(train, self.ipc, flat=flat, experts=experts, seed=seed)
+        images = coresets.noise(train, self.ipc, seed) if rows is None else train.take(rows)
+        classes, logits = coresets.class_major_labels(train, self.ipc), None
         if self.labels != "hard" and self.label_source == "single":
-            logits = next(expert_logits(images, flat=student.flat, experts=experts))
+            logits = next(expert_logits(images, flat=flat, experts=experts))
         elif self.labels != "hard":
-            logits = ensemble_logits(images, classes, flat=student.flat, experts=experts)
-        state = MatchingState(
+            logits = ensemble_logits(images, classes, flat=flat, experts=experts)
+        lr = torch.tensor(self.lr_student, device=train.device)
+        learnt = {"images": images, "lr": lr} | ({"logits": logits} if self.labels == "learned" else {})
+        self._warn_of_coverage(len(images))
+        return MatchingState(
             train=train,
             seed=seed,
-            strategy=augmentation.strategy_for(train.name) if self.strategy is None else self.strategy,
+            strategy=self.strategy_of(train),
             experts=experts,
-            student=student,
+            student=unrolling.student(network, self.compiled),
             classes=classes,
             rows=rows,
             first=images.clone(),
             images=images,
             logits=logits,
-            lr=torch.tensor(self.lr_student, device=train.device),
+            lr=lr,
             tried=torch.zeros(self.max_start_epoch, dtype=torch.int64),
             skipped=torch.zeros(self.max_start_epoch, dtype=torch.int64),
+            velocities={name: torch.zeros_like(tensor) for name, tensor in learnt.items()},
         )
-        learnt = {"images": images, "lr": state.lr} | ({"logits": logits} if self.labels == "learned" else {})
-        state.velocities = {name: torch.zeros_like(tensor) for name, tensor in learnt.items()}
-        self._warn_of_coverage(len(images))
-        return state
-
-    def _initial(
-        self, train: ImageSet, experts: Trajectories, student: Student, seed: int
-    ) -> tuple[Tensor | None, Tensor]:
-        """Rows of the initial images, None where they are noise; and these images (n, C, H, W)."""
-        if self.init == "noise":
-            shape = (train.num_classes * self.ipc, *train.shape)
-            return None, torch.randn(shape, generator=seeding.generator(seed, "init")).to(train.device)
-        if self.init == "real":
-            rows = coresets.random_rows(train, self.ipc, seed)
-        else:
-            rows = correct_rows(train, self.ipc, flat=student.flat, experts=experts, seed=seed)
-        return rows, train.take(rows)
 
     def _warn_of_coverage(self, count: int) -> None:
         batch = min(self.batch_syn or count, count)
@@ -307,38 +282,59 @@ class TrajectoryMatching(Method):
         Raises:
             FloatingPointError: the loss is no number and there is no threshold, or the step size is no longer > 0.
         """
-        targets = soft_targets(state)
-        gradient, epoch = self.slope(state, targets)
-        if self.counted(state, gradient, epoch):
-            _sgd(state.images, state.velocities["images"], gradient.images, self.lr_images, self.momentum)
-            if self.labels == "learned":  # dL/dY from dL/dQ, through the softmax
-                slope = targets * (gradient.targets - (gradient.targets * targets).sum(1, keepdim=True))
-                _sgd(state.logits, state.velocities["logits"], slope, self.lr_labels, self.momentum_labels)
-            self.descend_lr(state, gradient)
+        Q = soft_targets(state)
+        metrics, gradient = self.outer_gradient(state, Q)
+        if gradient is not None:
+            sgd(state.images, state.velocities["images"], gradient.images, self.lr_images, self.momentum)
+            if self.labels == "learned":  # dL/dY = Q (dL/dQ - <dL/dQ, Q>), through the softmax
+                slope = Q * (gradient.targets - (gradient.targets * Q).sum(1, keepdim=True))
+                sgd(state.logits, state.velocities["logits"], slope, self.lr_labels, self.momentum_labels)
+            self._descend_lr(state, gradient.lr)
         state.step += 1
-        loss = float(gradient.loss)
-        return ({"loss": loss} if math.isfinite(loss) else {}) | {
-            "start_epoch": epoch,
+        return metrics | {
             "lr": state.lr.clone(),
             "skipped": 100 * int(state.skipped.sum()) / state.step,
             "label_entropy": torch.special.entr(soft_targets(state)).sum(1).mean(),
             "distance": (state.images - state.first).square().mean().sqrt(),
         }
 
-    def slope(self, state: MatchingState, targets: Tensor) -> tuple[unrolling.Gradient, int]:
-        """L of this outer step's expert, start epoch and mini-batches, and its gradient; and the start epoch."""
-        (expert, epoch), device = self.draw_start(state), state.images.device
+    def slope(self, state: MatchingState) -> tuple[dict[str, float | Tensor], Tensor | None]:
+        """For methods that render the images: metrics and dL/dX, None where the step may change nothing.
+
+        The step size a, which is learnt, takes its own step here.
+        """
+        metrics, gradient = self.outer_gradient(state, soft_targets(state))
+        if gradient is None:
+            return metrics, None
+        self._descend_lr(state, gradient.lr)
+        return metrics | {"lr": state.lr.clone()}, gradient.images
+
+    def outer_gradient(self, state: MatchingState, targets: Tensor) -> tuple[dict[str, float], Gradient | None]:
+        """L of this outer step's expert, start epoch and mini-batches with its gradient, None above the threshold.
+
+        The step is counted among those tried from its epoch, and those skipped.
+        """
+        expert, epoch = self.draw_start(state)
         gradient = unrolling.GRADIENTS[self.gradient](
             state.student,
-            state.experts.vector(expert, epoch).to(device),
-            state.experts.vector(expert, epoch + self.expert_epochs).to(device),
+            state.experts.vector(expert, epoch).to(state.images.device),
+            state.experts.vector(expert, epoch + self.expert_epochs).to(state.images.device),
             images=state.images,
             targets=targets,
             lr=state.lr,
             batches=self.draw_batches(state),
             limit=self.threshold,
         )
-        return gradient, epoch
+        loss = float(gradient.loss)
+        if self.threshold is None and not math.isfinite(loss):
+            raise FloatingPointError(
+                f"loss is {loss} at step {state.step} from epoch {epoch}; a smaller lr_images or lr_student may help"
+            )
+        allowed = self.threshold is None or loss <= self.threshold
+        state.tried[epoch] += 1
+        state.skipped[epoch] += not allowed
+        metrics = ({"loss": loss} if math.isfinite(loss) else {}) | {"start_epoch": epoch}
+        return metrics, gradient if allowed else None
 
     def draw_start(self, state: MatchingState) -> tuple[int, int]:
         """The expert and the start epoch of this outer step."""
@@ -359,29 +355,9 @@ class TrajectoryMatching(Method):
             augmentation=seeding.generator(state.seed, "augmentation", state.step),
         )
 
-    def counted(self, state: MatchingState, gradient: unrolling.Gradient, epoch: int) -> bool:
-        """Whether the step may change anything; it is counted among those tried, and those skipped.
-
-        Raises:
-            FloatingPointError: the loss is no number and there is no threshold.
-        """
-        loss = float(gradient.loss)
-        state.tried[epoch] += 1
-        if self.threshold is None and not math.isfinite(loss):
-            raise FloatingPointError(
-                f"loss is {loss} at step {state.step} from epoch {epoch}; a smaller lr_images or lr_student may help"
-            )
-        allowed = self.threshold is None or loss <= self.threshold
-        state.skipped[epoch] += not allowed
-        return allowed
-
-    def descend_lr(self, state: MatchingState, gradient: unrolling.Gradient) -> None:
-        """The step of the learnt step size a.
-
-        Raises:
-            FloatingPointError: a is no longer > 0.
-        """
-        _sgd(state.lr, state.velocities["lr"], gradient.lr, self.lr_lr, self.momentum_lr)
+    def _descend_lr(self, state: MatchingState, gradient: Tensor) -> None:
+        """The step of the learnt step size a."""
+        sgd(state.lr, state.velocities["lr"], gradient, self.lr_lr, self.momentum_lr)
         if not state.lr > 0:
             raise FloatingPointError(
                 f"the learnt step size lr_student became {float(state.lr):.4g} at step {state.step}; it must stay > 0: "
@@ -394,8 +370,6 @@ class TrajectoryMatching(Method):
         Its provenance has the source rows of the images, and the steps tried and skipped by start epoch.
         """
         train, images = state.train, state.images if state.average is None else state.average
-        provenance = {"method": self.name, "seed": state.seed, "dataset": train.name, "iterations": state.step}
-        provenance |= {"rows": None if state.rows is None else state.rows.tolist(), "experts": state.experts.count}
         return SyntheticSet(
             images=images.detach().clone(),
             labels=state.classes if state.logits is None else state.logits.detach().clone(),
@@ -403,7 +377,16 @@ class TrajectoryMatching(Method):
             space=train.space,
             strategy=state.strategy,
             learning_rate=float(state.lr),
-            provenance=provenance | {"tried": state.tried.tolist(), "skipped": state.skipped.tolist()},
+            provenance={
+                "method": self.name,
+                "seed": state.seed,
+                "dataset": train.name,
+                "iterations": state.step,
+                "rows": None if state.rows is None else state.rows.tolist(),
+                "experts": state.experts.count,
+                "tried": state.tried.tolist(),
+                "skipped": state.skipped.tolist(),
+            },
         )
 
 
@@ -412,12 +395,6 @@ def soft_targets(state: MatchingState) -> Tensor:
     if state.logits is not None:
         return state.logits.softmax(1)
     return F.one_hot(state.classes, state.train.num_classes).to(state.images.dtype)
-
-
-def _sgd(parameter: Tensor, velocity: Tensor, gradient: Tensor, lr: float, momentum: float) -> None:
-    """v <- mu v + g, p <- p - lr v, in place."""
-    velocity.mul_(momentum).add_(gradient)
-    parameter.sub_(velocity, alpha=lr)
 
 
 @torch.no_grad()
@@ -476,13 +453,10 @@ def ensemble_logits(images: Tensor, classes: Tensor, *, flat: Flat, experts: Tra
     Returns:
         (n, K) float32.
     """
-    total = torch.zeros(len(images), flat.network.classifier.out_features, device=images.device)
-    votes, everyone = torch.zeros(len(images), 1, device=images.device), torch.zeros_like(total)
+    total = votes = everyone = 0
     for logits in expert_logits(images, flat=flat, experts=experts):
         right = (logits.argmax(1) == classes)[:, None]
-        total += logits * right
-        votes += right
-        everyone += logits
+        total, votes, everyone = total + logits * right, votes + right.to(logits), everyone + logits
     return torch.where(votes > 0, total / votes.clamp_min(1), everyone / experts.count)
 
 
@@ -550,7 +524,7 @@ class FTD(TrajectoryMatching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("average", lambda value: value is None or 0 <= value < 1, "in [0, 1), or None")
+        self.check("in [0, 1), or None", "average")
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> MatchingState:
         """As trajectory matching, with the average at the initial images."""

@@ -24,33 +24,81 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from ddlib import models
 from ddlib.data.augmentation import augment, draw
 from ddlib.models import passes
-from ddlib.models.passes import Flat
+from ddlib.models.passes import PureNetwork
 
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """A kind of network as functions of a vector of parameters; see `student`.
+    """A network as functions of the vector theta (P,) of its parameters; see `student`.
 
-    Every function takes (theta (P,), images (B, C, H, W), targets (B, K) probabilities, direction (P,)) as far as it
-    needs them, and sums over the images.  l is the cross-entropy against the targets.
+    The functions take (theta, images (B, C, H, W), targets (B, K) probabilities, direction (P,)) as far as they need
+    them, and sum over the images.  l is the cross-entropy against the targets.
 
-    flat: the network.
+    network: the network.
     loss: -> l, ().
     descent: -> grad_theta l, (P,).
     pull: -> gradients of s = <direction, grad_theta l> in theta, images and targets, and s.
     pull_fixed: -> the same in images and targets alone, and s.
-    elements: of the largest map of one image.
     """
 
-    flat: Flat
+    network: PureNetwork
     loss: Callable[..., Tensor]
     descent: Callable[..., Tensor]
     pull: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
     pull_fixed: Callable[..., tuple[Tensor, Tensor, Tensor]]
-    elements: int
+
+
+@lru_cache(maxsize=16)
+def student(network: PureNetwork, compiled: bool = False) -> Student:
+    """The student of a kind of network; the same arguments give the same object, so that it is compiled once.
+
+    Args:
+        network: of `passes.pure`; losses and sums keep the dtype of theta whatever its precision.
+        compiled: whether its functions go through `torch.compile`, whole.
+
+    Raises:
+        ValueError: a network with running statistics.
+    """
+    flat = network.flat
+
+    def loss(theta, images, targets):
+        return -(targets * network.logits(flat.named(theta), {}, images).log_softmax(1)).sum()
+
+    return Student(network, loss, *(_by_func(loss) if compiled else _by_autograd(loss)))
+
+
+def _by_autograd(loss: Callable[..., Tensor]) -> tuple[Callable, Callable, Callable]:
+    """`descent`, `pull` and `pull_fixed`; torch.func would keep graphs that are not needed, for time and memory."""
+
+    def descent(theta, images, targets):
+        with torch.enable_grad():
+            theta = theta.detach().requires_grad_()
+            return torch.autograd.grad(loss(theta, images, targets), theta)[0]
+
+    def pull(theta, images, targets, direction, *, last=3):
+        with torch.enable_grad():
+            arguments = [tensor.detach().requires_grad_() for tensor in (theta, images, targets)]
+            (slope,) = torch.autograd.grad(loss(*arguments), arguments[0], create_graph=True)
+            s = torch.dot(slope, direction)
+        return *torch.autograd.grad(s, arguments[-last:]), s.detach()
+
+    return descent, pull, partial(pull, last=2)
+
+
+def _by_func(loss: Callable[..., Tensor]) -> tuple[Callable, Callable, Callable]:
+    """The same by torch.func, whose second derivatives can be compiled whole."""
+
+    def along(theta, images, targets, direction):
+        s = torch.dot(grad(loss)(theta, images, targets), direction)
+        return s, s
+
+    def pull(*arguments, wanted=(0, 1, 2)):
+        gradients, s = grad(along, argnums=wanted, has_aux=True)(*arguments)
+        return *gradients, s
+
+    return tuple(map(passes.compiled, (grad(loss), pull, partial(pull, wanted=(1, 2)))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,85 +159,6 @@ class Gradient:
     end: Tensor
 
 
-def student(
-    network: str,
-    *,
-    shape: tuple[int, int, int],
-    num_classes: int,
-    precision: str = "float32",
-    compiled: bool = False,
-    **options: object,
-) -> Student:
-    """The student of a kind of network; the same arguments give the same object, so that it is compiled once.
-
-    Args:
-        network, shape, num_classes, options: as `ddlib.models.build`.
-        precision: of convolutions and products, "float32" or "bfloat16" (autocast); parameters, losses, directions
-            and sums over steps keep the dtype of theta.
-        compiled: whether its functions go through `torch.compile`, whole.
-
-    Raises:
-        ValueError: an unknown network or option, or a network with running statistics.
-    """
-    return _student(network, tuple(shape), num_classes, precision, compiled, tuple(sorted(options.items())))
-
-
-@lru_cache(maxsize=16)
-def _student(network, shape, num_classes, precision, compiled, options):
-    with torch.device("meta"):
-        model = models.build(network, shape=shape, num_classes=num_classes, **dict(options))
-        features = model.features(torch.empty(1, *shape))
-    flat = Flat(model)
-
-    def loss(theta, images, targets):
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = flat(theta, images)
-        return -(targets * logits.to(theta.dtype).log_softmax(1)).sum()
-
-    ways = _compiled(loss) if compiled else _eager(loss)
-    elements = max(tensor.numel() // len(tensor) for tensor in (torch.empty(1, *shape, device="meta"), *features.maps))
-    return Student(flat, loss, *ways, elements)
-
-
-def _eager(loss: Callable[..., Tensor]) -> tuple[Callable, Callable, Callable]:
-    """`descent`, `pull` and `pull_fixed` by automatic differentiation.
-
-    torch.func keeps graphs that nobody asks for, which costs time and memory where nothing is compiled.
-    """
-
-    def descent(theta, images, targets):
-        with torch.enable_grad():
-            theta = theta.detach().requires_grad_()
-            return torch.autograd.grad(loss(theta, images, targets), theta)[0]
-
-    def pull(theta, images, targets, direction, *, wanted=3):
-        with torch.enable_grad():
-            given = [tensor.detach().requires_grad_() for tensor in (theta, images, targets)]
-            (slope,) = torch.autograd.grad(loss(*given), given[0], create_graph=True)
-            s = torch.dot(slope, direction)
-        return *torch.autograd.grad(s, given[-wanted:]), s.detach()
-
-    return descent, pull, partial(pull, wanted=2)
-
-
-def _compiled(loss: Callable[..., Tensor]) -> tuple[Callable, Callable, Callable]:
-    """The same by torch.func, whose second derivatives can be compiled whole."""
-
-    def along(theta, images, targets, direction):
-        s = torch.dot(grad(loss)(theta, images, targets), direction)
-        return s, s
-
-    def pull(theta, images, targets, direction):
-        found, s = grad(along, argnums=(0, 1, 2), has_aux=True)(theta, images, targets, direction)
-        return *found, s
-
-    def pull_fixed(theta, images, targets, direction):
-        found, s = grad(along, argnums=(1, 2), has_aux=True)(theta, images, targets, direction)
-        return *found, s
-
-    return tuple(map(passes.compiled, (grad(loss), pull, pull_fixed)))
-
-
 def adjoint(
     student: Student,
     start: Tensor,
@@ -218,43 +187,35 @@ def adjoint(
     Returns:
         Loss and gradients, in the dtype and on the device of `start`.
     """
-    piece = piece or passes.size(max(len(batch.rows) for batch in batches), student.elements, start.device)
-    passed = [start]
+    piece = piece or passes.size(max(len(batch.rows) for batch in batches), student.network.elements, start.device)
+    path = [start]  # theta_0, ..., theta_N
     with torch.no_grad():
         for batch in batches:
-            theta = passed[-1]
-            shown, aims = batch.transform(images[batch.rows]), targets[batch.rows]
-            parts = zip(shown.split(piece), aims.split(piece), strict=True)
-            slope = sum(student.descent(theta, x, q) for x, q in parts)
-            passed.append(theta - lr / len(batch.rows) * slope)
-    end, scale = passed.pop(), (start - goal).square().sum()
-    loss, direction = (end - goal).square().sum() / scale, 2 * (end - goal) / scale
-    found = Gradient(loss, torch.zeros_like(images), torch.zeros_like(targets), torch.zeros_like(lr), end)
+            augmented, aims = batch.transform(images[batch.rows]), targets[batch.rows]
+            parts = zip(augmented.split(piece), aims.split(piece), strict=True)
+            slope = sum(student.descent(path[-1], x, q) for x, q in parts)
+            path.append(path[-1] - lr / len(batch.rows) * slope)
+    end, scale = path.pop(), (start - goal).square().sum()
+    loss, direction = (end - goal).square().sum() / scale, 2 * (end - goal) / scale  # L, lambda_N
+    gradient = Gradient(loss, torch.zeros_like(images), torch.zeros_like(targets), torch.zeros_like(lr), end)
     if limit is not None and not loss <= limit:
-        return found
+        return gradient
+    pull = student.pull_fixed if frozen else student.pull
     for batch in reversed(batches):
-        given = batch, images, targets, lr
-        direction = _back(student, passed.pop(), found, direction=direction, given=given, piece=piece, frozen=frozen)
-    return found
-
-
-def _back(student: Student, theta: Tensor, found: Gradient, *, direction, given, piece, frozen) -> Tensor:
-    """Add what one step contributes to the gradient `found`; returns lambda_i from lambda_{i+1}."""
-    batch, images, targets, lr = given
-    rows, weight = batch.rows, 1 / len(batch.rows)
-    leaf = images[rows].requires_grad_()
-    shown, aims = batch.transform(leaf), targets[rows]
-    pulled, bent = [], 0
-    for x, q in zip(shown.detach().split(piece), aims.split(piece), strict=True):
-        *theta_part, v_images, v_targets, s = (student.pull_fixed if frozen else student.pull)(theta, x, q, direction)
-        pulled.append((v_images, v_targets))
-        bent = bent + theta_part[0] if theta_part else bent
-        found.lr.sub_(weight * s)
-    v_images, v_targets = (torch.cat(parts) for parts in zip(*pulled, strict=True))
-    (v_leaf,) = torch.autograd.grad(shown, leaf, v_images)
-    found.images.index_add_(0, rows, -lr * weight * v_leaf)
-    found.targets.index_add_(0, rows, -lr * weight * v_targets)
-    return direction if frozen else direction - lr * weight * bent
+        theta, weight, leaf = path.pop(), 1 / len(batch.rows), images[batch.rows].requires_grad_()
+        augmented = batch.transform(leaf)
+        bent, v_images, v_targets = 0, [], []  # sum_i H_i lambda, J_i^T lambda
+        for x, q in zip(augmented.detach().split(piece), targets[batch.rows].split(piece), strict=True):
+            *v_theta, v_x, v_q, s = pull(theta, x, q, direction)
+            bent = bent + v_theta[0] if v_theta else bent
+            v_images.append(v_x)
+            v_targets.append(v_q)
+            gradient.lr.sub_(weight * s)
+        (v_leaf,) = torch.autograd.grad(augmented, leaf, torch.cat(v_images))
+        gradient.images.index_add_(0, batch.rows, -lr * weight * v_leaf)
+        gradient.targets.index_add_(0, batch.rows, -lr * weight * torch.cat(v_targets))
+        direction = direction if frozen else direction - lr * weight * bent  # lambda_i from lambda_{i+1}
+    return gradient
 
 
 tesla = partial(adjoint, frozen=True)

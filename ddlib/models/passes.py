@@ -119,6 +119,11 @@ class PureNetwork:
     precision: str
     elements: int
 
+    @functools.cached_property
+    def flat(self) -> Flat:
+        """The network with its parameters as one vector; refused where it has running statistics."""
+        return Flat(self.training)
+
     @property
     def draws(self) -> bool:
         """Whether the network draws random numbers itself (dropout)."""
@@ -135,6 +140,28 @@ class PureNetwork:
         with torch.autocast(images.device.type, torch.bfloat16) if lower else contextlib.nullcontext():
             network = self.training if training else self.testing
             return functional_call(network, (parameters, buffers), (images,)).to(images.dtype)
+
+    def embedding(self, parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
+        """What the classifier sees of images (B, C, H, W) in training mode: (B, F), in at least float32."""
+        inner = [{f"network.{name}": tensor for name, tensor in tensors.items()} for tensors in (parameters, buffers)]
+        return at_least_float32(functional_call(_Embedding(self.training), tuple(inner), (images,)))
+
+
+class _Embedding(nn.Module):
+    """A network that gives its embedding when called, as `functional_call` calls it."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.embed(images)
+
+
+def known_options(network: str, **options: Any) -> dict[str, Any]:
+    """Of `options` those that are given, that is, not None, and that the network has."""
+    known = models.options_of(network)
+    return {name: value for name, value in options.items() if value is not None and name in known}
 
 
 def pure(
