@@ -12,6 +12,7 @@ import nbformat
 
 CHECKED = "nbval-check-output"
 UNCHECKING = {"nbval-skip", "nbval-raises-exception", "nbval-ignore-output", "raises-exception"}
+PICTURE = 60_000  # characters of a picture in base64
 ABSOLUTE = re.compile(r"^(/[\w.]|~/|[A-Za-z]:[\\/])")
 
 
@@ -40,7 +41,7 @@ def faults(path: Path) -> list[str]:
         return [f"not a valid notebook: {error.message}"]
     if (notebook.nbformat, notebook.nbformat_minor) < (4, 5):
         return [f"nbformat {notebook.nbformat}.{notebook.nbformat_minor} has no cell ids; 4.5 has them"]
-    checks = (_head, _parameters, _settings, _code, _balance, _outputs, _sections)
+    checks = (_head, _parameters, _settings, _code, _outputs, _sections)
     return [fault for check in checks for fault in check(notebook)]
 
 
@@ -121,48 +122,26 @@ def _forbidden(node: ast.AST) -> str:
     return ""
 
 
-def _balance(notebook) -> Iterator[str]:
-    """At least as much text as code, in characters without blanks and without comments."""
-    text = sum(_characters(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
-    code = sum(_characters(_bare(cell.source)) for cell in notebook.cells if cell.cell_type == "code")
-    if text < code:
-        yield f"{text} characters of text for {code} of code"
-
-
-def _characters(source: str) -> int:
-    return len("".join(source.split()))
-
-
-def _bare(source: str) -> str:
-    """Code without its comments, as the parser writes it; what it cannot read stays as it is."""
-    try:
-        return ast.unparse(ast.parse(source))
-    except SyntaxError:
-        return source
-
-
 def _outputs(notebook) -> Iterator[str]:
+    """What is checked is text; what a reader sees besides has no warnings, and its pictures are small."""
     checked = 0
     for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type != "code":
             continue
-        if CHECKED not in tags(cell):
-            if cell.outputs or cell.execution_count is not None:
-                yield f"cell {number} holds outputs or a count but is not tagged {CHECKED}; clear it"
-            continue
-        checked += 1
-        if not cell.outputs or cell.execution_count is None:
-            yield f"cell {number} is tagged {CHECKED} but was not run: nbval would compare nothing"
-        if any(not _comparable(output) for output in cell.outputs):
-            yield f"cell {number} keeps a picture, stderr or an error, which no check can hold it to"
+        ran = bool(cell.outputs) and cell.execution_count is not None
+        if any(output.output_type == "error" or output.get("name") == "stderr" for output in cell.outputs):
+            yield f"cell {number} keeps stderr or an error"
+        pictures = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
+        if any(len(picture) > PICTURE for picture in pictures):
+            yield f"cell {number} keeps a picture of more than {PICTURE} characters; refresh_notebooks.py shrinks it"
+        if CHECKED in tags(cell):
+            checked += 1
+            if not ran:
+                yield f"cell {number} is tagged {CHECKED} but was not run: nbval would compare nothing"
+            if pictures:
+                yield f"cell {number} keeps a picture, which no check can hold it to"
     if not checked:
         yield f"no cell is tagged {CHECKED}: nothing of what the notebook shows is checked"
-
-
-def _comparable(output) -> bool:
-    if output.output_type == "stream":
-        return output.name == "stdout"
-    return output.output_type != "error" and not any(kind.startswith("image/") for kind in output.data)
 
 
 def _sections(notebook) -> Iterator[str]:

@@ -1,23 +1,33 @@
-"""Put the outputs of the checked cells, from the last quick run, into the committed notebooks and strip all others.
+"""Put the outputs of the last quick run into the committed notebooks, so that a reader who runs nothing sees them.
 
 make reproduce && .venv/bin/python tests/refresh_notebooks.py
 """
 
+import base64
+import io
+
 import nbformat
 from notebook_form import CHECKED, discover, tags
+from PIL import Image
 
 from ddlib import ROOT
 
+WIDTH, COLOURS = 720, 32
+"""Pixels of a picture at most, and its colours: the whole one is in figures/."""
+
 
 def refresh(committed: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> None:
-    """Give each checked cell of `committed` what the cell of the same id printed in `executed`; clear the rest."""
+    """Give each cell of `committed` the outputs of the cell of the same id in `executed`, but for stderr.
+
+    A checked cell keeps them as they are; in the others pictures are made small, and the plain text of what has a
+    richer form is left out.
+    """
     by_id = {cell.id: cell for cell in executed.cells}
     for cell in committed.cells:
-        if cell.cell_type != "code":
-            continue
-        kept = CHECKED in tags(cell)
-        cell.outputs = joined(by_id[cell.id].outputs) if kept else []
-        cell.execution_count = by_id[cell.id].execution_count if kept else None
+        if cell.cell_type == "code":
+            outputs = joined([output for output in by_id[cell.id].outputs if output.get("name") != "stderr"])
+            cell.outputs = outputs if CHECKED in tags(cell) else [shortened(output) for output in outputs]
+            cell.execution_count = by_id[cell.id].execution_count if outputs else None
 
 
 def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
@@ -32,8 +42,28 @@ def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
     return whole
 
 
+def shortened(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """An output in its richest form alone, a picture small."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        data["image/png"] = small(data["image/png"])
+    if len(data) > 1:
+        data.pop("text/plain", None)
+    return output
+
+
+def small(png: str) -> str:
+    """A picture in base64, no wider than `WIDTH` and in few colours; the same one always gives the same text."""
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    if image.width > WIDTH:
+        image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
 def main() -> None:
-    """Refresh every notebook that has been executed."""
+    """Refresh every notebook."""
     for path in discover(ROOT):
         executed = ROOT / "runs" / "notebooks" / path.parent.name / f"{path.stem}.quick.ipynb"
         notebook = nbformat.read(path, nbformat.NO_CONVERT)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ddlib import evaluation, report, results, study
+from ddlib import evaluation, results, study
 from ddlib.analyses import continual
 from ddlib.data import augmentation, datasets
 from ddlib.data.datasets import ImageSet, ValueSpace
@@ -312,31 +312,3 @@ def test_orders_that_cannot_be_paired_are_refused(changed, match):
     row = {"orders": [0, 1, 2], "accuracies": [1.0, 2.0, 3.0]}
     with pytest.raises(ValueError, match=match):
         continual.difference(row, row | changed)
-
-
-def test_bands_are_over_orders():
-    values = [80.0, 82.0, 70.0, 72.0, 60.0, 62.0]
-    course = [{**row, "orders": [0, 1, 2], "accuracies": values} for row in FOUND if row["label"] == "DM"]
-    band = report.accuracy_against_classes(course).axes[0].collections[0].get_paths()[0].vertices[:, 1]
-    half = 4.302653 * 10 / 3**0.5
-    assert (band.min(), band.max()) == pytest.approx((71 - half, min(100, 71 + half)), abs=1e-4)
-
-
-def test_the_table_has_first_and_last_step_and_the_average():
-    table = report.continual_table(FOUND, continual.averages(FOUND), {})
-    ((heading, (dm, whole)),) = table.groups
-    assert (heading, table.columns[0], table.columns[-1]) == ("2 steps", "method", "verdict")
-    assert dm == ("DM", "85.0 ± 7.1 (2)", "50.0 ± 14.1 (2)", "50.0 †", "67.5 ± 10.6 (2)", "50.0 †", "PROXY")
-    assert whole[3] == whole[5] == "-"
-    assert any("unverified" in note for note in table.notes)
-
-
-def test_the_figure_has_a_line_a_method_and_a_panel_a_number_of_steps():
-    figure = report.accuracy_against_classes([*FOUND, *({**row, "steps": 4} for row in FOUND)])
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["2 steps", "4 steps"]
-    dm, published, whole = figure.axes[0].lines
-    assert (list(dm.get_xdata()), list(dm.get_ydata())) == ([2, 4], [85.0, 50.0])
-    assert list(published.get_ydata()) == [50.0, 50.0]
-    assert (whole.get_color(), whole.get_linestyle()) == ("black", "--")
-    assert len(figure.axes[0].collections) == 2
-    assert "nothing was run" in report.accuracy_against_classes([]).texts[0].get_text()

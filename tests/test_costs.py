@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ddlib import report, results
+from ddlib import results
 from ddlib.analyses import costs
 from ddlib.data import datasets
 from ddlib.methods import unrolling
@@ -100,17 +100,6 @@ def test_the_labels_are_compared_as_logits(scene):
     gradient = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
     (wanted,) = torch.autograd.grad(logits.softmax(1), logits, gradient)
     torch.testing.assert_close(costs._in_logits(logits.detach(), gradient), wanted)
-
-
-def test_tables_say_what_was_not_run_and_what_datm_would_skip(rows):
-    skipped = rows[0] | {"N": 99, "seconds": None, "bytes": None, "expected": 295e9}
-    shown = str(report.cost_table([*rows, skipped], {}))
-    assert "12 of 13 measured" in shown and "not run: about 3e+02 GB" in shown
-    numbers = {"images": 0.5, "images_norm": 2.0, "labels": 0.6, "labels_norm": 3.0, "lr": 1.0, "lr_tesla": -4.0}
-    place = {"start": 0, "a": 0.01, "N": 10}
-    shown = str(report.agreement_table([place | {"loss": loss} | numbers for loss in (0.9, 1.2)], {}))
-    assert [line.split()[-1] for line in shown.splitlines() if line.startswith("0 ")] == ["healthy", "skipped"]
-    assert "0.50" in shown and "-4" in shown
 
 
 def test_measurements_come_back_as_they_were_written(tmp_path, rows):

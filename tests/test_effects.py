@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ddlib import report, results
+from ddlib import results
 from ddlib.results import Record
 from ddlib.study import notebooks
 from ddlib.study.rows import cells, crossed
@@ -56,7 +56,6 @@ def test_real_images_tell_of_distilled_ones_nothing_and_have_lines_of_their_own(
     assert (real.level, real.base, real.pairs, real.of) == ("Real", "DM", 2, "")
     assert (own.level, own.base, own.pairs, own.of) == ("BN", "IN", 1, "Real")
     assert own.difference.difference == pytest.approx(-29)
-    assert report.effects([own]).axes[0].get_yticklabels()[0].get_text() == "BN for IN, Real (1 pair)"
 
 
 def test_an_unknown_level_apart_is_refused():
@@ -96,18 +95,6 @@ def test_what_was_not_run_is_left_out_and_nothing_is_nothing():
 def test_records_that_are_no_grid_are_refused(records, match):
     with pytest.raises(ValueError, match=match):
         results.main_effects(records, ("loss", "norm"))
-
-
-def test_the_figure_shows_differences_intervals_and_single_pairs():
-    found = results.main_effects(GRID, ("loss", "norm"))
-    (ax,) = report.effects(found).axes
-    assert [text.get_text() for text in ax.get_yticklabels()][:2] == ["ATOM for DM (2 pairs)", "BN for IN (2 pairs)"]
-    drawn = [line.get_xdata() for line in ax.lines]
-    assert [0.0, 0.0] not in [list(x) for x in drawn[:3]]
-    assert list(drawn[0]) == pytest.approx([2, 6])
-    assert list(drawn[1]) == pytest.approx([found[0].difference.low, found[0].difference.high])
-    assert list(drawn[2]) == pytest.approx([4])
-    assert report.effects([]).texts[0].get_text().startswith("no pair of cells was run")
 
 
 FACTORS = {

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from ddlib import methods, models, report, seeding
+from ddlib import methods, models, seeding
 from ddlib.analyses import gradients
 from ddlib.data import datasets
 from ddlib.models import diffusion
@@ -79,21 +79,6 @@ def test_what_cannot_be_measured_is_refused(train, method, told, match):
     usual = {"norms": ("instance",), "powers": (1,), "draws": 1, "seed": 0}
     with pytest.raises(ValueError, match=match):
         gradients.term_norms(method, train, **(usual | told))
-
-
-def test_the_figure_has_a_panel_a_norm_and_a_dashed_line_for_what_has_no_power(rows):
-    figure = report.term_norms(rows)
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["InstanceNorm", "BatchNorm"]
-    instance = figure.axes[0]
-    of = [row["gradient"] for row in rows if (row["norm"], row["term"], row["p"]) == ("instance", "channel", 4)]
-    lines = {tuple(line.get_xdata()): line for line in instance.lines if line.get_color() == "#e69f00"}
-    assert lines[1, 4].get_ydata()[1] == pytest.approx(sum(of) / 3)
-    whiskers = [segment for found in instance.collections for segment in found.get_segments()]
-    assert any(tuple(s[:, 1]) == pytest.approx((min(of), max(of))) for s in whiskers)
-    assert [line.get_linestyle() for line in instance.lines].count("--") == 1
-    assert report.term_norms([]).texts[0].get_text() == "nothing was measured"
-    with pytest.raises(ValueError, match="lacks p, gradient; it must have term, norm, p, gradient"):
-        report.term_norms([{"term": "channel", "norm": "batch"}])
 
 
 def test_norms_are_those_of_the_first_step_from_one_beginning(train):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddlib import methods, report
-from ddlib.report import figures
+from ddlib import report
 from ddlib.results import Record, neighbours, ranked, scores, seed_means
 
 
@@ -216,49 +215,3 @@ def test_a_row_of_one_network_and_no_cost_shows_dashes():
 def test_standings_are_refused(records, told, match):
     with pytest.raises(ValueError, match=match):
         report.standings(records, **told)
-
-
-def points(ax):
-    return {(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in ax.lines if len(line.get_xdata()) == 1}
-
-
-def test_bytes_stand_in_kilobytes_and_the_points_of_a_row_are_joined():
-    ten = replace(DM, ipc=10, cost=DM.cost | {"bytes_stored": 102_400}, accuracies=tuple(a + 5 for a in DM.accuracies))
-    figure = report.accuracy_against_bytes([*JUDGED, ten])
-    (ax,) = figure.axes
-    assert ax.get_xscale() == "log"
-    assert (pytest.approx(10.24), pytest.approx(DM.accuracy_mean)) in list(points(ax))
-    assert any(np.allclose(line.get_xdata(), [10.24, 102.4]) for line in ax.lines if len(line.get_xdata()) == 2)
-    assert sorted(text.get_text() for text in ax.texts) == sorted(r.label for r in JUDGED)  # each row once
-
-
-def test_seconds_are_of_one_set_with_the_prerequisites_as_a_fainter_mark():
-    figure = report.accuracy_against_seconds([*JUDGED, replace(RANDOM, label="free", cost={"distil_seconds": 0.0})])
-    (ax,) = figure.axes
-    xs = {round(x, 3) for x, _ in points(ax)}
-    assert {2.0, 0.01} <= xs and "Whole" not in {text.get_text() for text in ax.texts}
-    (faint,) = [line for line in ax.lines if line.get_alpha() == 0.35]
-    assert faint.get_xdata().tolist() == [2.0, 52.0] and faint.get_markevery() == [1]
-
-
-def test_networks_stand_as_markers_with_the_best_row_on_top():
-    figure = report.accuracy_across_networks([r for r in RECORDS if r.network != "plain"])
-    (ax,) = figure.axes
-    assert [text.get_text() for text in ax.get_yticklabels()] == [r.label for r in ranked(JUDGED) if r.ipc]
-    assert ax.yaxis_inverted()
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["convnet", "mlp", "resnet10"]
-
-
-def test_families_are_of_methods_that_there_are_and_look_different():
-    named = [method for group in figures.FAMILIES.values() for method in group]
-    assert len(set(named)) == len(named) and set(named) <= methods.discover().keys()
-    assert len({look["marker"] for look in figures.FAMILY_LOOKS.values()}) == len(figures.FAMILIES)
-    assert figures.family(record((1.0,), "x", "unheard of")) == "other"
-
-
-@pytest.mark.parametrize(
-    "draw", [report.accuracy_against_bytes, report.accuracy_against_seconds, report.accuracy_across_networks]
-)
-def test_nothing_to_draw_is_said(draw):
-    (text,) = draw([record(())]).texts
-    assert text.get_text() == "no cell was run"

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from benchmarks import architecture_search
-from ddlib import evaluation, models, report, results, study
+from ddlib import evaluation, models, study
 from ddlib.analyses import architecture_search as ranking
 from ddlib.analyses import nas
 from ddlib.analyses.nas import trials
@@ -459,19 +459,3 @@ def test_too_few_networks_and_another_shape_are_refused(workplace, monkeypatch):
 
 
 # What is shown
-
-
-def test_tables_and_figures_of_a_search(workplace):
-    found = nas.search(cells(), nas.space(SMALL), workplace)
-    rows = nas.correlations(found.accuracies, found.reference, baseline="Random")
-    assert {row["among"] for row in rows} == {"all"}
-    table = report.search_table(found.winners(), rows, found.provenance)
-    assert [row[0] for row in table.groups[0][1]] == ["Random", "Early stopping", "Whole"]
-    ranked = report.correlation_table(rows, found.provenance)
-    assert {row[-1] for row in ranked.groups[0][1]} <= {"-", "above", "below", "not told apart"}
-    told = str(report.reported_search_table(results.references("atom")))
-    assert "datadam" in told and "0.72" in told and "5168.9" in told and "top 10 0.68" in told
-    scatter, bars = report.proxy_scatter(found.networks(), "Whole"), report.correlation_bars(rows)
-    assert [ax.get_title(loc="left") for ax in scatter.axes if ax.get_visible()] == ["Random", "Early stopping"]
-    assert len(bars.axes[0].patches) == len({row["method"] for row in rows if row["value"] is not None})
-    assert report.proxy_scatter([], "Whole").axes == report.correlation_bars([]).axes == []

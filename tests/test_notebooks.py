@@ -1,6 +1,7 @@
 """Every notebook has the form of the design, found by discovery; nbval runs them, this reads them."""
 
 import ast
+import base64
 import io
 import subprocess
 import sys
@@ -9,8 +10,10 @@ import tokenize
 import nbformat
 import notebook_form as form
 import pytest
+import refresh_notebooks
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from papermill import inspect_notebook
+from PIL import Image
 
 from ddlib import ROOT
 from ddlib.study.parameters import PARAMETERS
@@ -88,7 +91,7 @@ def set_tags(index, *tags):
     return lambda notebook: notebook.cells[index].metadata.__setitem__("tags", list(tags))
 
 
-PICTURE = {"image/png": "iVBORw0KGgo="}
+PICTURE, LARGE = {"image/png": "iVBORw0KGgo="}, {"image/png": "A" * 60_001}
 CHANGES = {
     "begins with a title": set_source(0, "A claim without a title. " * 20),
     "the kernel is 'julia'": lambda n: n.metadata.kernelspec.__setitem__("name", "julia"),
@@ -105,12 +108,11 @@ CHANGES = {
     "imports subprocess": set_source(3, "import subprocess"),
     "runs a shell command": set_source(3, "os.system(dataset)"),
     "the absolute path": set_source(3, "print('/opt/data')"),
-    "of code": set_source(3, "print(dataset, lr, dataset, lr, dataset, lr, dataset, lr)\n" * 10),
     "nothing is left unchecked": set_tags(3, form.CHECKED, "nbval-skip"),
-    "cell 4 holds outputs": lambda n: (set_tags(3)(n), set_tags(2, form.CHECKED)(n)),
     "nbval would compare nothing": lambda n: n.cells[3].__setitem__("execution_count", None),
-    "keeps a picture": lambda n: n.cells[3].outputs.append(new_output("display_data", data=PICTURE)),
-    "keeps a picture, stderr": lambda n: n.cells[3].outputs[0].__setitem__("name", "stderr"),
+    "keeps a picture, which": lambda n: n.cells[3].outputs.append(new_output("display_data", data=PICTURE)),
+    "more than 60000 characters": lambda n: n.cells[2].outputs.append(new_output("display_data", data=LARGE)),
+    "keeps stderr": lambda n: n.cells[3].outputs[0].__setitem__("name", "stderr"),
     "nothing of what the notebook shows": lambda n: n.cells.pop(3),
     "not 'Provenance'": lambda n: n.cells.append(new_markdown_cell("## And then")),
     "titled 'Deviations'": lambda n: n.cells.pop(4),
@@ -134,3 +136,37 @@ def test_papermill_stops_at_the_third_cell_when_a_name_is_misspelt(tmp_path):
     executed = nbformat.read(tmp_path / "out.ipynb", nbformat.NO_CONVERT)
     ran = [cell.execution_count for cell in executed.cells if cell.cell_type == "code" and cell.execution_count]
     assert len(ran) == 3  # the parameters, the injected ones, and the cell that refuses them
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_what_stands_beside_an_equation_is_there(path):
+    """What `report.source(...)` is given, by the names that the notebook imports."""
+    names: dict = {}
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type != "code":
+            continue
+        tree = ast.parse(cell.source)
+        imports = [
+            node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module.startswith("ddlib")
+        ]
+        exec(compile(ast.Module(imports, []), str(path), "exec"), names)
+        for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+            if ast.unparse(call.func) == "report.source":
+                eval(ast.unparse(call), names)
+
+
+def test_refreshing_keeps_what_a_reader_sees():
+    def ran(*outputs):
+        return new_notebook(cells=[new_code_cell("1", outputs=[*outputs], execution_count=7, id="a")])
+
+    buffer = io.BytesIO()
+    Image.effect_noise((1000, 500), 50).save(buffer, "PNG")
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    printed = [new_output("stream", name=name, text=name) for name in ("stdout", "stderr", "stdout")]
+    shown = new_output("display_data", data={"image/png": picture, "text/plain": "<Figure>"})
+    committed = ran()
+    refresh_notebooks.refresh(committed, ran(*printed, shown))
+    text, image = committed.cells[0].outputs
+    assert text.text == "stdoutstdout" and list(image.data) == ["image/png"] and committed.cells[0].execution_count == 7
+    assert Image.open(io.BytesIO(base64.b64decode(image.data["image/png"]))).size == (720, 360)
+    assert refresh_notebooks.small(picture) == image.data["image/png"]

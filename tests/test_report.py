@@ -12,7 +12,7 @@ import torch
 from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
-from ddlib import report
+from ddlib import methods, report
 from ddlib.report import style
 from ddlib.report.images import mosaic
 from ddlib.results import Claim, Record, Reference, check_claim
@@ -151,11 +151,40 @@ def test_tables_become_frames():
     assert frame.index[-1] == "digits (paper: cifar10), test accuracy in %"
 
 
-def test_tables_become_plain_json():
-    content = json.loads(json.dumps(report.table([record(provenance=PROVENANCE)]).to_json()))
-    assert content["columns"] == ["method", "IPC", "paper", "ours", "verdict"]
-    assert content["groups"][0][1] == [["DM", "  1", "-", "26.0 ± 1.0 (3)", "NO REFERENCE"]]
-    assert content["provenance"] == PROVENANCE and content["head"] == "1 cell: 1 NO REFERENCE"
+BUDGET = """\
+3 of 4 cells run: what each takes.
+
+cifar10, budget
+method       IPC  kB       kbit/class  images   updates  generating  before   distilling  regime
+-----------  ---  -------  ----------  -------  -------  ----------  -------  ----------  ---------
+DiM           10   14,274      11,419  100,000    4,000         3.5      678      12,346  streaming
+DiM           50        –           –        –        –           –        –           –  not run
+DiM, frozen   10      9.9           –      100        –       0.012        –           0  fixed set
+Random        10        –           –        –        –           –        –           –  fixed set
+"""
+
+
+def spent(label="DiM", ipc=10, *, network="", cost=None, **chosen):
+    cell = {"hyperparameters": chosen} | ({"tested_on": network} if network else {})
+    return record((59.4, 60.6), label, method="m", ipc=ipc, cell=cell, cost=cost or {})
+
+
+def test_the_budget_of_every_cell():
+    cost = {"bytes_stored": 14_273_516, "bits_per_class": 11_418_813, "images_shown": 100_000, "updates": 4000}
+    cost |= {"generation_seconds": 3.456, "prerequisite_seconds": 678.1, "distil_seconds": 12345.6}
+    frozen = {"bytes_stored": 9_872, "images_shown": 100, "generation_seconds": 0.0123, "distil_seconds": 0.0}
+    not_run = record((), "DiM", method="m", ipc=50, cost={"estimated_hours": 3})
+    records = [not_run, spent(cost=cost, redraw=1), spent("DiM, frozen", cost=frozen, redraw=None)]
+    table = report.budget_table([*records, spent("Random")])
+    assert str(table).startswith(BUDGET)
+    assert "not recorded" in str(table) and "14,274" in table._repr_html_()
+    assert "anew every 10 epochs" in str(report.budget_table([spent(redraw=10)]))
+    assert str(report.budget_table([])).startswith("0 of 0 cells run")
+
+
+def test_budgets_of_several_networks_stand_apart():
+    text = str(report.budget_table([spent(network="convnet"), spent(network="resnet18")]))
+    assert "cifar10, tested on convnet, budget" in text and "cifar10, tested on resnet18, budget" in text
 
 
 def lines(axes, marker):
@@ -167,7 +196,7 @@ def test_bars_show_means_intervals_and_references():
     cifar10, digits = figure.axes
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["cifar10", "digits"]
     assert sorted(bar.get_height() for bar in cifar10.patches) == pytest.approx([15.4, 26.0, 33.5, 40.5, 50.0])
-    assert [line.get_ydata()[0] for line in lines(cifar10, "D")] == [15.4, 50.0]  # verified
+    assert sorted(line.get_ydata()[0] for line in lines(cifar10, "D")) == [15.4, 50.0]  # verified
     assert [line.get_ydata()[0] for line in lines(cifar10, "o")] == [26.0]  # unverified
     assert not lines(digits, "D") and not lines(digits, "o")  # a proxy stands beside no reference
     assert (cifar10.get_ylabel(), digits.get_xlabel()) == ("test accuracy (%)", "images per class")
@@ -206,6 +235,86 @@ def test_figures_of_nothing_say_so():
     assert report.image_grid({}).texts[0].get_text() == "no set was made"
 
 
+HALF = 12.706 * 0.6
+"""Half the 95 % interval of two values 1.2 apart: t(1) times the standard error."""
+
+
+def two(mean, label="DATM", ipc=1, *, value=None, unverified=False, **cell):
+    """A record of two networks 1.2 apart."""
+    theirs = None if value is None else reference("m", value, ipc=ipc, unverified=unverified)
+    return record((mean - 0.6, mean + 0.6), label, method="m", ipc=ipc, cell=cell, reference=theirs)
+
+
+def named(axes, **look):
+    """The lines of a panel that look so."""
+    return [line for line in axes.lines if all(getattr(line, f"get_{key}")() == look[key] for key in look)]
+
+
+def whiskers(axes):
+    """The (x, low, high) of every interval drawn as a whisker."""
+    segments = [segment for found in axes.collections for segment in found.get_segments()]
+    return sorted((float(s[0, 0]), float(s[:, 1].min()), float(s[:, 1].max())) for s in segments)
+
+
+def numbers(axes):
+    return [text.get_text() for text in axes.get_xticklabels()]
+
+
+def test_a_line_a_row_with_whiskers_on_a_logarithmic_axis_with_a_tick_at_every_ipc():
+    records = [two(60, ipc=50), two(40), two(50, ipc=10), two(20, "Random")]
+    (axes,) = report.accuracy_curves(records).axes
+    (datm,), (random,) = named(axes, color="#0072b2", marker="o"), named(axes, color="#999999", marker="s")
+    assert datm.get_xydata().tolist() == [[1, 40], [10, 50], [50, 60]]
+    assert random.get_xydata().tolist() == [[1, 20]]
+    found = [(1, 20), (1, 40), (10, 50), (50, 60)]
+    expected = [(x, mean - HALF, mean + HALF) for x, mean in found]
+    assert np.allclose(whiskers(axes), expected, rtol=1e-4)
+    assert axes.get_xscale() == "log" and list(axes.get_xticks()) == [1, 10, 50]
+    assert numbers(axes) == ["1", "10", "50"] and not list(axes.get_xticks(minor=True))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("images per class", "test accuracy (%)")
+
+
+def test_the_whole_set_is_a_broken_line_with_its_interval_as_a_band():
+    figure = report.accuracy_curves([two(40), two(80, "whole set", None)])
+    (axes,) = figure.axes
+    (level,) = named(axes, linestyle="--")
+    assert set(level.get_ydata()) == {80} and level.get_color() == "black"
+    (band,) = axes.patches
+    assert (band.get_y(), band.get_height()) == pytest.approx((80 - HALF, 2 * HALF), rel=1e-4)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["DATM", "whole set", "95 % interval"]
+    assert axes.get_ylim()[0] < 40 - 4 and axes.get_ylim()[1] > 80  # intervals count for a tenth of the mean
+
+
+def test_what_the_paper_reports_is_a_hollow_marker_where_it_is_comparable():
+    proxy = record((1.0, 2.0), "DATM", method="m", ipc=50, deviations=["narrow"], reference=reference("m", 9.0))
+    records = [two(40, value=41.0), two(50, ipc=10, value=52.0, unverified=True), proxy]
+    (axes,) = report.accuracy_curves([*records, two(80, "whole set", None, value=84.8)]).axes
+    hollow = named(axes, linestyle="None", markerfacecolor="none")
+    assert sorted((line.get_marker(), line.get_xdata()[0], line.get_ydata()[0]) for line in hollow) == [
+        ("D", 0.02, 84.8), ("D", 1, 41.0), ("o", 10, 52.0),
+    ]  # fmt: skip
+
+
+def test_one_point_and_no_point_look_right():
+    (axes,) = report.accuracy_curves([two(40, ipc=10)]).axes
+    assert numbers(axes) == ["10"] and axes.get_xlim()[0] < 10 < axes.get_xlim()[1]
+    left_out = record((), "DATM", method="m")
+    assert report.accuracy_curves([left_out]).texts[0].get_text() == "no cell was run"
+    (level,) = report.accuracy_curves([two(80, "whole set", None)]).axes
+    assert numbers(level) == []
+
+
+def test_numbers_below_the_axis_never_touch_and_the_last_is_there():
+    (axes,) = report.accuracy_curves([two(40, ipc=ipc) for ipc in (10, 1000, 1250, 1500)]).axes
+    assert numbers(axes) == ["10", "", "", "1500"] and list(axes.get_xticks()) == [10, 1000, 1250, 1500]
+
+
+def test_each_network_has_a_panel():
+    records = [two(40, tested_on=name) for name in ("convnet", "vgg11")]
+    titles = [axes.get_title(loc="left") for axes in report.accuracy_curves(records).axes]
+    assert titles == ["cifar10, tested on convnet", "cifar10, tested on vgg11"]
+
+
 @dataclass
 class Images:
     """A stand-in for a synthetic set."""
@@ -226,41 +335,67 @@ def images(channels=3, ipc=2):
 
 
 def test_mosaic_puts_every_image_in_its_class():
-    canvas = mosaic(images(), [2, 0], 3)
+    canvas = mosaic(images(), 2, 3)
     assert canvas.shape == (3 * 4 + 2, 2 * 5 + 1, 3) and canvas.dtype == np.uint8
-    assert [canvas[y, x, 0] for y, x in ((0, 0), (5, 0), (0, 6), (5, 6))] == [2, 5, 0, 3]
+    assert [canvas[y, x, 0] for y, x in ((0, 0), (5, 0), (0, 6), (5, 6))] == [0, 3, 1, 4]
     assert (canvas[:, 5] == 255).all() and (canvas[10:] == 255).all()  # gaps, and a third row without images
-    assert (canvas[:4, :5] == 2).all()
+    assert (canvas[:4, 6:] == 1).all()
 
 
 def test_mosaic_takes_soft_labels_and_one_channel():
     hard, soft = images(1), images(1)
     soft.labels = torch.nn.functional.one_hot(soft.labels, 3) * 2.5
-    assert (mosaic(hard, [0, 1, 2], 2) == mosaic(soft, [0, 1, 2], 2)).all()
+    assert (mosaic(hard, 3, 2) == mosaic(soft, 3, 2)).all()
     with pytest.raises(ValueError, match=r"pixels are .6, 2, 4, 5.; allowed: .N, C, H, W. with 1 or 3 channels"):
-        mosaic(images(2), [0], 1)
+        mosaic(images(2), 1, 1)
 
 
 def test_image_grid_names_sets_and_classes():
-    figure = report.image_grid({"Random": images(), "DM": images()}, classes=["sea_lion", 0])
-    assert [text.get_text() for text in figure.texts] == ["Random", "DM", "sea lion", "cat"]
+    figure = report.image_grid({"Random": images(), "DM": images()})
+    assert [text.get_text() for text in figure.texts] == ["Random", "DM", "cat", "dog", "sea lion"]
     shown = figure.axes[0].images[0]
-    assert shown.get_interpolation() == "none" and (shown.get_array()[:, :5] == 2).all()
+    assert shown.get_interpolation() == "none" and (shown.get_array()[:, 12:] == 2).all()
 
 
 @pytest.mark.parametrize(
     ("sets", "fields", "match"),
     [
         ({"a": images(), "b": Images(images().images, images().labels, ("x", "y", "z"))}, {}, "the same class_names"),
-        ({"a": images()}, {"classes": ["bird"]}, r"classes=\['bird'\]; known: cat, dog, sea_lion"),
-        ({"a": images()}, {"classes": [3]}, r"classes=\[3\]; known"),
-        ({"a": images()}, {"classes": []}, "known: cat"),
         ({"a": images()}, {"per_class": 0}, "per_class=0; allowed: from 1"),
     ],
 )
 def test_image_grid_refuses(sets, fields, match):
     with pytest.raises(ValueError, match=match):
         report.image_grid(sets, **fields)
+
+
+def test_a_strip_an_image_with_titled_columns():
+    pixels = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    columns = {"real": pixels, "encoded": 1 - pixels, 0: pixels / 2, 1000: pixels.mean(1, keepdim=True)}
+    figure = report.image_strips(["golf_ball", "church"], columns)
+    texts = [text.get_text().replace("\n", " ") for text in figure.texts]
+    assert texts == ["real", "encoded", "after 0", "after 1,000", "golf ball", "church"]
+    assert len(figure.axes) == 4
+    drawn = np.asarray(figure.axes[1].images[0].get_array())
+    wanted = ((1 - pixels) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    assert (drawn[:8] == wanted[0]).all() and (drawn[9:17] == wanted[1]).all() and (drawn[8] == 255).all()
+
+
+def test_strips_of_nothing_are_said():
+    assert report.image_strips([], {}).texts[0].get_text() == "no image was made"
+
+
+@pytest.mark.parametrize(
+    ("columns", "match"),
+    [
+        ({"real": torch.zeros(3, 3, 8, 8)}, r"columns\['real'\] is \(3, 3, 8, 8\); allowed: \(2, C, H, W\), as names"),
+        ({100: torch.zeros(2, 8, 8)}, r"columns\[100\] is \(2, 8, 8\); allowed"),
+        ({"real": torch.zeros(2, 4, 8, 8)}, r"pixels are \(2, 4, 8, 8\); allowed: \(N, C, H, W\) with 1 or 3 channels"),
+    ],
+)
+def test_strips_are_refused(columns, match):
+    with pytest.raises(ValueError, match=match):
+        report.image_strips(["a", "b"], columns)
 
 
 def draw(kind):
@@ -311,15 +446,6 @@ def test_a_long_footer_does_not_widen_the_figure(tmp_path):
                 sizes.append(image.size)
         assert sizes[1][1] > sizes[0][1]
         assert sizes[1][0] == sizes[0][0] or kind == "images"  # three tiles are narrower than the narrowest line
-
-
-def test_small_print_keeps_clear_of_a_legend_below(tmp_path):
-    path = report.save(report.cost_lines(COSTS), "x", provenance={"commit": "a123456"}, folder=tmp_path)[0]
-    with Image.open(path) as image:
-        rows = (np.asarray(image.convert("L")) < 200).any(1)[::-1]
-        letters = 6 / 72 * image.info["dpi"][1]
-    text = rows[rows.argmax() :]
-    assert text.argmin() < 1.3 * letters  # the lowest line of ink is no higher than small print
 
 
 @pytest.mark.parametrize("kind", ["bars", "images"])
@@ -407,30 +533,6 @@ def test_footer(provenance, text):
     assert report.footer(provenance) == text
 
 
-def test_attention_maps_show_a_row_an_image_and_two_columns_a_layer():
-    pixels = torch.rand(2, 1, 8, 8)
-    spatial, channel = [torch.rand(2, 64), torch.rand(2, 16)], [torch.rand(2, 5), torch.rand(2, 7)]
-    figure = report.attention_maps(["a", "b"], pixels, spatial, channel)
-    assert len(figure.axes) == 2 * (1 + 2 * 2)
-    heights = [patch.get_height() for patch in figure.axes[2].patches]
-    assert heights == sorted(channel[0][0].tolist(), reverse=True)
-
-
-def test_attention_maps_of_unequal_rows_are_refused():
-    with pytest.raises(ValueError, match="must agree in rows and layers"):
-        report.attention_maps(["a"], torch.rand(2, 1, 8, 8), [torch.rand(2, 64)], [torch.rand(2, 5)])
-
-
-def test_courses_have_a_panel_each_and_leave_out_what_has_no_course():
-    figure = report.courses({"Random": [], "DM": [(1, 2.0), (5, 1.0)], "ATOM": [(1, 30.0), (5, 20.0)]})
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["DM", "ATOM"]
-    assert figure.axes[0].lines[0].get_xydata().tolist() == [[1, 2.0], [5, 1.0]]
-
-
-def test_no_course_at_all_is_said():
-    assert report.courses({"Random": []}).texts[0].get_text() == "nothing with a course was run"
-
-
 def test_metrics_have_a_linear_panel_each():
     figure = report.metric_panels({"step size": [(1, 0.01), (5, 0.02)], "skipped": [], "distance": [(1, 0.0)]})
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["step size", "distance"]
@@ -451,52 +553,22 @@ def test_losses_stand_over_their_start_epochs_with_the_mean_of_each():
     assert report.loss_against_start([]).texts[0].get_text() == "nothing was matched"
 
 
-COSTS = [
-    {"method": method, "N": N, "B": 128, "seconds": seconds * N, "bytes": size * 1e6}
-    for method, seconds, size in (("adjoint", 0.1, 60), ("unrolled", 0.08, 600))
-    for N in (50, 10)
-]
+def test_independent_accuracies_are_sets_where_there_are_several_and_else_networks():
+    several = record((10.0, 12.0, 20.0, 22.0), "several", cell={"seeds": [0, 1]})
+    single = record((30.0, 32.0), "single", ipc=None, cell={"seeds": [0]})
+    table = report.independent([several, single, record((), "not run")])
+    assert list(zip(table["label"], table["unit"], table["accuracy"], strict=True)) == [
+        ("several", 0, 11.0), ("several", 1, 21.0), ("single", 0, 30.0), ("single", 1, 32.0),
+    ]  # fmt: skip
 
 
-def test_costs_are_lines_against_what_varies():
-    time, memory = report.cost_lines(COSTS).axes
-    assert [line.get_xydata().tolist() for line in time.lines] == [[[10, 1], [50, 5]], [[10, 0.8], [50, 4]]]
-    assert [line.get_ydata().tolist() for line in memory.lines] == [[60, 60], [600, 600]]
-    assert (time.get_xscale(), memory.get_yscale(), memory.get_ylabel()) == ("log", "log", "MB")
-    assert [text.get_text() for text in time.get_xticklabels()] == ["10", "50"]
-    by_batch = report.cost_lines([row | {"N": 10, "B": row["N"], "bytes": None} for row in COSTS])
-    assert [ax.get_xlabel() for ax in by_batch.axes] == ["images in a mini-batch B"]  # no memory was measured
-    both = report.cost_lines([*COSTS, *(row | {"B": 32} for row in COSTS)])
-    names = [text.get_text() for text in both.legends[0].get_texts()]
-    assert names == ["adjoint, B = 128", "unrolled, B = 128", "adjoint, B = 32", "unrolled, B = 32"]
-    assert len({(line.get_color(), line.get_linestyle()) for line in both.axes[0].lines}) == 4
-    assert report.cost_lines([]).texts[0].get_text() == "nothing was measured"
+def test_families_are_of_methods_that_there_are():
+    assert set(report.FAMILY) == set(methods.discover())
 
 
-def test_costs_without_what_they_need_are_refused():
-    with pytest.raises(ValueError, match=r"row .* lacks N, bytes; it must have method, N, B, seconds, bytes"):
-        report.cost_lines([{"method": "adjoint", "B": 1, "seconds": 1.0}])
-
-
-def test_the_same_images_of_several_sets_stand_side_by_side():
-    figure = report.image_panels({"source": images(), "late": images()}, [4, 2])
-    assert [text.get_text() for text in figure.texts] == ["source", "late", "dog", "sea lion"]
-    for ax in figure.axes:
-        shown = ax.images[0].get_array()
-        assert (shown[:4] == 4).all() and (shown[5:9] == 2).all() and (shown[4] == 255).all()
-    assert report.image_panels({}, [0]).texts[0].get_text() == "no set was made"
-
-
-@pytest.mark.parametrize(
-    ("sets", "rows", "match"),
-    [
-        ({"a": images(), "b": Images(images().images, images().labels, ("x", "y", "z"))}, [0], "the same class_names"),
-        ({"a": images(), "b": images(ipc=1)}, [3], r"rows=\[3\]; allowed: indices in 0..2, at least one"),
-        ({"a": images()}, [-1], r"rows=\[-1\]; allowed: indices in 0..5"),
-        ({"a": images()}, [], r"rows=\[\]; allowed: indices"),
-        ({"a": images(2)}, [0], "with 1 or 3 channels"),
-    ],
-)
-def test_image_panels_refuse(sets, rows, match):
-    with pytest.raises(ValueError, match=match):
-        report.image_panels(sets, rows)
+def test_the_source_is_the_code_that_runs():
+    text = report.source(methods.ATOM.vectors, methods.DM.vectors).data
+    assert text.startswith("`ATOM.vectors` in `ddlib/methods/feature_matching.py`, line ")
+    assert "```python\ndef vectors(self" in text and text.count("```") == 4
+    with pytest.raises(TypeError):
+        report.source(len)

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ddlib import report, results
 from ddlib.analyses import costs
 from ddlib.data import datasets
 from ddlib.store import progress
@@ -82,8 +81,6 @@ def test_what_does_not_fit_says_so(spaces, monkeypatch):
     monkeypatch.setattr(costs.Runner, "step", scarce)
     found = costs.measure_steps(rows_of({"DM": ROWS["DM"], "MTT": ROWS["MTT"]}, ipcs=(1,)), spaces, repeats=1)
     assert [(row["seconds"] is None, row["bytes"] is None) for row in found] == [(False, False), (True, True)]
-    assert [row[-1] for row in report.step_table(found, {}).groups[0][1]] == ["measured", "out of memory"]
-    assert len(report.step_lines(found).axes[0].lines) == 1
 
 
 @pytest.mark.parametrize(
@@ -96,40 +93,3 @@ def test_what_does_not_fit_says_so(spaces, monkeypatch):
 def test_what_cannot_be_measured_is_refused(spaces, told, match):
     with pytest.raises(ValueError, match=match):
         costs.measure_steps(rows_of(), **({"spaces": spaces} | told))
-
-
-COSTS = [
-    {"method": "DM", "ipc": 1, "steps": 1, "seconds": 0.01, "bytes": 2e6},
-    {"method": "DC", "ipc": 1, "steps": 1, "seconds": 0.05, "bytes": 4e6},
-    {"method": "ATOM, channel", "ipc": 1, "steps": 1, "seconds": 0.02, "bytes": 2e6},
-    {"method": "DM", "ipc": 10, "steps": 1, "seconds": 0.02, "bytes": 3e6},
-    {"method": "DC", "ipc": 10, "steps": 10, "seconds": 0.5, "bytes": 9e6},
-]
-
-
-def test_the_table_has_ratios_and_what_the_poster_reports():
-    reported = [r for r in results.references("atom") if r.table == "cost"]
-    found = report.step_table(COSTS, {"commit": "a"}, reported=reported)
-    dm, dc, channel, _, ten = found.groups[0][1]
-    assert dm == ("DM", "1", "10.0", "x 1.00", "2.0", "x 1.00", "1", "0.08 ‡", "3323 ‡", "measured")
-    assert dc[2:7] == ("50.0", "x 5.00", "4.0", "x 2.00", "1")
-    assert channel[7:9] == ("not found", "not found")
-    assert ten[3] == "x 25.00" and ten[6:9] == ("10", "3.31 ‡", "3621 ‡")
-    assert any("never a verdict: the hardware is not stated" in note for note in found.notes)
-
-
-def test_the_figure_has_a_line_a_method():
-    time, held = report.step_lines(COSTS).axes
-    assert [line.get_xydata().tolist() for line in time.lines] == [
-        [[1, 0.01], [10, 0.02]],
-        [[1, 0.05], [10, 0.5]],
-        [[1, 0.02]],
-    ]
-    assert held.lines[1].get_ydata().tolist() == [4, 9]
-    assert (time.get_yscale(), held.get_yscale(), time.get_xscale()) == ("log", "linear", "log")
-    assert report.step_lines([]).texts[0].get_text() == "nothing was measured"
-
-
-def test_rows_without_what_they_need_are_refused():
-    with pytest.raises(ValueError, match="lacks steps, bytes; it must have method, ipc, steps, seconds, bytes"):
-        report.step_table([{"method": "DM", "ipc": 1, "seconds": 1.0}], {})

@@ -1,100 +1,45 @@
-"""Every table, plot and image grid, in one style, drawn from records and synthetic sets alone.
+"""Tables, figures and image grids that several notebooks have, the style of all figures, and the site.
 
-Nothing global changes: figures are objects, the style holds while they are drawn, and none stays open.  The same
-data give the same bytes.
+`table`, `claims_table`, `budget_table` and `unseen_table` lay records out as in print; `accuracy_bars`,
+`accuracy_curves`, `metric_panels` and `loss_against_start` draw them, `image_grid` and `image_strips` show images, and
+`save` writes a figure with where its numbers come from.  What one notebook alone shows is drawn there, with seaborn
+under `set_theme()` on `independent(records)` or on its own table; `source` shows the code beside its equation.
 """
 
-from ddlib.report.figures import (
-    accuracy_across_networks,
-    accuracy_against_bytes,
-    accuracy_against_iterations,
-    accuracy_against_redraw,
-    accuracy_against_seconds,
-    accuracy_against_size,
-    accuracy_bars,
-    accuracy_curves,
-    course_over_steps,
-)
-from ddlib.report.images import attention_maps, image_grid, image_panels, image_strips, interpolation, neighbours
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ddlib.report.figures import FAMILY, accuracy_bars, accuracy_curves, independent, loss_against_start, metric_panels
+from ddlib.report.images import image_grid, image_strips
 from ddlib.report.leaderboard import leaderboard, score_table, standings
-from ddlib.report.measurements import (
-    accuracy_against_classes,
-    correlation_bars,
-    cost_lines,
-    courses,
-    effects,
-    gradient_norms,
-    loss_against_start,
-    loss_reduction,
-    metric_panels,
-    proxy_scatter,
-    step_lines,
-    term_norms,
-)
-from ddlib.report.style import LIMIT, PALETTE, STYLE, Picture, footer, read_provenance, save
-from ddlib.report.tables import (
-    Table,
-    agreement_table,
-    budget_table,
-    claims_table,
-    continual_table,
-    correlation_table,
-    cost_table,
-    reported_search_table,
-    search_table,
-    step_table,
-    table,
-    unseen_table,
-)
+from ddlib.report.style import LIMIT, PALETTE, Picture, colors, footer, read_provenance, save, set_theme
+from ddlib.report.tables import Table, budget_table, claims_table, table, unseen_table
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
 
 __all__ = [
-    "LIMIT",
-    "PALETTE",
-    "STYLE",
-    "Picture",
-    "Table",
-    "accuracy_across_networks",
-    "accuracy_against_bytes",
-    "accuracy_against_classes",
-    "accuracy_against_iterations",
-    "accuracy_against_redraw",
-    "accuracy_against_seconds",
-    "accuracy_against_size",
-    "accuracy_bars",
-    "accuracy_curves",
-    "agreement_table",
-    "attention_maps",
-    "budget_table",
-    "claims_table",
-    "continual_table",
-    "correlation_bars",
-    "correlation_table",
-    "cost_lines",
-    "cost_table",
-    "course_over_steps",
-    "courses",
-    "effects",
-    "footer",
-    "gradient_norms",
-    "image_grid",
-    "image_panels",
-    "image_strips",
-    "interpolation",
-    "leaderboard",
-    "loss_against_start",
-    "loss_reduction",
-    "metric_panels",
-    "neighbours",
-    "proxy_scatter",
-    "read_provenance",
-    "reported_search_table",
-    "save",
-    "score_table",
-    "search_table",
-    "step_lines",
-    "step_table",
-    "standings",
-    "table",
-    "term_norms",
-    "unseen_table",
-]
+    "FAMILY", "LIMIT", "PALETTE", "Picture", "Table",
+    "accuracy_bars", "accuracy_curves", "budget_table", "claims_table", "colors", "footer", "image_grid",
+    "image_strips", "independent", "leaderboard", "loss_against_start", "metric_panels", "read_provenance", "save",
+    "score_table", "set_theme", "source", "standings", "table", "unseen_table",
+]  # fmt: skip
+
+
+def source(*functions: Callable[..., Any]) -> "Markdown":
+    """The very code of `functions`, methods or classes, highlighted, each under its name and the file it stands in.
+
+    Raises:
+        TypeError: something has no source in Python.
+    """
+    from IPython.display import Markdown
+
+    texts = []
+    for function in functions:
+        lines, first = inspect.getsourcelines(function)
+        file = function.__module__.replace(".", "/") + ".py"
+        code = textwrap.dedent("".join(lines)).rstrip()
+        texts.append(f"`{function.__qualname__}` in `{file}`, line {first or 1}:\n\n```python\n{code}\n```")
+    return Markdown("\n\n".join(texts))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ddlib.report.figures import seconds_of_a_set
 from ddlib.report.tables import BLANK, Table, amount, count
 from ddlib.results import Pair, Record, interval, mean_record, neighbours, provenance, ranked, scores
 from ddlib.results.scores import Estimate, Score
@@ -213,7 +212,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         BLANK if entry.others is None else accuracy(entry.others),
         *(amount(value and value / 1e3) for value in stored),
         *(amount(record.cost.get(key)) for key in ("images_shown", "prerequisite_seconds")),
-        amount(seconds_of_a_set(record)),
+        amount(_seconds_of_a_set(record)),
         amount(taken if taken is None else taken / record.n),
     )
     widths = map(len, COLUMNS[1:-1])
@@ -303,3 +302,9 @@ def estimate(value: Estimate | None, *, signed: bool = False, digits: int = 3) -
     text = f"{value.value:{'+' if signed else ''}.{digits}f}"
     half = max(value.high - value.value, value.value - value.low)  # one end may be cut
     return f"{text} ± ?" if value.n < 2 else f"{text} ± {half:.{digits}f}"
+
+
+def _seconds_of_a_set(record: Record) -> float | None:
+    """Seconds of one of the record's distillations, or None where they are not recorded."""
+    seconds, seeds = record.cost.get("distil_seconds"), len(record.cell.get("seeds", ()))
+    return None if seconds is None or not seeds else seconds / seeds

@@ -5,7 +5,7 @@ import json
 import textwrap
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -14,12 +14,14 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image, UnidentifiedImageError
 
 from ddlib import OUTPUT
 from ddlib.results import joined
 from ddlib.store.files import write_whole
+
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
+"""Okabe and Ito's colours, told apart with any colour vision; grey is left to random images."""
 
 STYLE = MappingProxyType(
     {
@@ -34,6 +36,7 @@ STYLE = MappingProxyType(
         "legend.fontsize": 8,
         "legend.title_fontsize": 8,
         "legend.frameon": False,
+        "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.edgecolor": "black",
@@ -60,13 +63,9 @@ STYLE = MappingProxyType(
 )
 """What figures change in seaborn's style "whitegrid" and context "paper"."""
 
-PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
-"""Okabe and Ito's colours, told apart with any colour vision; grey is left to random images."""
-
 MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
 """Of lines, in order, so that they are told apart without colour too."""
 
-DASHES = ("-", "--", ":", "-.")
 GREY = "#999999"
 WIDTH = 6.4  # inches: the text width of a page
 SCREEN_DPI = 120
@@ -83,12 +82,21 @@ LETTERS, NARROW = 20, 60
 """Of small print: letters per inch, and letters on the shortest line."""
 
 
-def styled() -> AbstractContextManager[None]:
-    """Seaborn's theme with `STYLE` inside the block, and what was there before after it."""
+@contextmanager
+def styled() -> Iterator[None]:
+    """Seaborn's theme with `STYLE` inside the block, and what was there before after it; a decorator too."""
     import seaborn
 
     theme = seaborn.axes_style("whitegrid") | seaborn.plotting_context("paper") | dict(STYLE)
-    return matplotlib.rc_context(theme)
+    with matplotlib.rc_context(theme):
+        yield
+
+
+def set_theme() -> None:
+    """The same theme from now on, for the figures that a notebook draws with seaborn itself."""
+    import seaborn
+
+    seaborn.set_theme(context="paper", style="whitegrid", rc=dict(STYLE))
 
 
 class Picture(Figure):
@@ -98,107 +106,48 @@ class Picture(Figure):
         return render(self, "png", dpi=SCREEN_DPI)
 
 
+@styled()
 def picture(width: float, height: float, **options: Any) -> Picture:
     """An empty figure of `width` x `height` inches in the style."""
-    with styled():
-        return Picture(figsize=(width, height), **options)
+    return Picture(figsize=(width, height), **options)
 
 
+@styled()
 def note(text: str) -> Picture:
     """A figure that says why there is nothing to draw."""
-    figure = picture(WIDTH, 0.6)
-    with styled():
-        figure.text(0.0, 0.5, text, va="center", color=GREY)
+    figure = Picture(figsize=(WIDTH, 0.6))
+    figure.text(0.0, 0.5, text, va="center", color=GREY)
     return figure
 
 
-def legend(figure: Picture, handles: Sequence[Any], *, below: bool = True, columns: int = 4) -> None:
-    """A legend below all panels, or right of them; where everything stands is settled by it."""
-    if below:
-        box = figure.legend(handles=handles, loc="outside lower left", ncols=columns)
-    else:
-        box = figure.legend(handles=handles, loc="outside right upper")
+def legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """A legend right of all panels; where everything stands is settled by it."""
+    figure.legend(handles=handles, loc="outside right upper")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    if below:
-        box.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)  # stays there when small print is added
-
-
-def looks(names: Sequence[str], levels: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """How the line of each name is drawn: a colour and a marker; a horizontal one (`levels`) dashed, black or grey."""
-    names = list(dict.fromkeys(names))
-    levels = [name for name in dict.fromkeys(levels) if name not in names]
-    shades = colors(names)
-    lines = {
-        name: {"color": shades[name], "marker": MARKERS[i % len(MARKERS)], "linewidth": 1.3, "markersize": 4}
-        for i, name in enumerate(names)
-    }
-    for i, name in enumerate(levels):
-        color = GREY if is_random(name) else "black"
-        lines[name] = {"color": color, "linestyle": DASHES[1 + i % 3], "linewidth": 1}
-    return lines
 
 
 def colors(labels: Sequence[str]) -> dict[str, str]:
     """A colour for every label: grey for random images, the palette in order for the others."""
-    others = [label for label in labels if not is_random(label)]
-    cycle = {label: PALETTE[i % len(PALETTE)] for i, label in enumerate(others)}
-    return {label: cycle.get(label, GREY) for label in labels}
+    labels = list(dict.fromkeys(labels))
+    learnt = [label for label in labels if not label.casefold().startswith("random")]
+    return {label: PALETTE[learnt.index(label) % len(PALETTE)] if label in learnt else GREY for label in labels}
 
 
-def is_random(label: str) -> bool:
-    """Whether a row's label stands for random real images."""
-    return label.casefold().startswith("random")
-
-
-def logarithmic_x(
-    ax: Axes, values: Sequence[float], *, inches: float, names: Mapping[float, str] = MappingProxyType({})
-) -> None:
-    """A logarithmic horizontal axis with ticks at `values`, as `ticks_at`; none where there are no values."""
-    values = sorted(set(values))
-    if not values:
-        ax.set_xticks([])
-        return
-    ax.set_xscale("log")
-    ax.set_xlim(values[0] / 1.3, values[-1] * 1.3)
-    ticks_at(ax, values, inches=inches, names=names)
-
-
-def vertical_from(ax: Axes, values: Sequence[float], *, factor: float) -> None:
-    """A vertical axis for `values`: logarithmic where they differ by `factor` or more, else linear from zero."""
-    if max(values) >= factor * min(values):
-        ax.set_yscale("log")
-        plain_ticks(ax.yaxis)
-    else:
-        ax.set_ylim(0, 1.1 * max(values))
-
-
-def plain_ticks(axis: Any) -> None:
-    """Plain numbers at 1, 2 and 5 times each power of ten of an axis that is logarithmic."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_ticks([], minor=True)
-
-
-def ticks_at(
-    ax: Axes, values: Sequence[float], *, inches: float, names: Mapping[float, str] = MappingProxyType({})
-) -> None:
+def ticks_at(ax: Axes, values: Sequence[float], *, inches: float) -> None:
     """A tick at every value of the horizontal axis, numbered where there is room, the last one always; none between.
 
     Args:
         values: rising, at least one; scale and limits of the axis are set already.
         inches: about how long the axis is.
-        names: of values that are not called by their number.
     """
-    texts = {value: names.get(value, str(value)) for value in values}
     numbered: dict[float, tuple[float, float]] = {}
     for value in (values[-1], *values[:-1]):
         place = inches * ax.transAxes.inverted().transform(ax.transData.transform((value, ax.get_ylim()[1])))[0]
-        half = LETTER * (len(texts[value]) + 1) / 2
+        half = LETTER * (len(str(value)) + 1) / 2
         if all(abs(place - other) >= half + its_half for other, its_half in numbered.values()):
             numbered[value] = place, half
-    ax.set_xticks(values, [texts[value] if value in numbered else "" for value in values])
+    ax.set_xticks(values, [str(value) if value in numbered else "" for value in values])
     ax.set_xticks([], minor=True)
     ax.tick_params(axis="x", which="major", length=3)
 
@@ -214,38 +163,37 @@ def footer(provenance: Mapping[str, Any]) -> str:
     """
     whole = joined([provenance, *filter(None, [provenance.get("distilled")])])
     versions = whole.get("versions") or {}
-    commits = [commit[:7] for commit in _known(whole.get("commit"))]
+    commits = [commit[:7] for commit in _entries(whole.get("commit"))]
+    changed = " (modified)" if whole.get("dirty") else ""
     parts = [
         f"ddlib {_several(versions.get('ddlib'), ', ')}".rstrip(),
-        f"commit{'s' * (len(commits) > 1)} {_several(commits, ', ')}" if commits else "",
+        f"commit{'s' * (len(commits) > 1)} {_several(commits, ', ')}{changed}" if commits else "",
         _several(whole.get("date"), " to "),
         f"torch {_several(versions['torch'], ', ')}" if "torch" in versions else "",
         _several(whole.get("device"), " and "),
     ]
-    parts[1] += " (modified)" if commits and whole.get("dirty") else ""
-    return " · ".join(part for part in parts if part)
+    return " · ".join(filter(None, parts))
 
 
-def _known(value: Any) -> list[str]:
+def _entries(value: Any) -> list[str]:
     """The entries of a joined provenance that say something."""
     return [entry for entry in (value if isinstance(value, list) else [value]) if entry]
 
 
 def _several(value: Any, between: str) -> str:
     """The first few entries, and how many more there are."""
-    entries = _known(value)
+    entries = _entries(value)
     more = [f"{len(entries) - IN_FOOTER} more"] if len(entries) > IN_FOOTER else []
     return between.join([*entries[:IN_FOOTER], *more])
 
 
+@styled()
 def render(figure: Figure, kind: str, *, dpi: float, metadata: Mapping[str, str | None] | None = None) -> bytes:
     """The bytes of `figure` as "png" or "svg", cut to what is drawn; without date or version of a program."""
     blank = {"png": {"Software": None}, "svg": {"Date": None, "Creator": "ddlib"}}[kind]
     buffer = io.BytesIO()
-    with styled():
-        figure.savefig(
-            buffer, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.05, metadata=blank | dict(metadata or {})
-        )
+    whole = {"bbox_inches": "tight", "pad_inches": 0.05, "metadata": blank | dict(metadata or {})}
+    figure.savefig(buffer, format=kind, dpi=dpi, **whole)
     return buffer.getvalue()
 
 
@@ -275,22 +223,51 @@ def save(
         ValueError: `name` leads out of the folder, or no resolution is coarse enough.
         OSError: the folder cannot be written; the message names the path.
     """
-    target = Path(folder or OUTPUT / "figures") / _checked(name)
+    inside = PurePosixPath(name)
+    if not name or inside.is_absolute() or ".." in inside.parts or inside.suffix in (".png", ".svg"):
+        raise ValueError(f"name={name!r}; allowed: a path within the folder, without an ending: 'atom/accuracy.quick'")
+    target = Path(folder or OUTPUT / "figures") / inside
     text = json.dumps(dict(provenance or {}), sort_keys=True, allow_nan=False)
     with _footed(fig, footer(provenance) if provenance else ""):
         png = _png(fig, name, {"provenance": text})
         svg = render(fig, "svg", dpi=72, metadata={"Description": text})
     paths = [write_whole(f"{target}.png", png)]
-    vector = Path(f"{target}.svg")
     if len(svg) <= LIMIT:
-        paths.append(write_whole(vector, svg))
+        paths.append(write_whole(f"{target}.svg", svg))
     else:
-        vector.unlink(missing_ok=True)
+        Path(f"{target}.svg").unlink(missing_ok=True)
     return tuple(paths)
 
 
+def _png(fig: Figure, name: str, metadata: Mapping[str, str]) -> bytes:
+    """The figure at the finest resolution that fits."""
+    for dpi in RESOLUTIONS:
+        content = render(fig, "png", dpi=dpi, metadata=metadata)
+        if len(content) <= LIMIT:
+            return content
+    raise ValueError(f"{name}: {len(content)} bytes at {dpi} dpi, more than {LIMIT}; show fewer images")
+
+
+@contextmanager
+def _footed(fig: Figure, text: str) -> Iterator[None]:
+    """`fig` with small print below everything else, no wider than it, inside the block."""
+    if not text:
+        yield
+        return
+    with styled():
+        box = fig.get_tightbbox(FigureCanvasAgg(fig).get_renderer())
+        width, height = fig.get_size_inches()
+        text = textwrap.fill(text, max(NARROW, int(LETTERS * box.width)))
+        look = {"fontsize": 6, "color": "#666666", "va": "top", "parse_math": False}
+        small_print = fig.text(box.x0 / width, (box.y0 - 0.08) / height, text, **look)
+    try:
+        yield
+    finally:
+        small_print.remove()
+
+
 def read_provenance(path: str | Path) -> dict[str, Any]:
-    """What `save` wrote into a figure's file on where its numbers come from; empty if it was told nothing.
+    """What `save` wrote into a figure's file on where its numbers come from; empty if it was given nothing.
 
     Raises:
         ValueError: the file is neither PNG nor SVG, is damaged, or carries none; the message names it.
@@ -315,37 +292,3 @@ def _png_text(path: Path) -> str:
 
 def _svg_text(path: Path) -> str:
     return ElementTree.parse(path).find(".//{http://purl.org/dc/elements/1.1/}description").text
-
-
-def _checked(name: str) -> PurePosixPath:
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or path.suffix in (".png", ".svg"):
-        raise ValueError(f"name={name!r}; allowed: a path within the folder, without an ending: 'atom/accuracy.quick'")
-    return path
-
-
-def _png(fig: Figure, name: str, metadata: Mapping[str, str]) -> bytes:
-    for dpi in RESOLUTIONS:
-        content = render(fig, "png", dpi=dpi, metadata=metadata)
-        if len(content) <= LIMIT:
-            return content
-    raise ValueError(f"{name}: {len(content)} bytes at {dpi} dpi, more than {LIMIT}; show fewer images")
-
-
-@contextmanager
-def _footed(fig: Figure, text: str) -> Iterator[None]:
-    """`fig` with small print below everything else, no wider than it, inside the block."""
-    if not text:
-        yield
-        return
-    with styled():
-        box = fig.get_tightbbox(FigureCanvasAgg(fig).get_renderer())
-        width, height = fig.get_size_inches()
-        text = textwrap.fill(text, max(NARROW, int(LETTERS * box.width)))
-        print_ = fig.text(
-            box.x0 / width, (box.y0 - 0.08) / height, text, fontsize=6, color="#666666", va="top", parse_math=False
-        )
-    try:
-        yield
-    finally:
-        print_.remove()

@@ -4,12 +4,10 @@ import html
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import groupby
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from ddlib.report.measurements import check_rows
 from ddlib.report.style import footer
 from ddlib.results import (
     VERDICTS,
@@ -28,7 +26,6 @@ from ddlib.results import (
 if TYPE_CHECKING:
     import pandas
 
-Row = Mapping[str, Any]
 Texts = tuple[str, ...]
 
 DAGGER, DOUBLE_DAGGER, BLANK = "†", "‡", "–"
@@ -63,10 +60,6 @@ class Table:
         rows = [row for _, group in self.groups for row in group]
         headings = [heading for heading, group in self.groups for _ in group]
         return pandas.DataFrame(rows, columns=[*self.columns], index=headings).map(str.strip)
-
-    def to_json(self) -> dict[str, Any]:
-        """The table as plain JSON, its whole provenance included."""
-        return asdict(self)
 
     def _lines_below(self) -> Texts:
         return (*self.notes, footer(self.provenance)) if self.provenance else self.notes
@@ -210,10 +203,10 @@ def _row(record: Record) -> Texts:
     return record.label, ipc.rjust(3), reported(record.reference, _mean_and_deviation), _ours(record), record.verdict
 
 
-def reported(reference: Reference | None, number: Callable[[float, float | None], str]) -> str:
+def reported(reference: Reference | None, number: Callable[[float, float | None], str], without: str = "-") -> str:
     """A reported value in print, with its marks: its mean and deviation by `number`, or why it is not there."""
     if reference is None:
-        return "-"
+        return without
     if reference.value is None:
         return reference.state
     marks = DAGGER * reference.unverified + DOUBLE_DAGGER * (not reference.comparable)
@@ -243,11 +236,6 @@ def amount(value: float | None) -> str:
     if value is None:
         return BLANK
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def number(value: float | None, form: str = ".2f") -> str:
-    """A number in a form, or a hyphen for None."""
-    return "-" if value is None else format(value, form)
 
 
 def _notes(records: Sequence[Record]) -> Iterator[str]:
@@ -334,240 +322,6 @@ def budget_table(records: Sequence[Record]) -> Table:
     )
     head = f"{len(done)} of {count(len(records), 'cell')} run: what each takes."
     return Table(head, columns, grouped(records, row, what="budget"), notes, provenance(done))
-
-
-def continual_table(rows: Sequence[Row], averages: Sequence[Row], provenance: Mapping[str, Any]) -> Table:
-    """Accuracy on all classes seen after the first and the last step, and its mean over all steps.
-
-    Args:
-        rows: as `ddlib.analyses.continual.run` gives them, one for each method, number of steps and step.
-        averages: the mean over the steps, a row for each method and number of steps.
-        provenance: where they come from.
-    """
-
-    def ours(row: Row) -> str:
-        values = row["accuracies"]
-        spread = f" ± {stdev(values):3.1f}" if len(values) > 1 else ""
-        return f"{fmean(values):4.1f}{spread} ({len(values)})"
-
-    def theirs(row: Row) -> str:
-        return "-" if row["reference"] is None else f"{row['reference']:4.1f} {DAGGER}"
-
-    groups: dict[str, list[Texts]] = {}
-    for mean in averages:
-        course = [row for row in rows if (row["label"], row["steps"]) == (mean["label"], mean["steps"])]
-        first, last = course[0], course[-1]
-        texts = (mean["label"], ours(first), ours(last), theirs(last), ours(mean), theirs(mean), last["verdict"])
-        groups.setdefault(f"{mean['steps']} steps", []).append(texts)
-    columns = ("method", "first step", "last step", "paper", "average", "paper", "verdict")
-    notes = [
-        "ours: mean ± sample deviation (number of orders x networks); average: over the steps, then likewise.",
-        "verdict: of the last step. Forgetting is not measured: no network is carried from step to step.",
-    ]
-    if any(row["reference"] is not None for row in rows):
-        notes.append(f"paper {DAGGER}: unverified, read off a figure of DataDAM's poster to 0.3 points.")
-    head = f"Continual learning: test accuracy in % on all classes seen, {len(averages)} courses."
-    return Table(head, columns, tuple((name, tuple(g)) for name, g in groups.items()), tuple(notes), provenance)
-
-
-def cost_table(rows: Sequence[Row], provenance: Mapping[str, Any]) -> Table:
-    """Time and peak memory of one gradient of the outer loss, and their ratios to those of the first method.
-
-    Args:
-        rows: as `costs.measure_gradients` gives them.
-        provenance: where they come from.
-    """
-    first = {(row["N"], row["B"]): row for row in rows if row["method"] == rows[0]["method"]}
-    texts = []
-    for row in rows:
-        measured = row["seconds"] is not None
-        outcome = "measured" if measured else f"not run: about {row['expected'] / 1e9:.2g} GB"
-        numbers = _time_and_memory(row, first[row["N"], row["B"]], ".0f")
-        texts.append((str(row["N"]), str(row["B"]), row["method"], *numbers, outcome))
-    done = sum(row["seconds"] is not None for row in rows)
-    head = f"One gradient of the outer loss: {done} of {len(rows)} measured."
-    notes = (
-        "ms: the median of runs that take turns. MB: most that tensors held at once, beyond what was there before.",
-        "time, memory: divided by those of the first method, at the same N and B.",
-        "not run: it was expected to need more memory than allowed; how much, from small runs.",
-    )
-    columns = ("N", "B", "method", "ms", "time", "MB", "memory", "outcome")
-    groups = (("N inner steps on mini-batches of B images", tuple(texts)),)
-    return Table(head, columns, groups, notes, provenance)
-
-
-def _time_and_memory(row: Row, first: Row, form: str) -> Texts:
-    """Milliseconds and MB of a row, each with its ratio to the first method's; hyphens where it was not measured."""
-    if row["seconds"] is None:
-        return ("-",) * 4
-    ratios = [f"x {row[key] / first[key]:.2f}" if first[key] else "-" for key in ("seconds", "bytes")]
-    return format(1e3 * row["seconds"], form), ratios[0], f"{row['bytes'] / 1e6:.1f}", ratios[1]
-
-
-def agreement_table(rows: Sequence[Row], provenance: Mapping[str, Any]) -> Table:
-    """TESLA's gradient against the exact one: cosine, ratio of norms, and the derivative in the step size.
-
-    Args:
-        rows: as `costs.disagreement` gives them.
-        provenance: where they come from.
-    """
-    texts = tuple(
-        (
-            str(row["start"]), f"{row['a']:g}", str(row["N"]), f"{row['loss']:.2f}",
-            *(f"{row[key]:.3f}" for key in ("images", "images_norm", "labels", "labels_norm")),
-            *(f"{row[key]:.3g}" for key in ("lr", "lr_tesla")),
-            "healthy" if row["loss"] <= 1 else "skipped",
-        )
-        for row in rows
-    )  # fmt: skip
-    worst = min((row["images"] for row in rows if row["loss"] <= 1), default=float("nan"))
-    head = f"TESLA's gradient in the images: least cosine with the exact one {worst:.2f}, where the loss is at most 1."
-    notes = (
-        "norm: TESLA's divided by the exact one. X: images, Y: label logits, a: step size of the student.",
-        "healthy: the loss is at most 1, so that DATM would make the step; else it would skip it.",
-    )
-    columns = ("start", "a", "N", "loss", "cos X", "norm X", "cos Y", "norm Y", "dL/da", "TESLA's", "outcome")
-    return Table(head, columns, (("the same start, goal and mini-batches", texts),), notes, provenance)
-
-
-def step_table(rows: Sequence[Row], provenance: Mapping[str, Any], *, reported: Sequence[Reference] = ()) -> Table:
-    """Time and memory of a step, their ratios to the first method's, and what a paper reports of other hardware.
-
-    Args:
-        rows: as `costs.measure_steps` gives them.
-        provenance: where they come from.
-        reported: references, of which those of the metrics `seconds` and `megabytes` stand beside the rows: their
-            method is a row's label in small letters, "_" for ", ".
-
-    Raises:
-        ValueError: a row lacks a key.
-    """
-    check_rows(rows, ("method", "ipc", "steps", "seconds", "bytes"))
-    first = {row["ipc"]: row for row in reversed(rows) if row["method"] == rows[0]["method"]}
-    published = {(r.method, r.ipc, r.metric): r for r in reported}
-    texts, cited = [], {"seconds": [], "megabytes": []}
-    for row in rows:
-        name = row["method"].casefold().replace(", ", "_")
-        beside = {metric: published.get((name, row["ipc"], metric)) for metric in cited}
-        for metric, reference in beside.items():
-            cited[metric] += [reference] if reference else []
-        theirs = [_plain_reported(reference) for reference in beside.values()]
-        outcome = "out of memory" if row["seconds"] is None else "measured"
-        numbers = _time_and_memory(row, first[row["ipc"]], ".1f")
-        texts.append((row["method"], str(row["ipc"]), *numbers, str(row["steps"]), *theirs, outcome))
-    references = [reference for group in cited.values() for reference in group]
-    missing = {r.state: r.source for r in references if r.value is None}
-    notes = [
-        "ms: the median of steps of which those of one IPC take turns. MB: most that tensors held at once in a step, "
-        "beyond what was there before.",
-        f"time, memory: divided by those of {rows[0]['method']} at the same IPC." if rows else "",
-        "T: steps that make up one network's; a paper's second of DC and DSA may be for all of them.",
-        *(f"{DOUBLE_DAGGER} never a verdict: {text}." for text in dict.fromkeys(r.note for r in references if r.note)),
-        *(f"{state}: {source}." for state, source in missing.items()),
-        *(f"Source: {text}." for text in dict.fromkeys(r.source for r in references if r.value is not None)),
-    ]
-    done = sum(row["seconds"] is not None for row in rows)
-    head = f"One step of each method: {done} of {len(rows)} measured."
-    columns = ("method", "IPC", "ms", "time", "MB", "memory", "T", "paper, s", "paper, MB", "outcome")
-    return Table(head, columns, (("on this device", tuple(texts)),), tuple(filter(None, notes)), provenance)
-
-
-def _plain_reported(reference: Reference | None) -> str:
-    return reported(reference, lambda value, _: f"{value:g}")
-
-
-def search_table(winners: Sequence[Row], correlations: Sequence[Row], provenance: Mapping[str, Any]) -> Table:
-    """What each architecture search finds and takes: a row a method.
-
-    Args:
-        winners: rows of "method", "accuracy", "least" and "most" (percent on all data, of what the search finds),
-            "seconds", "distil_seconds" and "images".
-        correlations: rows of "method", "among", "kind", "value", "low" and "high".
-        provenance: where they come from.
-    """
-    over_all = {r["method"]: r for r in correlations if (r["among"], r["kind"]) == ("all", "spearman")}
-    rows = []
-    for row in winners:
-        accuracy = f"{row['accuracy']:.1f}", f"{row['least']:.1f} to {row['most']:.1f}"
-        cost = f"{row['seconds']:,.1f}", f"{row['distil_seconds']:,.1f}", f"{row['images']:,}"
-        rows.append((row["method"], *accuracy, *_correlation(over_all.get(row["method"], {})), *cost, "measured"))
-    notes = (
-        "winner: accuracy on all data, in %, of the network that is best on the set, mean over searches, which "
-        "differ by the spread. Networks are chosen by the test images that they are then judged by. The winner of a "
-        "repeat on all data is judged by the other repeats; a single repeat's is the maximum of its own noise.",
-        "rho: Spearman's rank correlation with the ranking by all data. A repeat on all data stands beside the others.",
-        "seconds: training and testing all networks, a search; distilling: making its set. images: stored.",
-    )
-    columns = ("method", "winner", "spread", "rho", "95 % interval", "seconds", "distilling", "images", "outcome")
-    return Table(f"{len(rows)} ways to search.", columns, (("among all networks", tuple(rows)),), notes, provenance)
-
-
-def _correlation(row: Row) -> Texts:
-    """A correlation and its interval."""
-    low, high = row.get("low"), row.get("high")
-    return number(row.get("value")), "-" if low is None else f"[{low:.2f}, {high:.2f}]"
-
-
-def correlation_table(correlations: Sequence[Row], provenance: Mapping[str, Any]) -> Table:
-    """Spearman's rho and Kendall's tau-b of each method with their intervals, among all networks and the best.
-
-    Args:
-        correlations: as `search_table`, with "networks", "searches", "gain", "gain_low" and "gain_high".
-        provenance: where they come from.
-    """
-    tau = {(row["among"], row["method"]): row for row in correlations if row["kind"] == "kendall"}
-    groups: dict[str, list[Texts]] = {}
-    for rho in [row for row in correlations if row["kind"] == "spearman"]:
-        gain, outcome = "-", "-"
-        if rho["gain_low"] is not None:
-            gain = f"{rho['gain']:+.2f} [{rho['gain_low']:+.2f}, {rho['gain_high']:+.2f}]"
-            outcome = "above" if rho["gain_low"] > 0 else "below" if rho["gain_high"] < 0 else "not told apart"
-        numbers = *_correlation(rho), *_correlation(tau[rho["among"], rho["method"]])
-        texts = (rho["method"], str(rho["searches"]), *numbers, gain, outcome)
-        groups.setdefault(f"{rho['among']}: {rho['networks']} networks", []).append(texts)
-    notes = (
-        "searches: draws or distillations, each with its own ranking; rho and tau-b are means over them, and over the "
-        "rankings by all data: for each repeat the mean of the others, by which it is ranked itself.",
-        "Intervals: bootstrap over networks, with Student's t over searches where there are several, given the "
-        "rankings by all data.",
-        "top: by the accuracy on all data, with those that tie with the last. over Random: difference in rho, on the "
-        "same networks, search by search.",
-        "outcome: whether the interval of that difference lies above zero, below it, or has it inside.",
-    )
-    columns = ("method", "searches", "rho", "95 % interval", "tau-b", "95 % interval", "over Random", "outcome")
-    named = tuple((name, tuple(rows)) for name, rows in groups.items())
-    return Table("Rank correlation with all data.", columns, named, notes, provenance)
-
-
-def reported_search_table(references: Sequence[Reference]) -> Table:
-    """What is reported of the architecture search, a row a method.
-
-    Args:
-        references: of a paper; those of the table "nas" are shown.
-    """
-    own = [reference for reference in references if reference.table == "nas"]
-    by_place = {(r.method, r.condition, r.metric): r for r in sorted(own, key=lambda r: r.primary)}
-    places = (
-        *(("whole space", "accuracy"), ("whole space", "correlation"), ("top 20 %", "correlation")),
-        *(("whole space", "minutes"), ("whole space", "images")),
-    )
-
-    def text(reference: Reference | None) -> str:
-        if reference is None:
-            return "-"
-        return reference.state if reference.value is None else f"{reference.value:g}"
-
-    rows = []
-    for method in dict.fromkeys(reference.method for reference in own):
-        entries = [by_place.get((method, *place)) for place in places]
-        few = [r for r in own if r.method == method and r.metric == "correlation" and r.condition.startswith("top")]
-        few = [f"{r.condition} {text(r)}" for r in few if r.condition != "top 20 %"]
-        source = next(r.source for r in own if r.method == method)
-        texts = [*map(text, entries)]
-        if few or any(entries):
-            rows.append((method, *texts[:3], ", ".join(few) or "-", *texts[3:], source))
-    columns = ("method", "winner", "rho, all", "rho, top 20 %", "rho, few", "minutes", "images", "source")
-    return Table("As reported.", columns, (("CIFAR-10, 720 networks", tuple(rows)),))
 
 
 def count(number: int, what: str) -> str:
