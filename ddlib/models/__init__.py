@@ -12,48 +12,44 @@ over stacked parameters and buffers, and for images in channels_last memory form
 """
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from ddlib.models.convnets import MLP, VGG11, AlexNet, ConvNet, LeNet
-from ddlib.models.densenet import DenseNet
 from ddlib.models.layers import Features, Network, reset
-from ddlib.models.resnet import resnet10, resnet10_ap, resnet18, resnet18_ap
+from ddlib.models.resnet import DenseNet, ResNet
 from ddlib.models.vit import ViT
 
 __all__ = ["Features", "Network", "build", "names", "reset"]
 
-_BUILDERS: dict[str, Callable[..., Network]] = {
-    "convnet": ConvNet,
-    "alexnet": AlexNet,
-    "vgg11": VGG11,
-    "resnet10": resnet10,
-    "resnet10_ap": resnet10_ap,
-    "resnet18": resnet18,
-    "resnet18_ap": resnet18_ap,
-    "densenet": DenseNet,
-    "vit": ViT,
-    "mlp": MLP,
-    "lenet": LeNet,
+_NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
+    "convnet": (ConvNet, {}),
+    "alexnet": (AlexNet, {}),
+    "vgg11": (VGG11, {}),
+    "resnet10": (ResNet, {"blocks": 1, "average": False}),
+    "resnet10_ap": (ResNet, {"blocks": 1, "average": True, "pooling": "none"}),
+    "resnet18": (ResNet, {"blocks": 2, "average": False}),
+    "resnet18_ap": (ResNet, {"blocks": 2, "average": True, "pooling": "none"}),
+    "densenet": (DenseNet, {}),
+    "vit": (ViT, {}),
+    "mlp": (MLP, {}),
+    "lenet": (LeNet, {}),
 }
+"""Name -> the class, and what its name settles."""
 
 
 def names() -> tuple[str, ...]:
     """Names that `build` knows."""
-    return tuple(_BUILDERS)
+    return tuple(_NETWORKS)
 
 
 def options_of(name: str) -> tuple[str, ...]:
-    """The options that `build` takes for the network `name`.
-
-    Raises:
-        ValueError: unknown; the known ones are listed.
-    """
-    if name not in _BUILDERS:
-        raise ValueError(f"unknown network {name!r}; known: {', '.join(_BUILDERS)}")
-    return tuple(key for key in inspect.signature(_BUILDERS[name]).parameters if key not in ("shape", "num_classes"))
+    """The options that `build` takes for the network `name`; a ValueError where there is none of this name."""
+    if name not in _NETWORKS:
+        raise ValueError(f"unknown network {name!r}; known: {', '.join(_NETWORKS)}")
+    kind, settled = _NETWORKS[name]
+    return tuple(key for key in inspect.signature(kind).parameters if key not in ("shape", "num_classes", *settled))
 
 
 def build(
@@ -81,14 +77,14 @@ def build(
     Raises:
         ValueError: unknown name, option or option value, or images too small for the network.
     """
-    known, builder = options_of(name), _BUILDERS[name]
+    known = options_of(name)
     for option in options:
         if option not in known:
             raise ValueError(f"unknown option {option!r} of network {name!r}; known: {', '.join(known)}")
+    kind, settled = _NETWORKS[name]
     if generator is None:
-        return builder(shape=shape, num_classes=num_classes, **options)
+        return kind(shape=shape, num_classes=num_classes, **settled, **options)
     with torch.device("meta"):  # the constructors draw nothing here
-        model = builder(shape=shape, num_classes=num_classes, **options)
-    model.to_empty(device=torch.get_default_device())
-    reset(model, generator)
+        model = kind(shape=shape, num_classes=num_classes, **settled, **options)
+    reset(model.to_empty(device=torch.get_default_device()), generator)
     return model

@@ -24,15 +24,12 @@ AUTOENCODER_WIDTH = f"{AUTOENCODER}encoder.conv_in.weight"
 
 
 def convert(checkpoint: str | Path, folder: str | Path, *, trusted: bool = False) -> LatentDiffusion:
-    """Convert a checkpoint of cin256 to a new folder, whole or not at all.
+    """Convert a checkpoint of cin256 to a new folder, whole or not at all, and give what was written.
 
     Args:
         checkpoint: a file of `torch.save`, with or without a Lightning trainer's entries around the weights.
         folder: of the prior; nothing may be there.
         trusted: load a checkpoint that holds more than tensors, which runs code of whoever made it.
-
-    Returns:
-        What was written.
 
     Raises:
         FileExistsError: there is something at `folder`.
@@ -68,16 +65,13 @@ def _weights(checkpoint: Path, *, trusted: bool) -> Mapping[str, Tensor]:
 
 
 def from_compvis(weights: Mapping[str, Tensor]) -> LatentDiffusion:
-    """The latent diffusion model whose weights bear CompVis' names.
+    """The latent diffusion model whose weights bear CompVis' names, frozen, in float32 on the CPU.
 
     Args:
         weights: of a model of the topology of cin256: noise predictor of widths w, 2w, 3w, 5w, two residual blocks a
             level, attention of one head on all but the first, VQ autoencoder of widths v, 2v, 4v and f = 4, and class
             vectors, the null class last.  Sizes are read from them.  Averaged weights (`model_ema`) are not used, as
             the published configuration has none.
-
-    Returns:
-        The model, frozen, in float32 on the CPU.
 
     Raises:
         ValueError: another topology; the message names a weight that is missing, left over or of another shape.

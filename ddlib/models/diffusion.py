@@ -5,7 +5,7 @@ which takes seconds to import, is imported where its classes are made, and by no
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -33,17 +33,9 @@ SCHEDULE = {
 }
 """Noise schedule of CompVis' latent diffusion models, and of every prior trained here; 1,000 steps."""
 
-GROUPS = 8
-"""Groups of every group norm in a model of `small`."""
-
 
 class ClassEmbedder(nn.Module):
-    """A vector for each class, and in the last row that of the null class, which guidance compares with.
-
-    Args:
-        num_classes: K; the table has K + 1 rows.
-        dim: D, that of the noise predictor's context.
-    """
+    """A vector (D,) for each of K classes, and in the last row that of the null class, which guidance compares with."""
 
     def __init__(self, num_classes: int, dim: int):
         super().__init__()
@@ -90,37 +82,34 @@ class LatentDiffusion:
     embedder: ClassEmbedder | None = None
 
     def __post_init__(self):
-        if self.unet.config.in_channels != self.latent_channels:
+        config, prediction = self.unet.config, self.scheduler.config.prediction_type
+        if config.in_channels != self.latent_channels:
             raise ValueError(
-                f"the noise predictor takes latents of {self.unet.config.in_channels} channels, the autoencoder gives "
+                f"the noise predictor takes latents of {config.in_channels} channels, the autoencoder gives "
                 f"{self.latent_channels}; they must be equal"
             )
-        if self.scheduler.config.prediction_type != "epsilon":
-            kind = self.scheduler.config.prediction_type
-            raise ValueError(f"the scheduler's prediction_type is {kind!r}; known: epsilon")
-        if self._is("UNet2DConditionModel"):
-            self._check_context()
+        if prediction != "epsilon":
+            raise ValueError(f"the scheduler's prediction_type is {prediction!r}; known: epsilon")
+        if self.predictor == "UNet2DConditionModel":
+            if self.embedder is None:
+                raise ValueError("UNet2DConditionModel without a class embedder; it needs one")
+            dim, context = self.embedder.embedding.embedding_dim, config.cross_attention_dim
+            if dim != context:
+                raise ValueError(
+                    f"the class embedder gives vectors of {dim} values, the noise predictor takes {context}; "
+                    "they must be equal"
+                )
         elif self.embedder is not None:
-            raise ValueError(f"a class embedder beside {type(self.unet).__name__}; only UNet2DConditionModel takes one")
-        if self._is("UNet2DModel") and self.unet.config.class_embed_type is not None:
-            kind = self.unet.config.class_embed_type
-            raise ValueError(f"UNet2DModel of class_embed_type={kind!r}; only None is known")
+            raise ValueError(f"a class embedder beside {self.predictor}; only UNet2DConditionModel takes one")
+        if self.predictor == "UNet2DModel" and config.class_embed_type is not None:
+            raise ValueError(f"UNet2DModel of class_embed_type={config.class_embed_type!r}; only None is known")
         if self.is_transformer:
             self._open_label_slots()
 
-    def _is(self, predictor: str) -> bool:
-        """Whether the noise predictor is of this class of diffusers, told by name: importing it would take seconds."""
-        return type(self.unet).__name__ == predictor
-
-    def _check_context(self) -> None:
-        if self.embedder is None:
-            raise ValueError("UNet2DConditionModel without a class embedder; it needs one")
-        dim, context = self.embedder.embedding.embedding_dim, self.unet.config.cross_attention_dim
-        if dim != context:
-            raise ValueError(
-                f"the class embedder gives vectors of {dim} values, the noise predictor takes {context}; "
-                "they must be equal"
-            )
+    @property
+    def predictor(self) -> str:
+        """diffusers' name of the noise predictor's class, by which it is told: importing the class takes seconds."""
+        return type(self.unet).__name__
 
     def _open_label_slots(self) -> None:
         """Let every block of a DiT take class vectors.
@@ -137,7 +126,7 @@ class LatentDiffusion:
     @property
     def is_transformer(self) -> bool:
         """Whether the noise predictor is a DiT, which takes square latents alone."""
-        return self._is("DiTTransformer2DModel")
+        return self.predictor == "DiTTransformer2DModel"
 
     @property
     def channels(self) -> int:
@@ -159,7 +148,7 @@ class LatentDiffusion:
         """What the sides of a latent must be multiples of."""
         if self.is_transformer:
             return self.unet.config.patch_size
-        return 2 ** (len(self.unet.config.block_out_channels) - 1) if self._is("UNet2DModel") else 1
+        return 2 ** (len(self.unet.config.block_out_channels) - 1) if self.predictor == "UNet2DModel" else 1
 
     @property
     def num_classes(self) -> int | None:
@@ -227,7 +216,7 @@ class LatentDiffusion:
         Raises:
             ValueError: no such layer.
         """
-        return self._through(z, range(self._known(layer)))
+        return self._decode(z, 0, layer)
 
     def decode_from(self, f: Tensor, layer: int) -> Tensor:
         """Images of what `split_decode` gave: stages layer+1..last.
@@ -235,28 +224,22 @@ class LatentDiffusion:
         Raises:
             ValueError: no such layer.
         """
-        return self._through(f, range(self._known(layer), self.stages))
+        return self._decode(f, layer, self.stages)
 
-    def _known(self, layer: int) -> int:
-        if not 0 <= layer <= self.stages:
-            raise ValueError(f"layer={layer!r}; the decoder of this prior has the layers 0 to {self.stages}")
-        return layer
-
-    def _through(self, x: Tensor, stages: range) -> Tensor:
-        decoder = self.vae.decoder
-        blocks = [self._first, decoder.mid_block, *decoder.up_blocks, self._last]
-        for stage in stages:
-            x = blocks[stage](x)
+    def _decode(self, x: Tensor, start: int, stop: int) -> Tensor:
+        for layer in (start, stop):
+            if not 0 <= layer <= self.stages:
+                raise ValueError(f"layer={layer!r}; the decoder of this prior has the layers 0 to {self.stages}")
+        vae, decoder = self.vae, self.vae.decoder
+        for stage in range(start, stop):
+            if stage == 0:
+                codes = self.quantise(x) / vae.config.scaling_factor
+                x = decoder.conv_in(codes if vae.post_quant_conv is None else vae.post_quant_conv(codes))
+            elif stage == self.stages - 1:
+                x = decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))
+            else:
+                x = [decoder.mid_block, *decoder.up_blocks][stage - 1](x)
         return x
-
-    def _first(self, z: Tensor) -> Tensor:
-        codes = self.quantise(z) / self.vae.config.scaling_factor
-        inner = self.vae.post_quant_conv
-        return self.vae.decoder.conv_in(codes if inner is None else inner(codes))
-
-    def _last(self, x: Tensor) -> Tensor:
-        decoder = self.vae.decoder
-        return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))
 
     def embed(self, labels: Tensor) -> Tensor | None:
         """Class vectors (B, 1, D) of `labels` (B,) in [0, K); None where the model is unconditional."""
@@ -269,11 +252,10 @@ class LatentDiffusion:
     def predict(self, z: Tensor, t: int | Tensor, c: Tensor | None) -> Tensor:
         """eps(z, t, c): the noise in `z` (B, c, h, w) at times `t`, for class vectors `c` (B, 1, D).
 
-        Args:
-            t: one time in [0, T) for all, or (B,) int64 on the device of `z`.
+        t: one time in [0, T) for all, or (B,) int64 on the device of `z`.
         """
         times = torch.full((len(z),), t, device=z.device) if isinstance(t, int) else t
-        if self._is("UNet2DConditionModel"):
+        if self.predictor == "UNet2DConditionModel":
             return self.unet(z, times, encoder_hidden_states=c).sample
         if self.is_transformer:
             return self.unet(z, times, class_labels=c[:, 0]).sample[:, : z.shape[1]]  # then the variances, if learnt
@@ -281,9 +263,8 @@ class LatentDiffusion:
 
     def to(self, device: torch.device | str) -> "LatentDiffusion":
         """This model itself, on `device` and frozen: eval mode, no parameter requires a gradient."""
-        for part in (self.vae, self.unet, self.embedder):
-            if part is not None:
-                part.to(device).eval().requires_grad_(False)
+        for part in filter(None, (self.vae, self.unet, self.embedder)):
+            part.to(device).eval().requires_grad_(False)
         return self
 
 
@@ -304,19 +285,19 @@ def small(
     without classes it is a UNet2DModel.  Untrained: latents are not yet of unit variance.
 
     Args:
-        shape: (C, H, W) of the images.
+        shape: (C, H, W) of the images; `factor` divides H and W.
         num_classes: K; None: unconditional.
         width: a multiple of 16.
         generator: the only source of the weights; the global random state is neither read nor changed.
         factor: f, a power of two.
         levels: of the noise predictor, >= 1.
-        codes: of the quantiser.
+        codes: of the quantiser, >= 1.
 
     Returns:
         The model, frozen, on the default device.
 
     Raises:
-        ValueError: a size is not as above, or `factor` does not divide H and W.
+        ValueError: a size is not as above.
     """
     if width < 16 or width % 16:
         raise ValueError(f"width={width!r}; it must be a positive multiple of 16")
@@ -325,15 +306,27 @@ def small(
     for name, value in {"levels": levels, "codes": codes, "num_classes": num_classes}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value!r}; it must be >= 1")
-    from diffusers import DDIMScheduler
+    from diffusers import DDIMScheduler, VQModel
 
+    depth = factor.bit_length()
     with torch.device("meta"):  # the constructors draw nothing here
-        vae = _autoencoder(shape, width // 2, factor=factor, codes=codes)
+        vae = VQModel(
+            in_channels=shape[0],
+            out_channels=shape[0],
+            down_block_types=("DownEncoderBlock2D",) * depth,
+            up_block_types=("UpDecoderBlock2D",) * depth,
+            block_out_channels=tuple(width // 2 * 2**level for level in range(depth)),
+            latent_channels=3,
+            sample_size=shape[1],
+            num_vq_embeddings=codes,
+            norm_num_groups=8,
+            vq_embed_dim=3,
+            scaling_factor=1.0,
+        )
         unet = _noise_predictor(shape[1] // factor, width, levels=levels, conditional=num_classes is not None)
         embedder = None if num_classes is None else ClassEmbedder(num_classes, width)
-    for part in (vae, unet, embedder):
-        if part is not None:
-            reset(part.to_empty(device=torch.get_default_device()), generator)
+    for part in filter(None, (vae, unet, embedder)):
+        reset(part.to_empty(device=torch.get_default_device()), generator)
     with torch.no_grad():
         vae.quantize.embedding.weight.uniform_(-1 / codes, 1 / codes, generator=generator)
     prior = LatentDiffusion(vae, unet, DDIMScheduler(**SCHEDULE), embedder).to(torch.get_default_device())
@@ -341,48 +334,21 @@ def small(
     return prior
 
 
-def _autoencoder(shape: tuple[int, int, int], width: int, *, factor: int, codes: int) -> nn.Module:
-    from diffusers import VQModel
-
-    depth = factor.bit_length()
-    return VQModel(
-        in_channels=shape[0],
-        out_channels=shape[0],
-        down_block_types=("DownEncoderBlock2D",) * depth,
-        up_block_types=("UpDecoderBlock2D",) * depth,
-        block_out_channels=tuple(width * 2**level for level in range(depth)),
-        latent_channels=3,
-        sample_size=shape[1],
-        num_vq_embeddings=codes,
-        norm_num_groups=GROUPS,
-        vq_embed_dim=3,
-        scaling_factor=1.0,
-    )
-
-
 def _noise_predictor(side: int, width: int, *, levels: int, conditional: bool) -> nn.Module:
     from diffusers import UNet2DConditionModel, UNet2DModel
 
-    lower = levels - 1
-    sizes = {
-        "sample_size": side,
-        "in_channels": 3,
-        "out_channels": 3,
-        "layers_per_block": 1,
-        "block_out_channels": tuple(width * (level + 1) for level in range(levels)),
-        "norm_num_groups": GROUPS,
-    }
-    if conditional:
-        return UNet2DConditionModel(
-            **sizes,
-            down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * lower,
-            up_block_types=("CrossAttnUpBlock2D",) * lower + ("UpBlock2D",),
-            cross_attention_dim=width,
-            attention_head_dim=1,  # the number of heads, whatever its name says
-        )
-    return UNet2DModel(
-        **sizes,
-        down_block_types=("DownBlock2D",) + ("AttnDownBlock2D",) * lower,
-        up_block_types=("AttnUpBlock2D",) * lower + ("UpBlock2D",),
-        attention_head_dim=None,  # one head
+    attention: dict[str, Any] = {"attention_head_dim": None}  # one head
+    if conditional:  # here the number of heads, whatever its name says
+        attention = {"attention_head_dim": 1, "cross_attention_dim": width}
+    kind = "CrossAttn" if conditional else "Attn"
+    return (UNet2DConditionModel if conditional else UNet2DModel)(
+        sample_size=side,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=tuple(width * (level + 1) for level in range(levels)),
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D",) + (f"{kind}DownBlock2D",) * (levels - 1),
+        up_block_types=(f"{kind}UpBlock2D",) * (levels - 1) + ("UpBlock2D",),
+        **attention,
     )

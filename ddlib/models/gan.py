@@ -4,15 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddlib.models.layers import LAWS, BatchNorm2d, affine_norm
-
-STRIDES = (1, 2, 1, 2, 1, 1, 1, 2)
-"""Of the critic's convolutions."""
-
-
-def most_classes(latent: int) -> int:
-    """The most classes of a one-hot code in noise of `latent` values: half of them are left to chance."""
-    return latent // 2
+from ddlib.models.layers import BatchNorm2d
 
 
 class Generator(nn.Module):
@@ -35,10 +27,10 @@ class Generator(nn.Module):
     def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int = 196, latent: int = 100):
         super().__init__()
         _check_positive(num_classes=num_classes, width=width)
-        if num_classes > most_classes(latent):
+        if num_classes > latent // 2:  # half of the noise is left to chance
             raise ValueError(
                 f"num_classes={num_classes!r}; a one-hot code in noise of {latent} values allows at most "
-                f"{most_classes(latent)}; take latent >= {2 * num_classes}"
+                f"{latent // 2}; take latent >= {2 * num_classes}"
             )
         kernels = _kernels(shape)
         self.shape, self.num_classes, self.width, self.latent = tuple(shape), num_classes, width, latent
@@ -59,15 +51,7 @@ class Generator(nn.Module):
         return torch.cat([F.one_hot(labels, self.num_classes).to(noise), noise[:, self.num_classes :]], dim=1)
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Images of classes.
-
-        Args:
-            noise: (B, latent), standard normal.
-            labels: (B,) int64 in [0, K).
-
-        Returns:
-            (B, C, H, W) in [-1, 1].
-        """
+        """Images (B, C, H, W) in [-1, 1] of standard normal noise (B, latent) and labels (B,) int64 in [0, K)."""
         x = F.relu(self.project_norm(self.project(self.code(noise, labels))))
         return torch.tanh(self.image(self.blocks(x.view(-1, self.width, 4, 4))))
 
@@ -75,21 +59,14 @@ class Generator(nn.Module):
 class Critic(nn.Module):
     """Images in [-1, 1] -> a score of how real they are, and logits of their class.
 
-    Eight 3x3 convolutions with `STRIDES`, each with a layer norm over the whole map and a leaky ReLU (slope 0.01), the
-    maximum over the last map, and two linear heads; 3,137,971 parameters for 3x32x32 images and 10 classes.
+    Eight 3x3 convolutions with strides 1, 2, 1, 2, 1, 1, 1, 2, each with a layer norm over the whole map and a leaky
+    ReLU (slope 0.01), the maximum over the last map, and two linear heads; 3,137,971 parameters for 3x32x32 images and
+    10 classes.
 
-    Args:
-        shape: (C, H, W) of the images.
-        num_classes: K.
-        width: channels of every map.
-
-    Raises:
-        ValueError: an argument is not as above.
-
-    `elements` is the number of values of the largest map of one image.
+    shape, num_classes: (C, H, W) of the images, and K.
+    width: channels of every map.
+    elements: values of the largest map of one image.
     """
-
-    elements: int
 
     def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int = 196):
         super().__init__()
@@ -99,7 +76,7 @@ class Critic(nn.Module):
         self.shape = tuple(shape)
         layers: list[nn.Module] = []
         channels, *size = shape
-        for stride in STRIDES:
+        for stride in (1, 2, 1, 2, 1, 1, 1, 2):
             size = [-(-side // stride) for side in size]
             layers += [nn.Conv2d(channels, width, 3, stride, padding=1), MapNorm((width, *size)), nn.LeakyReLU(0.01)]
             channels = width
@@ -124,9 +101,6 @@ class MapNorm(nn.LayerNorm):
         weight, bias = (parameter.permute(1, 2, 0) for parameter in (self.weight, self.bias))
         y = F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, self.eps)
         return y.permute(0, 3, 1, 2)
-
-
-LAWS[MapNorm] = affine_norm
 
 
 def _kernels(shape: tuple[int, int, int]) -> list[int]:

@@ -22,9 +22,9 @@ PRECISIONS = ("float32", "bfloat16")
 TOGETHER_ELEMENTS = {"cpu": 0, "cuda": 2**24}
 """Largest map of one mini-batch of all networks trained together; beyond it, fewer are.
 
-On a GPU small mini-batches are bound by the launching of kernels, which networks share when trained together: 2**24
-elements are the 128 images at 128 x 32 x 32 that keep it busy (an estimate).  On a CPU a network alone is the faster
-at any size: a convolution under vmap is a grouped one, which takes 0.8 to 3.5 times as long.
+On a GPU networks trained together share the launching of kernels: 2**24 elements, 128 images at 128 x 32 x 32, keep it
+busy (an estimate).  On a CPU a network alone is the faster at any size: a convolution under vmap is a grouped one,
+which takes 0.8 to 3.5 times as long.
 """
 
 PASS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
@@ -66,11 +66,8 @@ def together(elements: int, device: torch.device) -> int:
 class Flat:
     """A network whose parameters come as one vector: logits = flat(theta, images).
 
-    The order is that of `network.named_parameters()`.  Differentiable in theta and in the images, any number of times,
-    and open to `torch.vmap`, `torch.func` and `torch.compile`.
-
-    Args:
-        network: gives the shapes alone; its own values are not used, so it may lie on the meta device.
+    The order is that of `network.named_parameters()`; of `network` the shapes alone are used.  Differentiable in theta
+    and in the images, any number of times, and open to `torch.vmap`, `torch.func` and `torch.compile`.
 
     Raises:
         ValueError: the network keeps running statistics, which a vector of parameters does not carry.
@@ -103,7 +100,7 @@ class Flat:
 
 @dataclass(frozen=True, eq=False)
 class PureNetwork:
-    """A kind of network as pure functions: its parameters and buffers come as arguments; made by `pure`.
+    """A network as a pure function, whose parameters and buffers come as arguments; made by `pure`.
 
     Open to `torch.func`, `torch.vmap` and `torch.compile`.  Running statistics are changed in the buffers given.
 
@@ -172,15 +169,9 @@ def pure(
     num_classes: int,
     precision: str = "float32",
 ) -> PureNetwork:
-    """A kind of network of `ddlib.models`; the same arguments give the same object, so that it is compiled once.
+    """`models.build` as a pure network; the same arguments give the same object, so that it is compiled once.
 
-    Args:
-        name, options: as `models.build` takes them.
-        shape, num_classes: of the images.
-        precision: one of `PRECISIONS`.
-
-    Raises:
-        ValueError: an unknown network or option, or images too small for it.
+    precision: one of `PRECISIONS`; the others are `models.build`'s, which also raises its errors.
     """
     return _pure(name, tuple(sorted(options.items())), tuple(shape), num_classes, precision)
 
@@ -198,49 +189,36 @@ def _pure(name, options, shape, num_classes, precision):
 def stacked(
     function: Callable[..., Tensor], through: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda f: f
 ) -> Callable[..., Tensor]:
-    """A function of one network's tensors and mini-batch for A networks: all that it takes has a first axis A.
+    """A function of one network's tensors and mini-batch, -> (), for A networks, -> (A,): its arguments get an axis A.
 
-    A network alone is called as it is, several under `torch.vmap`.
-
-    Args:
-        function: tensors, or dictionaries of them, -> ().
-        through: what either way of calling goes through, such as `compiled`.
-
-    Returns:
-        -> (A,).
+    A network alone is called as it is, several under `torch.vmap`; either goes `through`, such as `compiled`.
     """
-    alone, several = through(lambda *stacks: function(*map(_first, stacks))[None]), through(torch.vmap(function))
+
+    def first(stack):
+        if isinstance(stack, Tensor):
+            return stack.squeeze(0)
+        return {name: tensor.squeeze(0) for name, tensor in stack.items()}
+
+    alone, several = through(lambda *stacks: function(*map(first, stacks))[None]), through(torch.vmap(function))
     return lambda *stacks: (alone if len(stacks[-1]) == 1 else several)(*stacks)
 
 
-def _first(stack: Tensor | Tensors) -> Tensor | Tensors:
-    """The tensors of the one network of a stack, as views."""
-    if isinstance(stack, Tensor):
-        return stack.squeeze(0)
-    return {name: tensor.squeeze(0) for name, tensor in stack.items()}
-
-
-MOST_GRAPHS = 64
-"""Graphs of one function, one for each size of a pass, before torch refuses to compile another."""
-
 _SETTINGS: dict[str, Any] = {"fullgraph": True, "dynamic": False}
-_NEWER = {"recompile_limit": MOST_GRAPHS, "isolate_recompiles": True}
+_NEWER = {"recompile_limit": 64, "isolate_recompiles": True}  # graphs of one function, one for each size of a pass
 
 
 def compiled(function: Callable[..., Any], *, draws: bool = False) -> Callable[..., Any]:
     """`function` through `torch.compile`: the first call of each size takes up to a minute.
 
     A CPU needs a C++ compiler; where there is none, and wherever a graph cannot be compiled whole, torch's error is
-    raised: nothing falls back to the uncompiled function.  The limit on graphs is an argument of newer versions of
-    torch; in older ones it is a setting of the process, raised here.
+    raised: nothing falls back to the uncompiled function.
 
-    Args:
-        draws: whether `function` draws from the global random state, as dropout does.  It then draws the numbers that
-            it draws uncompiled; compiled kernels would draw others.
+    draws: whether `function` draws from the global random state, as dropout does.  It then draws the numbers that it
+        draws uncompiled; compiled kernels would draw others.
     """
     if draws:
         return torch._inductor.config.patch(fallback_random=True)(compiled(function))
     if _NEWER.keys() <= inspect.signature(torch.compile).parameters.keys():
         return torch.compile(function, **_SETTINGS, **_NEWER)
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_GRAPHS)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _NEWER["recompile_limit"])
     return torch.compile(function, **_SETTINGS)

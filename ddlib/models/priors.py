@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,14 @@ PARTS = {
 }
 """Part -> the sub-folders that may hold it; a class embedder goes with a UNet2DConditionModel alone."""
 
-CONFIG, SCHEDULER_CONFIG = "config.json", "scheduler_config.json"
+AUTOENCODERS = ("VQModel", "AutoencoderKL")
+PREDICTORS = ("UNet2DConditionModel", "UNet2DModel", "DiTTransformer2DModel")
+FORMER_NAMES = {"Transformer2DModel": "DiTTransformer2DModel"}
+"""Names of diffusers' classes that stand in published configurations -> what they are called now."""
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-SPLIT_WEIGHTS = ("diffusion_pytorch_model-*.safetensors", f"{WEIGHTS}.index.json")
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-PICKLES = {".bin", ".ckpt", ".pt", ".pth"}
+FILES = ("config.json", "scheduler_config.json", WEIGHTS, f"{WEIGHTS}.index.json", WEIGHTS.replace(".", "-*."))
+"""What is got of a hub's model: configurations, and weights in one file or in several."""
 
 
 def save_prior(prior: LatentDiffusion, folder: str | Path) -> None:
@@ -51,7 +54,11 @@ def save_prior(prior: LatentDiffusion, folder: str | Path) -> None:
         prior.unet.save_pretrained(unfinished / ("transformer" if prior.is_transformer else "unet"))
         prior.scheduler.save_pretrained(unfinished / "scheduler")
         if prior.embedder is not None:
-            _save_embedder(prior.embedder, unfinished / "class_embedder")
+            inner, (rows, dim) = unfinished / "class_embedder", prior.embedder.embedding.weight.shape
+            inner.mkdir()
+            config = {"_class_name": "ClassEmbedder", "dim": dim, "num_classes": rows - 1}
+            (inner / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            safetensors.torch.save_file(prior.embedder.state_dict(), inner / WEIGHTS, {"format": "pt"})
         os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -64,7 +71,7 @@ def check_new(folder: Path) -> None:
 
 
 def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> LatentDiffusion:
-    """A latent diffusion model from a folder, or from the hub.
+    """A latent diffusion model, frozen, from a folder or from the hub; the global random state is left alone.
 
     A folder that exists is never looked for on the hub.  Of the hub, configurations and safetensors alone are got, into
     its cache, from which they are read without a network too; `HF_HUB_OFFLINE=1` asks for the cache alone.
@@ -75,32 +82,18 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
             and class_embedder/ beside a UNet2DConditionModel.  Or a hub id "owner/name" of such a folder.
         device: where its networks lie.
 
-    Returns:
-        The model, frozen.  The global random state is neither read nor changed.
-
     Raises:
         OSError: no such folder, a part is missing, or the hub does not give it.
         ValueError: a part is of an unknown class, a pickle, damaged, or does not fit the others.
     """
     folder = _folder(source)
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        DiTTransformer2DModel,
-        UNet2DConditionModel,
-        UNet2DModel,
-        VQModel,
-    )
+    from diffusers import DDIMScheduler
 
-    predictors = {kind.__name__: kind for kind in (UNet2DConditionModel, UNet2DModel, DiTTransformer2DModel)}
-    predictors["Transformer2DModel"] = DiTTransformer2DModel  # its former name stands in the published configurations
-    vae = _network(_part(folder, "autoencoder"), {"VQModel": VQModel, "AutoencoderKL": AutoencoderKL})
-    unet = _network(_part(folder, "noise predictor"), predictors)
-    schedule = _part(folder, "scheduler")
-    _read_json(schedule / SCHEDULER_CONFIG)
-    scheduler = DDIMScheduler.from_pretrained(schedule, local_files_only=True)
-    conditional = isinstance(unet, UNet2DConditionModel)
-    embedder = _load_embedder(_part(folder, "class embedder")) if conditional else None
+    vae = _network(_part(folder, "autoencoder"), AUTOENCODERS)
+    unet = _network(_part(folder, "noise predictor"), PREDICTORS)
+    scheduler = DDIMScheduler.from_pretrained(_part(folder, "scheduler"), local_files_only=True)
+    conditional = type(unet).__name__ == "UNet2DConditionModel"
+    embedder = _embedder(_part(folder, "class embedder")) if conditional else None
     try:
         return LatentDiffusion(vae, unet, scheduler, embedder).to(device)
     except ValueError as error:
@@ -114,12 +107,11 @@ def _folder(source: str | Path) -> Path:
         return folder
     if folder.exists():
         raise NotADirectoryError(f"prior {str(source)!r} is a file; it must be a folder or a hub id")
-    if not HUB_ID.fullmatch(str(source)):
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
         raise FileNotFoundError(f"no prior {str(source)!r}: there is no such folder, and a hub id is 'owner/name'")
     from huggingface_hub import snapshot_download
 
-    files = (CONFIG, SCHEDULER_CONFIG, WEIGHTS, *SPLIT_WEIGHTS)
-    patterns = [f"{name}/{file}" for names in PARTS.values() for name in names for file in files]
+    patterns = [f"{name}/{file}" for names in PARTS.values() for name in names for file in FILES]
     try:
         return Path(snapshot_download(str(source), allow_patterns=patterns))
     except (OSError, ValueError) as error:
@@ -136,17 +128,17 @@ def _part(folder: Path, part: str) -> Path:
     for name in PARTS[part]:
         if (folder / name).is_dir():
             return folder / name
-    needed = "; ".join(f"{part}: {' or '.join(names)}" for part, names in PARTS.items())
-    raise FileNotFoundError(f"{folder} has no sub-folder {' or '.join(PARTS[part])}, for the {part} ({needed})")
+    raise FileNotFoundError(f"{folder} has no sub-folder {' or '.join(PARTS[part])}, for the {part}")
 
 
-def _network(folder: Path, classes: dict[str, type]) -> Any:
-    """The network in one sub-folder, of one of diffusers' `classes`, with every weight from safetensors."""
-    config = _config(folder, classes)
-    name = config["_class_name"]
+def _network(folder: Path, known: Sequence[str]) -> Any:
+    """The network in one sub-folder, of one of diffusers' classes, with every weight from safetensors."""
+    import diffusers
+
+    config, name = _config(folder, known)
     try:
         with torch.random.fork_rng(devices=()):  # its constructor draws weights that the file then replaces
-            network, loading = classes[name].from_pretrained(
+            network, loading = getattr(diffusers, name).from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
             )
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
@@ -158,46 +150,28 @@ def _network(folder: Path, classes: dict[str, type]) -> Any:
     return network
 
 
-def _save_embedder(embedder: ClassEmbedder, folder: Path) -> None:
-    """Write the class embedder laid out as diffusers lays out a network."""
-    rows, dim = embedder.embedding.weight.shape
-    folder.mkdir(parents=True)
-    config = {"_class_name": "ClassEmbedder", "dim": dim, "num_classes": rows - 1}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    safetensors.torch.save_file(embedder.state_dict(), folder / WEIGHTS, {"format": "pt"})
-
-
-def _load_embedder(folder: Path) -> ClassEmbedder:
-    config = _config(folder, ("ClassEmbedder",))
+def _embedder(folder: Path) -> ClassEmbedder:
+    config, _ = _config(folder, ("ClassEmbedder",))
     try:
-        with torch.random.fork_rng(devices=()):
+        with torch.device("meta"):
             embedder = ClassEmbedder(config["num_classes"], config["dim"])
-        embedder.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
-    except (KeyError, RuntimeError, SafetensorError) as error:
+        embedder.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS), assign=True)
+    except (KeyError, OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} cannot be read: {textwrap.shorten(str(error), 300)}") from error
     return embedder
 
 
-def _config(folder: Path, classes: Iterable[str]) -> dict[str, Any]:
-    """The configuration of a network of one of `classes`, whose weights are there as safetensors."""
-    config = _read_json(folder / CONFIG)
-    if config.get("_class_name") not in classes:
-        raise ValueError(f"{folder} holds a {config.get('_class_name')}; known: {', '.join(classes)}")
-    if not list(folder.glob("*.safetensors")):
-        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
-        if pickles:
-            raise ValueError(f"{folder} holds a pickle, {pickles[0]}; weights are loaded from safetensors alone")
-        raise FileNotFoundError(f"{folder} has no weights; they are {WEIGHTS}")
-    return config
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file.parent} has no {file.name}")
+def _config(folder: Path, known: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The configuration of a network, and the name of its class, which must be a known one."""
+    file = folder / "config.json"
     try:
-        return json.loads(file.read_text())
+        config = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}") from error
+    name = FORMER_NAMES.get(config.get("_class_name"), config.get("_class_name"))
+    if name not in known:
+        raise ValueError(f"{folder} holds a {name}; known: {', '.join(known)}")
+    return config, name
 
 
 def fingerprint(source: str | Path) -> str | None:

@@ -31,11 +31,11 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Pre-norm transformer layer: x + attention(norm x), then x + mlp(norm x) with GELU; the norms may be left out."""
 
-    def __init__(self, dim: int, *, heads: int, head_dim: int, mlp_dim: int, dropout: float, layer_norm: bool):
+    def __init__(self, dim: int, attention: Attention, *, mlp_dim: int, dropout: float, layer_norm: bool):
         super().__init__()
-        self.norm1 = _norm(dim, layer_norm)
-        self.attention = Attention(dim, heads=heads, head_dim=head_dim, dropout=dropout)
-        self.norm2 = _norm(dim, layer_norm)
+        self.norm1 = nn.LayerNorm(dim) if layer_norm else nn.Identity()
+        self.attention = attention
+        self.norm2 = nn.LayerNorm(dim) if layer_norm else nn.Identity()
         self.mlp = nn.Sequential(
             nn.Linear(dim, mlp_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp_dim, dim), nn.Dropout(dropout)
         )
@@ -56,8 +56,7 @@ class ViT(Network):
     training in `ddlib.seeding.scoped` (and say `randomness="different"` to `torch.vmap`).
 
     Args:
-        shape: (C, H, W) of the images; H and W multiples of `patch`.
-        num_classes: K.
+        shape, num_classes: (C, H, W) of the images, H and W multiples of `patch`, else a ValueError; and K.
         patch: side of the square patches, pixels.
         dim: D, width of the tokens.
         depth: number of layers.
@@ -65,9 +64,6 @@ class ViT(Network):
         mlp_dim: hidden width of the layers' perceptron.
         dropout: probability, for tokens and layers.
         layer_norm: whether there are layer norms, in the layers and after them.
-
-    Raises:
-        ValueError: `patch` is below 1, or H or W is no multiple of it.
     """
 
     def __init__(
@@ -92,13 +88,11 @@ class ViT(Network):
         self.to_token = nn.Linear(channels * patch * patch, dim)
         self.positions = nn.Embedding((height // patch) * (width // patch) + 1, dim)
         self.class_token = nn.Embedding(1, dim)
-        self.dropout = nn.Dropout(dropout)
-        layers = [
-            Layer(dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim, dropout=dropout, layer_norm=layer_norm)
-            for _ in range(depth)
-        ]
-        self.layers = nn.Sequential(*layers)
-        self.norm = _norm(dim, layer_norm)
+        self.dropout, self.layers = nn.Dropout(dropout), nn.Sequential()
+        for _ in range(depth):
+            attention = Attention(dim, heads=heads, head_dim=head_dim, dropout=dropout)
+            self.layers.append(Layer(dim, attention, mlp_dim=mlp_dim, dropout=dropout, layer_norm=layer_norm))
+        self.norm = nn.LayerNorm(dim) if layer_norm else nn.Identity()
         self.classifier = nn.Linear(dim, num_classes)
 
     def embed(self, images: Tensor, maps: list[Tensor] | None = None) -> Tensor:
@@ -107,7 +101,3 @@ class ViT(Network):
         first = self.class_token.weight.expand(len(images), 1, -1)
         tokens = torch.cat([first, self.to_token(patches)], dim=1) + self.positions.weight
         return self.norm(self.layers(self.dropout(tokens))[:, 0])
-
-
-def _norm(dim: int, layer_norm: bool) -> nn.Module:
-    return nn.LayerNorm(dim) if layer_norm else nn.Identity()
