@@ -442,7 +442,7 @@ def emptied(folder):
         (lambda f: remove(f / "scheduler"), OSError, "no sub-folder scheduler, for the scheduler"),
         (lambda f: remove(f / "class_embedder"), OSError, "no sub-folder class_embedder, for the class embedder"),
         (lambda f: (f / "vae" / "config.json").unlink(), OSError, "vae/config.json"),
-        (lambda f: (f / "scheduler" / "scheduler_config.json").unlink(), OSError, "no file named scheduler_config.json"),
+        (lambda f: (f / "scheduler" / "scheduler_config.json").unlink(), OSError, "file named scheduler_config"),
         (lambda f: (f / "vae" / "config.json").write_text("{"), ValueError, "config.json is damaged"),
         (lambda f: change(f / "unet" / "config.json", _class_name="UNet3D"), ValueError, "a UNet3D; known: UNet2DCond"),
         (lambda f: change(f / "vae" / "config.json", _class_name="VQVAE"), ValueError, "VQVAE; known: VQModel, Auto"),
