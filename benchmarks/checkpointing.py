@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import harness
 from ddlib import methods
-from ddlib.data import datasets
 from ddlib.store import loop
 from ddlib.store.loop import Checkpoint
 from ddlib.store.progress import Progress
@@ -55,12 +55,26 @@ class Timed(Checkpoint):
         self.writes += 1
 
 
-def shape_of_cifar(count: int = 5000) -> datasets.ImageSet:
-    """Ten classes of random images of CIFAR-10's shape: the time of a step does not depend on what they show."""
-    pixels = torch.randint(256, (count, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    names = tuple(map(str, range(10)))
-    space = datasets.ValueSpace((0.5,) * 3, (0.25,) * 3)
-    return datasets.ImageSet("cifar10", "train", pixels, torch.arange(count) % 10, names, space)
+def compare(method, state, steps: int, *, pairs: int, folder: Path) -> None:
+    """Time both sides in turns, and print what came of it."""
+    checkpoint = Timed(folder / "checkpoint.safetensors", 60.0)
+    taken = {clock: {False: [], True: []} for clock in harness.CLOCKS}
+    for pair in range(pairs):
+        for kept in (False, True) if pair % 2 == 0 else (True, False):
+            job = Stretch(method, state.step + steps)
+            begin = {clock: read() for clock, read in harness.CLOCKS.items()}
+            with Progress("benchmark", job.iterations, mode="lines", log=folder / "log.txt") as report:
+                loop.run(job, state, **({"checkpoint": checkpoint, "report": report} if kept else {}))
+            for clock, read in harness.CLOCKS.items():
+                taken[clock][kept].append(read() - begin[clock])
+    for clock, seconds in taken.items():
+        without, kept = sum(seconds[False]), sum(seconds[True])
+        ratios = [b / a for a, b in zip(seconds[False], seconds[True], strict=True)]
+        spread = f"median {statistics.median(ratios):.4f}, {min(ratios):.3f} to {max(ratios):.3f}"
+        print(f"{clock}: without {without:.1f} s, with {kept:.1f} s, ratio {kept / without:.4f}; of pairs: {spread}")
+    size, share = checkpoint.path.stat().st_size if checkpoint.writes else 0, sum(taken["wall"][True])
+    print(f"{checkpoint.writes} checkpoints of {size / 1e6:.2f} MB took {checkpoint.writing:.2f} s in all, "
+          f"{100 * checkpoint.writing / share:.3f} % of the time with them")  # fmt: skip
 
 
 def main() -> None:
@@ -68,40 +82,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="of each side (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=30, help="pieces of each side (default: %(default)s)")
-    told = parser.parse_args()
+    options = parser.parse_args()
     method = methods.build("atom", ipc=10, iterations=1)
-    state = method.start(shape_of_cifar(), {}, 0)
+    state = method.start(harness.pictures(5000), {}, 0)
     loop.run(Stretch(method, 3), state)
     begin = time.perf_counter()
     loop.run(Stretch(method, 6), state)
     each = (time.perf_counter() - begin) / 3
-    steps = max(1, round(60 * told.minutes / told.pairs / each))
-    print(f"{told.pairs} pairs of {steps} steps of {each:.3f} s, {torch.get_num_threads()} threads", flush=True)
+    steps = max(1, round(60 * options.minutes / options.pairs / each))
+    print(f"{options.pairs} pairs of {steps} steps of {each:.3f} s, {torch.get_num_threads()} threads", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        compare(method, state, steps, pairs=told.pairs, folder=Path(folder))
-
-
-def compare(method, state, steps: int, *, pairs: int, folder: Path) -> None:
-    """Time both sides in turns, and print what came of it."""
-    checkpoint = Timed(folder / "checkpoint.safetensors", 60.0)
-    seconds = {False: [], True: []}
-    busy = {False: [], True: []}
-    for pair in range(pairs):
-        for kept in (False, True) if pair % 2 == 0 else (True, False):
-            job = Stretch(method, state.step + steps)
-            begin, before = time.perf_counter(), time.process_time()
-            with Progress("benchmark", job.iterations, mode="lines", log=folder / "log.txt") as report:
-                loop.run(job, state, **({"checkpoint": checkpoint, "report": report} if kept else {}))
-            seconds[kept].append(time.perf_counter() - begin)
-            busy[kept].append(time.process_time() - before)
-    size = checkpoint.path.stat().st_size if checkpoint.writes else 0
-    for name, found in (("wall", seconds), ("processor", busy)):
-        without, kept = sum(found[False]), sum(found[True])
-        ratios = [b / a for a, b in zip(found[False], found[True], strict=True)]
-        print(f"{name}: without {without:.1f} s, with {kept:.1f} s, ratio {kept / without:.4f}; "
-              f"of pairs: median {statistics.median(ratios):.4f}, {min(ratios):.3f} to {max(ratios):.3f}")  # fmt: skip
-    print(f"{checkpoint.writes} checkpoints of {size / 1e6:.2f} MB took {checkpoint.writing:.2f} s in all, "
-          f"{100 * checkpoint.writing / sum(seconds[True]):.3f} % of the time with them")  # fmt: skip
+        compare(method, state, steps, pairs=options.pairs, folder=Path(folder))
 
 
 if __name__ == "__main__":

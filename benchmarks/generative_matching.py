@@ -18,10 +18,7 @@ The second table is that of `benchmarks.generation`, at the same width and shape
 
 import argparse
 import contextlib
-import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from unittest import mock
 
@@ -30,9 +27,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks import generation
-from benchmarks.attention_matching import own_peak_megabytes
-from benchmarks.generation import CLASSES, CLOCKS, SHAPES, decoded, pictures
+from benchmarks import generation, harness
+from benchmarks.generation import IMAGES, SHAPES, plain_images
+from benchmarks.harness import CLASSES, CLOCKS
 from ddlib import methods, models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
@@ -46,9 +43,9 @@ OURS = {
     "float32 compiled": {"compiled": True},
     "bfloat16 compiled": {"precision": "bfloat16", "compiled": True},
 }
-PARTS = ("inner", "generator", "critic")
-TOLERANCE = {"loss": 1e-9, "gradients": 1e-6}
-"""Relative difference from the reference that is allowed in float64; of the loss, and of all gradients as a vector."""
+LOSSES = ("loss", "critic_loss", "penalty")
+TOLERANCE = 1e-6
+"""Relative difference from the reference that is allowed in float64: of a loss, and of all gradients as a vector."""
 
 
 class Pictures(Dataset):
@@ -68,8 +65,8 @@ class Pictures(Dataset):
 class Plain:
     """Stage B as published: modules, `backward`, and a loader that is made anew in each step."""
 
-    def __init__(self, method: DiM, state: Distilling, clock: Callable[[], float], workers: int):
-        self.method, self.train, self.clock, self.workers = method, state.pair.train, clock, workers
+    def __init__(self, method: DiM, state: Distilling, workers: int):
+        self.method, self.train, self.workers = method, state.pair.train, workers
         shape = self.train.shape
         self.generator = Generator(shape=shape, num_classes=CLASSES, width=method.generator_width)
         self.critic = Critic(shape=shape, num_classes=CLASSES, width=method.generator_width)
@@ -93,18 +90,17 @@ class Plain:
         order = torch.randperm(len(self.train), generator=stream).tolist()
         loader = DataLoader(Pictures(self.train), self.method.batch_size, sampler=order, num_workers=self.workers)
         for _, (images, labels) in zip(range(self.method.inner_steps), loader, strict=False):
-            draws = augmentation.draw(
-                1, len(images), size=self.train.shape[1:], strategy="color+crop", generator=stream
-            )
-            seen = augmentation.augment(self.train.space.encode((images + 1) / 2), draws)
+            size = self.train.shape[1:]
+            draws = augmentation.draw(1, len(images), size=size, strategy="color+crop", generator=stream)
+            images = augmentation.augment(self.train.space.encode((images + 1) / 2), draws)
             self.sgd.zero_grad()
-            F.cross_entropy(self.network(seen), labels).backward()
+            F.cross_entropy(self.network(images), labels).backward()
             self.sgd.step()
 
     def generator_step(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         """The generator on the match, the critic's score and the class terms, all in one graph."""
         z = torch.randn(len(x), self.method.latent, generator=seeding.generator(0, "dim", "noise", step))
-        fake = decoded(self.generator, z, y)
+        fake = plain_images(self.generator, z, y)
         stream = seeding.generator(0, "dim", "match", step)
         one = augmentation.draw(1, 1, size=x.shape[2:], strategy="color+crop+cutout", generator=stream)
         both = self.train.space.encode((torch.cat([x, fake]) + 1) / 2)
@@ -124,7 +120,7 @@ class Plain:
         z = torch.randn(len(x), self.method.latent, generator=stream)
         share = torch.rand(len(x), 1, 1, 1, generator=stream)
         with torch.no_grad():
-            fake = decoded(self.generator, z, others)
+            fake = plain_images(self.generator, z, others)
         (s_real, c_real), (s_fake, c_fake) = self.critic(x), self.critic(fake)
         mixed = (share * x + (1 - share) * fake).requires_grad_()
         (gradient,) = torch.autograd.grad(self.critic(mixed)[0].sum(), mixed, create_graph=True)
@@ -136,75 +132,50 @@ class Plain:
         return loss, penalty
 
     def step(self, number: int) -> dict[str, float]:
-        """One step; returns its losses and the seconds of its parts."""
-        size, marks = self.method.batch_size, [self.clock()]
+        """One step; returns its losses."""
+        size = self.method.batch_size
         order = torch.randperm(len(self.train), generator=seeding.generator(0, "dim", "shuffle", 0))
         batch = [Pictures(self.train)[row] for row in order[number * size : (number + 1) * size].tolist()]
         x, y = torch.stack([image for image, _ in batch]), torch.tensor([label for _, label in batch])
-        self.inner(number)
-        marks.append(self.clock())
-        loss = self.generator_step(x, y, number)
-        marks.append(self.clock())
-        critic_loss, penalty = self.critic_step(x, y, number)
-        found = {"loss": loss.item(), "critic_loss": critic_loss.item(), "penalty": penalty.item()}
-        marks.append(self.clock())
-        parts = zip(PARTS, marks[1:], marks[:-1], strict=True)
-        return found | {part: end - begin for part, end, begin in parts}
+        if self.method.inner_steps:
+            self.inner(number)
+        losses = (self.generator_step(x, y, number), *self.critic_step(x, y, number))
+        return {name: loss.item() for name, loss in zip(LOSSES, losses, strict=True)}
+
+    def gradients(self) -> Tensor:
+        """The last gradients of generator and critic as one vector."""
+        return first_moments(*self.adams)
 
 
 class Ours:
-    """`ddlib.methods.generative` and the seconds of its parts."""
+    """Stage B of `ddlib.methods.generative`."""
 
-    def __init__(self, method: DiM, state: Distilling, clock: Callable[[], float]):
-        self.method, self.state, self.clock = method, state, clock
+    def __init__(self, method: DiM, state: Distilling):
+        self.method, self.state = method, state
 
     def step(self, number: int) -> dict[str, float]:
-        """One step; returns its losses and the seconds of its parts."""
-        spent = {"inner": 0.0, "critic": 0.0}
-        self.state.pair.step, begin = number, self.clock()
-        with (
-            mock.patch.object(DiM, "train_pool", self.timed(DiM.train_pool, spent, "inner")),
-            mock.patch.object(adversarial, "critic_step", self.timed(adversarial.critic_step, spent, "critic")),
-        ):
-            found = self.method.step(self.state)
-        spent["generator"] = self.clock() - begin - sum(spent.values())
-        return {name: float(found[name]) for name in ("loss", "critic_loss", "penalty")} | spent
+        """One step; returns its losses."""
+        self.state.pair.step = number
+        metrics = self.method.step(self.state)
+        return {name: float(metrics[name]) for name in LOSSES}
 
-    def timed(self, function: Callable, spent: dict[str, float], part: str) -> Callable:
-        """`function`, which adds the seconds that it takes to those of a part."""
+    def gradients(self) -> Tensor:
+        """The last gradients of generator and critic as one vector."""
+        return first_moments(self.state.pair.generator_adam, self.state.pair.critic_adam)
 
-        def call(*given: object, **named: object) -> object:
-            begin = self.clock()
-            result = function(*given, **named)
-            spent[part] += self.clock() - begin
-            return result
 
-        return call
+def first_moments(*adams: torch.optim.Adam) -> Tensor:
+    """Of all parameters as one vector; with beta1 = 0 they are the gradients."""
+    return torch.cat([adam.state[p]["exp_avg"].flatten() for adam in adams for p in adam.param_groups[0]["params"]])
 
 
 def prepared(side: str, architecture: str, case: argparse.Namespace, **more: object) -> Plain | Ours:
     """One side before its first step, with the weights of an untrained GAN."""
     settings = {"generator_width": case.width, "batch_size": case.batch, "pool": (architecture,)}
     method = methods.build("dim", ipc=1, **settings | OURS.get(side, {}) | more)
-    train = pictures(case.size)
+    train = harness.pictures(IMAGES, SHAPES[case.size])
     state = method.start(train, {"gan": method.gan.finish(method.gan.start(train, {}, 0))}, 0)
-    clock = CLOCKS[case.clock]
-    return Plain(method, state, clock, case.workers) if side == "reference" else Ours(method, state, clock)
-
-
-def gradients(side: Plain | Ours) -> Tensor:
-    """The last gradients of generator and critic as one vector: with beta1 = 0, Adam's first moment."""
-    adams = side.adams if isinstance(side, Plain) else (side.state.pair.generator_adam, side.state.pair.critic_adam)
-    found = [adam.state[p]["exp_avg"].flatten() for adam in adams for p in adam.param_groups[0]["params"]]
-    return torch.cat(found).double()
-
-
-def differences(plain: Plain, ours: Ours) -> dict[str, float]:
-    """Relative difference of the losses and the gradients of one step."""
-    expected, found = plain.step(0), ours.step(0)
-    losses = max(abs(found[n] / expected[n] - 1) for n in ("loss", "critic_loss", "penalty"))
-    wanted = gradients(plain)
-    return {"loss": losses, "gradients": float((gradients(ours) - wanted).norm() / wanted.norm())}
+    return Plain(method, state, case.workers) if side == "reference" else Ours(method, state)
 
 
 @contextlib.contextmanager
@@ -225,23 +196,21 @@ def compare(architectures: list[str], size: str) -> None:
     Raises:
         SystemExit: losses or gradients differ.
     """
-    small = argparse.Namespace(width=8, batch=8, size=size, workers=0, clock="wall")
+    small = argparse.Namespace(width=8, batch=8, size=size, workers=0)
     pool = {"width": 16, "pool_width": 8, "inner_steps": 3}
     for architecture in architectures:
         with in_double():
-            sides = (prepared(side, architecture, small, **pool) for side in ("reference", "float32"))
-            found = differences(*sides)
-        if any(found[name] > allowed for name, allowed in TOLERANCE.items()):
-            raise SystemExit(f"{architecture}: {found} off the reference in float64; no ratio is worth printing")
-        print(f"  {architecture}, float64: losses differ by {found['loss']:.0e}, gradients by {found['gradients']:.0e}")
+            plain, ours = (prepared(side, architecture, small, **pool) for side in ("reference", "float32"))
+            expected, found = plain.step(0), ours.step(0)
+        differences = {name: abs(found[name] / expected[name] - 1) for name in LOSSES}
+        differences["gradients"] = harness.off(ours.gradients(), plain.gradients())
+        harness.require(differences, TOLERANCE, f"float64, {architecture}")
 
 
-def peak_megabytes(side: str, architecture: str, case: argparse.Namespace) -> float:
-    """Peak resident memory of a process that takes one step of one side."""
-    words = [sys.executable, "-m", "benchmarks.generative_matching", "--memory", side, "--pool", architecture]
-    words += ["--width", str(case.width), "--batch", str(case.batch), "--size", case.size]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+def weigh(side: str, architecture: str, case: argparse.Namespace) -> float:
+    """Peak memory of this process after one step of one side, MiB."""
+    prepared(side, architecture, argparse.Namespace(**vars(case) | {"workers": 0})).step(0)
+    return harness.peak()
 
 
 def measure(architecture: str, case: argparse.Namespace) -> dict[str, float]:
@@ -251,42 +220,31 @@ def measure(architecture: str, case: argparse.Namespace) -> dict[str, float]:
         method, side.method = side.method, replace(side.method, inner_steps=0)
         side.step(0)
         side.method = method
-    wanted = gradients(sides["reference"])
-    off = {name: float((gradients(side) - wanted).norm() / wanted.norm()) for name, side in sides.items()}
-    taken: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-    for turn in range(1, case.repeats + 1):
-        for name, side in sides.items():
-            taken[name].append(side.step(turn))
-    del sides
-    memory = {name: peak_megabytes(name, architecture, case) for name in taken}
-    spent = {name: {part: statistics.median(s[part] for s in steps) for part in PARTS} for name, steps in taken.items()}
-    total = {name: sum(parts.values()) for name, parts in spent.items()}
-    for name, parts in spent.items():
-        told = ", ".join(f"{part} {seconds:.2f}" for part, seconds in parts.items())
-        ratios = f"time x{total[name] / total['reference']:.2f}, memory x{memory[name] / memory['reference']:.2f}"
-        line = f"{total[name]:6.2f} s a step ({told}), peak {memory[name]:5.0f} MiB   {ratios}, off by {off[name]:.0e}"
+    wanted = sides["reference"].gradients()
+    off = {name: harness.off(side.gradients(), wanted) for name, side in sides.items()}
+    turns = {name: side.step for name, side in sides.items()}
+    seconds = harness.medians(harness.in_turns(turns, case.repeats, clock=CLOCKS[case.clock]))
+    del sides, turns
+    memory = {name: harness.apart(weigh, name, architecture, case) for name in seconds}
+    for name, each in seconds.items():
+        ratios = f"time x{each / seconds['reference']:.2f}, memory x{memory[name] / memory['reference']:.2f}"
+        line = f"{each:6.2f} s a step, peak {memory[name]:5.0f} MiB   {ratios}, off by {off[name]:.0e}"
         print(f"  {architecture:11} {name:17} {line}", flush=True)
-    return total
+    return seconds
 
 
 def main(words: list[str] | None = None) -> None:
-    """Compare, time and weigh, or take one step of one side and print the peak memory."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Compare, time and weigh, then print the table of deployment."""
+    parser = harness.options(__doc__)
+    parser.set_defaults(repeats=2)
     parser.add_argument("--width", type=int, default=196, help="of generator and critic")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", default="cifar10", choices=list(SHAPES))
     parser.add_argument("--pool", nargs="+", default=list(POOL), choices=POOL)
-    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--workers", type=int, default=0, help="processes of the reference's loader")
     parser.add_argument("--only", nargs="+", default=["float32", "bfloat16"], choices=list(OURS))
     parser.add_argument("--images", type=int, default=500, help="to be made at deployment; 0: leave it out")
-    parser.add_argument("--memory", choices=["reference", *OURS], help=argparse.SUPPRESS)
-    parser.add_argument("--clock", default="wall", choices=list(CLOCKS))
     case = parser.parse_args(words)
-    if case.memory:
-        prepared(case.memory, case.pool[0], argparse.Namespace(**vars(case) | {"workers": 0})).step(0)
-        print(own_peak_megabytes())
-        return
     print(f"one step of stage B, {case.size} shapes, width {case.width}, batch {case.batch}", flush=True)
     compare(case.pool, case.size)
     steps = [measure(architecture, case) for architecture in case.pool]
@@ -294,9 +252,8 @@ def main(words: list[str] | None = None) -> None:
         ratio = sum(step[name] for step in steps) / sum(step["reference"] for step in steps)
         print(f"  {name} over the networks above: time x{ratio:.2f} of the reference", flush=True)
     if case.images:
-        generation.table(
-            case.size, width=case.width, images=case.images, repeats=case.repeats, clock=CLOCKS[case.clock]
-        )
+        clock = CLOCKS[case.clock]
+        generation.table(case.size, width=case.width, images=case.images, repeats=case.repeats, clock=clock)
 
 
 if __name__ == "__main__":

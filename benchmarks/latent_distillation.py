@@ -19,9 +19,6 @@ images of `--data`.
 """
 
 import argparse
-import statistics
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -30,8 +27,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.attention_matching import CLASSES, SIDE, pictures, plain_augment, plain_network
-from benchmarks.generation import CLOCKS
+from benchmarks import harness
+from benchmarks.harness import CLASSES, CLOCKS, MEBIBYTE, SIDE
 from ddlib import methods, models, seeding
 from ddlib.data import augmentation, datasets
 from ddlib.methods.latent import LD3M
@@ -50,7 +47,7 @@ TOLERANCE = 1e-7
 """Relative difference from the reference that is allowed in float64, of the loss and of the gradients of Z and c; what
 there is comes of the transforms, whose strengths are drawn in float32."""
 
-Found = tuple[Tensor, dict[str, Tensor]]
+Gradient = tuple[Tensor, dict[str, Tensor]]
 """The loss, and its gradients in Z and c."""
 
 
@@ -60,7 +57,7 @@ class Plain:
     def __init__(self, method: LD3M, state: SimpleNamespace):
         self.method, self.state = method, state
 
-    def step(self, number: int) -> Found:
+    def step(self, number: int) -> Gradient:
         """One iteration on latents and class vectors that stay where they are."""
         noise = self.method.noise(self.state, "noise", number)[0]
         Z, c = self.state.tensors["Z"], self.state.tensors["c"]
@@ -115,14 +112,16 @@ class Plain:
         """The loss of DM, class by class, with a network that is new."""
         inner = self.state.inner
         models.reset(inner.network, seeding.generator(0, "network", number))
-        network = plain_network("instance", 128, inner.network)
+        network = harness.plain_copy(inner.network, 128)
         order, stream = (seeding.generator(0, name, number) for name in ("real", "augmentation"))
         draws = augmentation.draw(CLASSES, 1, size=(SIDE, SIDE), strategy=inner.strategy, generator=stream)
         loss = images.new_zeros(())
         for k, rows in enumerate(inner.rows_by_class):
             real = self.state.train.take(rows[torch.randperm(len(rows), generator=order)[: inner.batch_real]])
-            target = network.embed(plain_augment(real, draws, k)).mean(0).detach()
-            loss = loss + ((target - network.embed(plain_augment(images[k : k + 1], draws, k)).mean(0)) ** 2).sum()
+            target, mean = (
+                network.embed(harness.plain_augment(x, draws.rows([k]))).mean(0) for x in (real, images[k : k + 1])
+            )
+            loss = loss + ((target.detach() - mean) ** 2).sum()
         return loss
 
 
@@ -132,7 +131,7 @@ class Ours:
     def __init__(self, method: LD3M, state: SimpleNamespace):
         self.method, self.state = method, state
 
-    def step(self, number: int) -> Found:
+    def step(self, number: int) -> Gradient:
         """One iteration on latents and class vectors that stay where they are."""
         self.state.step = number
         for moment in self.state.first.values():
@@ -147,7 +146,7 @@ def prepared(name: str, steps: int, case: argparse.Namespace) -> Plain | Ours:
     method = methods.build("ld3m", ipc=1, width=128, **settings | OURS.get(name, {}))
     told = {"width": case.width, "factor": case.factor, "generator": seeding.generator(0, "prior")}
     prior = diffusion.small((3, SIDE, SIDE), CLASSES, **told)
-    state = method.start(pictures(2 * case.batch_real), {"prior": prior}, 0)
+    state = method.start(harness.pictures(2 * case.batch_real * CLASSES), {"prior": prior}, 0)
     return (Plain if name == "reference" else Ours)(method, state)
 
 
@@ -164,10 +163,10 @@ def doubled(side: Plain | Ours) -> Plain | Ours:
     return side
 
 
-def off(found: Found, wanted: Found) -> float:
+def off(found: Gradient, wanted: Gradient) -> float:
     """The worst relative difference among the loss and the gradients."""
     pairs = [(found[0], wanted[0]), *((found[1][name], wanted[1][name]) for name in wanted[1])]
-    return max(float((a.double() - b.double()).norm() / b.double().norm()) for a, b in pairs)
+    return max(harness.off(a, b) for a, b in pairs)
 
 
 def compare(steps: int) -> None:
@@ -184,57 +183,38 @@ def compare(steps: int) -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     wanted = steps_taken.pop("reference")
-    found = {name: off(step, wanted) for name, step in steps_taken.items()}
-    if max(found.values()) > TOLERANCE:
-        raise SystemExit(f"{found} off the reference in float64; no ratio is worth printing")
-    print(f"  float64: {', '.join(f'{name} off by {worst:.0e}' for name, worst in found.items())}", flush=True)
+    harness.require({name: off(step, wanted) for name, step in steps_taken.items()}, TOLERANCE)
 
 
 def measure(steps: int, case: argparse.Namespace) -> None:
     """Print the table of one number of steps."""
-    sides, clock = {name: prepared(name, steps, case) for name in ("reference", *case.only)}, CLOCKS[case.clock]
+    sides = {name: prepared(name, steps, case) for name in ("reference", *case.only)}
     first = {name: side.step(0) for name, side in sides.items()}
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(1, case.repeats + 1):
-        for name, side in sides.items():
-            begin = clock()
-            side.step(turn)
-            taken[name].append(clock() - begin)
+    turns = harness.in_turns({n: s.step for n, s in sides.items()}, case.repeats, clock=CLOCKS[case.clock])
     del sides
-    seconds = {name: statistics.median(each) for name, each in taken.items()}
-    peak = {name: peak_megabytes(name, steps, case) for name in taken}
+    seconds, peaks = harness.medians(turns), {name: harness.apart(weigh, name, steps, case) for name in turns}
     for name, each in seconds.items():
-        (process, tensors), (other, others) = peak[name], peak["reference"]
-        ratios = (
-            f"time x{each / seconds['reference']:.2f}, memory x{process / other:.2f}, tensors x{tensors / others:.2f}"
-        )
-        told = f"{each:6.2f} s, peak {process:5.0f} MiB, of tensors {tensors:5.0f}   {ratios}"
-        print(f"  {name:17} {told}   {likeness(first[name], first['reference'])}", flush=True)
+        (process, tensors), (plain_process, plain_tensors) = peaks[name], peaks["reference"]
+        ratios = f"time x{each / seconds['reference']:.2f}, memory x{process / plain_process:.2f}"
+        ratios += f", tensors x{tensors / plain_tensors:.2f}"
+        line = f"{each:6.2f} s, peak {process:5.0f} MiB, of tensors {tensors:5.0f}   {ratios}"
+        print(f"  {name:17} {line}   {likeness(first[name], first['reference'])}", flush=True)
 
 
-def likeness(found: Found, wanted: Found) -> str:
+def likeness(found: Gradient, wanted: Gradient) -> str:
     """Cosines of the gradients with others, and the ratios of their norms."""
     pairs = {name: (found[1][name].flatten(), wanted[1][name].flatten()) for name in wanted[1]}
     cosines = {name: F.cosine_similarity(a, b, dim=0) for name, (a, b) in pairs.items()}
     return ", ".join(f"{name}: cosine {cosines[name]:.4f} x{a.norm() / b.norm():.2f}" for name, (a, b) in pairs.items())
 
 
-def peak_megabytes(name: str, steps: int, case: argparse.Namespace) -> tuple[float, float]:
-    """`weigh` of one side, in a process of its own."""
-    words = [sys.executable, "-m", "benchmarks.latent_distillation", "--memory", name, "--steps", str(steps)]
-    words += ["--width", str(case.width), "--factor", str(case.factor), "--batch-real", str(case.batch_real)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    process, tensors = done.stdout.split()[-2:]
-    return float(process), float(tensors)
-
-
-def weigh(side: Plain | Ours) -> tuple[float, float]:
+def weigh(name: str, steps: int, case: argparse.Namespace) -> tuple[float, float]:
     """MiB that one iteration adds to this process at most, and those that the tensors of another hold at most."""
+    side = prepared(name, steps, case)
     progress.reset_peak_memory("cpu")
-    before = progress.peak_memory("cpu")
+    before = harness.peak()
     side.step(0)
-    process = progress.peak_memory("cpu") - before
-    return process / 2**20, progress.peak_of_tensors(lambda: side.step(1), "cpu") / 2**20
+    return harness.peak() - before, progress.peak_of_tensors(lambda: side.step(1), "cpu") / MEBIBYTE
 
 
 def truncated(folder: str, data: str, steps: int) -> None:
@@ -249,22 +229,16 @@ def truncated(folder: str, data: str, steps: int) -> None:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Compare, time and weigh, or take one iteration of one side and print the peak memory."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Compare, time and weigh each number of steps."""
+    parser = harness.options(__doc__)
     parser.add_argument("--steps", nargs="+", type=int, default=[5, 10, 20])
     parser.add_argument("--width", type=int, default=64, help="of the prior")
     parser.add_argument("--factor", type=int, default=2, help="by which latents are smaller than images")
     parser.add_argument("--batch-real", type=int, default=16, help="real images a class; published: 256")
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=["exact", "checkpointed", "last two"], choices=list(OURS))
     parser.add_argument("--prior", help="folder of a trained prior")
     parser.add_argument("--data", default="digits", help="what that prior was trained on")
-    parser.add_argument("--memory", choices=["reference", *OURS], help=argparse.SUPPRESS)
-    parser.add_argument("--clock", default="wall", choices=list(CLOCKS))
     case = parser.parse_args(words)
-    if case.memory:
-        print(*weigh(prepared(case.memory, case.steps[0], case)))
-        return
     for steps in case.steps:
         print(f"T = {steps}, prior of width {case.width}, latents of {SIDE // case.factor} pixels", flush=True)
         compare(steps)

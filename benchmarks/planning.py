@@ -10,16 +10,14 @@ more than 30 % off.
 """
 
 import argparse
-import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+from benchmarks import harness
 from ddlib import study
 from ddlib.store.progress import peak_memory
 from ddlib.study import notebooks, planning
@@ -36,9 +34,8 @@ OFF = 0.3
 """Largest relative error of a prediction."""
 
 
-@dataclass(frozen=True)
-class Taken:
-    """What a process found: seconds (predicted or taken), bytes of memory; and its own wall and processor time."""
+class Cost(NamedTuple):
+    """Seconds (predicted or taken) and bytes of memory; and wall and processor time of the process that says so."""
 
     seconds: float
     memory: int
@@ -46,45 +43,29 @@ class Taken:
     processor: float
 
 
-def find(notebook: str, label: str, ipc: int) -> study.Cell:
-    """The cell of a notebook at its quick defaults."""
+def cost(chosen: tuple[str, str, int], folder: str, predicted: bool) -> Cost:
+    """What the plan says of the cell, or what the cell takes.
+
+    Raises:
+        SystemExit: the cell was not run whole.
+    """
+    notebook, label, ipc = chosen
     (cell,) = [c for c in notebooks.cells(notebook, "quick") if (c.label, c.ipc) == (label, ipc)]
-    return cell
-
-
-def predict(chosen: tuple[str, str, int], folder: str) -> Taken:
-    """What the plan says of the cell."""
-    cell, (workplace, wall, processor) = find(*chosen), _begin(folder)
-    totals = study.plan([cell], workplace).totals
-    return Taken(totals.seconds, totals.memory, time.perf_counter() - wall, time.process_time() - processor)
-
-
-def measure(chosen: tuple[str, str, int], folder: str) -> Taken:
-    """What the cell takes."""
-    cell, (workplace, wall, processor) = find(*chosen), _begin(folder)
-    (record,) = study.run([cell], workplace)
+    workplace = study.Workplace("cpu", Path(folder), progress="none")
+    wall, processor = time.perf_counter(), time.process_time()
+    result = study.plan([cell], workplace) if predicted else study.run([cell], workplace)[0]
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    if record.n != len(record.cell["seeds"]) * record.cell["protocol"]["num_networks"]:
+    if predicted:
+        return Cost(result.totals.seconds, result.totals.memory, wall, processor)
+    if result.n != len(cell.seeds) * cell.protocol.num_networks:
         raise SystemExit(f"{chosen} was not run whole; no ratio is worth printing")
-    return Taken(wall, peak_memory("cpu"), wall, processor)
-
-
-def _begin(folder: str) -> tuple[study.Workplace, float, float]:
-    return study.Workplace("cpu", Path(folder), progress="none"), time.perf_counter(), time.process_time()
-
-
-def apart(work: Callable[..., Any], *told: Any) -> Any:
-    """What `work` returns, in a process that has imported everything and done nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ddlib.study.notebooks", "ddlib.study"])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(work, *told).result()
+    return Cost(wall, peak_memory("cpu"), wall, processor)
 
 
 def compare(chosen: tuple[str, str, int]) -> tuple[float, float]:
     """Predict, run, print a line; the two times in seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        plan, run = apart(predict, chosen, folder), apart(measure, chosen, folder)
+        plan, run = (harness.apart(cost, chosen, folder, predicted) for predicted in (True, False))
     name = f"{chosen[0]}, {chosen[1]} at IPC {chosen[2]}"
     times = f"{plan.seconds:9.1f} s {run.seconds:9.1f} s {plan.seconds / run.seconds:6.2f}"
     shares = f"{plan.processor / plan.wall:8.2f} {run.processor / run.wall:5.2f}"
@@ -104,14 +85,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="how often each cell is compared (default: %(default)s)")
     parser.add_argument("--cells", type=int, default=len(CELLS), help="the first so many cells alone")
-    told = parser.parse_args()
-    head = ("predicted", "measured", "ratio", "of a core", "memory", "measured", "planning")
-    print(
-        f"{'cell':<32} " + " ".join(f"{text:>{n}}" for text, n in zip(head, (11, 11, 6, 14, 11, 11, 12), strict=True))
-    )
+    options = parser.parse_args()
+    print(f"{'cell':<32}   predicted    measured  ratio      of a core      memory    measured     planning")
     code = 0
-    for chosen in CELLS[: told.cells]:
-        ratio, fits = judge([compare(chosen) for _ in range(told.rounds)])
+    for chosen in CELLS[: options.cells]:
+        ratio, fits = judge([compare(chosen) for _ in range(options.rounds)])
         print(f"    least over least: {ratio:.2f}" + ("" if fits else f"; allowed: {1 - OFF} to {1 + OFF}"), flush=True)
         code = code if fits else 1
     return code

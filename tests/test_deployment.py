@@ -135,9 +135,8 @@ def test_records_say_what_a_stream_costs(workplace):
     by_label = {(r.label, r.ipc): r.cost for r in study.run(toys(), workplace)}
     stored = generator_bytes(shape=(1, 16, 16), num_classes=10, width=WIDTH)
     for (label, ipc), cost in by_label.items():
-        least = (
-            min(stored, 10 * ipc * (16 * 16 * 4 + 8)) if label == "frozen" else stored
-        )  # its images, or what made them
+        images = 10 * ipc * (16 * 16 * 4 + 8)
+        least = min(stored, images) if label == "frozen" else stored  # its images, or what made them
         assert cost["bytes_stored"] == least and cost["bits_per_class"] == 8 * least / 10
         assert cost["images_shown"] == 10 * ipc * {"stream": 3, "slow": 2, "frozen": 1}[label]
         assert cost["updates"] == 3 * (1 if label == "frozen" else 2 * ipc)
@@ -150,8 +149,8 @@ def test_an_evaluation_from_before_there_were_streams_is_still_read(workplace):
     (cell,) = cells(methods={"Random": {"method": "random"}}, seeds=[0])
     study.run([cell], workplace)
     path = work.evaluation_path(cell, 0, workplace)
-    kept = work.files.read_json(path)
-    work.files.write_json(path, {name: value for name, value in kept.items() if name != "generation_seconds"})
+    kept = {name: value for name, value in files.read_json(path).items() if name != "generation_seconds"}
+    files.write_json(path, kept)
     (record,) = study.run([cell], workplace)
     assert record.n == 2 and record.cost["generation_seconds"] == 0
 
@@ -160,12 +159,10 @@ def test_a_networks_evaluation_goes_on_where_it_was(workplace):
     cell = toys()[0]
     (whole,) = study.run([cell], workplace)
     path = work.evaluation_path(cell, 0, workplace)
-    kept = work.files.read_json(path) | {"generation_seconds": 100.0}
-    first = {name: kept[name][:1] for name in ("networks", "accuracies", "train_losses", "sittings")}
-    work.files.write_json(path, kept | first)
+    kept = files.read_json(path) | {"generation_seconds": 100.0}
+    files.write_json(path, kept | {n: kept[n][:1] for n in ("networks", "accuracies", "train_losses", "sittings")})
     (again,) = study.run([cell], workplace)
-    assert again.accuracies == whole.accuracies
-    assert 100 < work.files.read_json(path)["generation_seconds"] < 110
+    assert again.accuracies == whole.accuracies and 100 < files.read_json(path)["generation_seconds"] < 110
 
 
 def test_a_plan_counts_a_shared_distillation_once(workplace):
@@ -201,8 +198,9 @@ def test_what_a_generator_takes_is_measured(workplace):
 
 
 def test_mini_batches_that_do_not_divide_an_epoch_are_refused_before_anything_runs():
-    match = "'stream' at IPC 1: batch_size=256 does not divide the 10 images .* the nearest 10"
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(
+        ValueError, match="'stream' at IPC 1: batch_size=256 does not divide the 10 images .* nearest 10"
+    ):
         toys(methods={"stream": {"method": "toy"}})
     assert toys(methods={"frozen": {"method": "toy", "redraw": None}})
 
@@ -221,13 +219,6 @@ def test_a_row_of_equal_bytes_stands_at_the_images_that_its_bytes_pay_for():
     assert [cell.label for cell in within if cell.ipc == matched.ipc] == ["stream", "Random", "same bytes"]
 
 
-def test_the_bytes_that_are_matched_are_those_of_the_set(workplace):
-    rows = {"stream": ROWS["stream"], "same bytes": {"method": "random", "equal_bytes": "stream"}}
-    records = study.run(toys(methods=rows, ipcs=[1]), workplace)
-    stream, matched = (record.cost["bytes_stored"] for record in records)
-    assert stream - 10 * (16 * 16 * 4 + 8) < matched <= stream
-
-
 @pytest.mark.parametrize(("short", "ipc"), [(0, 3), (1, 2)])
 def test_labels_are_part_of_the_bytes(short, ipc, monkeypatch):
     monkeypatch.setattr(Toy, "bytes_stored", lambda *_: 3 * 10 * (16 * 16 * 4 + 8) - short)
@@ -241,13 +232,10 @@ def test_labels_are_part_of_the_bytes(short, ipc, monkeypatch):
         ({"a": {"equal_bytes": "stream"}}, "equal_bytes of 'a' is 'stream'; allowed: a row above it: none"),
         ({"b": {}, "a": {"equal_bytes": "b"}}, "equal_bytes of 'a' is 'b', whose method 'random' stores no generator"),
         ({"s": {"method": "toy"}, "a": {"equal_bytes": "s", "ipcs": [1]}}, "'a'.* says equal_bytes and ipcs; say one"),
+        ({"s": {"method": "toy", "generator_width": 1}, "a": {"equal_bytes": "s"}}, "of 0 images .* allows 1 to 135"),
         (
             {"s": {"method": "toy", "generator_width": 200}, "a": {"equal_bytes": "s"}},
-            "equal_bytes of 'a' is 's', whose generator takes the .* bytes of .* images per class; digits allows 1 to",
-        ),
-        (
-            {"s": {"method": "toy", "generator_width": 1}, "a": {"equal_bytes": "s"}},
-            "takes the .* bytes of 0 images per class; digits allows 1 to 135",
+            "whose generator takes the .* to",
         ),
     ],
 )
@@ -283,10 +271,9 @@ def test_compat_of_a_row_goes_to_its_evaluation_and_to_its_method():
 def test_an_evaluation_may_name_its_augmentation():
     (cell,) = cells(methods={"r": {"method": "random"}}, evaluation=CHOSEN["evaluation"] | {"augmentation": "color"})
     assert cell.protocol.augmentation == "color"
-    with pytest.raises(ValueError, match="augmentation"):
-        cells(evaluation={"augmentation": 3})
-    with pytest.raises(ValueError, match="unknown strategy 'twirl'"):
-        cells(evaluation={"augmentation": "twirl"})
+    for value, match in ((3, "augmentation"), ("twirl", "unknown strategy 'twirl'")):
+        with pytest.raises(ValueError, match=match):
+            cells(evaluation={"augmentation": value})
 
 
 def test_a_damaged_generator_is_made_again_for_all_that_share_it(workplace):

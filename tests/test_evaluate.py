@@ -1,6 +1,5 @@
 """The evaluation, against the protocol written plainly: a module, a library optimiser, one network after another."""
 
-import importlib
 import random
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddlib import ROOT, models
+from ddlib import models
 from ddlib.data.augmentation import STRATEGY, augment, draw
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
@@ -382,13 +381,6 @@ OTHERWISE = ValueSpace((0.5,), (0.25,), ZCA(torch.zeros(64), 2 * torch.eye(64), 
 def test_what_does_not_fit_is_refused(synthetic, test, call, match):
     with pytest.raises(ValueError, match=match):
         evaluate(make_synthetic(**synthetic), make_test(**test), **{"protocol": SMALL, "seed": 0} | call)
-
-
-def test_the_benchmark_runs(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(ROOT)
-    importlib.import_module("benchmarks.evaluation").main(["--quick"])
-    printed = capsys.readouterr().out
-    assert "IPC 1" in printed and "reference" in printed and "ratio" in printed
 
 
 def test_whitened_sets_are_evaluated_in_their_space():

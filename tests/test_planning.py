@@ -268,4 +268,3 @@ def test_reading_is_measured_once(monkeypatch):
 def test_the_benchmark_tells_a_prediction_that_is_off():
     assert benchmark.judge([(10.0, 11.0), (30.0, 10.0)]) == (1.0, True)
     assert benchmark.judge([(13.1, 10.0)])[1] is False and benchmark.judge([(6.9, 10.0)])[1] is False
-    assert benchmark.find("atom/accuracy", "DM", 10).ipc == 10

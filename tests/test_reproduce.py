@@ -13,6 +13,8 @@ from ddlib import results
 from ddlib.batch import cli, reproduce
 from ddlib.study import notebooks
 
+OVERRIDABLE = 'profile = "quick"  # the budget\nseeds = [0]  # of each cell'
+
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
@@ -40,7 +42,7 @@ def printed(path):
 
 
 def record(verdict_of):
-    """A record as JSON text whose verdict is NO REFERENCE or NOT RUN."""
+    """A record whose verdict is NO REFERENCE or NOT RUN."""
     accuracies = () if verdict_of == "NOT RUN" else (50.0, 51.0)
     return results.Record.of(accuracies, label="Random", method="random", dataset="digits", ipc=1, cell={})
 
@@ -84,10 +86,17 @@ def test_a_failure_is_told_and_the_others_still_run(repository, capsys):
     assert "results/atom/sound.quick.json" in out and "figures/atom/sound.quick.* (1 file)" in out
 
 
-def test_a_killed_kernel_is_told(repository):
-    notebook(repository, "atom/greedy", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "kernel died"),
+        ("open('../../results/atom/accuracy.quick.json', 'w').write('[{')", "is not whole"),
+    ],
+)
+def test_a_killed_kernel_and_broken_results_are_told(source, error, repository):
+    notebook(repository, "atom/accuracy", source)
     (outcome,) = reproduce.execute(reproduce.plan([], "quick", output=repository / "runs"))
-    assert "kernel died" in outcome.error
+    assert error in outcome.error
 
 
 MEET = """
@@ -114,31 +123,11 @@ def test_notebooks_that_run_at_once_meet_and_share_the_cores(repository, monkeyp
     assert [printed(repository / f"runs/atom/{name}.quick.ipynb") for name in "ab"] == ["3\n", "3\n"]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--at-once", "2", "--gpus", "0"], "--at-once 2 is for notebooks on the CPU; with --gpus give --cores"),
-        (["--at-once", "2", "--cores", "2"], "--at-once 2 is for notebooks without a batch; leave it out"),
-    ],
-)
-def test_what_at_once_cannot_be_is_refused(repository, capsys, words, message):
-    notebook(repository, "atom/accuracy")
-    assert cli.main(["reproduce", *words]) == 2
-    assert message in capsys.readouterr().err and not (repository / "runs").exists()
-
-
 def test_broken_parameters_are_told_from_the_log(repository):
     notebook(repository, "atom/accuracy")
     (repository / "params/atom/accuracy.hour.yaml").write_text("lr: [0.1\n")
     (outcome,) = reproduce.execute(reproduce.plan([], "hour", output=repository / "runs"))
     assert outcome.error and not outcome.run.executed.exists()
-
-
-def test_broken_results_are_a_failure(repository):
-    target = repository / "results/atom/accuracy.quick.json"
-    notebook(repository, "atom/accuracy", f"open({str(target)!r}, 'w').write('[{{')")
-    (outcome,) = reproduce.execute(reproduce.plan([], "quick", output=repository / "runs"))
-    assert "is not whole" in outcome.error
 
 
 def test_what_is_asked_for_is_found(repository):
@@ -202,19 +191,19 @@ def test_a_variant_is_run_with_its_parameters_and_its_own_products(repository):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ["atom/accuracy.svhn"],
-            "ddlib: unknown notebook 'atom/accuracy.svhn'; known: atom/accuracy",
-        ),
         (["atom/acuracy"], "ddlib: unknown notebook 'atom/acuracy'; known: atom/accuracy"),
+        (["atom/accuracy.svhn"], "ddlib: unknown notebook 'atom/accuracy.svhn'; known: atom/accuracy"),
         (["atom/accuracy", "--profile", "paper"], "ddlib: atom/accuracy has no parameters for profile"),
+        (["--at-once", "2", "--gpus", "0"], "ddlib: --at-once 2 is for notebooks on the CPU; with --gpus give --cores"),
+        (["--at-once", "2", "--cores", "2"], "ddlib: --at-once 2 is for notebooks without a batch; leave it out"),
+        (["-f", "nowhere.yaml"], "ddlib: [Errno 2] No such file or directory: "),
     ],
 )
 def test_a_wrong_wish_is_refused_in_one_line(repository, capsys, words, message):
-    notebook(repository, "atom/accuracy")
+    notebook(repository, "atom/accuracy", parameters=OVERRIDABLE)
     assert cli.main(["reproduce", *words]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith(message) and err.count("\n") == 1
+    assert out == "" and err.startswith(message) and err.count("\n") == 1 and not (repository / "runs").exists()
 
 
 def test_an_unknown_profile_is_refused(repository):
@@ -226,9 +215,6 @@ def test_an_unknown_profile_is_refused(repository):
 def test_a_repository_without_notebooks_is_refused(repository):
     with pytest.raises(FileNotFoundError, match="no notebooks in"):
         reproduce.plan([], "quick", output=repository)
-
-
-OVERRIDABLE = 'profile = "quick"  # the budget\nseeds = [0]  # of each cell'
 
 
 def test_overrides_are_laid_over_the_profile(repository):
@@ -256,12 +242,6 @@ def test_overrides_that_no_notebook_knows_are_refused_before_anything_runs(repos
     out, err = capsys.readouterr()
     assert out == "" and re.match(message, err.replace(f"{repository}/", "")) and err.count("\n") == 1
     assert not (repository / "runs").exists()
-
-
-def test_overrides_that_are_not_there_are_refused(repository, capsys):
-    notebook(repository, "atom/accuracy", parameters=OVERRIDABLE)
-    assert cli.main(["reproduce", "-f", "mine.yaml"]) == 2
-    assert "mine.yaml" in capsys.readouterr().err
 
 
 def test_outcomes_are_written_and_read(repository):

@@ -92,7 +92,7 @@ def reproduced(folder: Path, *words: str, during=lambda process: None, **changed
 
 
 def kill_midway(output: Path):
-    """Kills, with SIGKILL, the job of the cell DM once its first seed is evaluated; says so in `killed`."""
+    """Kills, with SIGKILL, the job of the cell DM once its first seed is evaluated."""
     (dm,) = [cell for cell in notebooks.cells(NAME, "quick", SMALL) if cell.label == "DM"]
     workplace = study.Workplace("cpu", folder=output / "runs")
     first = work.evaluation_path(dm, 0, workplace)
@@ -259,12 +259,12 @@ def test_a_batch_has_a_folder_of_its_own_and_its_own_copy_of_the_parameters(tmp_
     assert f"-f {first.folder / 'small.yaml'}" in plan_of(first)["notebooks"][NAME]["command"]
 
 
-def test_each_job_has_its_threads_whatever_the_cores(tmp_path, store):
-    for cores in (2, 8):
-        plan = plan_of(workflow.prepare([run_of(overrides(tmp_path))], Where(cores=cores, threads=2)))
-        commands = [job["command"] for kind in ("cells", "notebooks") for job in plan[kind].values()]
-        assert plan["threads"] == 2 and len(commands) == 3
-        assert all(command.startswith("env OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 ") for command in commands)
+@pytest.mark.parametrize("cores", [2, 8])
+def test_each_job_has_its_threads_whatever_the_cores(cores, tmp_path, store):
+    plan = plan_of(workflow.prepare([run_of(overrides(tmp_path))], Where(cores=cores, threads=2)))
+    commands = [job["command"] for kind in ("cells", "notebooks") for job in plan[kind].values()]
+    assert plan["threads"] == 2 and len(commands) == 3
+    assert all(command.startswith("env OMP_NUM_THREADS=2 MKL_NUM_THREADS=2 ") for command in commands)
 
 
 def test_jobs_on_gpus_take_one_each(tmp_path, store):
@@ -289,23 +289,10 @@ def test_what_snakemake_is_told(tmp_path):
     assert all(f"--directory {tmp_path}" in words for words in (local, cluster))
 
 
-@pytest.mark.parametrize(
-    ("told", "message"),
-    [
-        ({"cores": 2, "jobs": 2}, r"jobs=2 is for a cluster"),
-        ({"executor": "slurm", "gpus": ("0",)}, r"gpus=0 are this machine's"),
-    ],
-)
-def test_a_place_that_makes_no_sense_is_refused(told, message):
-    with pytest.raises(ValueError, match=message):
-        Where(**told)
-
-
-def test_a_device_that_cannot_be_spread_over_is_refused(tmp_path, store):
-    with pytest.raises(ValueError, match=r"device='cuda:1' of atom/accuracy names one GPU for all jobs"):
-        workflow.prepare([run_of(overrides(tmp_path, device="cuda:1"))], Where(cores=2))
-    with pytest.raises(ValueError, match=r"device='cuda' of atom/accuracy, but CUDA sees no GPU here"):
-        workflow.prepare([run_of(overrides(tmp_path, device="cuda"))], Where(cores=2))
+@pytest.mark.parametrize(("device", "match"), [("cuda:1", "names one GPU for all"), ("cuda", "but CUDA sees no GPU")])
+def test_a_device_that_cannot_be_spread_over_is_refused(device, match, tmp_path, store):
+    with pytest.raises(ValueError, match=f"device='{device}' of atom/accuracy.*{match}"):
+        workflow.prepare([run_of(overrides(tmp_path, device=device))], Where(cores=2))
 
 
 def test_what_is_not_installed_is_told_with_the_way_to_get_it(tmp_path, store, monkeypatch):
@@ -323,6 +310,8 @@ def test_what_is_not_installed_is_told_with_the_way_to_get_it(tmp_path, store, m
         (["--threads", "2"], "--threads is for a batch: give --cores or --executor too"),
         (["--snakemake=-n"], "--snakemake is for a batch"),
         (["--cores", "1", "--threads", "2"], "threads=2 of each job are more than cores=1"),
+        (["--cores", "2", "--jobs", "2"], "jobs=2 is for a cluster"),
+        (["--executor", "slurm", "--gpus", "0"], "gpus=0 are this machine's"),
     ],
 )
 def test_a_wrong_wish_is_one_line(words, message, capsys):

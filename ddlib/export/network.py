@@ -33,11 +33,9 @@ class FrozenNetwork:
     """A trained network, with what it was trained by.
 
     protocol: that trained it, its architecture included.
-    shape: (C, H, W) of its images.
-    class_names: the K names.
+    shape, class_names: (C, H, W) of its images, and the K names.
     space: of its images: "name", "mean" and "std", as plain JSON; see `ddlib.data.whitening.ValueSpace`.
-    index: of the network among those of its evaluation.
-    seed: of the evaluation.
+    index, seed: of the network among those of its evaluation, and of the evaluation.
     tensors: name -> tensor, as in the network's `state_dict`.
     """
 
@@ -51,13 +49,8 @@ class FrozenNetwork:
 
     def module(self) -> nn.Module:
         """The network itself, in evaluation mode: images (B, C, H, W) in the space of its set -> logits (B, K)."""
-        network = models.build(
-            self.protocol.network,
-            shape=self.shape,
-            num_classes=len(self.class_names),
-            generator=torch.Generator(),
-            **self.protocol.options,
-        )
+        sizes = {"shape": self.shape, "num_classes": len(self.class_names)}
+        network = models.build(self.protocol.network, generator=torch.Generator(), **sizes, **self.protocol.options)
         network.load_state_dict(dict(self.tensors))
         return network.eval()
 
