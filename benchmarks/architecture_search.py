@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks import harness
-from ddlib.analyses.nas import Architecture
+from ddlib.analyses.architecture_search import Architecture
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.data.whitening import ValueSpace

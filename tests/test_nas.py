@@ -13,9 +13,7 @@ from scipy import stats
 
 from benchmarks import architecture_search
 from ddlib import evaluation, models, study
-from ddlib.analyses import architecture_search as ranking
-from ddlib.analyses import nas
-from ddlib.analyses.nas import trials
+from ddlib.analyses import architecture_search as nas
 from ddlib.data import datasets, synthetic
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, evaluate_together, training
@@ -62,8 +60,8 @@ def test_the_space_has_720_networks_in_a_stable_order():
     assert [every[0].name, every[1].name, every[-1].name] == [
         "d1-w32-sigmoid-none-none", "d1-w32-sigmoid-none-max", "d4-w256-leaky_relu-group-avg",
     ]  # fmt: skip
-    assert len(nas.space(nas.SLICE)) == 3 * 2 * 3 * 2 * 2 == 72
-    assert set(nas.space(nas.SLICE)) <= set(every)
+    part = nas.space({"pooling": ["avg"], "width": [64, 32]})
+    assert len(part) == 4 * 2 * 3 * 5 and part[0].name == "d1-w64-sigmoid-none-avg" and set(part) <= set(every)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 16, 16)])
@@ -101,14 +99,27 @@ def test_a_space_that_there_is_not_is_refused(values, match):
 # Ranking
 
 
+def correlation(ours, full, kind="spearman"):
+    """Of one search, as it is."""
+    return float(nas.coefficients([ours], full, kind)[0, 0])
+
+
+def agreement(searches, full, kind="spearman", **how):
+    """The mean correlation of searches, with its interval."""
+    return nas.interval(nas.coefficients(searches, full, kind, **how))
+
+
+def gain(ours, other, full, **how):
+    """The agreement of some searches less that of others."""
+    return nas.interval(*(nas.coefficients(table, full, **how) for table in (ours, other)))
+
+
 @pytest.mark.parametrize("levels", [1000, 7, 2])
 def test_correlations_are_those_of_scipy(levels):
     drawn = np.random.default_rng(levels).integers(0, levels, (6, 40)).astype(float)
     for ours, full in zip(drawn[::2], drawn[1::2], strict=True):
-        assert nas.correlation(ours, full) == pytest.approx(stats.spearmanr(ours, full).statistic, abs=1e-12)
-        assert nas.correlation(ours, full, "kendall") == pytest.approx(
-            stats.kendalltau(ours, full).statistic, abs=1e-12
-        )
+        assert correlation(ours, full) == pytest.approx(stats.spearmanr(ours, full).statistic, abs=1e-12)
+        assert correlation(ours, full, "kendall") == pytest.approx(stats.kendalltau(ours, full).statistic, abs=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["spearman", "kendall"])
@@ -118,9 +129,9 @@ def test_the_bootstrap_is_that_of_networks_drawn_again(kind):
     full = np.arange(12.0)
     ours = full + stream.normal(0, 4, 12)
     plain = {"spearman": stats.spearmanr, "kendall": stats.kendalltau}[kind]
-    rows = torch.randint(12, (ranking.RESAMPLES, 12), generator=generator(0, "bootstrap", "networks", 12)).numpy()
+    rows = torch.randint(12, (nas.RESAMPLES, 12), generator=generator(0, "bootstrap", "networks", 12)).numpy()
     values = [plain(ours[row], full[row]).statistic for row in rows]
-    found = nas.agreement([ours], full, kind)
+    found = agreement([ours], full, kind)
     assert (found.low, found.high) == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=1e-9)
     assert found.value == pytest.approx(plain(ours, full).statistic)
 
@@ -131,7 +142,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     for seed in range(60):
         full = stream.normal(size=60)
         ours = r * full + math.sqrt(1 - r * r) * stream.normal(size=60)
-        found = nas.agreement([ours], full, seed=seed)
+        found = agreement([ours], full, seed=seed)
         inside += found.low <= 6 / math.pi * math.asin(r / 2) <= found.high
     assert 50 <= inside <= 60
 
@@ -139,35 +150,35 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
 @pytest.mark.parametrize("compared", [False, True])
 def test_intervals_of_three_searches_hold_the_truth_about_as_often_as_they_say(compared, monkeypatch):
     """Sets are worth more or less, of which three searches say little, and drawing from these three still less."""
-    monkeypatch.setattr(ranking, "RESAMPLES", 300)
+    monkeypatch.setattr(nas, "RESAMPLES", 300)
     stream, inside, times = np.random.default_rng(5), 0, 300
     mean = (6 / math.pi * np.arcsin(np.linspace(0, 0.95, 10001) / 2)).mean()
     for seed in range(times):
         full = stream.normal(size=100)
         r = stream.uniform(0, 0.95, (6, 1))
         tables = r * full + np.sqrt(1 - r * r) * stream.normal(size=(6, 100))
-        found = nas.gain(tables[:3], tables[3:], full, seed=seed) if compared else nas.agreement(tables[:3], full)
+        found = gain(tables[:3], tables[3:], full, seed=seed) if compared else agreement(tables[:3], full)
         inside += found.low <= (0 if compared else mean) <= found.high
     assert 0.92 <= inside / times <= 0.99
 
 
 def test_searches_that_differ_widen_the_interval_by_student_t():
     full = np.arange(30.0)
-    same = nas.agreement([full, full], full)
-    differing = nas.agreement([full, -full], full)
+    same = agreement([full, full], full)
+    differing = agreement([full, -full], full)
     assert (same.low, same.value, same.high) == (1, 1, 1)
     assert differing.value == 0 and (differing.low, differing.high) == (-1, 1)
     worse = full[np.random.default_rng(0).permutation(30)] + full
-    found, values = nas.agreement([full, worse], full), [1, nas.correlation(worse, full)]
+    found, values = agreement([full, worse], full), [1, correlation(worse, full)]
     half = 12.7062 * np.std(values, ddof=1) / 2**0.5  # Student's t of one degree of freedom
     assert found.low <= max(-1, found.value - half) and found.high == 1
-    single = nas.agreement([worse], full)  # nothing is known of other searches
+    single = agreement([worse], full)  # nothing is known of other searches
     assert single.high - single.low < 1
 
 
 def test_numbers_of_searches_may_differ():
     full = np.arange(20.0)
-    found = nas.gain([full, full, full], [full[::-1]], full)
+    found = gain([full, full, full], [full[::-1]], full)
     assert (found.low, found.value, found.high) == (2, 2, 2)
 
 
@@ -175,9 +186,9 @@ def test_a_gain_is_over_the_same_networks():
     stream = np.random.default_rng(2)
     full = stream.normal(size=25)
     ours = full + stream.normal(0, 1, 25)
-    none = nas.gain([ours], [ours], full)
+    none = gain([ours], [ours], full)
     assert (none.low, none.value, none.high) == (0, 0, 0)
-    assert nas.gain([full], [ours], full).low > 0
+    assert gain([full], [ours], full).low > 0
 
 
 def test_the_top_is_by_all_data_and_keeps_ties():
@@ -192,10 +203,10 @@ def test_the_top_is_by_all_data_and_keeps_ties():
 def test_repeats_of_all_data_are_ranked_by_the_others():
     """Of pure noise a repeat says nothing, among the best too; by a mean that holds it, it would seem to."""
     noise = np.random.default_rng(3).normal(size=(3, 400))
-    for among in nas.levels(noise[0]):
-        found = nas.among_repeats(noise, among=among)
-        assert found.low < 0 < found.high
-    assert nas.among_repeats(noise[:1]) is None
+    rows = nas.correlations({"Whole": noise}, "Whole")
+    assert {row["among"] for row in rows} == {"all", "top 20 %", "top 10"}
+    assert all(row["low"] < 0 < row["high"] for row in rows)
+    assert nas.correlations({"Whole": noise[:1]}, "Whole") == []
 
 
 def test_sets_are_ranked_against_what_repeats_are_ranked_against():
@@ -208,32 +219,27 @@ def test_sets_are_ranked_against_what_repeats_are_ranked_against():
     rows = nas.correlations({"P": table[3:], "Whole": table[:3]}, "Whole", baseline="P")
     p, whole = [row for row in rows if (row["among"], row["kind"]) == ("all", "spearman")]
     goals = nas.targets(table[:3])
-    assert p["value"] == pytest.approx(np.mean([nas.correlation(a, g) for a in table[3:] for g in goals]), abs=1e-4)
-    assert whole["value"] == pytest.approx(np.mean([nas.correlation(table[i], goals[i]) for i in range(3)]), abs=1e-4)
+    assert p["value"] == pytest.approx(np.mean([correlation(a, g) for a in table[3:] for g in goals]), abs=1e-4)
+    assert whole["value"] == pytest.approx(np.mean([correlation(table[i], goals[i]) for i in range(3)]), abs=1e-4)
     assert whole["gain_low"] < 0 < whole["gain_high"] and p["gain"] is None
 
 
-def test_a_search_finds_what_is_best_on_its_set():
-    full = [90.0, 80.0, 70.0]
-    found = nas.winner_accuracy([[1, 5, 2], [3, 1, 3], [9, 1, 1]], full)
-    assert (found.value, found.low, found.high) == pytest.approx(((80 + 80 + 90) / 3, 80, 90))
+def test_the_winner_of_a_search_is_judged_on_all_data_and_that_of_a_repeat_by_the_others():
+    full = np.array([90.0, 80.0, 70.0])
+    assert nas.winner_accuracies([[1, 5, 2], [3, 1, 3], [9, 1, 1]], [full] * 3) == [80, 80, 90]  # the second ties
     assert [*nas.winners([3, 1, 3])] == [0, 2]
-
-
-def test_the_winner_of_a_repeat_is_judged_by_the_others():
-    """Of pure noise it is no better than any; by a mean that holds it, it would be."""
-    found = nas.winner_among_repeats([[9, 1, 1], [1, 9, 2], [3, 3, 9]])
-    assert (found.value, found.low, found.high) == pytest.approx(((2 + 2 + 1.5) / 3, 1.5, 2))
-    assert nas.winner_among_repeats([[1, 5, 2]]) == nas.Interval(5, 5, 5)
+    noise = [[9, 1, 1], [1, 9, 2], [3, 3, 9]]  # by a mean that holds it, a winner would seem better than any
+    assert nas.winner_accuracies(noise, nas.targets(noise)) == [2, 2, 1.5]
+    assert nas.winner_accuracies([[1, 5, 2]], nas.targets([[1, 5, 2]])) == [5]
 
 
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: nas.correlation([1, 2], [1, 2]), "2 networks to correlate; at least 3 are needed"),
-        (lambda: nas.correlation([1, 2, 3], [1, 2, 3, 4]), r"shape \(1, 3\) beside 4 of the full data"),
-        (lambda: nas.correlation([1, 2, math.nan], [1, 2, 3]), "not finite"),
-        (lambda: nas.correlation([1, 2, 3], [1, 2, 3], "pearson"), "unknown kind 'pearson'.*spearman, kendall"),
+        (lambda: correlation([1, 2], [1, 2]), "2 networks to correlate; at least 3 are needed"),
+        (lambda: correlation([1, 2, 3], [1, 2, 3, 4]), r"shape \(1, 3\) beside 4 of the full data"),
+        (lambda: correlation([1, 2, math.nan], [1, 2, 3]), "not finite"),
+        (lambda: correlation([1, 2, 3], [1, 2, 3], "pearson"), "unknown kind 'pearson'.*spearman, kendall"),
     ],
 )
 def test_what_cannot_be_correlated_is_refused(call, match):
@@ -242,7 +248,7 @@ def test_what_cannot_be_correlated_is_refused(call, match):
 
 
 def test_constant_accuracies_have_no_correlation():
-    assert math.isnan(nas.correlation([1, 1, 1], [1, 2, 3]))
+    assert math.isnan(correlation([1, 1, 1], [1, 2, 3]))
     rows = nas.correlations({"P": np.ones((1, 20)), "Whole": np.arange(20.0)[None]}, "Whole")
     assert {row["value"] for row in rows} == {None} and json.dumps(rows, allow_nan=False)
 
@@ -373,7 +379,7 @@ def test_a_search_is_in_the_store_where_the_evaluations_are(workplace):
 
 
 def test_a_search_that_was_killed_goes_on_with_the_next_network(workplace, monkeypatch):
-    every, trained, real = nas.space(SMALL), [], trials.evaluate_together
+    every, trained, real = nas.space(SMALL), [], evaluate_together
 
     def counted(sets, tests, protocol, **how):
         trained.append((protocol.options["norm"], len(sets)))
@@ -381,7 +387,7 @@ def test_a_search_that_was_killed_goes_on_with_the_next_network(workplace, monke
             raise KeyboardInterrupt
         return real(sets, tests, protocol, **how)
 
-    monkeypatch.setattr(trials, "evaluate_together", counted)
+    monkeypatch.setattr(evaluation, "evaluate_together", counted)
     with pytest.raises(KeyboardInterrupt):
         nas.search(cells(), every, workplace)
     nas.search(cells(), every, workplace)
@@ -392,8 +398,8 @@ def test_a_search_that_was_killed_goes_on_with_the_next_network(workplace, monke
 def test_a_damaged_result_is_found_again(workplace):
     every = nas.space(SMALL)
     found = nas.search(cells(), every, workplace)
-    (task, *_) = trials.tasks_of(cells(), every)
-    path = work.evaluation_path(*task, workplace)
+    (task, *_) = nas.tasks(cells(), every)
+    path = work.Accuracies(*task, workplace).path
     path.write_text(path.read_text().replace('"accuracies"', '"other"'))
     again = nas.search(cells(), every, workplace)
     assert again.accuracies["Random"] == pytest.approx(found.accuracies["Random"], abs=0.5)
@@ -402,14 +408,14 @@ def test_a_damaged_result_is_found_again(workplace):
 def _search(folder, started, log):
     """In a process of its own; the network of every result that it writes goes to `log`."""
     torch.set_num_threads(1)
-    real, written = trials._keep, []
+    real, written = work.Accuracies.add, []
 
-    def kept(task, *rest):
-        real(task, *rest)
-        written.append(nas.Architecture(**task[0].protocol.options).name)
+    def add(accuracies, outcome):
+        written.append(nas.Architecture(**accuracies.cell.protocol.options).name)
         log.write_text(" ".join(written))
+        return real(accuracies, outcome)
 
-    trials._keep = kept
+    work.Accuracies.add = add
     log.write_text("")
     started.wait()
     nas.search(cells(), nas.space(SMALL), study.Workplace(folder=folder, progress="none"))
@@ -430,7 +436,7 @@ def test_two_processes_share_a_search_and_do_nothing_twice(workplace):
     assert [process.exitcode for process in both] == [0, 0]
     written = [line for log in counts for line in log.read_text().split()]
     assert sorted(written) == sorted(one.name for one in nas.space(SMALL) for _ in range(6))
-    assert not trials.missing(trials.tasks_of(cells(), nas.space(SMALL)), workplace)
+    assert not nas.missing(nas.tasks(cells(), nas.space(SMALL)), workplace)
 
 
 @pytest.mark.parametrize(

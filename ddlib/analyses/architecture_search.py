@@ -1,7 +1,10 @@
 """Architecture search with distilled sets in the place of all data (DC, DM, DataDAM; ATOM's abstract names it).
 
-`space` gives the networks; `correlations` says how well a cheap ranking of them agrees with that on all data, and how
-sure that is.
+    found = search(cells, space({"depth": [1, 2]}), workplace)      # each network on each set, from the store
+    rows = correlations(found.accuracies, found.reference)          # rank correlations with bootstrap intervals
+
+`space` gives the networks, `search` trains them, `correlations` says how well a cheap ranking of them agrees with that
+on all data, and how sure that is.
 
 Spearman's and Kendall's coefficients are both correlations of signs (Daniels 1944).  With S_ij = sign(a_i - a_j), and T
 likewise for the full data, Kendall's tau-b is the cosine of S and T, and Spearman's rho that of their row sums, which
@@ -11,17 +14,26 @@ So all draws of a bootstrap are a few products of matrices, where scipy.stats wo
 
 import itertools
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
-from ddlib import models
+from ddlib import evaluation, models, results
+from ddlib.data import datasets
+from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 from ddlib.results.statistics import ZERO, Sample, welch
 from ddlib.seeding import generator
+from ddlib.store import artefacts, files
+from ddlib.store.artefacts import Artefact, Workplace
+from ddlib.store.locks import holder
+from ddlib.study import planning, work
+from ddlib.study.rows import Cell
 
 FACTORS: Mapping[str, tuple] = MappingProxyType(
     {
@@ -37,10 +49,18 @@ FACTORS: Mapping[str, tuple] = MappingProxyType(
 The values are the switches of the published code of DC, DSA and DM, the number is FTD's.
 """
 
-SLICE: Mapping[str, tuple] = MappingProxyType(
-    {"depth": (2, 3, 4), "width": (64, 128), "norm": ("batch", "instance"), "pooling": ("max", "avg")}
-)
-"""The 72 networks of the `hour` profile: those of the middle, cheap because all of them pool."""
+KINDS = ("spearman", "kendall")
+LEAST = 3
+"""Networks that a correlation needs."""
+
+TOP_SHARE, TOP = 0.2, 10
+RESAMPLES = 1000
+
+WATCHED = 3
+"""Updates for which `outlook` watches a network, after the first."""
+
+Task = tuple[Cell, int]
+"""A cell whose protocol has the network in question, and a seed."""
 
 
 @dataclass(frozen=True)
@@ -87,33 +107,25 @@ def space(values: Mapping[str, Sequence] = MappingProxyType({})) -> tuple[Archit
     for factor in values:
         if factor not in FACTORS:
             raise ValueError(f"unknown factor {factor!r} of the space; known: {', '.join(FACTORS)}")
-    chosen = {factor: _values(factor, values.get(factor, usual)) for factor, usual in FACTORS.items()}
-    return tuple(Architecture(*combination) for combination in itertools.product(*chosen.values()))
+    for factor, chosen in values.items():
+        if isinstance(chosen, str) or not isinstance(chosen, Sequence) or not chosen:
+            raise ValueError(f"space[{factor!r}]={chosen!r}; it must be a list of at least one value")
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"space[{factor!r}]={chosen!r} has a value twice; allowed: each once")
+        for value in chosen:
+            _check_value(factor, value)
+    return tuple(Architecture(*levels) for levels in itertools.product(*(FACTORS | dict(values)).values()))
 
 
-def _values(factor: str, values: Any) -> list:
-    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise ValueError(f"space[{factor!r}]={values!r}; it must be a list of at least one value")
-    if len(set(values)) < len(values):
-        raise ValueError(f"space[{factor!r}]={values!r} has a value twice; allowed: each once")
-    for value in values:
-        if isinstance(value, bool) or type(value) is not type(FACTORS[factor][0]):
-            kind = type(FACTORS[factor][0]).__name__
-            raise ValueError(f"space[{factor!r}] has {value!r}; it must be {kind}, such as {FACTORS[factor][1]!r}")
-        try:  # what no ConvNet takes is refused in the words of the network
-            models.build("convnet", shape=(1, 64, 64), num_classes=2, **{"depth": 1, "width": 4, factor: value})
-        except ValueError as error:
-            raise ValueError(f"space[{factor!r}] has {value!r}: {error}") from error
-    return list(values)
-
-
-KINDS = ("spearman", "kendall")
-LEAST = 3
-"""Networks that a correlation needs."""
-
-TOP_SHARE, TOP = 0.2, 10
-RESAMPLES = 1000
-CONFIDENCE = 0.95
+def _check_value(factor: str, value: Any) -> None:
+    """Refuse what no ConvNet takes, in the words of the network."""
+    kind = type(FACTORS[factor][0])
+    if type(value) is not kind:
+        raise ValueError(f"space[{factor!r}] has {value!r}; it must be {kind.__name__}, such as {FACTORS[factor][1]!r}")
+    try:
+        models.build("convnet", shape=(1, 64, 64), num_classes=2, **{"depth": 1, "width": 4, factor: value})
+    except ValueError as error:
+        raise ValueError(f"space[{factor!r}] has {value!r}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -123,18 +135,6 @@ class Interval:
     value: float
     low: float
     high: float
-
-
-def correlation(ours: Sequence[float], full: Sequence[float], kind: str = "spearman") -> float:
-    """Rank correlation of two lists of accuracies, in [-1, 1]; nan where one of them is constant.
-
-    Args:
-        kind: "spearman" (rho) or "kendall" (tau-b).
-
-    Raises:
-        ValueError: an unknown kind, fewer than three networks, lists of unequal length, or values that are not finite.
-    """
-    return float(_coefficients([ours], full, kind, draws=0)[0, 0])
 
 
 def levels(full: Sequence[float]) -> dict[str, np.ndarray]:
@@ -163,96 +163,6 @@ def targets(repeats: Sequence[Sequence[float]]) -> np.ndarray:
     return np.stack([np.delete(table, i, axis=0).mean(0) for i in range(len(table))])
 
 
-def agreement(
-    searches: Sequence[Sequence[float]],
-    full: Sequence[float] | Sequence[Sequence[float]],
-    kind: str = "spearman",
-    *,
-    among: str = "all",
-    seed: int = 0,
-) -> Interval:
-    """Mean correlation of several searches (draws, seeds) with the full ranking, and its interval.
-
-    The interval has two parts, whose half-widths add in quadrature.  Of the networks: the percentile interval of a
-    bootstrap, which draws them with replacement, the same for all searches, 1,000 times; draws in which a correlation
-    is undefined are left out.  Of the searches: Student's t, since so few of them cannot be drawn from; nothing where
-    there is one.  The full ranking is taken as it is.  What searches have of the noise of the networks is in both
-    parts, so that intervals are rather wide where searches hardly differ.
-
-    Args:
-        searches: (S, n) accuracies, one row a search.
-        full: (n,) accuracies on all data, or (T, n) of `targets`, over which correlations are averaged.
-        kind: as of `correlation`.
-        among: one of `levels`, for each target by its own accuracies.
-        seed: of the bootstrap; networks drawn are the same for all calls with equal n and seed.
-
-    Raises:
-        ValueError: as `correlation`.
-    """
-    return _interval(_coefficients(searches, full, kind, among=among, seed=seed))
-
-
-def gain(
-    ours: Sequence[Sequence[float]],
-    other: Sequence[Sequence[float]],
-    full: Sequence[float] | Sequence[Sequence[float]],
-    kind: str = "spearman",
-    *,
-    among: str = "all",
-    seed: int = 0,
-) -> Interval:
-    """`agreement` of `ours` less that of `other`: on the same drawn networks, and search by search if as many.
-
-    Raises:
-        ValueError: as `correlation`.
-    """
-    each, others = (_coefficients(table, full, kind, among=among, seed=seed) for table in (ours, other))
-    return _interval(each, others)
-
-
-def among_repeats(
-    repeats: Sequence[Sequence[float]], kind: str = "spearman", *, among: str = "all", seed: int = 0
-) -> Interval | None:
-    """How well the training on all data agrees with itself: each repeat with the mean of the others, which ranks.
-
-    It says how much of a ranking by so few repeats is noise.  None where there is but one repeat.  Repeats rank one
-    another, so that they are not quite independent, as the interval takes them to be.
-
-    Args:
-        repeats: (S, n) accuracies on all data of all networks, one row a repeat.
-        among: one of `levels`, by the mean of the others: by that of all, the repeats would be chosen by themselves.
-    """
-    if len(repeats) < 2:
-        return None
-    return _interval(_coefficients(repeats, targets(repeats), kind, among=among, seed=seed, own=True))
-
-
-def winners(ours: Sequence[float]) -> np.ndarray:
-    """Positions of the most accurate networks; several where they tie."""
-    ours = np.asarray(ours, dtype=float)
-    return np.flatnonzero(ours == ours.max())
-
-
-def winner_accuracy(searches: Sequence[Sequence[float]], full: Sequence[float]) -> Interval:
-    """Accuracy on all data of the network that a search finds, mean over searches; the mean of winners that tie.
-
-    The interval is from the least to the greatest of the searches.
-    """
-    full = np.asarray(full, dtype=float)
-    reached = [float(full[winners(search)].mean()) for search in searches]
-    return Interval(float(np.mean(reached)), min(reached), max(reached))
-
-
-def winner_among_repeats(repeats: Sequence[Sequence[float]]) -> Interval:
-    """As `winner_accuracy` of the repeats on all data, each one's winner by the others; by itself if there is but one.
-
-    By a mean that holds the repeat, its winner would be the maximum of its own noise.
-    """
-    pairs = zip(np.asarray(repeats, dtype=float), targets(repeats), strict=True)
-    reached = [winner_accuracy([repeat], target).value for repeat, target in pairs]
-    return Interval(float(np.mean(reached)), min(reached), max(reached))
-
-
 def correlations(
     accuracies: Mapping[str, np.ndarray], reference: str, *, baseline: str | None = None
 ) -> list[dict[str, Any]]:
@@ -266,51 +176,59 @@ def correlations(
     Returns:
         Rows of "method", "among", "networks" (the fewest, where targets have different ties), "kind", "value", "low",
         "high", "searches", "gain", "gain_low" and "gain_high" (over the baseline; None where undefined), one for each
-        label, level and kind; the reference's are `among_repeats`, and left out where it was not repeated.
+        label, level and kind.  The reference's say how well its repeats agree with one another, so how much of a
+        ranking by so few is noise; they are left out where it was not repeated.
     """
     goals = targets(accuracies[reference])
-    coefficients = {
-        (label, among, kind): _coefficients(table, goals, kind, among=among, own=label == reference)
+    each = {
+        (label, among, kind): coefficients(table, goals, kind, among=among, own=label == reference)
         for label, table in accuracies.items()
         for among, kind in itertools.product(levels(goals[0]), KINDS)
     }
     rows = []
-    for (label, among, kind), each in coefficients.items():
-        if label == reference and len(each) < 2:
+    for (label, among, kind), own in each.items():
+        if label == reference and len(own) < 2:
             continue
         fewest = min(len(levels(goal)[among]) for goal in goals)
-        row = {"method": label, "among": among, "networks": fewest, "kind": kind, "searches": len(each)}
-        better = None
-        if baseline not in (None, label):
-            better = _interval(each, coefficients[baseline, among, kind])
-        rows.append(row | _plain("", _interval(each)) | _plain("gain", better))
+        row = {"method": label, "among": among, "networks": fewest, "kind": kind, "searches": len(own)}
+        gain = None if baseline in (None, label) else interval(own, each[baseline, among, kind])
+        rows.append(row | _columns(("value", "low", "high"), interval(own)))
+        rows[-1] |= _columns(("gain", "gain_low", "gain_high"), gain)
     return rows
 
 
-def _plain(name: str, interval: Interval | None) -> dict[str, float | None]:
+def _columns(names: Sequence[str], found: Interval | None) -> dict[str, float | None]:
     """The interval as columns, rounded; None where it is undefined."""
-    keys = (name, f"{name}_low", f"{name}_high") if name else ("value", "low", "high")
-    values = (interval.value, interval.low, interval.high) if interval else (math.nan,) * 3
-    return {key: round(value, 4) if math.isfinite(value) else None for key, value in zip(keys, values, strict=True)}
+    values = (found.value, found.low, found.high) if found else (math.nan,) * 3
+    return {key: round(value, 4) if math.isfinite(value) else None for key, value in zip(names, values, strict=True)}
 
 
-def _coefficients(
-    searches: Any,
-    full: Any,
-    kind: str,
+def coefficients(
+    searches: Sequence[Sequence[float]],
+    full: Sequence[float] | Sequence[Sequence[float]],
+    kind: str = "spearman",
     *,
     among: str = "all",
     seed: int = 0,
     own: bool = False,
-    draws: int | None = None,
 ) -> np.ndarray:
-    """The coefficient of each search as it is, and then in every bootstrap draw of networks: (S, 1 + draws).
+    """The rank correlation of each search with the full ranking, and in every bootstrap draw of networks.
 
-    Networks are drawn from all; those `among` count as often as they were drawn.
+    Networks are drawn from all with replacement, the same for all calls with equal n and seed; those `among` count as
+    often as they were drawn.
 
     Args:
-        own: search i has target i; else each is averaged over all targets.
-        draws: None for `RESAMPLES`.
+        searches: (S, n) accuracies, one row a search.
+        full: (n,) accuracies on all data, or (T, n) of `targets`, over which correlations are averaged.
+        kind: "spearman" (rho) or "kendall" (tau-b).
+        among: one of `levels`, for each target by its own accuracies.
+        own: search i has target i alone.
+
+    Returns:
+        (S, 1 + RESAMPLES) in [-1, 1]; nan where all accuracies that count are equal.
+
+    Raises:
+        ValueError: an unknown kind, fewer than three networks, lists of unequal length, or values that are not finite.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r} of correlation; known: {', '.join(KINDS)}")
@@ -322,18 +240,16 @@ def _coefficients(
         raise ValueError(f"accuracies of shape {tables.shape} beside {n} of the full data; allowed: as many")
     if not (np.isfinite(tables).all() and np.isfinite(goals).all()):
         raise ValueError("accuracies hold values that are not finite")
-    draws = RESAMPLES if draws is None else draws
-    drawn = torch.randint(n, (draws, n), generator=generator(seed, "bootstrap", "networks", n)).numpy()
+    drawn = torch.randint(n, (RESAMPLES, n), generator=generator(seed, "bootstrap", "networks", n)).numpy()
     counts = np.stack([np.ones(n), *(np.bincount(draw, minlength=n) for draw in drawn)])
     chosen = [levels(goal)[among] for goal in goals]
-    coefficients = []
+    rows = []
     for i, table in enumerate(tables):
-        values = [
-            _weighted(table[chosen[j]], goals[j][chosen[j]], counts[:, chosen[j]], kind)
-            for j in ([i] if own else range(len(goals)))
-        ]
-        coefficients.append(np.mean(values, axis=0))
-    return np.stack(coefficients)
+        each = []
+        for goal, positions in [(goals[i], chosen[i])] if own else zip(goals, chosen, strict=True):
+            each.append(_weighted(table[positions], goal[positions], counts[:, positions], kind))
+        rows.append(np.mean(each, axis=0))
+    return np.stack(rows)
 
 
 def _weighted(ours: np.ndarray, full: np.ndarray, counts: np.ndarray, kind: str) -> np.ndarray:
@@ -348,10 +264,18 @@ def _weighted(ours: np.ndarray, full: np.ndarray, counts: np.ndarray, kind: str)
     return np.divide(products[0], scale, out=np.full(len(counts), math.nan), where=scale > 0)
 
 
-def _interval(each: np.ndarray, other: np.ndarray | None = None) -> Interval:
-    """Of the mean over searches of `_coefficients`, or of the difference of two; see `agreement`.
+def interval(each: np.ndarray, other: np.ndarray | None = None) -> Interval:
+    """Mean of the `coefficients` of several searches, or its difference to that of others, with its interval.
 
-    Two are compared search by search where there are as many, for these begin from the same seeds.
+    The interval has two parts, whose half-widths add in quadrature.  Of the networks: the percentile interval of their
+    bootstrap; draws in which a correlation is undefined are left out.  Of the searches (draws, seeds): Student's t,
+    since so few of them cannot be drawn from; nothing where there is one.  The full ranking is taken as it is.  What
+    searches have of the noise of the networks is in both parts, so that intervals are rather wide where searches hardly
+    differ.
+
+    Args:
+        each, other: as `coefficients` gives them.  They are compared search by search where there are as many, for
+            these begin from the same seeds.
     """
     limit = 1 if other is None else 2
     if other is not None and len(each) == len(other):
@@ -360,7 +284,7 @@ def _interval(each: np.ndarray, other: np.ndarray | None = None) -> Interval:
     value, drawn = float(means[0]), means[1:][np.isfinite(means[1:])]
     if not len(drawn) or not math.isfinite(value):
         return Interval(value, math.nan, math.nan)
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(drawn, [0.025, 0.975])
     by_search = welch(_sample(each[:, 0]), ZERO if other is None else _sample(other[:, 0]))
     half = (by_search.high - by_search.low) / 2
     below, above = math.hypot(max(value - low, 0), half), math.hypot(max(high - value, 0), half)
@@ -370,3 +294,289 @@ def _interval(each: np.ndarray, other: np.ndarray | None = None) -> Interval:
 def _sample(values: np.ndarray) -> Sample:
     """Of one search nothing is known of the spread: it is taken as it is."""
     return Sample.of([*map(float, values)]) if len(values) > 1 else Sample(float(values[0]), None, 1)
+
+
+def winners(accuracies: Sequence[float]) -> np.ndarray:
+    """Positions of the most accurate networks; several where they tie."""
+    accuracies = np.asarray(accuracies, dtype=float)
+    return np.flatnonzero(accuracies == accuracies.max())
+
+
+def winner_accuracies(searches: np.ndarray, goals: np.ndarray) -> list[float]:
+    """Of the network that each search (n,) finds, the accuracy by its goal (n,); the mean of winners that tie."""
+    return [float(goal[winners(search)].mean()) for search, goal in zip(searches, goals, strict=True)]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search came to.
+
+    architectures: the networks, in order.
+    accuracies: label -> (S, n) percent, a row for each seed; means over the networks' initial weights.
+    reference: the label of the whole data.
+    spent: label -> "seconds" (training and testing all networks, per seed), "distil_seconds" (per seed), "images" and
+        "bytes" stored, and "updates" of one network.
+    provenance: where the accuracies come from.
+    """
+
+    architectures: tuple[Architecture, ...]
+    accuracies: Mapping[str, np.ndarray]
+    reference: str
+    spent: Mapping[str, Mapping[str, float]]
+    provenance: Mapping[str, Any]
+
+    @property
+    def full(self) -> np.ndarray:
+        """(n,) accuracies on all data, by which networks are ranked: means over its repeats."""
+        return self.accuracies[self.reference].mean(0)
+
+    def networks(self) -> list[dict[str, Any]]:
+        """A row for each network: "network", and its mean accuracy by each label."""
+        means = {label: table.mean(0) for label, table in self.accuracies.items()}
+        return [
+            {"network": architecture.name} | {label: round(float(mean[i]), 3) for label, mean in means.items()}
+            for i, architecture in enumerate(self.architectures)
+        ]
+
+    def winners(self) -> list[dict[str, Any]]:
+        """A row for each label: "method", the network that each seed finds ("found"), its "accuracy" on all data as a
+        mean over the seeds, "least" and "most" of them, and the cost.
+
+        A search selects on test data: networks are ranked by, and then judged by, the same test images; sets are
+        distilled from all training images, so that no fold of these is left to rank by.  The winner of a repeat on all
+        data is judged by the other repeats: by a mean that holds it, it would be the maximum of its own noise.
+        """
+        rows = []
+        for label, table in self.accuracies.items():
+            goals = targets(table) if label == self.reference else [self.full] * len(table)
+            reached = winner_accuracies(table, goals)
+            accuracy = {"accuracy": float(np.mean(reached)), "least": min(reached), "most": max(reached)}
+            names = [self.architectures[winners(search)[0]].name for search in table]
+            rows.append({"method": label, "found": names} | {k: round(v, 3) for k, v in accuracy.items()})
+            rows[-1] |= self.spent[label]
+        return rows
+
+
+def reference_of(cells: Sequence[Cell]) -> Cell:
+    """The cell that trains on all data, whose ranking counts.
+
+    Raises:
+        ValueError: there is not exactly one, or a cell's images are of another data set or another number.
+    """
+    whole = [cell for cell in cells if cell.ipc is None and cell.protocol.epoch_images is None]
+    if len(whole) != 1:
+        labels = ", ".join(repr(cell.label) for cell in whole) or "none"
+        raise ValueError(f"{labels} of the cells trains on all data; a search needs one: {{'method': 'whole'}}")
+    proxies = [cell for cell in cells if cell.ipc is not None]
+    for name, values in (
+        ("data set", [cell.dataset for cell in proxies + whole]),
+        ("number of images", [cell.amount for cell in proxies]),
+    ):
+        if len(different := dict.fromkeys(values)) > 1:
+            raise ValueError(f"proxies differ in their {name}: {', '.join(map(str, different))}; allowed: one")
+    return whole[0]
+
+
+def search(cells: Sequence[Cell], architectures: Sequence[Architecture], workplace: Workplace) -> Search:
+    """Train and test every network on every set: from the store where that is done, else now.
+
+    A result lies where the evaluation of the cell with that network lies, so that it is computed once, whoever asks: a
+    search that was killed goes on with the networks that are missing, and several processes share one search, network
+    by network; one that another process trains comes last.  Networks of one kind are trained at once on sets of one
+    size, as `ddlib.evaluation.training.at_once` allows on the device.
+
+    Args:
+        cells: one of them the whole data (`reference_of`), the others proxies; the network of their protocols is
+            replaced by each of the space.
+        architectures: at least three.
+
+    Raises:
+        ValueError: too few networks, proxies of another shape or number of images, or no network of the whole data.
+        FloatingPointError: a network's loss is not finite; what was trained before is kept.
+    """
+    reference = reference_of(cells)
+    if len(architectures) < LEAST:
+        raise ValueError(f"{len(architectures)} networks in the space; a ranking needs at least {LEAST}")
+    sets = {_place(cell, seed): work.synthetic_set(cell, seed, workplace) for cell in cells for seed in cell.seeds}
+    _check_shapes(cells, sets)
+    trainings = [Training(one, tuple(tasks(cells, [one])), sets, workplace) for one in architectures]
+    waiting = [(training, count) for training in trainings if (count := len(training.missing()))]
+    total, done = sum(count for _, count in waiting), 0
+    if waiting:
+        log = workplace.folder / "nas" / "log.txt"
+        with artefacts.progress("architecture search", total, workplace, log=log, unit="set") as report:
+            for training, count in artefacts.in_turn(waiting, lambda pair: holder(pair[0].lock)):
+                artefacts.get(training, workplace)
+                done += count
+                report(done)
+    return _from_store(cells, architectures, reference, workplace)
+
+
+def tasks(cells: Sequence[Cell], architectures: Sequence[Architecture]) -> list[Task]:
+    """Every network on every set: the cells with the network in place of their own, seed by seed."""
+    return [
+        (replace(cell, protocol=replace(cell.protocol, network="convnet", options=architecture.options)), seed)
+        for architecture in architectures
+        for cell in cells
+        for seed in cell.seeds
+    ]
+
+
+def missing(tasks: Sequence[Task], workplace: Workplace) -> list[Task]:
+    """The tasks whose result the store does not have."""
+    return [(cell, seed) for cell, seed in tasks if not work.seed_finished(cell, seed, workplace)]
+
+
+@dataclass(frozen=True, eq=False)
+class Training(Artefact):
+    """One network trained and tested on every set of a search; what it comes to lies with the evaluations of the cells.
+
+    architecture: the network.
+    tasks: the cells with this network, seed by seed.
+    sets: what they train on, by `_place`.
+    """
+
+    architecture: Architecture
+    tasks: tuple[Task, ...]
+    sets: Mapping[str, SyntheticSet | SyntheticStream]
+    workplace: Workplace
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.architecture.name} of the architecture search"
+
+    @property
+    def lock(self) -> Path:
+        """One for all sets of a data set."""
+        content = {"options": self.architecture.options, "dataset": self.tasks[0][0].dataset}
+        return self.workplace.folder / "nas" / f".{files.key(content)}.lock"
+
+    def missing(self) -> list[Task]:
+        """The tasks whose accuracies the store does not have."""
+        return missing(self.tasks, self.workplace)
+
+    def finished(self) -> bool:
+        """Whether the store has the accuracies on every set."""
+        return not self.missing()
+
+    def left(self) -> float:
+        """The share of sets whose accuracies the store does not have."""
+        return len(self.missing()) / len(self.tasks)
+
+    def load(self) -> bool | None:
+        """True where it is finished; the accuracies are read set by set."""
+        return self.finished() or None
+
+    def make(self, workplace: Workplace) -> bool:
+        """Train the network on the sets that it was not trained on, as many at once as is quick."""
+        groups: dict[tuple, list[Task]] = {}
+        for cell, seed in self.missing():
+            images = self.sets[_place(cell, seed)]
+            alone = not evaluation.fits_together(images, cell.protocol)
+            shape = type(images).__name__, len(images), getattr(images, "is_soft", None), images.strategy
+            kind = str(cell.protocol.settings()), *shape, seed if alone else -1, alone
+            groups.setdefault(kind, []).append((cell, seed))
+        for (*_, alone), group in groups.items():
+            if alone:
+                for task in group:
+                    work.evaluated(*task, workplace)
+                continue
+            with artefacts.deterministic():
+                outcomes = evaluation.evaluate_together(
+                    [self.sets[_place(*task)] for task in group],
+                    [work.test_set(cell, workplace) for cell, _ in group],
+                    group[0][0].protocol,
+                    seeds=[seed for _, seed in group],
+                )
+            for task, outcome in zip(group, outcomes, strict=True):
+                work.Accuracies(*task, workplace).add(outcome)
+        return True
+
+
+def _place(cell: Cell, seed: int) -> str:
+    """Names a set: the protocol that it is judged by does not count."""
+    return files.key({"label": cell.label, "method": cell.settings()["hyperparameters"], "seed": seed})
+
+
+def _check_shapes(cells: Sequence[Cell], sets: Mapping[str, SyntheticSet | SyntheticStream]) -> None:
+    for cell in cells:
+        wanted = tuple(datasets.describe(cell.dataset).shape)
+        for seed in cell.seeds:
+            if (shape := tuple(sets[_place(cell, seed)].shape)) != wanted:
+                raise ValueError(f"{cell.label!r} has images of {shape}; allowed: those of {cell.dataset}, {wanted}")
+
+
+def _from_store(
+    cells: Sequence[Cell], architectures: Sequence[Architecture], reference: Cell, workplace: Workplace
+) -> Search:
+    """The results of a search, all of which the store has."""
+    accuracies, spent, sittings = {}, {}, []
+    for cell in cells:
+        table = [[work.evaluated(*task, workplace) for task in tasks([cell], [one])] for one in architectures]
+        every = [record for row in table for record in row]
+        accuracies[cell.label] = np.array([[np.mean(record["accuracies"]) for record in row] for row in table]).T
+        sittings += [sitting["provenance"] for record in every for sitting in record["sittings"]]
+        distilled = [work.made(cell, seed, workplace) for seed in cell.seeds]
+        count = datasets.describe(cell.dataset).num_classes * cell.ipc if cell.ipc else None
+        spent[cell.label] = {
+            "seconds": round(sum(record["seconds"] for record in every) / len(cell.seeds), 2),
+            "distil_seconds": round(sum(record["seconds"] for record in distilled) / len(distilled), 2),
+            "images": count or len(work.train_set(cell, workplace)),
+            "bytes": distilled[0]["bytes_stored"],
+            "updates": every[0]["updates"],
+        }
+    return Search(tuple(architectures), accuracies, reference.label, spent, results.joined(sittings))
+
+
+def outlook(cells: Sequence[Cell], architectures: Sequence[Architecture], workplace: Workplace) -> str:
+    """What `search` would take: one line, for a notebook to show before it begins.
+
+    The seconds of an update are measured on real images for the least, the middle and the greatest network by
+    multiply-adds, and drawn as a line between them for the others, on logarithmic scales.  Distillations are estimated
+    as `planning.plan` does.
+
+    Raises:
+        ValueError: as `reference_of`.
+        FileNotFoundError: data are missing; the message names the command that gets them.
+    """
+    reference_of(cells)
+    every = tasks(cells, architectures)
+    todo = missing(every, workplace)
+    undistilled = [replace(work.missing(cell, workplace), evaluate=()) for cell in cells]
+    proxies = planning.plan(undistilled, workplace.device).totals
+    kinds: dict[str, list[Cell]] = {}
+    for cell, _ in todo:
+        kinds.setdefault(str((cell.ipc, replace(cell.protocol, options={}).settings())), []).append(cell)
+    seconds = proxies.seconds + sum(_seconds(group, workplace) for group in kinds.values())
+    return (
+        f"{len(architectures)} networks on {sum(len(cell.seeds) for cell in cells)} sets: {len(every)} trainings by "
+        f"{cells[0].protocol.num_networks}, {len(every) - len(todo)} of them in the store; to do: "
+        f"{proxies.distillations} distillations and {len(todo)} trainings, about {planning.duration(seconds)} here"
+    )
+
+
+def _seconds(cells: Sequence[Cell], workplace: Workplace) -> float:
+    """Of the trainings and tests of cells that differ in the network alone, one after another."""
+    shape = work.train_set(cells[0], workplace).shape
+    sizes = np.array([Architecture(**cell.protocol.options).operations(shape) for cell in cells], dtype=float)
+    order = np.argsort(sizes, kind="stable")
+    watched = {sizes[i]: cells[i] for i in (order[0], order[len(order) // 2], order[-1])}
+    seconds = [_measured_seconds(cell, workplace) for cell in watched.values()]
+    return float(np.exp(np.interp(np.log(sizes), np.log([*watched]), np.log(seconds))).sum())
+
+
+def _measured_seconds(cell: Cell, workplace: Workplace) -> float:
+    """Of one training and test by the cell's protocol, from a few updates on real images."""
+    train, test = work.train_set(cell, workplace), work.test_set(cell, workplace)
+    count = len(train) if cell.ipc is None else cell.ipc * train.num_classes
+    count = min(count, cell.protocol.epoch_images or count)
+    batch = min(count, cell.protocol.batch_size)
+    rows = torch.arange(batch, device=train.device)
+    images = SyntheticSet(train.take(rows), train.labels[:batch], train.class_names, train.space, "none")
+    ticks = []
+    protocol = replace(cell.protocol, epochs=WATCHED, num_networks=1, schedule="step", compat=None, epoch_images=None)
+    evaluation.evaluate(images, test, protocol, seed=0, on_epoch=lambda *_: ticks.append(time.perf_counter()))
+    testing = time.perf_counter() - ticks[-1]
+    update = (ticks[-1] - ticks[0]) / (len(ticks) - 1)
+    return cell.protocol.num_networks * (cell.protocol.rounds * count / batch * update + testing)

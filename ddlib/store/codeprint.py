@@ -52,7 +52,7 @@ MOVED: Mapping[str, str] = {
     "ddlib.methods.random": "ddlib.methods.coresets",
     "ddlib.methods.tesla": "ddlib.methods.trajectory_matching",
     "ddlib.methods.whole": "ddlib.methods.coresets",
-    "ddlib.nas": "ddlib.analyses.nas",
+    "ddlib.nas": "ddlib.analyses.architecture_search",
     "ddlib.norms": "ddlib.analyses.gradients.latent_norms",
     "ddlib.prior": "ddlib.pretraining.prior",
     "ddlib.sampler": "ddlib.methods.sampler",
