@@ -6,7 +6,7 @@ what was distilled so far; a fresh network is trained from scratch on all of it,
 network is carried from step to step, so that there is nothing it could forget, and no measure of forgetting.
 
     rows = continual.rows(settings)                                # a row: a method with its settings
-    found = continual.run(rows, workplace, steps=settings.steps)   # accuracy after each step
+    table = continual.run(rows, workplace, steps=settings.steps)   # accuracy after each step
 
 A method sees what it always sees, a training set: the part of the data set that has the classes of the step.  What it
 distils lies in the store, named by its settings, these classes and the order's seed, and so does every evaluation.
@@ -15,6 +15,7 @@ distils lies in the store, named by its settings, these classes and the order's 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from ddlib import evaluation, results, seeding, study
 from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet, part_name
 from ddlib.data.synthetic import SyntheticSet, joined
+from ddlib.models.state import State
 from ddlib.store import codeprint, files
 from ddlib.store.artefacts import Stepwise, Workplace, get, in_turn, named_tensors, status
 from ddlib.store.files import read_seal
@@ -146,16 +148,9 @@ def _row(reached: Sequence[Stage], workplace: Workplace) -> dict[str, Any]:
     first = reached[0]
     cell, classes = first.cell, len(first.classes)
     accuracies = [accuracy for stage in reached for accuracy in _accuracies(stage, workplace)]
-    reference = None
-    if cell.reported:
-        reference = results.find(
-            PAPER,
-            table=TABLE,
-            method=cell.method.name,
-            dataset=cell.reference_dataset,
-            ipc=cell.ipc,
-            condition=f"{classes} classes in {first.steps} steps",
-        )
+    where = {"table": TABLE, "method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    condition = f"{classes} classes in {first.steps} steps"
+    reference = results.find(PAPER, **where, condition=condition) if cell.reported else None
     return {
         "label": cell.label,
         "method": cell.method.name,
@@ -179,11 +174,10 @@ def averages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         As `rows`, without classes; accuracies and reference are means over the steps, the latter None where one is
         missing, and the verdict is that of the last step.
     """
-    courses: dict[tuple, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        courses.setdefault((row["label"], row["steps"]), []).append(row)
+    place = itemgetter("label", "steps")
     means = []
-    for course in courses.values():
+    for key in dict.fromkeys(map(place, rows)):
+        course = [row for row in rows if place(row) == key]
         references = [row["reference"] for row in course]
         mean = {name: value for name, value in course[-1].items() if name != "classes"}
         mean["accuracies"] = [fmean(values) for values in zip(*(row["accuracies"] for row in course), strict=True)]
@@ -203,22 +197,11 @@ def memory(stage: Stage, workplace: Workplace) -> SyntheticSet:
 
 
 @dataclass
-class Tested:
-    """State of `Judging`: what the networks reached that were trained so far.
+class Judged(State):
+    """State of `Judging`: accuracies in percent of the networks trained so far; steps are groups of networks."""
 
-    step: how many groups of networks there were.
-    """
-
+    accuracies: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
     step: int = 0
-    accuracies: list[float] = field(default_factory=list)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The step and the accuracies."""
-        return {"step": torch.tensor(self.step), "accuracies": torch.tensor(self.accuracies, dtype=torch.float64)}
-
-    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        """Continue from what `state_dict` gave."""
-        self.step, self.accuracies = int(saved["step"]), saved["accuracies"].tolist()
 
 
 @dataclass(frozen=True)
@@ -232,41 +215,37 @@ class Judging:
     workplace: Workplace
 
     @cached_property
-    def shown(self) -> SyntheticSet:
-        """The memory."""
+    def memory(self) -> SyntheticSet:
+        """What the networks train on."""
         return memory(self.stage, self.workplace)
 
     @cached_property
     def test(self) -> ImageSet:
         """The real test images of all classes seen."""
-        return _test(self.stage, self.workplace)
+        name = part_name(self.stage.cell.dataset, self.stage.classes)
+        return datasets.load(name, "test", device=self.workplace.device)
 
     @cached_property
     def groups(self) -> list[tuple[int, ...]]:
         """The networks that are trained together."""
-        return evaluation.groups(self.shown, self.test, self.stage.cell.protocol)
+        return evaluation.groups(self.memory, self.test, self.stage.cell.protocol)
 
     @property
     def iterations(self) -> int:
         """How many groups of networks there are."""
         return len(self.groups)
 
-    def step(self, state: Tested) -> dict[str, float]:
+    def step(self, state: Judged) -> dict[str, float]:
         """Train and test the next networks."""
-        group, told = self.groups[state.step], self.stage
-        found = evaluation.evaluate(self.shown, self.test, told.cell.protocol, seed=told.order, networks=group)
-        state.accuracies += found.accuracies
+        protocol, group = self.stage.cell.protocol, self.groups[state.step]
+        found = evaluation.evaluate(self.memory, self.test, protocol, seed=self.stage.order, networks=group)
+        state.accuracies = torch.cat([state.accuracies, torch.tensor(found.accuracies, dtype=torch.float64)])
         state.step += 1
         return {"accuracy": sum(found.accuracies) / len(group)}
 
-    def finish(self, state: Tested) -> dict[str, Tensor]:
+    def finish(self, state: Judged) -> dict[str, Tensor]:
         """The accuracies of all networks, in percent: (num_networks,) float64."""
-        return {"accuracies": state.state_dict()["accuracies"]}
-
-
-def _accuracies(stage: Stage, workplace: Workplace) -> list[float]:
-    """Accuracies (percent) of fresh networks trained on the memory of a stage whose sets are in the store."""
-    return get(_judging(stage, workplace), workplace)["accuracies"].tolist()
+        return {"accuracies": state.accuracies}
 
 
 def _judging(stage: Stage, workplace: Workplace) -> Stepwise:
@@ -282,12 +261,13 @@ def _judging(stage: Stage, workplace: Workplace) -> Stepwise:
         folder=workplace.folder / "continual" / files.key(content),
         name=str(stage),
         job=Judging(stage, workplace),
-        start=Tested,
+        start=Judged,
         keeping=named_tensors("accuracies.safetensors"),
         about={"settings": content, "seed": stage.order},
         code=codeprint.EVALUATION,
     )
 
 
-def _test(stage: Stage, workplace: Workplace) -> ImageSet:
-    return datasets.load(part_name(stage.cell.dataset, stage.classes), "test", device=workplace.device)
+def _accuracies(stage: Stage, workplace: Workplace) -> list[float]:
+    """Accuracies (percent) of fresh networks trained on the memory of a stage whose sets are in the store."""
+    return get(_judging(stage, workplace), workplace)["accuracies"].tolist()
