@@ -80,7 +80,7 @@ def apart(one, other):
 def test_the_autoencoder_is_trained_on_the_plain_loss(double):
     train, builder = painted(), Prior(**SMALL | {"autoencoder_steps": 8})
     state = after(builder, 5, train)  # codes are moved before the steps 0 to 4
-    vae, (theirs, optimiser) = copy.deepcopy(state.prior.vae), state.networks()["vae"]
+    vae, theirs, optimiser = copy.deepcopy(state.vae), state.vae, state.vae_adam
     start, adam = copy.deepcopy(vae), torch.optim.Adam(vae.parameters(), lr=rate(4e-3, 5, 8))
     for ours, other in zip(vae.parameters(), theirs.parameters(), strict=True):
         adam.state[ours] = copy.deepcopy(optimiser.state[other])
@@ -272,20 +272,23 @@ def test_a_prior_of_all_of_imagenet_knows_its_parts_by_their_places():
 @pytest.mark.parametrize(
     ("setting", "value", "match"),
     [
-        ("autoencoder_steps", -1, "autoencoder_steps=-1; it must be >= 0"),
-        ("diffusion_steps", -1, "diffusion_steps=-1; it must be >= 0"),
-        ("batch_size", 0, "batch_size=0; it must be >= 1"),
-        ("dropout", 1.0, r"dropout=1.0; it must be in \[0, 1\)"),
-        ("ema", -0.1, r"ema=-0.1; it must be in \[0, 1\)"),
-        ("lr_diffusion", 0.0, "lr_diffusion=0.0; it must be > 0"),
-        ("trained", "vae", "trained='vae'; it must be one of all, autoencoder, none"),
-        ("precision", "half", "precision='half'; it must be one of float32, bfloat16"),
-        ("data", "cifar11", "unknown dataset 'cifar11'"),
+        ("autoencoder_steps", -1, "it must be >= 0"),
+        ("diffusion_steps", -1, "it must be >= 0"),
+        ("batch_size", 0, "it must be >= 1"),
+        ("dropout", 1.0, r"it must be in \[0, 1\)"),
+        ("ema", -0.1, r"it must be in \[0, 1\)"),
+        ("lr_diffusion", 0.0, "it must be > 0"),
+        ("trained", "vae", "it must be one of all, autoencoder, none"),
+        ("precision", "half", "it must be one of float32, bfloat16"),
+        ("width", 24, "it must be a positive multiple of 16"),
+        ("factor", 3, "it must be a power of two, or None"),
     ],
 )
 def test_settings_out_of_range_are_refused(setting, value, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ValueError, match=f"{setting}={value!r} of the prior; {match}"):
         Prior(**SMALL | {setting: value})
+    with pytest.raises(ValueError, match="unknown dataset 'cifar11'"):
+        Prior(**SMALL, data="cifar11")
 
 
 # --- in the store ------------------------------------------------------------------------------------------------

@@ -337,7 +337,7 @@ class TestGuards:
             ({"lr_images": -1.0}, r"lr_images=-1.0; it must be >= 0"),
             ({"momentum_labels": 1.0}, r"momentum_labels=1.0; it must be in \[0, 1\)"),
             ({"shard": 0}, r"shard=0; it must be >= 1"),
-            ({"rho": -1.0}, r"rho=-1.0 of experts; it must be >= 0"),
+            ({"rho": -1.0}, r"rho=-1.0 of the trajectories; it must be >= 0"),
         ],
     )
     def test_settings_out_of_range(self, settings, message):

@@ -98,7 +98,7 @@ class TrajectoryMatching(NetworkMatching):
     gradient: "adjoint" or "unrolled" (the same numbers), or "tesla"; see `ddlib.methods.unrolling`.
     experts, expert_training: experts and the epochs that each is trained.
     kept_epochs: epochs 0..kept_epochs of each are stored; None: T+ - 1 + M.  Equal ones share their experts.
-    expert_lr, expert_batch, optimizer, rho, alpha, storage, expert_precision: of the experts; see
+    expert_lr, expert_batch, optimizer, rho, alpha, expert_precision: of the experts; see
         `ddlib.pretraining.experts.Experts`.
     shard: experts that are made and stored together, >= 1.
     compiled: compile the passes of students and experts.
@@ -106,6 +106,7 @@ class TrajectoryMatching(NetworkMatching):
 
     whitened: ClassVar[tuple[str, ...]] = ("cifar10", "cifar100", "tiny_imagenet")
     whitening: ClassVar[str] = "pixels"
+    retired: ClassVar[Mapping[str, Any]] = {"storage": "float32"}
     iterations: int = 5_001
     syn_steps: int = 30
     expert_epochs: int = 2
@@ -134,7 +135,6 @@ class TrajectoryMatching(NetworkMatching):
     optimizer: str = "sgd"
     rho: float = 0.01
     alpha: float = 0.3
-    storage: str = "float32"
     expert_precision: str = "float32"
     shard: int = 10
     compiled: bool = False
@@ -184,7 +184,6 @@ class TrajectoryMatching(NetworkMatching):
             width=self.width,
             depth=self.depth,
             strategy=self.strategy,
-            storage=self.storage,
             precision=self.expert_precision,
             compiled=self.compiled,
         )

@@ -1,7 +1,7 @@
 """Networks trained to classify the real training set: what coresets choose in, and teachers of soft labels."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,11 +12,12 @@ from torch.nn import functional as F
 from ddlib import models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
+from ddlib.models.state import State
 from ddlib.pretraining.prerequisite import Prerequisite
 
 
 @dataclass
-class Training:
+class Training(State):
     """State of a classifier: a network in training, one step an epoch."""
 
     train: ImageSet
@@ -25,29 +26,12 @@ class Training:
     optimizer: torch.optim.SGD
     step: int = 0
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Parameters, buffers, momentum and the step."""
-        momenta = {
-            f"momentum.{i}": self.optimizer.state[p]["momentum_buffer"]
-            for i, p in enumerate(self.network.parameters())
-            if self.optimizer.state.get(p)
-        }
-        network = {f"network.{key}": value for key, value in self.network.state_dict().items()}
-        return {"step": torch.tensor(self.step)} | network | momenta
-
-    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        """Continue from what `state_dict` gave."""
-        self.step = int(saved["step"])
-        weights = {key.removeprefix("network."): value for key, value in saved.items() if key.startswith("network.")}
-        self.network.load_state_dict(weights)
-        for i, parameter in enumerate(self.network.parameters()):
-            if f"momentum.{i}" in saved:
-                buffer = saved[f"momentum.{i}"].to(parameter.device).clone()
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
-
 
 class Classifier(Prerequisite):
     """A builder of a network, trained by SGD with a constant learning rate; a subclass has the settings as fields.
+
+    network, options: as `ddlib.models.build` takes them.
+    augmentation: whether with the data set's DSA.
 
     Every random stream begins with the builder's name, so that an embedding, a teacher and its students share none.
     """
@@ -72,7 +56,9 @@ class Classifier(Prerequisite):
         stream = seeding.generator(state.seed, self.name, "augmentation", state.step)
         with seeding.scoped(state.seed, self.name, "dropout", state.step):
             for rows in order.to(train.device).split(self.batch_size):
-                images = self._augmented(train.take(rows), train.name, stream)
+                images = train.take(rows)
+                if self.augmentation:
+                    images = _augmented(images, train.name, stream)
                 loss = F.cross_entropy(state.network(images), train.labels[rows])
                 state.optimizer.zero_grad()
                 loss.backward()
@@ -92,10 +78,17 @@ class Classifier(Prerequisite):
         return network.requires_grad_(False)
 
     def _network(self, images: ImageSet, stream: torch.Generator) -> nn.Module:
-        raise NotImplementedError
+        network = models.build(
+            self.network, shape=images.shape, num_classes=images.num_classes, generator=stream, **self.options
+        )
+        return network.to(images.device)
 
-    def _augmented(self, images: Tensor, dataset: str, stream: torch.Generator) -> Tensor:
-        return images
+
+def _augmented(images: Tensor, dataset: str, stream: torch.Generator) -> Tensor:
+    """The images of a mini-batch by one family of the data set's DSA, each with parameters of its own."""
+    strategy, size = augmentation.strategy_for(dataset), tuple(images.shape[-2:])
+    draws = augmentation.draw(1, len(images), size=size, strategy=strategy, generator=stream)
+    return augmentation.augment(images, draws)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +106,8 @@ class Embedding(Classifier):
 
     name: ClassVar[str] = "embedding"
     version: ClassVar[int] = 1
+    network: ClassVar[str] = "convnet"
+    augmentation: ClassVar[bool] = False
     width: int | None = None
     depth: int | None = None
     epochs: int = 20
@@ -122,19 +117,17 @@ class Embedding(Classifier):
     weight_decay: float = 5e-4
     seed: int = 0
 
+    @property
+    def options(self) -> dict[str, int]:
+        """Width and depth, where they are given."""
+        return {name: value for name in ("width", "depth") if (value := getattr(self, name)) is not None}
+
     @torch.no_grad()
     def embed(self, train: ImageSet, weights: Mapping[str, Tensor]) -> Tensor:
         """Embeddings of every image of `train` under the trained network: (N, F) float32."""
         network = self.frozen(train, weights)
         rows = torch.arange(len(train), device=train.device).split(self.batch_size)
         return torch.cat([network.features(train.take(r)).embedding for r in rows])
-
-    def _network(self, images: ImageSet, stream: torch.Generator) -> nn.Module:
-        options = {key: value for key, value in {"width": self.width, "depth": self.depth}.items() if value is not None}
-        network = models.build(
-            "convnet", shape=images.shape, num_classes=images.num_classes, generator=stream, **options
-        )
-        return network.to(images.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,30 +161,13 @@ class Teacher(Classifier):
     seed: int = 0
 
     def __post_init__(self):
-        if self.network not in models.names():
-            raise ValueError(f"unknown network {self.network!r} of the teacher; known: {', '.join(models.names())}")
-        for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise ValueError(f"{name} of the teacher must be an integer of at least {low}, got {value!r}")
-        allowed = {"lr": (0, math.inf), "momentum": (0, 1), "weight_decay": (0, math.inf)}
-        for name, (low, high) in allowed.items():
-            value = getattr(self, name)
-            if isinstance(value, str | bool) or not low <= value < high or (name == "lr" and not value):
-                raise ValueError(f"{name} of the teacher must be a number from {low} to below {high}, got {value!r}")
-        if not isinstance(self.augmentation, bool):
-            raise ValueError(f"augmentation of the teacher must be True or False, got {self.augmentation!r}")
+        def between(low: float, high: float) -> Callable[[Any], bool]:
+            return lambda value: type(value) in (int, float) and low <= value < high
 
-    def _network(self, images: ImageSet, stream: torch.Generator) -> nn.Module:
-        network = models.build(
-            self.network, shape=images.shape, num_classes=images.num_classes, generator=stream, **self.options
-        )
-        return network.to(images.device)
-
-    def _augmented(self, images: Tensor, dataset: str, stream: torch.Generator) -> Tensor:
-        if not self.augmentation:
-            return images
-        strategy, size = augmentation.strategy_for(dataset), tuple(images.shape[-2:])
-        return augmentation.augment(
-            images, augmentation.draw(1, len(images), size=size, strategy=strategy, generator=stream)
-        )
+        self.require("network", lambda value: value in models.names(), f"one of {', '.join(models.names())}")
+        self.require("epochs batch_size", lambda value: type(value) is int and value >= 1, "an integer >= 1")
+        self.require("seed", lambda value: type(value) is int and value >= 0, "an integer >= 0")
+        self.require("lr", between(math.ulp(0), math.inf), "a number > 0")
+        self.require("momentum", between(0, 1), "a number in [0, 1)")
+        self.require("weight_decay", between(0, math.inf), "a number >= 0")
+        self.require("augmentation", lambda value: type(value) is bool, "True or False")

@@ -13,7 +13,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -26,47 +25,12 @@ from ddlib.data.datasets import ImageSet
 from ddlib.models import passes
 from ddlib.models.passes import Flat, PureNetwork
 from ddlib.pretraining.prerequisite import Prerequisite
-from ddlib.store.files import read_tensors
 
-STORAGES = ("float32", "float16")
+STREAM = "experts"
+"""First name of every random stream used here."""
 
 OWN = ("first", "count", "at_once", "compiled")
 """What shards of one set of trajectories may differ in."""
-
-LARGEST = 2.0**15
-"""A float16 difference is scaled by a power of two to lie within this; float16 ends at 65504."""
-
-
-def encode(vectors: Tensor, storage: str) -> dict[str, Tensor]:
-    """The vectors in their stored form.
-
-    "float32": as they are.  "float16": the first vector w_0 whole, then differences to what is read back,
-
-        s_e h_e ~ w_e - r_{e-1},   r_e = r_{e-1} + s_e h_e,   r_0 = w_0,
-
-    with h_e in float16 and s_e a power of two that keeps it within 2^15.  Rounding does not add up over epochs:
-    |r_e - w_e| <= 2^-11 |w_e - r_{e-1}| elementwise, besides float32 rounding and what is 2^-40 of the largest.
-
-    Args:
-        vectors: (K, S, P) float32.
-        storage: one of `STORAGES`.
-
-    Returns:
-        {"vectors": (K, S, P)}, or {"start": (K, P), "steps": (K, S - 1, P) float16, "scales": (K, S - 1)}.
-    """
-    if storage == "float32":
-        return {"vectors": vectors}
-    count, epochs, size = vectors.shape
-    start, device = vectors[:, 0].clone(), vectors.device
-    steps = torch.empty(count, epochs - 1, size, dtype=torch.float16, device=device)
-    scales, current = torch.empty(count, epochs - 1, device=device), start.clone()
-    for at in range(epochs - 1):
-        change = vectors[:, at + 1] - current
-        exponent = torch.frexp(change.abs().amax(1)).exponent.clamp_min(-100)
-        scales[:, at] = torch.exp2(exponent.float()) / LARGEST
-        steps[:, at] = change / scales[:, at, None]
-        current += scales[:, at, None] * steps[:, at].float()
-    return {"start": start, "steps": steps, "scales": scales}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +61,7 @@ class Trajectories:
             for about, shard in zip(abouts, shards, strict=True)
         ]
         for facts in shared[1:]:
-            _same(shared[0], facts, "shards of expert trajectories differ")
+            _require_same(shared[0], facts, "shards of expert trajectories differ")
         indices = [i for about in abouts for i in range(about["first"], about["first"] + about["count"])]
         twice = sorted({i for i in indices if indices.count(i) > 1})
         if twice:
@@ -108,7 +72,7 @@ class Trajectories:
     @property
     def count(self) -> int:
         """Number of experts."""
-        return sum(map(_experts, self.shards))
+        return sum(len(shard["vectors"]) for shard in self.shards)
 
     @property
     def size(self) -> int:
@@ -126,14 +90,14 @@ class Trajectories:
             ValueError: there is no such expert, or the epoch is not stored.
         """
         if epoch not in self.epochs:
-            raise ValueError(f"epoch={epoch} is not stored; stored are {_ranges(self.epochs)}")
+            raise ValueError(f"epoch={epoch} is not stored; stored are {', '.join(map(str, self.epochs))}")
         if not 0 <= expert < self.count:
             raise ValueError(f"expert={expert}; it must be in [0, {self.count})")
-        position, at = 0, self.epochs.index(epoch)
-        while expert >= _experts(self.shards[position]):
-            expert -= _experts(self.shards[position])
-            position += 1
-        return _decoded(self.shards[position], expert, at)
+        for shard in self.shards:
+            if expert < len(shard["vectors"]):
+                break
+            expert -= len(shard["vectors"])
+        return shard["vectors"][expert, self.epochs.index(epoch)]
 
     def last(self, expert: int) -> Tensor:
         """Parameters of an expert after its last epoch, (P,) float32."""
@@ -153,63 +117,15 @@ class Trajectories:
         wanted = {"dataset": train.name, "fingerprint": train.fingerprint, "space": train.space.name}
         wanted |= {"shape": list(train.shape), "num_classes": train.num_classes}
         wanted |= {"network": network, "norm": norm, "parameters": parameters}
-        _same({name: self.about[name] for name in wanted}, wanted, "expert trajectories are of another kind than asked")
+        _require_same(
+            {name: self.about[name] for name in wanted}, wanted, "expert trajectories are of another kind than asked"
+        )
 
 
-def load(paths: Sequence[str | Path], device: str = "cpu") -> Trajectories:
-    """The trajectories in files of the store, mapped into memory on a CPU.
-
-    Raises:
-        OSError: a file cannot be opened.
-        ValueError: a file is damaged, or as `Trajectories.of`.
-    """
-    return Trajectories.of([read_tensors(Path(path), device)[0] for path in paths])
-
-
-def storage_error(trajectories: Trajectories) -> Tensor:
-    """What storing float32 trajectories as "float16" would change of them, relative to one stored epoch's way.
-
-    Returns:
-        (S,): for each stored epoch the largest ||r_e - w_e|| / ||w_e - w_{e-1}|| of all experts; 0 for the first.
-    """
-    largest = torch.zeros(len(trajectories.epochs))
-    for expert in range(trajectories.count):
-        exact = torch.stack([trajectories.vector(expert, epoch) for epoch in trajectories.epochs])
-        short = encode(exact[None], "float16")
-        error = torch.stack([_decoded(short, 0, at) - exact[at] for at in range(1, len(exact))]).norm(dim=1)
-        largest[1:] = torch.maximum(largest[1:], (error / exact.diff(dim=0).norm(dim=1)).cpu())
-    return largest
-
-
-def _experts(shard: Mapping[str, Tensor]) -> int:
-    return len(shard["vectors"] if "vectors" in shard else shard["start"])
-
-
-def _decoded(shard: Mapping[str, Tensor], expert: int, at: int) -> Tensor:
-    """The vector of the stored epoch number `at`."""
-    if "vectors" in shard:
-        return shard["vectors"][expert, at]
-    current = shard["start"][expert].clone()
-    for step, scale in zip(shard["steps"][expert, :at], shard["scales"][expert, :at], strict=True):
-        current += scale * step.float()
-    return current
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any], what: str) -> None:
-    differing = [f"{k}: {one.get(k)!r} and {other.get(k)!r}" for k in one | other if one.get(k) != other.get(k)]
+def _require_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], what: str) -> None:
+    differing = [f"{k}: {ours.get(k)!r} and {theirs.get(k)!r}" for k in ours | theirs if ours.get(k) != theirs.get(k)]
     if differing:
         raise ValueError(f"{what}: {'; '.join(differing)}")
-
-
-def _ranges(epochs: Sequence[int]) -> str:
-    """Ascending numbers as text: 0-61, 100."""
-    runs: list[list[int]] = []
-    for epoch in epochs:
-        if runs and epoch == runs[-1][-1] + 1:
-            runs[-1].append(epoch)
-        else:
-            runs.append([epoch])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 Gradient = Callable[[Tensor], Tensor]
@@ -291,24 +207,10 @@ def gsam(theta: Tensor, gradient: Gradient, *, lr: float, rho: float, alpha: flo
         The new parameters, (A, P).
     """
     g = gradient(theta)
-    q = gradient(theta + rho * theta * theta * g / (_norm(theta * g) + 1e-12))
-    along = (g * q).sum(1, keepdim=True) / _norm(q).square().clamp_min(torch.finfo(q.dtype).tiny)
+    q = gradient(theta + rho * theta * theta * g / ((theta * g).norm(dim=1, keepdim=True) + 1e-12))
+    length = q.norm(dim=1, keepdim=True).square().clamp_min(torch.finfo(q.dtype).tiny)
+    along = (g * q).sum(1, keepdim=True) / length
     return theta - lr * (q - alpha * (g - along * q))
-
-
-def _norm(vectors: Tensor) -> Tensor:
-    return vectors.norm(dim=1, keepdim=True)
-
-
-STREAM = "experts"
-"""First name of every random stream used here."""
-
-CHOICES = {
-    "network": models.names(),
-    "optimizer": ("gsam", "sgd"),
-    "storage": STORAGES,
-    "precision": passes.PRECISIONS,
-}
 
 
 @dataclass
@@ -333,8 +235,8 @@ class Training:
     def state_dict(self) -> dict[str, Tensor]:
         """The vectors stored so far, the current parameters, the size of a group and the step."""
         done, current = self._stored()
-        numbers = {"step": torch.tensor(self.step), "together": torch.tensor(self.together)}
-        return numbers | {"theta": self.theta, "done": done, "current": current}
+        counts = {"step": torch.tensor(self.step), "together": torch.tensor(self.together)}
+        return counts | {"theta": self.theta, "done": done, "current": current}
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` gave, in groups of the size in which it began."""
@@ -383,7 +285,7 @@ class Experts(Prerequisite):
     lr, batch_size: of either.
     rho, alpha: of GSAM; `gsam` states its equations.
     strategy: DSA families joined by "_", "none", or None for the data set's own.
-    storage: "float32", or "float16": the first vector whole, then scaled differences (`encode`).
+    storage: "float32", of the vectors; nothing else is known.
     precision: of convolutions and products.
     compiled: whether the passes are compiled.
     at_once: experts trained together, >= 1; None: by device, one on a CPU.
@@ -414,20 +316,19 @@ class Experts(Prerequisite):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in CHOICES.items():
-            self._require(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
-        for name in ("count", "epochs", "batch_size"):
-            self._require(name, getattr(self, name) >= 1, ">= 1")
-        self._require("first", self.first >= 0, ">= 0")
-        self._require("kept", 0 <= self.kept <= self.epochs, f"in [0, {self.epochs}], the epochs trained")
-        self._require("lr", self.lr > 0, "> 0")
-        self._require("alpha", math.isfinite(self.alpha), "finite")
-        self._require("rho", self.rho >= 0, ">= 0")
-        self._require("at_once", self.at_once is None or self.at_once >= 1, ">= 1, or None")
-
-    def _require(self, name: str, holds: bool, allowed: str) -> None:
-        if not holds:
-            raise ValueError(f"{name}={getattr(self, name)!r} of experts; it must be {allowed}")
+        for name, known in {
+            "network": models.names(),
+            "optimizer": ("gsam", "sgd"),
+            "storage": ("float32",),
+            "precision": passes.PRECISIONS,
+        }.items():
+            self.require(name, lambda value, known=known: value in known, f"one of {', '.join(known)}")
+        self.require("count epochs batch_size", lambda value: value >= 1, ">= 1")
+        self.require("first rho", lambda value: value >= 0, ">= 0")
+        self.require("kept", lambda value: 0 <= value <= self.epochs, f"in [0, {self.epochs}], the epochs trained")
+        self.require("lr", lambda value: value > 0, "> 0")
+        self.require("alpha", math.isfinite, "finite")
+        self.require("at_once", lambda value: value is None or value >= 1, ">= 1, or None")
 
     @property
     def iterations(self) -> int:
@@ -479,16 +380,34 @@ class Experts(Prerequisite):
         Before the last step, vectors of the full size that take no memory stand for those to come: they are for
         timing alone.
         """
-        vectors = state.vectors if state.step >= self.iterations else _stand_in(state)
-        about = torch.frombuffer(bytearray(json.dumps(self._about(state), sort_keys=True).encode()), dtype=torch.uint8)
-        return encode(vectors, self.storage) | {"epochs": torch.tensor(self.stored), "about": about}
+        train, vectors = state.train, state.vectors
+        if state.step < self.iterations:  # a window that moves along the initial parameters: no two epochs are equal
+            count, epochs, size = vectors.shape
+            line = state.theta[0].repeat(1 + epochs // size + 1)
+            vectors = line.unfold(0, size, 1)[:epochs].expand(count, epochs, size)
+        about = asdict(self) | {
+            "dataset": train.name,
+            "fingerprint": train.fingerprint,
+            "space": train.space.name,
+            "shape": list(train.shape),
+            "num_classes": train.num_classes,
+            "parameters": state.learner.flat.size,
+            "strategy": self._strategy(train),
+            "seed": state.seed,
+        }
+        coded = torch.frombuffer(bytearray(json.dumps(about, sort_keys=True).encode()), dtype=torch.uint8)
+        return {"vectors": vectors, "epochs": torch.tensor(self.stored), "about": coded}
 
     def _learner(self, train: ImageSet) -> Learner:
         known = models.options_of(self.network)
         options = {"norm": self.norm, "width": self.width, "depth": self.depth}
-        options = {name: value for name, value in options.items() if value is not None and name in known}
-        shape, precision = train.shape, self.precision
-        network = passes.pure(self.network, options, shape=shape, num_classes=train.num_classes, precision=precision)
+        network = passes.pure(
+            self.network,
+            {name: value for name, value in options.items() if value is not None and name in known},
+            shape=train.shape,
+            num_classes=train.num_classes,
+            precision=self.precision,
+        )
         return learner(network, self.compiled)
 
     def _fresh(self, state: Training, experts: range) -> Tensor:
@@ -519,27 +438,6 @@ class Experts(Prerequisite):
 
     def _strategy(self, train: ImageSet) -> str:
         return augmentation.strategy_for(train.name) if self.strategy is None else self.strategy
-
-    def _about(self, state: Training) -> dict[str, Any]:
-        """What the trajectories are of: data, space, network and training, as plain JSON."""
-        train = state.train
-        return asdict(self) | {
-            "dataset": train.name,
-            "fingerprint": train.fingerprint,
-            "space": train.space.name,
-            "shape": list(train.shape),
-            "num_classes": train.num_classes,
-            "parameters": state.learner.flat.size,
-            "strategy": self._strategy(train),
-            "seed": state.seed,
-        }
-
-
-def _stand_in(state: Training) -> Tensor:
-    """(count, stored, P): a window that moves along the initial parameters, so that no two epochs are equal."""
-    count, epochs, size = state.vectors.shape
-    line = state.theta[0].repeat(1 + epochs // size + 1)
-    return line.unfold(0, size, 1)[:epochs].expand(count, epochs, size)
 
 
 def split(experts: Experts, shard: int) -> dict[str, Experts]:

@@ -44,11 +44,11 @@ class Pair(State):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Both networks, the moments of both optimisers, and the step."""
-        found = {"step": torch.tensor(self.step)}
+        saved = {"step": torch.tensor(self.step)}
         for name, (network, adam) in self.networks().items():
-            found |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
-            found |= {f"{name}_adam.{key}": value for key, value in moments(network, adam).items()}
-        return found
+            saved |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+            saved |= {f"{name}_adam.{key}": value for key, value in moments(network, adam).items()}
+        return saved
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` gave."""

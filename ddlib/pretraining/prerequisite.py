@@ -1,6 +1,6 @@
 """What a prerequisite is: an artefact that a method needs, made beforehand once for a data set."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,3 +56,19 @@ class Prerequisite:
     def size(self, made: Mapping[str, Any]) -> int:
         """Bytes of the artefact."""
         return sum(tensor.nbytes for tensor in made.values())
+
+    def require(self, names: str, holds: Callable[[Any], bool], allowed: str) -> None:
+        """Refuse settings out of their range.
+
+        Args:
+            names: of settings, separated by blanks.
+            holds: value -> whether it is allowed.
+            allowed: in words, e.g. ">= 1".
+
+        Raises:
+            ValueError: one is not allowed; it, its value and `allowed` are named.
+        """
+        for name in names.split():
+            value = getattr(self, name)
+            if not holds(value):
+                raise ValueError(f"{name}={value!r} of the {self.name}; it must be {allowed}")

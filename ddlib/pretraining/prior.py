@@ -21,16 +21,14 @@ from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet
 from ddlib.models import diffusion, priors
 from ddlib.models.diffusion import LatentDiffusion
-from ddlib.models.passes import at_least_float32
-from ddlib.pretraining.gan import descend, load_moments, moments
+from ddlib.models.passes import PRECISIONS, at_least_float32
+from ddlib.models.state import State
+from ddlib.pretraining.gan import descend
 from ddlib.pretraining.prerequisite import Prerequisite
 from ddlib.store import files
 
 TRAINED = ("all", "autoencoder", "none")
 """What of a prior is trained; "autoencoder" leaves a random noise predictor, which is the paper's random prior."""
-
-PRECISIONS = ("float32", "bfloat16")
-
 
 WARM_UP = 20
 """Steps in which a learning rate rises; then it falls to 0 as a cosine."""
@@ -38,51 +36,40 @@ WARM_UP = 20
 REVIVALS = 8
 """Codes that nothing chose are replaced at 0/8, 1/8, ... 4/8 of the autoencoder's steps."""
 
-_CHUNK = 256
+CHUNK = 256
+"""Images that are encoded or resized at a time."""
 
 
 @dataclass
-class Training:
+class Training(State):
     """State of `Prior`: a latent diffusion model whose parts are trained one after another.
 
     images: uint8 (N, C, H, W), in the shape of the cell's images; labels (N,).
-    prior: the model, its scaling factor not set before the noise predictor's turn.
+    prior: the model, its scaling factor not set before the noise predictor's turn; `vae` is its autoencoder.
     predictor: its noise predictor and class vectors, as one module.
     average: the running average of the predictor's parameters, by name.
-    latents: of all images, of unit variance; None before the noise predictor's turn.
+    latents: of all images, of unit variance; None before the noise predictor's turn, and after a checkpoint is read,
+        for the same autoencoder gives the same latents again.
     """
+
+    fixed: ClassVar[tuple[str, ...]] = ("images", "labels", "latents")
 
     images: Tensor
     labels: Tensor
     seed: int
     prior: LatentDiffusion
+    vae: nn.Module
     predictor: nn.ModuleDict
     average: dict[str, Tensor]
-    autoencoder_adam: torch.optim.Adam
+    vae_adam: torch.optim.Adam
     predictor_adam: torch.optim.Adam
     latents: Tensor | None = None
     step: int = 0
 
-    def networks(self) -> dict[str, tuple[nn.Module, torch.optim.Adam]]:
-        """Name -> network and its optimiser."""
-        return {"vae": (self.prior.vae, self.autoencoder_adam), "predictor": (self.predictor, self.predictor_adam)}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Networks, moments of the optimisers, the running average, and the step."""
-        found = {"step": torch.tensor(self.step)} | {f"average.{key}": value for key, value in self.average.items()}
-        for name, (network, adam) in self.networks().items():
-            found |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
-            found |= {f"{name}_adam.{key}": value for key, value in moments(network, adam).items()}
-        return found
-
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        """Continue from what `state_dict` gave."""
-        self.step, self.latents = int(saved["step"]), None
-        for key, value in self.average.items():
-            value.copy_(saved[f"average.{key}"])
-        for name, (network, adam) in self.networks().items():
-            network.load_state_dict(_under(f"{name}.", saved))
-            load_moments(network, adam, _under(f"{name}_adam.", saved))
+        """Go on from what `state_dict` gave, to the same bits."""
+        super().load_state_dict(saved)
+        self.latents = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +85,6 @@ class Prior(Prerequisite):
     then, on its latents scaled to unit variance, with noise e, a time t and the class y or, now and then, none,
 
         L = mean (eps(sqrt(abar_t) z + sqrt(1 - abar_t) e, t, y) - e)^2.
-
-    It is kept as the folder runs/prior/<key>/prior, which `ddlib.models.priors.load_prior` reads.
 
     autoencoder_steps, diffusion_steps: minibatches of each; >= 0.
     batch_size: images a minibatch, drawn with replacement.
@@ -141,22 +126,15 @@ class Prior(Prerequisite):
     seed: int = 0
 
     def __post_init__(self):
-        for name, least in {"autoencoder_steps": 0, "diffusion_steps": 0, "batch_size": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)!r}; it must be >= {least}")
-        for name in ("dropout", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}; it must be in [0, 1)")
-        for name in ("lr_autoencoder", "lr_diffusion"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}; it must be > 0")
-        for name, allowed in {"trained": TRAINED, "precision": PRECISIONS}.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
-        if self.width < 16 or self.width % 16:
-            raise ValueError(f"width={self.width!r}; it must be a positive multiple of 16")
-        if self.factor is not None and (self.factor < 1 or self.factor & (self.factor - 1)):
-            raise ValueError(f"factor={self.factor!r}; it must be a power of two, or None")
+        self.require("autoencoder_steps diffusion_steps", lambda value: value >= 0, ">= 0")
+        self.require("batch_size", lambda value: value >= 1, ">= 1")
+        self.require("dropout ema", lambda value: 0 <= value < 1, "in [0, 1)")
+        self.require("lr_autoencoder lr_diffusion", lambda value: value > 0, "> 0")
+        self.require("trained", lambda value: value in TRAINED, f"one of {', '.join(TRAINED)}")
+        self.require("precision", lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        self.require("width", lambda value: value > 0 and value % 16 == 0, "a positive multiple of 16")
+        power = "a power of two, or None"
+        self.require("factor", lambda value: value is None or (value > 0 and value & (value - 1) == 0), power)
         if self.data is not None:
             datasets.describe(self.data)
 
@@ -194,12 +172,12 @@ class Prior(Prerequisite):
             codes=self.codes,
         ).to(train.device)
         predictor = predictor_of(prior)
-        kept = {name: parameter.detach().clone() for name, parameter in predictor.named_parameters()}
-        for network in (prior.vae, predictor):
-            network.requires_grad_(True)
-        autoencoder_adam = torch.optim.Adam(prior.vae.parameters(), self.lr_autoencoder)
-        predictor_adam = torch.optim.Adam(predictor.parameters(), self.lr_diffusion)
-        return Training(images, labels, seed, prior, predictor, kept, autoencoder_adam, predictor_adam)
+        average = {name: parameter.detach().clone() for name, parameter in predictor.named_parameters()}
+        vae_adam, predictor_adam = (
+            torch.optim.Adam(network.requires_grad_(True).parameters(), lr)
+            for network, lr in ((prior.vae, self.lr_autoencoder), (predictor, self.lr_diffusion))
+        )
+        return Training(images, labels, seed, prior, prior.vae, predictor, average, vae_adam, predictor_adam)
 
     def step(self, state: Training) -> dict[str, Tensor]:
         """One minibatch: of the autoencoder, or of the noise predictor once that is done."""
@@ -240,8 +218,8 @@ class Prior(Prerequisite):
         """A step of the autoencoder."""
         stream = seeding.generator(state.seed, "prior", "autoencoder", state.step)
         rows = torch.randint(len(state.images), (self.batch_size,), generator=stream)
-        images, vae = signed(state.images[rows.to(state.images.device)]), state.prior.vae
-        set_rate(state.autoencoder_adam, self.lr_autoencoder, state.step, self._first)
+        images, vae = signed(state.images[rows.to(state.images.device)]), state.vae
+        set_rate(state.vae_adam, self.lr_autoencoder, state.step, self._first)
         with self._autocast(state):
             z = vae.encode(images).latents
             if revives(state.step, self._first):
@@ -249,7 +227,7 @@ class Prior(Prerequisite):
             out = vae.decode(z)
         error = at_least_float32(out.sample) - images
         loss = error.abs().mean() + error.square().mean() + at_least_float32(out.commit_loss).mean()
-        descend(loss, vae, state.autoencoder_adam)
+        descend(loss, vae, state.vae_adam)
         return {"loss": loss.detach(), "reconstruction_error": error.detach().square().mean()}
 
     def _denoise(self, state: Training) -> dict[str, Tensor]:
@@ -261,16 +239,21 @@ class Prior(Prerequisite):
         times = torch.randint(len(abar), (size,), generator=stream)
         noise = torch.randn(z.shape, generator=stream).to(z)
         dropped = (torch.rand(size, generator=stream) < self.dropout).to(rows.device)
-        kept = abar[times].to(z).view(-1, 1, 1, 1)
-        noisy = kept.sqrt() * z + (1 - kept).sqrt() * noise
+        abar_t = abar[times].to(z).view(-1, 1, 1, 1)
+        noisy = abar_t.sqrt() * z + (1 - abar_t).sqrt() * noise
         taken = state.step - self._first
         set_rate(state.predictor_adam, self.lr_diffusion, taken, self.diffusion_steps)
         with self._autocast(state):
-            c = _told(state.prior, state.labels[rows], dropped)
+            c = None  # of the classes, those dropped being the null class
+            if state.prior.embedder is not None:
+                c = state.prior.embedder(torch.where(dropped, state.prior.num_classes, state.labels[rows]))
             predicted = state.prior.predict(noisy, times.to(rows.device), c)
         loss = F.mse_loss(at_least_float32(predicted), noise)
         descend(loss, state.predictor, state.predictor_adam)
-        average(state, min(self.ema, (1 + taken) / (10 + taken)))
+        decay = min(self.ema, (1 + taken) / (10 + taken))
+        with torch.no_grad():
+            for name, parameter in state.predictor.named_parameters():
+                state.average[name].lerp_(parameter, 1 - decay)
         return {"loss": loss.detach(), "noise_error": loss.detach()}
 
     def _images(self, train: ImageSet) -> tuple[Tensor, Tensor]:
@@ -291,13 +274,6 @@ class Prior(Prerequisite):
         return torch.autocast(device, torch.bfloat16, enabled=lower, cache_enabled=False)
 
 
-def _told(prior: LatentDiffusion, labels: Tensor, dropped: Tensor) -> Tensor | None:
-    """Class vectors (B, 1, D) of `labels`, where `dropped` those of the null class; None without classes."""
-    if prior.embedder is None:
-        return None
-    return prior.embedder(torch.where(dropped, prior.num_classes, labels))
-
-
 def predictor_of(prior: LatentDiffusion) -> nn.ModuleDict:
     """The noise predictor and, where there is one, the table of class vectors, as one module."""
     return nn.ModuleDict({"unet": prior.unet} | ({"embedder": prior.embedder} if prior.embedder is not None else {}))
@@ -305,14 +281,11 @@ def predictor_of(prior: LatentDiffusion) -> nn.ModuleDict:
 
 @torch.no_grad()
 def measure(state: Training) -> None:
-    """Encode all images, once, and set the scaling factor by which their latents have unit variance.
-
-    Nothing of it is in a checkpoint: the same autoencoder gives the same latents again.
-    """
+    """Encode all images, once, and set the scaling factor by which their latents have unit variance."""
     if state.latents is not None:
         return
     vae = state.prior.vae
-    latents = torch.cat([vae.encode(signed(part)).latents for part in state.images.split(_CHUNK)])
+    latents = torch.cat([vae.encode(signed(part)).latents for part in state.images.split(CHUNK)])
     factor = 1 / latents.std().item()
     vae.register_to_config(scaling_factor=factor)
     state.latents = latents * factor
@@ -342,18 +315,8 @@ def set_rate(adam: torch.optim.Adam, peak: float, step: int, steps: int) -> None
         group["lr"] = rate
 
 
-@torch.no_grad()
-def average(state: Training, decay: float) -> None:
-    """Move the running average towards the noise predictor's parameters."""
-    for name, parameter in state.predictor.named_parameters():
-        state.average[name].lerp_(parameter, 1 - decay)
-
-
-def _under(prefix: str, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
-
-
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in gray."""
 
 
 def shaped(images: ImageSet, shape: tuple[int, int, int]) -> Tensor:
@@ -373,23 +336,16 @@ def shaped(images: ImageSet, shape: tuple[int, int, int]) -> Tensor:
         raise ValueError(f"{images.name} has {images.shape[0]} channels; allowed: {shape[0]}, or 1 for 3 and 3 for 1")
     if images.shape == shape and images.images.dtype == torch.uint8:
         return images.images
-    chunks = torch.arange(len(images), device=images.device).split(_CHUNK)
-    return torch.cat([_reshaped(_pixels(images, rows), shape) for rows in chunks])
-
-
-def _pixels(images: ImageSet, rows: Tensor) -> Tensor:
-    """Chosen images, (B, C, H, W) float32 in [0, 255]; whitened ones are brought back."""
-    if images.images.dtype == torch.uint8:
-        return images.images[rows].float()
-    return images.space.decode(images.take(rows)) * 255
-
-
-def _reshaped(pixels: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    if pixels.shape[1] == 3 and shape[0] == 1:
-        pixels = (pixels * pixels.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    if pixels.shape[2:] != shape[1:]:
-        pixels = F.interpolate(pixels, shape[1:], mode="bilinear", align_corners=False, antialias=True)
-    return pixels.round().clamp(0, 255).to(torch.uint8).expand(-1, shape[0], -1, -1)
+    chunks = []
+    for rows in torch.arange(len(images), device=images.device).split(CHUNK):
+        raw = images.images.dtype == torch.uint8  # else whitened images are brought back
+        pixels = images.images[rows].float() if raw else images.space.decode(images.take(rows)) * 255
+        if pixels.shape[1] == 3 and shape[0] == 1:
+            pixels = (pixels * pixels.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        if pixels.shape[2:] != shape[1:]:
+            pixels = F.interpolate(pixels, shape[1:], mode="bilinear", align_corners=False, antialias=True)
+        chunks.append(pixels.round().clamp(0, 255).to(torch.uint8).expand(-1, shape[0], -1, -1))
+    return torch.cat(chunks)
 
 
 def signed(pixels: Tensor) -> Tensor:
