@@ -146,19 +146,3 @@ def test_networks_with_dropout_are_compiled_to_draw_the_same(dropout, draws, com
     protocol = replace(WARM, network="vit", options=VIT | {"dropout": dropout}, compiled=True, epochs=1)
     evaluate(make_synthetic(), make_test(), protocol, seed=0)
     assert set(said) == {draws}
-
-
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"schedule": "cosine"}, "unknown schedule 'cosine'; known: step, warmup_cosine"),
-        ({"ema": 1.0}, r"ema must lie in \(0, 1\), or be None, got 1.0"),
-        ({"ema": 0.0}, r"ema must lie in \(0, 1\), or be None, got 0.0"),
-        ({"ema": float("nan")}, r"ema must lie in \(0, 1\), or be None, got nan"),
-        ({"schedule": "warmup_cosine", "compat": "official"}, "schedule must be 'step' with compat 'official', got 'w"),
-        ({"ema": 0.9, "compat": "official"}, "ema must be None with compat 'official', got 0.9"),
-    ],
-)
-def test_what_is_no_schedule_is_refused(changes, match):
-    with pytest.raises(ValueError, match=match):
-        Protocol(**changes)

@@ -1,6 +1,5 @@
 """Fresh networks, trained on what was distilled and tested on real images, once each."""
 
-import itertools
 import math
 import time
 import warnings
@@ -88,19 +87,29 @@ def evaluate(
             f"networks must be different indices in [0, {protocol.num_networks}), at least one, got {networks}"
         )
     _check_fit(synthetic, test)
-    check_teacher(protocol.labels, teacher)
+    if protocol.labels in ASKING and teacher is None:
+        raise ValueError(f"labels={protocol.labels!r} asks a teacher, and teacher is None; allowed: images -> logits")
+    if protocol.labels not in ASKING and teacher is not None:
+        raise ValueError(f"teacher is given and labels={protocol.labels!r} asks none; allowed: {' or '.join(ASKING)}")
     learner = training.learner(protocol, test.shape, test.num_classes)
     protocol = replace(protocol, lr=synthetic.learning_rate or protocol.lr)
     begin = time.perf_counter()
     images = training_images(synthetic.to(test.device), protocol, seed, teacher=teacher)
     size = training.at_once(protocol, learner, len(synthetic), test.device)
-    accuracies, losses = [], []
+    accuracies, losses, done = [], [], 0
+
+    def tick() -> None:
+        nonlocal done
+        done += len(group)
+        if on_epoch:
+            on_epoch(done, len(networks) * protocol.rounds)
+
     for start in range(0, len(networks), size):
         group = networks[start : start + size]
-        tick = _ticker(on_epoch, start * protocol.rounds, len(group), len(networks) * protocol.rounds)
-        more = _judge(learner, images, [test] * len(group), protocol, networks=group, seed=seed, after_epoch=tick)
-        accuracies += more[0]
-        losses += more[1]
+        tests = [test] * len(group)
+        reached = _judge(learner, images, tests, protocol, networks=group, seed=seed, after_epoch=tick)
+        accuracies += reached[0]
+        losses += reached[1]
     return Evaluation(
         networks=networks,
         accuracies=tuple(accuracies),
@@ -110,12 +119,6 @@ def evaluate(
         images_shown=images.distinct,
         generation_seconds=images.generation_seconds,
     )
-
-
-def _ticker(on_epoch: Callable[[int, int], object] | None, done: int, step: int, total: int) -> Callable[[], object]:
-    """What is called after each epoch of a group of `step` networks, `done` epochs being done before its first."""
-    epochs = itertools.count(done + step, step)
-    return lambda: on_epoch and on_epoch(next(epochs), total)
 
 
 def _judge(
@@ -295,16 +298,8 @@ def evaluate_together(
     for which, part in enumerate(images):
         first = which * protocol.num_networks
         accuracies, losses, seconds = zip(*outcomes[first : first + protocol.num_networks], strict=True)
-        evaluations.append(
-            Evaluation(
-                networks=tuple(range(protocol.num_networks)),
-                accuracies=accuracies,
-                train_losses=losses,
-                seconds=sum(seconds),
-                updates=protocol.updates(len(part.images)),
-                images_shown=part.distinct,
-            )
-        )
+        networks, updates = tuple(range(protocol.num_networks)), protocol.updates(len(part.images))
+        evaluations.append(Evaluation(networks, accuracies, losses, sum(seconds), updates, part.distinct))
     return evaluations
 
 
@@ -313,20 +308,16 @@ def _check_alike(sets: Sequence[SyntheticSet], tests: Sequence[ImageSet], protoc
         raise ValueError(
             "sets are trained on at once without streams, learning rates of their own, compat and teachers"
         )
-    for name, of in (
-        ("images", len),
-        ("shape", lambda synthetic: tuple(synthetic.shape)),
-        ("labels", lambda synthetic: "soft" if synthetic.is_soft else "hard"),
-        ("strategy", lambda synthetic: synthetic.strategy),
-    ):
-        if len(values := dict.fromkeys(map(of, sets))) > 1:
+    kinds = [
+        {"images": len(s), "shape": tuple(s.shape), "labels": "soft" if s.is_soft else "hard", "strategy": s.strategy}
+        for s in sets
+    ]
+    for name in kinds[0]:
+        if len(values := dict.fromkeys(kind[name] for kind in kinds)) > 1:
             differing = " and ".join(map(str, values))
             raise ValueError(f"sets that are trained on at once differ in {name}: {differing}; allowed: one")
     for synthetic, test in zip(sets, tests, strict=True):
-        if tuple(synthetic.shape) != tuple(test.shape) or synthetic.class_names != tuple(test.class_names):
-            raise ValueError(
-                f"synthetic images are {synthetic.shape}, test images {test.shape}, or their classes differ"
-            )
+        _check_fit(synthetic, test)
 
 
 def bytes_stored(synthetic: SyntheticSet | SyntheticStream, labels: str | None, *, teacher_bytes: int = 0) -> int:
@@ -339,19 +330,8 @@ def bytes_stored(synthetic: SyntheticSet | SyntheticStream, labels: str | None, 
     each = {HARD: 8, FIXED: 4 * synthetic.num_classes, BATCH: 0}
     taught = teacher_bytes * (labels == BATCH)
     if isinstance(synthetic, SyntheticSet):
-        if labels is None:
-            return synthetic.bytes_stored
-        return synthetic.images.nbytes + each[labels] * len(synthetic) + taught
+        own = synthetic.bytes_stored
+        return own if labels is None else synthetic.images.nbytes + each[labels] * len(synthetic) + taught
     generator = synthetic.bytes_stored + teacher_bytes * (labels in ASKING)
-    if synthetic.redraw is not None:
-        return generator
     drawn = (4 * math.prod(synthetic.shape) + each[labels or HARD]) * len(synthetic) + taught
-    return min(generator, drawn)
-
-
-def check_teacher(labels: str | None, teacher: TeacherFunction | None) -> None:
-    """Refuse labels that need a teacher without one, and a teacher that nobody asks, with a ValueError."""
-    if labels in ASKING and teacher is None:
-        raise ValueError(f"labels={labels!r} asks a teacher, and teacher is None; allowed: images -> logits")
-    if labels not in ASKING and teacher is not None:
-        raise ValueError(f"teacher is given and labels={labels!r} asks none; allowed: {' or '.join(ASKING)}")
+    return generator if synthetic.redraw is not None else min(generator, drawn)

@@ -5,6 +5,7 @@ the networks trained beside it nor the number of images made at a time changes w
 """
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,14 +29,15 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Fixed:
-    """The images of a set, all in every epoch.
+    """The images of a set: all in every epoch, or some, by a walk through one shuffle of all of them after another.
 
-    Args:
-        images: (N, C, H, W) float32 or float64.
-        targets: (N,) int64 labels, or (N, K) probabilities.
-        strategy: of the augmentation, or "none".
-        generation_seconds: spent on making the images.
-        teacher: asked about each mini-batch, augmented, for probabilities in place of its targets.
+    images: (N, C, H, W) float32 or float64.
+    targets: (N,) int64 labels, or (N, K) probabilities.
+    strategy: of the augmentation, or "none".
+    generation_seconds: spent on making the images.
+    teacher: asked about each mini-batch, augmented, for probabilities in place of its targets.
+    each: images in an epoch, fewer than the set has; None: all.
+    epochs: how many there will be; read where `each` is given.
     """
 
     images: Tensor
@@ -43,10 +45,12 @@ class Fixed:
     strategy: str
     generation_seconds: float = 0.0
     teacher: TeacherFunction | None = None
+    each: int | None = None
+    epochs: int = 1
 
     def __len__(self) -> int:
         """Images in an epoch."""
-        return len(self.images)
+        return self.each or len(self.images)
 
     @property
     def like(self) -> Tensor:
@@ -56,53 +60,21 @@ class Fixed:
     @property
     def distinct(self) -> int:
         """Different images that a network sees in all epochs, before augmentation."""
-        return len(self.images)
+        return len(self.images) if self.each is None else min(len(self.images), self.epochs * self.each)
 
     def epoch(self, epoch: int, networks: Sequence[int], seed: int, batch_size: int) -> Iterator[Batch]:
         """The mini-batches of an epoch, for the networks of the given indices."""
-        orders = _orders(len(self), networks, seed, epoch).to(self.images.device)
-        for rows in orders.split(batch_size, dim=1):
-            yield self.images[rows], self.targets[rows]
-
-
-@dataclass(frozen=True, eq=False)
-class Walked(Fixed):
-    """The images of a set, some in each epoch: a walk through one shuffle of all of them after another.
-
-    Args:
-        each: images in an epoch, fewer than the set has.
-        epochs: how many there will be.
-    """
-
-    each: int = field(kw_only=True)
-    epochs: int = field(kw_only=True)
-
-    def __len__(self) -> int:
-        """Images in an epoch."""
-        return self.each
-
-    @property
-    def distinct(self) -> int:
-        """Different images that a network sees in all epochs, before augmentation."""
-        return min(len(self.images), self.epochs * self.each)
-
-    def epoch(self, epoch: int, networks: Sequence[int], seed: int, batch_size: int) -> Iterator[Batch]:
-        """The mini-batches of an epoch, for the networks of the given indices."""
-        count, start = len(self.images), epoch * self.each
-        walks = range(start // count, (start + self.each - 1) // count + 1)
-        orders = torch.cat([_orders(count, networks, seed, walk) for walk in walks], 1)
-        begin = start - walks[0] * count
-        for rows in orders[:, begin : begin + self.each].to(self.images.device).split(batch_size, dim=1):
+        count, start = len(self.images), epoch * len(self)
+        shuffles = range(start // count, (start + len(self) - 1) // count + 1)
+        orders = torch.cat([_orders(count, networks, seed, shuffle) for shuffle in shuffles], 1)
+        begin = start - shuffles[0] * count
+        for rows in orders[:, begin : begin + len(self)].to(self.images.device).split(batch_size, dim=1):
             yield self.images[rows], self.targets[rows]
 
 
 @dataclass(frozen=True, eq=False)
 class Beside:
-    """Sets of one size beside one another: the i-th network is trained on the i-th of them.
-
-    Args:
-        parts: one a network.
-    """
+    """Sets of one size beside one another, `parts`: the i-th network is trained on the i-th of them."""
 
     parts: tuple[Fixed, ...]
     teacher = None
@@ -136,15 +108,14 @@ class Beside:
 class Generated:
     """The images of a stream, drawn anew every `stream.redraw` epochs; several draws are made in one pass.
 
-    Args:
-        stream: on the device of training.
-        strategy: of the augmentation, or "none".
-        epochs: how many there will be.
-        precision: of the generator.
-        balanced: whether each K images that follow one another have each class once.
-        labeller: what gives the images of a draw their targets, as probabilities; None: they have their classes.
-        teacher: asked about each mini-batch, augmented, for probabilities in place of its targets.
-        generation_seconds: spent on making images so far.
+    stream: on the device of training.
+    strategy: of the augmentation, or "none".
+    epochs: how many there will be.
+    precision: of the generator.
+    balanced: whether each K images that follow one another have each class once.
+    labeller: what gives the images of a draw their targets, as probabilities; None: they have their classes.
+    teacher: asked about each mini-batch, augmented, for probabilities in place of its targets.
+    generation_seconds: spent on making images so far.
     """
 
     stream: SyntheticStream
@@ -215,8 +186,6 @@ class Generated:
 
 
 TrainingImages = Fixed | Generated
-"""Either has a length, `like`, `strategy`, `distinct`, `generation_seconds`, `teacher`, and `epoch`, which gives
-mini-batches."""
 
 
 def training_images(
@@ -233,8 +202,16 @@ def training_images(
     strategy = protocol.strategy(synthetic.strategy)
     answer = None if teacher is None else functools.partial(answers, teacher, pass_size=protocol.batch_size)
     by_batch = protocol.labels == BATCH and strategy != "none"  # images that are not augmented are always the same
+    asked = answer if by_batch else None
     if isinstance(synthetic, SyntheticSet):
-        return _of_set(synthetic, protocol, strategy, answer, by_batch)
+        if protocol.labels in ASKING and not by_batch:
+            targets = answer(synthetic.images)
+        elif synthetic.is_soft:
+            targets = synthetic.labels.softmax(1) if protocol.labels is None else synthetic.labels.argmax(1)
+        else:
+            targets = synthetic.labels
+        each = protocol.epoch_images if (protocol.epoch_images or math.inf) < len(synthetic) else None
+        return Fixed(synthetic.images, targets, strategy, teacher=asked, each=each, epochs=protocol.rounds)
     if protocol.epoch_images is not None:
         raise ValueError(f"epoch_images={protocol.epoch_images} of a stream; allowed: None, for its epochs are drawn")
     if synthetic.redraw is None:
@@ -251,25 +228,7 @@ def training_images(
         precision=protocol.precision,
         balanced=protocol.compat is None or protocol.batch_size == synthetic.num_classes,
         labeller=None if by_batch else answer,
-        teacher=answer if by_batch else None,
-    )
-
-
-def _of_set(
-    synthetic: SyntheticSet, protocol: Protocol, strategy: str, answer: TeacherFunction | None, by_batch: bool
-) -> Fixed:
-    """The images of a set with their targets: labels (N,), or probabilities (N, K)."""
-    if protocol.labels in ASKING and not by_batch:
-        targets = answer(synthetic.images)
-    elif synthetic.is_soft and protocol.labels is None:
-        targets = synthetic.labels.softmax(1)
-    else:
-        targets = synthetic.labels.argmax(1) if synthetic.is_soft else synthetic.labels
-    teacher = answer if by_batch else None
-    if protocol.epoch_images is None or protocol.epoch_images >= len(synthetic):
-        return Fixed(synthetic.images, targets, strategy, teacher=teacher)
-    return Walked(
-        synthetic.images, targets, strategy, teacher=teacher, each=protocol.epoch_images, epochs=protocol.rounds
+        teacher=asked,
     )
 
 

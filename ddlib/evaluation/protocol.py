@@ -7,10 +7,8 @@ from typing import Any
 
 from ddlib import models
 from ddlib.data.synthetic import check_strategy
+from ddlib.models.passes import PRECISIONS
 from ddlib.pretraining.classifier import Teacher
-
-PRECISIONS = ("float32", "bfloat16")
-"""What convolutions and linear layers may compute in; all else is float32."""
 
 HARD, FIXED, BATCH = LABELS = ("hard", "fixed", "batch")
 """What `Protocol.labels` may be besides None: the classes, a teacher's answers once an image, or once a mini-batch."""
@@ -32,10 +30,6 @@ START = 1e-7
 
 LATER = {"compat": None, "schedule": STEP, "ema": None, "labels": None, "teacher": {}, "epoch_images": None}
 """Settings that came when results lay in stores already: at these values they are no part of a protocol's name."""
-
-
-OPTIONAL = ("at_once", "epoch_images")
-"""Numbers that may be None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,56 +111,40 @@ class Protocol:
     epoch_images: int | None = None
 
     def __post_init__(self):
-        if self.network not in models.names():
-            raise ValueError(f"unknown network {self.network!r}; known: {', '.join(models.names())}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
+        for name in ("options", "teacher"):
+            object.__setattr__(self, name, dict(getattr(self, name)))
+        known = {"network": models.names(), "precision": PRECISIONS, "schedule": SCHEDULES}
+        for name, values in (known | {"compat": (OFFICIAL, None), "labels": (*LABELS, None)}).items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(map(str, values))}")
         for name in ("num_networks", "epochs", "batch_size", "at_once", "epoch_images"):
-            value = getattr(self, name)
-            if value is None and name in OPTIONAL:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr must be a finite number > 0, got {self.lr!r}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), got {self.momentum!r}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay must be a finite number >= 0, got {self.weight_decay!r}")
-        if self.compat not in (None, OFFICIAL):
-            raise ValueError(f"unknown compat {self.compat!r}; known: {OFFICIAL}, or None")
-        if self.compat and self.epochs % LOOKS:
-            raise ValueError(f"epochs must be a multiple of {LOOKS} with compat {OFFICIAL!r}, got {self.epochs}")
-        self._check_schedule()
-        self._check_labels()
+            value, optional = getattr(self, name), name in ("at_once", "epoch_images")
+            self._require(
+                name, type(value) is int and value >= 1 or value is None and optional, "an integer of at least 1"
+            )
+        self._require("lr", 0 < self.lr < math.inf, "a finite number > 0")
+        self._require("momentum", 0 <= self.momentum < 1, "in [0, 1)")
+        self._require("weight_decay", 0 <= self.weight_decay < math.inf, "a finite number >= 0")
+        self._require("ema", self.ema is None or 0 < self.ema < 1, "in (0, 1), or None")
+        if self.compat:
+            self._require("epochs", self.epochs % LOOKS == 0, f"a multiple of {LOOKS} with compat {OFFICIAL!r}")
+            for name in ("schedule", "ema", "labels"):
+                usual = LATER[name]
+                self._require(name, getattr(self, name) == usual, f"{usual!r} with compat {OFFICIAL!r}")
+        self._require("teacher", not self.teacher or self.labels in ASKING, f"empty, or labels {' or '.join(ASKING)}")
+        settings = [of.name for of in fields(Teacher)]
+        if unknown := [name for name in self.teacher if name not in settings]:
+            raise ValueError(f"unknown setting {unknown[0]!r} of the teacher; known: {', '.join(settings)}")
+        _ = self.taught_by  # refuses its values
         if not isinstance(self.augmentation, bool):
             check_strategy(self.augmentation, (1, 1))
-        object.__setattr__(self, "options", dict(self.options))
         for name, value in self.options.items():
             if not isinstance(value, str | int | float | None):
                 raise ValueError(f"option {name!r} must be text, a number, a boolean or None, got {value!r}")
 
-    def _check_schedule(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"unknown schedule {self.schedule!r}; known: {', '.join(SCHEDULES)}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema must lie in (0, 1), or be None, got {self.ema!r}")
-        for name in ("schedule", "ema", "labels"):
-            if self.compat and getattr(self, name) != LATER[name]:
-                raise ValueError(
-                    f"{name} must be {LATER[name]!r} with compat {OFFICIAL!r}, got {getattr(self, name)!r}"
-                )
-
-    def _check_labels(self) -> None:
-        if self.labels not in (None, *LABELS):
-            raise ValueError(f"unknown labels {self.labels!r}; known: {', '.join(LABELS)}, or None")
-        object.__setattr__(self, "teacher", dict(self.teacher))
-        if self.teacher and self.labels not in ASKING:
-            raise ValueError(f"teacher={self.teacher!r} with labels {self.labels!r}; allowed with {', '.join(ASKING)}")
-        known = [of.name for of in fields(Teacher)]
-        if unknown := [name for name in self.teacher if name not in known]:
-            raise ValueError(f"unknown setting {unknown[0]!r} of the teacher; known: {', '.join(known)}")
-        _ = self.taught_by  # refuses its values
+    def _require(self, name: str, holds: bool, allowed: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
 
     @property
     def taught_by(self) -> Teacher | None:
@@ -193,7 +171,10 @@ class Protocol:
     def rate(self, epoch: int) -> float:
         """Learning rate in the epoch of this index, from 0 on."""
         if self.schedule == WARMUP_COSINE:
-            return self.lr * _warmup_cosine(epoch, self.epochs)
+            half = self.epochs // 2
+            if epoch < half:
+                return self.lr * (START + (1 - START) * epoch / half)
+            return self.lr * ((1 + math.cos(math.pi * (epoch - half) / (self.epochs - half))) / 2)
         dropped = self.drop_epoch is not None and epoch > self.drop_epoch
         return self.lr * 0.1 if dropped else self.lr
 
@@ -214,11 +195,3 @@ class Protocol:
     def settings(self) -> dict[str, Any]:
         """All settings as plain JSON, such as names in the store are made of; see `LATER`."""
         return {name: value for name, value in asdict(self).items() if name not in LATER or value != LATER[name]}
-
-
-def _warmup_cosine(epoch: int, epochs: int) -> float:
-    """Share of the full rate in an epoch: a line from `START` to 1 over the first half, then a cosine to 0."""
-    half = epochs // 2
-    if epoch < half:
-        return START + (1 - START) * epoch / half
-    return (1 + math.cos(math.pi * (epoch - half) / (epochs - half))) / 2

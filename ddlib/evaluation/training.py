@@ -126,7 +126,8 @@ def train(
             group["lr"] = protocol.rate(epoch)
         streams = [generator(s, STREAM, "augmentation", i, epoch) for s, i in zip(seeds, networks, strict=True)]
         losses = torch.zeros(len(networks), dtype=images.like.dtype, device=images.like.device)
-        with _dropout(learner, seeds[0], networks[0], epoch):
+        draws = learner.network.draws  # dropout, of the one network then
+        with scoped(seeds[0], STREAM, "dropout", networks[0], epoch) if draws else contextlib.nullcontext():
             for batch, targets in images.epoch(epoch, networks, seed, protocol.batch_size):
                 batch = augment_stacked(batch, images.strategy, streams)
                 targets = targets if images.teacher is None else images.teacher(batch)
@@ -139,18 +140,11 @@ def train(
         after_epoch()
         if epoch in protocol.tested_after:
             tested = averages if protocol.ema is not None else (parameters, buffers)
-            yield [Trained(*(_of_one(t, i) for t in tested), losses[i] / len(images)) for i in range(len(networks))]
-
-
-def _dropout(learner: Learner, seed: int, network: int, epoch: int) -> contextlib.AbstractContextManager:
-    """Seeds what a network draws itself in an epoch."""
-    if not learner.network.draws:
-        return contextlib.nullcontext()
-    return scoped(seed, STREAM, "dropout", network, epoch)
-
-
-def _of_one(tensors: Tensors, index: int) -> Tensors:
-    return {name: tensor[index].detach() for name, tensor in tensors.items()}
+            for_each = [
+                [{name: tensor[i].detach() for name, tensor in tensors.items()} for tensors in tested]
+                for i in range(len(networks))
+            ]
+            yield [Trained(*own, losses[i] / len(images)) for i, own in enumerate(for_each)]
 
 
 @torch.no_grad()
