@@ -104,9 +104,9 @@ class Plain:
     def guided(self, z: Tensor, c: Tensor, t: int) -> Tensor:
         """The guided noise, of a double batch."""
         null = self.state.prior.embedder(torch.full((len(z),), CLASSES))
-        told, times = torch.cat([null, c]), torch.full((2 * len(z),), t)
-        without, found = self.state.prior.unet(torch.cat([z, z]), times, encoder_hidden_states=told).sample.chunk(2)
-        return without + self.method.guidance * (found - without)
+        classes, times = torch.cat([null, c]), torch.full((2 * len(z),), t)
+        without, guided = self.state.prior.unet(torch.cat([z, z]), times, encoder_hidden_states=classes).sample.chunk(2)
+        return without + self.method.guidance * (guided - without)
 
     def loss(self, images: Tensor, number: int) -> Tensor:
         """The loss of DM, class by class, with a network that is new."""
@@ -144,8 +144,8 @@ def prepared(name: str, steps: int, case: argparse.Namespace) -> Plain | Ours:
     """One side before its first iteration, with step sizes that move nothing."""
     settings = {"steps": steps, "batch_real": case.batch_real, "lr": 1e-30, "strategy": augmentation.STRATEGY}
     method = methods.build("ld3m", ipc=1, width=128, **settings | OURS.get(name, {}))
-    told = {"width": case.width, "factor": case.factor, "generator": seeding.generator(0, "prior")}
-    prior = diffusion.small((3, SIDE, SIDE), CLASSES, **told)
+    sizes = {"width": case.width, "factor": case.factor, "generator": seeding.generator(0, "prior")}
+    prior = diffusion.small((3, SIDE, SIDE), CLASSES, **sizes)
     state = method.start(harness.pictures(2 * case.batch_real * CLASSES), {"prior": prior}, 0)
     return (Plain if name == "reference" else Ours)(method, state)
 
@@ -153,8 +153,8 @@ def prepared(name: str, steps: int, case: argparse.Namespace) -> Plain | Ours:
 def doubled(side: Plain | Ours) -> Plain | Ours:
     """The same side, all in float64."""
     state, train, inner = side.state, side.state.train, side.state.inner
-    told = {name: getattr(train, name) for name in ("device", "num_classes", "shape", "space")}
-    state.train = inner.train = SimpleNamespace(take=lambda rows: train.take(rows).double(), **told)
+    facts = {name: getattr(train, name) for name in ("device", "num_classes", "shape", "space")}
+    state.train = inner.train = SimpleNamespace(take=lambda rows: train.take(rows).double(), **facts)
     for module in (state.prior.vae, state.prior.unet, state.prior.embedder, inner.network):
         module.double()
     for tensors in (state.tensors, state.first, state.second):

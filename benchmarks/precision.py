@@ -27,11 +27,12 @@ def main() -> None:
     method = methods.build("random", ipc=chosen.ipc)
     protocol = evaluation.Protocol(options={"norm": "instance"}, epochs=chosen.epochs, compiled=True)
     for seed in chosen.seeds:
-        shown = loop.run(method, method.start(train, {}, seed)).product
+        chosen_images = loop.run(method, method.start(train, {}, seed)).product
         for precision in evaluation.PRECISIONS:
-            found = evaluation.evaluate(shown, test, replace(protocol, precision=precision), seed=seed).accuracies
-            each = " ".join(f"{accuracy:.2f}" for accuracy in found)
-            print(f"draw {seed}, {precision:8}: mean {sum(found) / len(found):.2f} of {each}", flush=True)
+            precise = replace(protocol, precision=precision)
+            accuracies = evaluation.evaluate(chosen_images, test, precise, seed=seed).accuracies
+            each = " ".join(f"{accuracy:.2f}" for accuracy in accuracies)
+            print(f"draw {seed}, {precision:8}: mean {sum(accuracies) / len(accuracies):.2f} of {each}", flush=True)
 
 
 if __name__ == "__main__":

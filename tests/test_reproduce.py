@@ -242,16 +242,3 @@ def test_overrides_that_no_notebook_knows_are_refused_before_anything_runs(repos
     out, err = capsys.readouterr()
     assert out == "" and re.match(message, err.replace(f"{repository}/", "")) and err.count("\n") == 1
     assert not (repository / "runs").exists()
-
-
-def test_outcomes_are_written_and_read(repository):
-    notebook(repository, "atom/accuracy", "raise ValueError('x')")
-    assert cli.main(["reproduce", "--output", "runs", "--outcomes", "told/outcomes.json"]) == 1
-    runs = reproduce.plan([], "quick", output=repository / "runs")
-    (outcome,) = reproduce.read(repository / "told/outcomes.json", runs)
-    assert outcome.run == runs[0] and outcome.error == "ValueError: x" and outcome.seconds > 0
-    assert reproduce.read(repository / "told/outcomes.json", []) == []
-    assert reproduce.read(repository / "nothing.json", runs) == []
-    (repository / "half.json").write_text('{"outcomes": [')
-    with pytest.raises(ValueError, match="half.json is not whole"):
-        reproduce.read(repository / "half.json", runs)

@@ -21,7 +21,7 @@ import yaml
 
 from ddlib import ROOT, results, study
 from ddlib.batch import cli, reproduce, workflow
-from ddlib.batch.reproduce import Outcome, Run
+from ddlib.batch.reproduce import Run
 from ddlib.batch.workflow import Batch, Where
 from ddlib.data import synthetic
 from ddlib.store import artefacts, files
@@ -169,7 +169,7 @@ def test_finished_cells_are_left_out_whatever_marks_there_are(on_two_cores, monk
     finally:
         away.rename(kept)
     assert list(on_two_cores.output.rglob(f"{name}.done"))
-    assert batch.needs == {NAME: {name: random}} and not batch.mark(name).exists()
+    assert batch.needs == {NAME: {name: random}} and not batch.mark("cells", name).exists()
 
 
 # SLURM.
@@ -346,7 +346,8 @@ def test_a_sigterm_stops_the_whole_tree_of_a_batch(tmp_path, monkeypatch):
 # What came of a batch.
 
 
-def test_what_came_of_a_batch_is_told_from_what_its_jobs_left(tmp_path):
+def test_what_came_of_a_batch_is_told_from_what_its_jobs_left(tmp_path, store):
+    (tmp_path / "plan.json").touch()
     random, dm = notebooks.cells(NAME, "quick", SMALL)
     run, other, left_out = run_of(None), run_of(None, "compare/tour"), Run("atom/none", "hour", tmp_path)
     batch = Batch(tmp_path, (run, other), {NAME: {"a": random, "b": dm}, "compare/tour": {"a": random}})
@@ -355,7 +356,7 @@ def test_what_came_of_a_batch_is_told_from_what_its_jobs_left(tmp_path):
         return [outcome.error for outcome in workflow.outcomes([run, other, left_out], batch)]
 
     assert errors()[0].startswith("2 of its cells not computed; Random, digits, IPC 1: its job was not begun (log: ")
-    for path in (batch.mark("a"), batch.log("cells", "b"), batch.log("notebooks", "compare/tour")):
+    for path in (batch.mark("cells", "a"), batch.log("cells", "b"), batch.log("notebooks", "compare/tour")):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     batch.log("cells", "b").write_text("step 1\nOSError: no space left\n")
@@ -363,10 +364,14 @@ def test_what_came_of_a_batch_is_told_from_what_its_jobs_left(tmp_path):
     assert first.startswith("1 of its cells not computed; DM, digits, IPC 1: OSError: no space left (log: ")
     assert second.startswith("the notebook's job: nothing printed, as when a job is killed (log: ") and third == ""
 
-    told = [Outcome(run, 1.5, {"PROXY": 2}, ""), Outcome(other, 0.5, None, "ValueError: x"), Outcome(left_out, None)]
-    for outcome in told[:2]:
-        reproduce.write([outcome], batch.outcome(outcome.run.name))
-    assert workflow.outcomes([run, other, left_out], batch) == told
+    results.write([results.Record.of((), label="DM", method="dm", dataset="digits", ipc=1, cell={})], run.results)
+    for mark in (batch.mark("cells", "b"), batch.mark("notebooks", NAME)):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    first, *_ = workflow.outcomes([run], batch)
+    assert (first.error, first.verdicts) == ("", {"NOT RUN": 1})
+    os.utime(run.results, (0, 0))
+    assert workflow.outcomes([run], batch)[0].verdicts is None, "results of before the batch are none of its own"
 
 
 # One cell.

@@ -158,13 +158,11 @@ def _data_check(options: Namespace) -> int:
 
     if options.name is not None:
         return _print_check(datasets.check(options.name))
-    code = 0
-    for name in datasets.names():
-        if way := _way_to_get(name):
+    ways = {name: _way_to_get(name) for name in datasets.names()}
+    for name, way in ways.items():
+        if way:
             print(f"{name}: missing; {way}")
-        else:
-            code = max(code, _print_check(datasets.check(name)))
-    return code
+    return max(_print_check(datasets.check(name)) for name, way in ways.items() if not way)
 
 
 def _print_check(check: "Check") -> int:
@@ -197,7 +195,6 @@ def _add_notebook_commands(commands: Commands) -> None:
                      help="where the executed notebooks go (default: %(default)s)")  # fmt: skip
     run.add_argument("--at-once", type=_count, default=1, metavar="N",
                      help="run N notebooks at the same time, each on its share of the cores (default: 1)")  # fmt: skip
-    run.add_argument("--outcomes", type=Path, metavar="FILE", help="write the table as JSON too")
     batch = run.add_argument_group("a batch", "one job a cell, then one a notebook, driven by Snakemake")
     place = batch.add_mutually_exclusive_group()
     place.add_argument("--cores", type=_count, metavar="N", help="use N cores of this machine")
@@ -264,8 +261,6 @@ def _reproduce(options: Namespace) -> int:
     else:
         with workflow.pinned(options.gpus):
             outcomes = reproduce.execute(runs, at_once=options.at_once, on_begin=_print_begin)
-    if options.outcomes:
-        reproduce.write(outcomes, options.outcomes)
     print(reproduce.table(outcomes))
     failures = [outcome for outcome in outcomes if outcome.error]
     for outcome in failures:

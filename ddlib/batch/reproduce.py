@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -218,8 +218,11 @@ def execute(
             return psutil.Popen(words, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
 
     ends = run_all([partial(start, run) for run in able], at_once=at_once)
-    outcomes = {run: _outcome(run, *end, stamp) for run, end, stamp in zip(able, ends, stamps, strict=True)}
-    return [outcomes.get(run, Outcome(run, None)) for run in runs]
+    outcomes = {run: Outcome(run, None) for run in runs}
+    for run, (code, seconds), stamp in zip(able, ends, stamps, strict=True):
+        error = _last_error(run, code) if code else ""
+        outcomes[run] = outcome(run, seconds, error, fresh=_stamp(run.results) != stamp)
+    return list(outcomes.values())
 
 
 def _environment(at_once: int) -> dict[str, str]:
@@ -237,10 +240,9 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _outcome(run: Run, code: int, seconds: float, stamp: tuple[int, int] | None) -> Outcome:
-    """What came of a run that ended with `code`; its results had the stamp when it began."""
-    error = _last_error(run, code) if code else ""
-    if _stamp(run.results) == stamp:
+def outcome(run: Run, seconds: float, error: str, *, fresh: bool) -> Outcome:
+    """What came of a run that ended; its results are read if it is they that lie there, `fresh`."""
+    if not fresh:
         return Outcome(run, seconds, error=error)
     try:
         measured = results.read_measurements(run.results) is not None
@@ -260,21 +262,6 @@ def _last_error(run: Run, code: int) -> str:
         return f"{errors[-1].ename}: {errors[-1].evalue}".splitlines()[0]
     lines = run.log.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else f"papermill stopped with exit code {code}"
-
-
-def write(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Write outcomes as JSON, for `read`."""
-    files.write_json(path, {"outcomes": [asdict(outcome) | {"run": outcome.run.name} for outcome in outcomes]})
-
-
-def read(path: Path, runs: Sequence[Run]) -> list[Outcome]:
-    """The outcomes of those of `runs` that stand in a file of `write`; none where there is no file.
-
-    Raises:
-        ValueError: the file is not whole.
-    """
-    written = {fields["run"]: fields for fields in (files.read_json(path) or {"outcomes": []})["outcomes"]}
-    return [Outcome(**written[run.name] | {"run": run}) for run in runs if run.name in written]
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import nbformat
 from filelock import FileLock, Timeout
 
 from ddlib import OUTPUT, ROOT, study
@@ -151,17 +152,13 @@ class Batch:
         """The cells of all notebooks, each once."""
         return {name: cell for cells in self.needs.values() for name, cell in cells.items()}
 
-    def mark(self, name: str) -> Path:
-        """Is there once the cell's job has ended well."""
-        return self.folder / "cells" / f"{name}.done"
+    def mark(self, kind: str, name: str) -> Path:
+        """Is there once a job has ended well; `kind` is "cells" or "notebooks"."""
+        return self.folder / kind / f"{name}.done"
 
     def log(self, kind: str, name: str) -> Path:
-        """What a job printed; `kind` is "cells" or "notebooks"."""
+        """What a job printed."""
         return self.folder / "logs" / kind / f"{name}.log"
-
-    def outcome(self, name: str) -> Path:
-        """Where a notebook's job writes what came of it."""
-        return self.folder / "outcomes" / f"{name}.json"
 
 
 def prepare(runs: Sequence[Run], where: Where) -> Batch:
@@ -213,8 +210,8 @@ def _plan(batch: Batch, where: Where) -> dict[str, Any]:
     for run in batch.runs:
         for name in batch.needs[run.name]:
             cells.setdefault(name, _job(run, where, ["cell", run.name, name]))
-        words = ["reproduce", run.name, "--output", str(run.output), "--outcomes", str(batch.outcome(run.name))]
-        jobs[run.name] = _job(run, where, words) | {"cells": list(batch.needs[run.name])}
+        job = _job(run, where, ["reproduce", run.name, "--output", str(run.output)])
+        jobs[run.name] = job | {"cells": list(batch.needs[run.name])}
     return {"threads": where.threads, "backoff": BACKOFF, "cells": cells, "notebooks": jobs}
 
 
@@ -265,15 +262,18 @@ def outcomes(runs: Sequence[Run], batch: Batch) -> list[Outcome]:
 
 
 def _outcome(run: Run, batch: Batch) -> Outcome:
-    if written := reproduce.read(batch.outcome(run.name), [run]):
-        return written[0]
-    failures = [(name, cell) for name, cell in batch.needs[run.name].items() if not batch.mark(name).exists()]
+    failures = [item for item in batch.needs[run.name].items() if not batch.mark("cells", item[0]).exists()]
+    error, seconds = "", 0.0
     if failures:
         name, cell = failures[0]
         error = f"{len(failures)} of its cells not computed; {cell}: {_last_line(batch, 'cells', name)}"
-    else:
+    elif not batch.mark("notebooks", run.name).exists():
         error = f"the notebook's job: {_last_line(batch, 'notebooks', run.name)}"
-    return Outcome(run, 0.0, error=error)
+    if run.executed.exists():
+        seconds = nbformat.read(run.executed, as_version=4).metadata.get("papermill", {}).get("duration") or 0.0
+    begin = (batch.folder / "plan.json").stat().st_mtime_ns
+    fresh = run.results.exists() and run.results.stat().st_mtime_ns >= begin
+    return reproduce.outcome(run, seconds, error, fresh=fresh)
 
 
 def _last_line(batch: Batch, kind: str, name: str) -> str:

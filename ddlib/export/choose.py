@@ -85,10 +85,10 @@ def _of_store(folder: Path, beginning: str) -> SyntheticSet | SyntheticStream:
         raise ValueError(f"{folder} holds no finished synthetic set; allowed: {allowed}")
     distilled, seal = synthetic.load(folder / PRODUCT), read_seal(folder / PRODUCT)
     paths = {path.stem.removeprefix("evaluation-"): path for path in sorted(folder.glob("evaluation-*.json"))}
-    records = {name: files.read_json(path) for name, path in paths.items() if name.startswith(beginning)}
-    if beginning and not records:
+    contents = {name: files.read_json(path) for name, path in paths.items() if name.startswith(beginning)}
+    if beginning and not contents:
         raise ValueError(f"evaluation={beginning!r}; known: {', '.join(paths) or 'none'}")
-    evaluations = {name: one for name, one in records.items() if one["of"] == seal and _is_whole(one)}
+    evaluations = {name: content for name, content in contents.items() if _judges(content, seal)}
     if not evaluations:
         return distilled
     if isinstance(distilled, SyntheticStream):
@@ -101,8 +101,9 @@ def _of_store(folder: Path, beginning: str) -> SyntheticSet | SyntheticStream:
     return replace(distilled, card=_card(record, next(iter(evaluations.values()))))
 
 
-def _is_whole(evaluation: Mapping[str, Any]) -> bool:
-    return len(evaluation["networks"]) == evaluation["protocol"]["num_networks"]
+def _judges(evaluation: Mapping[str, Any], seal: str) -> bool:
+    """Whether an evaluation is of the set with this seal, and has all its networks."""
+    return evaluation["of"] == seal and len(evaluation["networks"]) == evaluation["protocol"]["num_networks"]
 
 
 def _compared(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
