@@ -18,7 +18,7 @@ from PIL import Image
 
 import ddlib
 from ddlib.data import datasets, readers, whitening
-from ddlib.data.catalogue import ALIASES, CATALOGUE, SUBSETS, SYNSETS
+from ddlib.data.catalogue import CATALOGUE, SUBSETS, SYNSETS
 from ddlib.data.datasets import ZCA, ImageSet, ValueSpace, check, describe, fingerprint, fit_zca, get, load
 
 SPACE = ValueSpace((0.5,), (0.25,))
@@ -242,8 +242,8 @@ def test_take_refuses(rows):
         ({"labels": torch.zeros(6).int()}, "int64 on cpu, got .* torch.int32"),
         ({"labels": torch.tensor([0, 1, 2, 3, 0, 0])}, r"labels must lie in \[0, 3\), got 0 to 3"),
         ({"labels": torch.tensor([0, 1, 2, -1, 0, 0])}, r"labels must lie in \[0, 3\), got -1 to 2"),
-        ({"space": ValueSpace((0.5,) * 3, (0.2,) * 3)}, r"space must be for images of shape \(1, 2, 2\)"),
-        ({"space": replace(SPACE, zca=ZCA(torch.zeros(2), torch.eye(2), torch.eye(2), 0.1))}, "space must be for"),
+        ({"space": ValueSpace((0.5,) * 3, (0.2,) * 3)}, "space is for 3 channels, images have 1"),
+        ({"space": replace(SPACE, zca=ZCA(torch.zeros(2), torch.eye(2), torch.eye(2), 0.1))}, "of 2 values, .* have 4"),
     ],
 )
 def test_image_set_refuses_at_birth(changes, match):
@@ -276,17 +276,16 @@ def test_a_derived_set_has_a_fingerprint_of_its_own():
 def test_the_catalogue_is_consistent(name):
     info = describe(name)
     assert info.name == name and info.title and info.licence and info.how_to_get
-    assert info.layout in readers._READERS and info.downloadable == (info.layout in ("idx", "cifar", "svhn", "tiny"))
+    assert info.layout in readers._READERS and info.downloadable == (info.layout in ("torchvision", "tiny"))
     assert len(info.mean) == len(info.std) == info.shape[0]
     assert len(info.class_names) == len(set(info.class_names)) == (0 if name == "tiny_imagenet" else info.num_classes)
     assert info.fingerprints is None or [len(found) for found in info.fingerprints] == [64, 64]
     assert len(info.positions) == (info.num_classes if info.layout == "folders" else 0)
 
 
-def test_names_and_aliases():
+def test_names():
     assert datasets.names()[:6] == ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
     assert {f"{subset}_{size}" for subset in SUBSETS for size in (128, 256)} <= set(datasets.names())
-    assert describe("imagesquawk_128") is describe("imagebirds_128") and not set(ALIASES) & set(datasets.names())
     with pytest.raises(ValueError, match="unknown dataset 'cifar11'; known: digits, mnist, .*cifar10"):
         describe("cifar11")
     with pytest.raises(ValueError, match="unknown dataset 'cifar11'"):
@@ -483,7 +482,8 @@ def test_fashion_mnist_has_its_own_folder(tmp_path, monkeypatch):
 def test_a_truncated_idx_file_is_named(mnist, kind, kept):
     path = mnist / "MNIST" / "raw" / f"train-{kind}-ubyte"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=f"mnist: {path} is truncated or corrupt .*and run `ddlib data get mnist`"):
+    match = f"mnist: {path.parent} is truncated or corrupt .*and run `ddlib data get mnist`"
+    with pytest.raises(ValueError, match=match):
         load("mnist", "train", root=mnist)
     assert check("mnist", mnist).state == "differs" and "truncated" in check("mnist", mnist).messages["train"]
     assert get("mnist", mnist).state == "differs"  # nothing is written over
@@ -505,7 +505,7 @@ def test_images_of_another_size_are_refused(mnist):
 
 
 def test_a_missing_set_names_the_path_and_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/MNIST/raw/t10k.*`ddlib data get mnist` gets it"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/MNIST/raw does .*`ddlib data get mnist` gets it"):
         load("mnist", "test", root=tmp_path)
     found = check("mnist", tmp_path)
     assert found.state == "missing" and str(tmp_path) in found.messages["train"]
@@ -562,10 +562,7 @@ def test_cifar_batches(tmp_path, monkeypatch, name, reader, key, meta):
     path = tmp_path / reader.base_folder / "batch_3"
     path.write_bytes(path.read_bytes()[:-1000])
     datasets._load.cache_clear()
-    with pytest.raises(ValueError, match=f"{name}: {path} is truncated .*run `ddlib data get {name}`"):
-        load(name, "train", root=tmp_path)
-    path.unlink()
-    with pytest.raises(FileNotFoundError, match=f"{path} does not exist"):
+    with pytest.raises(ValueError, match=f"{name}: {path.parent} is truncated .*run `ddlib data get {name}`"):
         load(name, "train", root=tmp_path)
 
 
@@ -583,7 +580,7 @@ def test_svhn_matrices(tmp_path, monkeypatch):
     assert load("svhn", "train", root=tmp_path).labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     path.write_bytes(path.read_bytes()[:-10])
     datasets._load.cache_clear()
-    with pytest.raises(ValueError, match=f"svhn: {path} is truncated or corrupt"):
+    with pytest.raises(ValueError, match="svhn: .* is truncated or corrupt"):
         load("svhn", "test", root=tmp_path)
 
 
@@ -677,7 +674,7 @@ def test_what_the_catalogue_knows_is_not_read(tmp_path):
 def test_damaged_folders_are_named(tiny10, damage):
     root, _ = tiny10
     path = root / "tiny-imagenet-10/train/n07747607/1.png"
-    error, match = ValueError, f"{path} is truncated or corrupt .*replace it, `ddlib data get tiny_imagenet10`"
+    error, match = ValueError, f"is truncated or corrupt .{path}: .*replace it, `ddlib data get tiny_imagenet10`"
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:200])
     elif damage == "size":
@@ -749,7 +746,7 @@ def test_the_reduced_imagenette_is_shrunk_as_it_is_read(size, tmp_path, monkeypa
 
 
 def test_imagenet_says_which_classes_are_missing(imagewoof):
-    with pytest.raises(FileNotFoundError, match="imagenet/val does not exist; `ddlib data get imagewoof_128` says how"):
+    with pytest.raises(FileNotFoundError, match="imagenet/val.*; `ddlib data get imagewoof_128` says how"):
         load("imagewoof_128", "test", root=imagewoof)
     write_image(imagewoof / "imagenet/train/n11879895/a.png", (128, 128))
     with pytest.raises(FileNotFoundError, match="imagenet/train lacks 9 of 10 classes: n02111129, n02489166"):
@@ -805,10 +802,10 @@ def test_tiny_imagenet_damaged(tiny):
     root, _ = tiny
     folder = root / "tiny-imagenet-200"
     (folder / "val/images/val_1.png").unlink()
-    with pytest.raises(ValueError, match="val_1.png is truncated or corrupt .*No such file"):
+    with pytest.raises(ValueError, match="is truncated or corrupt .*val_1.png: .*No such file"):
         load("tiny_imagenet", "test", root=root)
     (folder / "val/val_annotations.txt").unlink()
-    with pytest.raises(ValueError, match=f"{folder}/val is truncated or corrupt .*val_annotations.txt"):
+    with pytest.raises(FileNotFoundError, match="tiny_imagenet is not available: .*val_annotations.txt"):
         load("tiny_imagenet", "test", root=root)
     (folder / "train/n04").mkdir()
     with pytest.raises(ValueError, match="train holds 4 class folders, expected 3"):
@@ -876,4 +873,4 @@ def test_what_is_not_for_download_comes_with_instructions(tmp_path, name, match)
 
 def test_a_damaged_package_is_not_to_be_deleted():
     info = describe("digits")
-    assert "delete" not in str(readers.corrupt(info, f"{readers.location(info, Path('data'))} holds other data"))
+    assert "delete" not in str(readers.corrupt(info, Path("data"), "holds other data"))

@@ -32,31 +32,44 @@ from torch import Tensor
 
 from ddlib.data.imageset import parsed_name
 
-CUTOUT_RATIO = 0.5
-"""Side of the cutout, as a part of the image's."""
+MAX_BRIGHTNESS = 0.5  # b ~ U(-0.5, 0.5)
+MAX_SATURATION = 2.0  # s ~ U(0, 2)
+MAX_CONTRAST_CHANGE = 0.5  # c ~ U(0.5, 1.5)
+CROP_RATIO = 0.125  # shift by at most int(0.125 H + 0.5) pixels
+CUTOUT_RATIO = 0.5  # side of the cutout, as a part of the image's
+FLIP_PROBABILITY = 0.5
+MAX_ZOOM = 1.2  # s ~ U(1 / 1.2, 1.2)
+MAX_ANGLE = 15.0  # a ~ U(-15, 15) degrees
+
+PARAMETERS = {
+    "brightness": 0,
+    "saturation": 1,
+    "contrast": 2,
+    "shift": slice(3, 5),
+    "centre": slice(5, 7),
+    "mirrored": 7,
+    "zoom": slice(8, 10),
+    "angle": 10,
+}
+"""Columns of `Draws.values`; `shift` and `centre` are (y, x) in pixels, `zoom` is (x, y), `angle` degrees."""
+
+_NUM_COLUMNS = 11
+_WITHOUT_FLIP = ("digits", "mnist", "svhn")
+_MAX_BLOCKS = 16  # rows in more blocks than this are first gathered family by family
 
 
 def brightness(images: Tensor, b: Tensor) -> Tensor:
-    """Brightness (first in family color): x + b, one b for all pixels and channels.
-
-    Law: b ~ U(-0.5, 0.5).
-    """
+    """Brightness (first in family color): x + b, one b ~ U(-0.5, 0.5) for all pixels and channels."""
     return images + _each(b, images)
 
 
 def saturation(images: Tensor, s: Tensor) -> Tensor:
-    """Saturation (second in family color): (x - g) s + g, g the mean over the pixel's channels.
-
-    Law: s ~ U(0, 2).  0 is grey, 1 changes nothing.
-    """
+    """Saturation (second in family color): (x - g) s + g, g the mean over the pixel's channels, s ~ U(0, 2)."""
     return torch.lerp(images.mean(dim=1, keepdim=True), images, _each(s, images))
 
 
 def contrast(images: Tensor, c: Tensor) -> Tensor:
-    """Contrast (third in family color): (x - g) c + g, g the mean over the image's pixels and channels.
-
-    Law: c ~ U(0.5, 1.5).  0 is flat, 1 changes nothing.
-    """
+    """Contrast (third in family color): (x - g) c + g, g the mean over pixels and channels, c ~ U(0.5, 1.5)."""
     return torch.lerp(images.mean(dim=(1, 2, 3), keepdim=True), images, _each(c, images))
 
 
@@ -90,26 +103,19 @@ def cutout(images: Tensor, centre: Tensor) -> Tensor:
     centre: (B, 2) or (1, 2), whole numbers (c_y, c_x).
     """
     centre = _rows(centre, images, 2).long()
-    corners = (centre[:, i, None] - cutout_side(n) // 2 for i, n in _sides(images))
-    rows, columns = (
-        _within(torch.arange(n, device=images.device) - corner, cutout_side(n))
-        for corner, (_, n) in zip(corners, _sides(images), strict=True)
-    )
-    return images.masked_fill(_outer(torch.logical_and, rows, columns)[:, None], 0)
+    inside = []
+    for i, length in _sides(images):
+        corner = centre[:, i, None] - _cutout_side(length) // 2
+        inside.append(_within(torch.arange(length, device=images.device) - corner, _cutout_side(length)))
+    return images.masked_fill(_outer(torch.logical_and, *inside)[:, None], 0)
 
 
-def cutout_side(length: int) -> int:
-    """Side in pixels of the square that `cutout` zeroes in an image `length` pixels high or wide."""
+def _cutout_side(length: int) -> int:
     return int(CUTOUT_RATIO * length + 0.5)
 
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Family flip: out[y, x] = in[y, W - 1 - x] where mirrored.
-
-    Law: mirrored is 1 with probability 0.5, otherwise 0.
-
-    mirrored: (B,) or (1,), 1 or 0.
-    """
+    """Family flip: out[y, x] = in[y, W - 1 - x] where mirrored, (B,) or (1,), is 1; law: with probability 0.5."""
     return torch.where(_each(mirrored, images) > 0, images.flip(3), images)
 
 
@@ -151,43 +157,18 @@ TRANSFORMS = {
 FAMILIES = tuple(TRANSFORMS)
 """The families of transforms; `draw` picks among those that its strategy names, or joins them in this order."""
 
-STRATEGY = "color_crop_cutout_flip_scale_rotate"
+STRATEGY = "_".join(FAMILIES)
 """The strategy of every dataset whose classes survive a mirror."""
-
-MAX_BRIGHTNESS = 0.5  # b ~ U(-0.5, 0.5)
-MAX_SATURATION = 2.0  # s ~ U(0, 2)
-MAX_CONTRAST_CHANGE = 0.5  # c ~ U(0.5, 1.5)
-CROP_RATIO = 0.125  # shift by at most int(0.125 H + 0.5) pixels
-FLIP_PROBABILITY = 0.5
-MAX_ZOOM = 1.2  # s ~ U(1 / 1.2, 1.2)
-MAX_ANGLE = 15.0  # a ~ U(-15, 15) degrees
-
-PARAMETERS = {
-    "brightness": 0,
-    "saturation": 1,
-    "contrast": 2,
-    "shift": slice(3, 5),
-    "centre": slice(5, 7),
-    "mirrored": 7,
-    "zoom": slice(8, 10),
-    "angle": 10,
-}
-"""Columns of `Draws.values`; `shift` and `centre` are (y, x) in pixels, `zoom` is (x, y), `angle` degrees."""
-
-_NUM_COLUMNS = 11
-_WITHOUT_FLIP = ("digits", "mnist", "svhn")
-_MAX_BLOCKS = 16  # rows in more blocks than this are first gathered family by family
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
     """Drawn transforms, one a row, on the host: the family that acts, and parameters of all families.
 
-    Args:
-        family: (R,) int64, index into `FAMILIES`; of families that are joined, the complement ~ of the sum of their
-            2**index; so -1, the complement of no family, leaves the image as it is (strategy "none").
-        values: (R, 11) float32, columns as in `PARAMETERS`; only those of the row's families are used.
-        size: (H, W) of the images in pixels, for which shifts and centres were drawn.
+    family: (R,) int64, index into `FAMILIES`; of families that are joined, the complement ~ of the sum of their
+        2**index; so -1, the complement of no family, leaves the image as it is (strategy "none").
+    values: (R, 11) float32, columns as in `PARAMETERS`; only those of the row's families are used.
+    size: (H, W) of the images in pixels, for which shifts and centres were drawn.
     """
 
     family: Tensor
@@ -198,27 +179,13 @@ class Draws:
         return len(self.family)
 
     def parameter(self, name: str) -> Tensor:
-        """One parameter of all rows: (R,), or (R, 2) for `shift`, `centre` and `zoom`.
-
-        Raises:
-            ValueError: the name is not in `PARAMETERS`.
-        """
-        if name not in PARAMETERS:
-            raise ValueError(f"unknown parameter {name!r}; known: {', '.join(PARAMETERS)}")
+        """One parameter, a name in `PARAMETERS`, of all rows: (R,), or (R, 2) for `shift`, `centre` and `zoom`."""
         return self.values[:, PARAMETERS[name]]
 
     def rows(self, index: Tensor) -> "Draws":
-        """The draws in the order of `index`, which may repeat, permute and leave out rows.
+        """The draws in the order of `index`, (B,) integers in [0, R), such as labels; others are refused.
 
-        Args:
-            index: (B,) integers in [0, R), such as labels.  From an accelerator it is copied to the host,
-                which waits for the copy: a loop does better to keep its labels on the host too.
-
-        Returns:
-            B draws.
-
-        Raises:
-            ValueError: index is not of shape (B,), not of integers, or out of range.
+        From an accelerator it is copied to the host, which waits for the copy.
         """
         index = torch.as_tensor(index).cpu()
         if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
@@ -255,16 +222,20 @@ def draw(
         size: (H, W) of the images in pixels, at least 1 each.
         strategy: names of `FAMILIES`, in any order, joined by "_" (one of them a group) or by "+" (all of them, in
             the order of `FAMILIES`); or "none".
-        generator: generator on the CPU; all randomness is its.
+        generator: on the CPU; all randomness is its.
 
     Returns:
         groups * per_group draws, group by group.
 
     Raises:
-        ValueError: a count or side below 1, an unknown or repeated family, "_" and "+" in one strategy, a generator
-            of another device.
+        ValueError: an argument is not as above.
     """
-    _check_draw(groups, per_group, size, generator)
+    counts = {"groups": groups, "per_group": per_group, "size[0]": size[0], "size[1]": size[1]}
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if generator.device.type != "cpu":
+        raise ValueError(f"generator must be on the cpu, got one on {generator.device}")
     families = torch.tensor(_families(strategy))
     choice = torch.rand(groups, dtype=torch.float64, generator=generator)
     uniform = torch.rand(groups * per_group, _NUM_COLUMNS, dtype=torch.float64, generator=generator)
@@ -289,7 +260,13 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
     Raises:
         ValueError: images of another shape or dtype, or draws that do not fit them.
     """
-    _check_fit(images, draws)
+    shape = tuple(images.shape)
+    if len(shape) != 4 or not images.is_floating_point():
+        raise ValueError(f"images must be floating point (B, C, H, W), got {images.dtype} {shape}")
+    if len(draws) != shape[0]:
+        raise ValueError(f"draws must have one row an image, got {len(draws)} for {shape[0]} images")
+    if draws.size != shape[2:]:
+        raise ValueError(f"draws are for images of size {draws.size}, got {shape[2:]}")
     if bool((draws.family == -1).all()):
         return images
     lengths = _block_lengths(draws)
@@ -300,15 +277,14 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
         lengths = draws.family.unique(return_counts=True)[1].tolist()
         there, back = (index.to(images.device, non_blocking=True) for index in (order, order.argsort()))
         result = _apply(images[there], draws.rows(order), lengths)[back]
-    return result.contiguous(memory_format=_memory_format(images))
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return result.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def augment_stacked(images: Tensor, strategy: str, streams: Sequence[torch.Generator]) -> Tensor:
     """DSA of the mini-batches of several networks (A, B, C, H, W): one family each, own parameters for each image.
 
-    Args:
-        strategy: as `draw` takes it.
-        streams: a generator for each network.
+    `draw` takes the strategy, and the generator of each network.
     """
     size = tuple(images.shape[-2:])
     each = [draw(1, images.shape[1], size=size, strategy=strategy, generator=stream) for stream in streams]
@@ -327,31 +303,26 @@ def _block_lengths(draws):
 
 
 def _apply(images, draws, lengths):
-    """Transform blocks of rows, each of one family."""
+    """Transform blocks of rows, each of one family, or of several joined."""
     values = draws.values.to(images.device, non_blocking=True)
     parts, start = [], 0
     for block, length in zip(images.split(lengths), lengths, strict=True):
-        stop = start + length
+        stop, family = start + length, int(draws.family[start])
         shared = bool((draws.values[start:stop] == draws.values[start]).all())
-        rows = slice(start, start + 1 if shared else stop)
-        parts.append(_transform(block, int(draws.family[start]), values[rows]))
+        rows = values[start : start + 1 if shared else stop]
+        for index, (function, names) in enumerate(TRANSFORMS.values()):
+            if index == family or (family < 0 and ~family >> index & 1):
+                block = function(block, *(rows[:, PARAMETERS[name]] for name in names))
+        parts.append(block)
         start = stop
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _transform(images, family, values):
-    acting = [family] if family >= 0 else [index for index in range(len(FAMILIES)) if ~family >> index & 1]
-    for index in acting:
-        function, names = TRANSFORMS[FAMILIES[index]]
-        images = function(images, *(values[:, PARAMETERS[name]] for name in names))
-    return images
 
 
 def _values(uniform, size):
     """The table of `Draws` from uniforms in [0, 1), (R, 11)."""
     u = {name: uniform[:, column] for name, column in PARAMETERS.items()}
     reach = torch.tensor([int(CROP_RATIO * n + 0.5) for n in size])
-    num_centres = torch.tensor([n + 1 - cutout_side(n) % 2 for n in size])
+    num_centres = torch.tensor([n + 1 - _cutout_side(n) % 2 for n in size])
     columns = (
         (2 * u["brightness"] - 1) * MAX_BRIGHTNESS,
         u["saturation"] * MAX_SATURATION,
@@ -376,30 +347,6 @@ def _families(strategy):
         raise ValueError(f"unknown strategy {strategy!r}; allowed: {allowed}")
     chosen = [index for index, name in enumerate(FAMILIES) if name in names]
     return [~sum(2**index for index in chosen)] if joint else chosen or [-1]
-
-
-def _check_draw(groups, per_group, size, generator):
-    counts = {"groups": groups, "per_group": per_group, "size[0]": size[0], "size[1]": size[1]}
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if generator.device.type != "cpu":
-        raise ValueError(f"generator must be on the cpu, got one on {generator.device}")
-
-
-def _check_fit(images, draws):
-    shape = tuple(images.shape)
-    if len(shape) != 4 or not images.is_floating_point():
-        raise ValueError(f"images must be floating point (B, C, H, W), got {images.dtype} {shape}")
-    if len(draws) != shape[0]:
-        raise ValueError(f"draws must have one row an image, got {len(draws)} for {shape[0]} images")
-    if draws.size != shape[2:]:
-        raise ValueError(f"draws are for images of size {draws.size}, got {shape[2:]}")
-
-
-def _memory_format(images):
-    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
 
 
 def _resample(images, matrix):

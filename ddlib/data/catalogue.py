@@ -16,25 +16,23 @@ TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 class DatasetInfo:
     """What is known of a data set before it is read.
 
-    Args:
-        name: as `ddlib.data.datasets.load` takes it.
-        title: as a text calls it.
-        shape: (C, H, W) of an image.
-        num_classes: K.
-        class_names: K names, in the order of the labels; empty where the data bring them (Tiny ImageNet).
-        mean: C values in [0, 1], subtracted from pixels in [0, 1].
-        std: C values, by which the difference is divided.
-        sizes: (images in train, images in test); None where any number is taken.
-        licence: the terms of use, in words.
-        how_to_get: where the files come from and how they must lie, in words.
-        location: the folder or file looked for under the data folder; empty for what scikit-learn brings.
-        layout: how the files lie: "packaged", "idx", "cifar", "svhn", "tiny" or "folders".
-        downloadable: whether `ddlib.data.datasets.get` can fetch it.
-        positions: for "folders", the classes as keys of `SYNSETS`, in the order of the labels.
-        cropped: for "folders", images of any size are resized and cropped to `shape`.
-        fingerprints: `ddlib.data.imageset.fingerprint` of (train, test) as they should be, None where not known.
-        exact: the pixels stand in the files as they are, so another fingerprint means other data.  Otherwise they
-            come out of a JPEG or WebP decoder, whose versions may differ in the last bit.
+    name: as `ddlib.data.datasets.load` takes it.
+    title: as a text calls it.
+    shape: (C, H, W) of an image.
+    num_classes: K.
+    class_names: K names, in the order of the labels; empty where the data bring them (Tiny ImageNet).
+    mean, std: C values each: of pixels in [0, 1] the mean is subtracted, then they are divided by std.
+    sizes: (images in train, images in test); None where any number is taken.
+    licence: the terms of use, in words.
+    how_to_get: where the files come from and how they must lie, in words.
+    location: the folder or file looked for under the data folder; empty for what scikit-learn brings.
+    layout: how the files lie: a key of `ddlib.data.readers`, such as "torchvision" or "folders".
+    downloadable: whether `ddlib.data.datasets.get` can fetch it.
+    positions: for "folders", the classes as keys of `SYNSETS`, in the order of the labels.
+    cropped: for "folders", images of any size are resized and cropped to `shape`.
+    fingerprints: `ddlib.data.imageset.fingerprint` of (train, test) as they should be, None where not known.
+    exact: the pixels stand in the files as they are, so another fingerprint means other data.  Otherwise they come out
+        of a JPEG or WebP decoder, whose versions may differ in the last bit.
     """
 
     name: str
@@ -67,8 +65,6 @@ SYNSETS: dict[int, tuple[str, str]] = {position: tuple(entry) for position, entr
 SUBSETS: dict[str, tuple[int, ...]] = {name: tuple(positions) for name, positions in _FILE["subsets"].items()}
 """ImageNet's subsets of ten classes: name -> positions in `SYNSETS`, in the order of the labels."""
 
-_SIZES = (128, 256)
-
 
 def _info(name: str, facts: dict[str, Any]) -> DatasetInfo:
     """An entry of the catalogue; its classes are named by their positions where it does not name them itself."""
@@ -80,22 +76,18 @@ def _info(name: str, facts: dict[str, Any]) -> DatasetInfo:
     return DatasetInfo(name=name, class_names=names, num_classes=num_classes, **facts)
 
 
-def _subset(subset: str, size: int) -> DatasetInfo:
-    """An ImageNet subset at one size: 50 validation images a class, and as many training images as there are."""
-    facts = {
-        "title": f"{subset}, ten ImageNet classes at {size}x{size}",
-        "shape": (3, size, size),
-        "positions": SUBSETS[subset],
-        "sizes": (None, 50 * len(SUBSETS[subset])),
-    }
-    return _info(f"{subset}_{size}", _FILE["of_subsets"] | facts)
-
-
 CATALOGUE: dict[str, DatasetInfo] = {name: _info(name, facts) for name, facts in _FILE["datasets"].items()}
 """Every data set by name."""
-CATALOGUE |= {f"{subset}_{size}": _subset(subset, size) for subset in SUBSETS for size in _SIZES}
 
-ALIASES: dict[str, str] = {
-    f"{other}_{size}": f"{subset}_{size}" for other, subset in _FILE["aliases"].items() for size in _SIZES
-}
-"""Other names of the same sets: MTT calls the birds ImageSquawk and the cats ImageMeow."""
+for _subset, _positions in SUBSETS.items():
+    for _side in (128, 256):  # 50 validation images a class, and as many training images as there are
+        CATALOGUE[f"{_subset}_{_side}"] = _info(
+            f"{_subset}_{_side}",
+            _FILE["of_subsets"]
+            | {
+                "title": f"{_subset}, ten ImageNet classes at {_side}x{_side}",
+                "shape": (3, _side, _side),
+                "positions": _positions,
+                "sizes": (None, 50 * len(_positions)),
+            },
+        )

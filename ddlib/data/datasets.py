@@ -15,13 +15,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ddlib import ROOT
 from ddlib.data import readers
-from ddlib.data.catalogue import ALIASES, CATALOGUE, SPLITS, DatasetInfo
+from ddlib.data.catalogue import CATALOGUE, SPLITS, DatasetInfo
 from ddlib.data.imageset import ImageSet, check_classes, fingerprint, keep_fingerprint, parsed_name, part_name
 from ddlib.data.whitening import PIXELS, ZCA, ValueSpace, fit_zca, require_dimensions
 from ddlib.store import files
@@ -41,18 +40,11 @@ NOTES = ".fingerprints"
 """The folder, in that of the data, of notes on fingerprints that were computed."""
 
 _CHUNK = 4096
-_WHITENINGS: dict[tuple, ZCA] = {}
 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of `check`.
-
-    Args:
-        name: of the data set.
-        state: the worst of its splits, one of `STATES`.
-        messages: for each split, one line.
-    """
+    """What `check` finds of the data set `name`: `state`, one of `STATES`, its worse split's; a line for each split."""
 
     name: str
     state: str
@@ -60,30 +52,20 @@ class Check:
 
 
 def names() -> tuple[str, ...]:
-    """The names that `load` takes; `ddlib.data.catalogue.ALIASES` has some more."""
+    """The names that `load` takes."""
     return tuple(CATALOGUE)
 
 
 def describe(name: str) -> DatasetInfo:
-    """What is known of a data set, or of a part of one, without reading it.
+    """What is known of a data set, or of a part of one (but not how many images), without reading it.
 
     Raises:
         ValueError: there is none of this name, or it has not the classes of the part.
     """
     whole, classes = parsed_name(name)
     info = _catalogued(whole)
-    return info if classes is None else _part(info, name, classes)
-
-
-def _catalogued(name: str) -> DatasetInfo:
-    canonical = ALIASES.get(name, name)
-    if canonical not in CATALOGUE:
-        raise ValueError(f"unknown dataset {name!r}; known: {', '.join(names())}")
-    return CATALOGUE[canonical]
-
-
-def _part(info: DatasetInfo, name: str, classes: tuple[int, ...]) -> DatasetInfo:
-    """What is known of some classes of a data set: how many images they have is not."""
+    if classes is None:
+        return info
     check_classes(classes, info.num_classes, info.name)
     return replace(
         info,
@@ -97,9 +79,19 @@ def _part(info: DatasetInfo, name: str, classes: tuple[int, ...]) -> DatasetInfo
     )
 
 
+def _catalogued(name: str) -> DatasetInfo:
+    if name not in CATALOGUE:
+        raise ValueError(f"unknown dataset {name!r}; known: {', '.join(CATALOGUE)}")
+    return CATALOGUE[name]
+
+
 def data_root() -> Path:
     """The folder of all data: $DDLIB_DATA, or `data` in the repository."""
     return _folder(os.environ.get("DDLIB_DATA") or ROOT / "data")
+
+
+def _folder(root: Folder) -> Path:
+    return data_root() if root is None else Path(root).expanduser().absolute()
 
 
 def load(
@@ -127,8 +119,7 @@ def load(
     Warns:
         UserWarning: JPEG or WebP files were decoded to other pixels than those of reference.
     """
-    info = describe(name)
-    whole, classes = parsed_name(name)
+    info, (whole, classes) = describe(name), parsed_name(name)
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     if zca not in (False, True, PIXELS):
@@ -137,6 +128,47 @@ def load(
         require_dimensions(info.shape)
     arguments = _catalogued(whole), split, zca, _folder(root), torch.device(device)
     return _load(*arguments) if classes is None else _load_part(classes, *arguments)
+
+
+@functools.lru_cache(maxsize=16)
+def _load_part(classes, info, split, zca, root, device) -> ImageSet:
+    return _load(info, split, zca, root, device).of_classes(classes)
+
+
+@functools.lru_cache(maxsize=6)  # of a whitened set both splits, as they are, normalised and as pixels
+def _load(info: DatasetInfo, split: str, zca: bool | str, root: Path, device: torch.device) -> ImageSet:
+    if zca:
+        plain, space = _load(info, split, False, root, device), _whitening(info, zca, root, device)
+        images = torch.empty(plain.images.shape, device=device)
+        in_space = replace(plain, space=replace(space, zca=None))
+        for rows in torch.arange(len(plain)).split(_CHUNK):
+            images[rows[0] : rows[-1] + 1] = space.zca.apply(in_space.take(rows))
+        return keep_fingerprint(replace(plain, images=images, space=space), plain.fingerprint)
+    images, difference = _read(info, split, root)
+    if difference and info.exact:
+        raise readers.corrupt(info, root, f"holds other data: {difference}")
+    if difference:
+        warnings.warn(f"{readers.location(info, root)}: {difference}", stacklevel=3)
+    return images.to(device)
+
+
+@functools.lru_cache(maxsize=6)
+def _whitening(info: DatasetInfo, zca: bool | str, root: Path, device: torch.device) -> ValueSpace:
+    """The space of a data set whitened, fitted on its training images."""
+    train = _load(info, "train", False, root, device)
+    space = ValueSpace((0.0,) * info.shape[0], (1.0,) * info.shape[0]) if zca == PIXELS else train.space
+    return replace(space, zca=fit_zca(replace(train, space=space).take(torch.arange(len(train)))))
+
+
+def _read(info: DatasetInfo, split: str, root: Path) -> tuple[ImageSet, str]:
+    """The set as its files hold it, and how it differs from the reference; "": not at all, or there is none."""
+    pixels = readers.read(info, split, root)
+    space = ValueSpace(info.mean, info.std)
+    images = ImageSet(info.name, split, pixels.images.contiguous(), pixels.labels, pixels.class_names, space)
+    expected = info.fingerprints and info.fingerprints[SPLITS.index(split)]
+    if expected in (None, images.fingerprint):
+        return images, ""
+    return images, f"the fingerprint of {split} is {images.fingerprint}, expected {expected}"
 
 
 def fingerprint_of(name: str, split: str, root: Folder = None) -> str:
@@ -174,27 +206,24 @@ def _fingerprint_read(name: str, split: str, root: Path) -> str:
 def check(name: str, root: Folder = None) -> Check:
     """Read the data set `name` under `root`, as `load` takes them, and compare it with its reference.
 
-    Returns:
-        The finding; data that are missing or damaged are findings, not errors.
-
-    Raises:
-        ValueError: there is no data set of this name.
+    Data that are missing or damaged are findings, not errors; a ValueError says that there is no set of this name.
     """
     info, folder = _catalogued(name), _folder(root)
-    results = {split: _check_split(info, split, folder) for split in SPLITS}
-    state = max((state for state, _ in results.values()), key=STATES.index)
-    return Check(info.name, state, {split: message for split, (_, message) in results.items()})
+    states, messages = [], {}
+    for split in SPLITS:
+        try:
+            images, difference = _read(info, split, folder)
+        except (FileNotFoundError, ValueError) as error:
+            states.append("missing" if isinstance(error, FileNotFoundError) else "differs")
+            messages[split] = str(error)
+        else:
+            states.append("differs" if difference else "ok" if info.fingerprints else "no reference")
+            messages[split] = difference or f"{len(images)} images, fingerprint {images.fingerprint}"
+    return Check(info.name, max(states, key=STATES.index), messages)
 
 
 def get(name: str, root: Folder = None) -> Check:
-    """Download a data set that is not there; nothing that is there is written over.
-
-    Args:
-        name: one of `names()`.
-        root: the data folder; None: `data_root()`.
-
-    Returns:
-        What `check` finds afterwards.
+    """Download a data set that is not there, and give what `check` then finds; nothing there is written over.
 
     Raises:
         ValueError: there is no data set of this name.
@@ -209,64 +238,3 @@ def get(name: str, root: Folder = None) -> Check:
         raise FileNotFoundError(f"{info.name} is not under {folder} and is not for download: {info.how_to_get}")
     readers.download(info, folder)
     return check(name, folder)
-
-
-def _folder(root: Folder) -> Path:
-    return data_root() if root is None else Path(root).expanduser().absolute()
-
-
-@functools.lru_cache(maxsize=16)
-def _load_part(classes: tuple[int, ...], *arguments: Any) -> ImageSet:
-    return _load(*arguments).of_classes(classes)
-
-
-@functools.lru_cache(maxsize=6)  # of a whitened set both splits, as they are, normalised and as pixels
-def _load(info: DatasetInfo, split: str, zca: bool | str, root: Path, device: torch.device) -> ImageSet:
-    if zca:
-        train = _load(info, "train", False, root, device)
-        return _whiten(_load(info, split, False, root, device), train, as_pixels=zca == PIXELS)
-    images = _read(info, split, root)
-    difference = _difference(info, images)
-    if difference and info.exact:
-        raise readers.corrupt(info, f"{readers.location(info, root)} holds other data: {difference}")
-    if difference:
-        warnings.warn(f"{readers.location(info, root)}: {difference}", stacklevel=3)
-    return images.to(device)
-
-
-def _read(info: DatasetInfo, split: str, root: Path) -> ImageSet:
-    pixels = readers.read(info, split, root)
-    space = ValueSpace(info.mean, info.std)
-    return ImageSet(info.name, split, pixels.images.contiguous(), pixels.labels, pixels.class_names, space)
-
-
-def _difference(info: DatasetInfo, images: ImageSet) -> str | None:
-    expected = info.fingerprints and info.fingerprints[SPLITS.index(images.split)]
-    if expected in (None, images.fingerprint):
-        return None
-    return f"the fingerprint of {images.split} is {images.fingerprint}, expected {expected}"
-
-
-def _check_split(info: DatasetInfo, split: str, root: Path) -> tuple[str, str]:
-    try:
-        images = _read(info, split, root)
-    except FileNotFoundError as error:
-        return "missing", str(error)
-    except ValueError as error:
-        return "differs", str(error)
-    difference = _difference(info, images)
-    state = "differs" if difference else "ok" if info.fingerprints else "no reference"
-    return state, difference or f"{len(images)} images, fingerprint {images.fingerprint}"
-
-
-def _whiten(images: ImageSet, train: ImageSet, *, as_pixels: bool) -> ImageSet:
-    """The set in the ZCA space of `train`; it keeps the fingerprint of its pixels."""
-    before = ValueSpace((0.0,) * images.shape[0], (1.0,) * images.shape[0]) if as_pixels else images.space
-    key = (train.fingerprint, before.mean, str(train.device))
-    if key not in _WHITENINGS:
-        _WHITENINGS[key] = fit_zca(replace(train, space=before).take(torch.arange(len(train))))
-    space, plain = replace(before, zca=_WHITENINGS[key]), replace(images, space=before)
-    whitened = torch.empty(images.images.shape, device=images.device)
-    for rows in torch.arange(len(images)).split(_CHUNK):
-        whitened[rows[0] : rows[-1] + 1] = space.zca.apply(plain.take(rows))
-    return keep_fingerprint(replace(images, images=whitened, space=space), images.fingerprint)

@@ -11,13 +11,10 @@ from torch import Tensor
 from ddlib.data.catalogue import SPLITS
 from ddlib.data.whitening import ValueSpace
 
-PART = ":"
-"""Stands between the name of a data set and the classes of a part of it."""
-
 
 def part_name(name: str, classes: Sequence[int]) -> str:
     """The name of the part of a data set that has these classes, in this order: "digits:3,7"."""
-    return f"{name}{PART}{','.join(map(str, classes))}"
+    return f"{name}:{','.join(map(str, classes))}"
 
 
 def parsed_name(name: str) -> tuple[str, tuple[int, ...] | None]:
@@ -26,7 +23,7 @@ def parsed_name(name: str) -> tuple[str, tuple[int, ...] | None]:
     Raises:
         ValueError: what stands behind the colon is no list of classes.
     """
-    whole, part, listed = name.partition(PART)
+    whole, part, listed = name.partition(":")
     if not part:
         return name, None
     try:
@@ -44,15 +41,7 @@ def check_classes(classes: Sequence[int], num_classes: int, name: str) -> None:
 
 
 def fingerprint(images: Tensor, labels: Tensor) -> str:
-    """SHA-256 of a set's values, shapes and types: the same on every device and machine.
-
-    Args:
-        images: (B, C, H, W), any dtype.
-        labels: (B,), any dtype.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """SHA-256, 64 hexadecimal digits, of a set's values, shapes and types: the same on every device and machine."""
     digest = hashlib.sha256()
     for tensor in (images, labels):
         values = tensor.detach().cpu().contiguous()
@@ -65,13 +54,12 @@ def fingerprint(images: Tensor, labels: Tensor) -> str:
 class ImageSet:
     """A split of a data set, whole in the memory of one device.
 
-    Args:
-        name: of the data set.
-        split: "train" or "test".
-        images: (B, C, H, W), uint8 pixels or float32 already in `space`; B >= 1.
-        labels: (B,) int64 in [0, K), on the same device.
-        class_names: K names.
-        space: what `take` returns images in.
+    name: of the data set.
+    split: "train" or "test".
+    images: (B, C, H, W), uint8 pixels or float32 already in `space`; B >= 1.
+    labels: (B,) int64 in [0, K), on the same device.
+    class_names: K names.
+    space: what `take` returns images in.
 
     Raises:
         ValueError: an argument is not as above.
@@ -97,9 +85,7 @@ class ImageSet:
         low, high = labels.aminmax()
         if low < 0 or high >= classes:
             raise ValueError(f"labels must lie in [0, {classes}), got {int(low)} to {int(high)}")
-        zca, values = self.space.zca, images[0].numel()
-        if len(self.space.mean) != images.shape[1] or (zca is not None and len(zca.mean) != values):
-            raise ValueError(f"space must be for images of shape {self.shape}")
+        self.space.require(self.shape)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -131,16 +117,9 @@ class ImageSet:
         return fingerprint(self.images, self.labels)
 
     def take(self, indices: Tensor | Sequence[int]) -> Tensor:
-        """The chosen images in `space`.
+        """The chosen images in `space`, (N, C, H, W) float32 on `device`, a copy.
 
-        Args:
-            indices: (N,) integers in [0, B), on any device; repeats are allowed.
-
-        Returns:
-            (N, C, H, W) float32 on `device`, a copy.
-
-        Raises:
-            ValueError: `indices` is not one-dimensional, or not of integers.
+        indices: (N,) integers in [0, B), on any device; repeats are allowed.  Others are refused with a ValueError.
         """
         rows = torch.as_tensor(indices, device=self.device)
         if rows.ndim != 1 or rows.dtype not in (torch.int64, torch.int32):
@@ -170,13 +149,9 @@ class ImageSet:
         places[torch.tensor(classes, device=self.device)] = torch.arange(len(classes), device=self.device)
         labels = places[self.labels]
         rows = (labels >= 0).nonzero()[:, 0]
-        return replace(
-            self,
-            name=part_name(self.name, classes),
-            images=self.images[rows],
-            labels=labels[rows],
-            class_names=tuple(self.class_names[c] for c in classes),
-        )
+        names = tuple(self.class_names[c] for c in classes)
+        name = part_name(self.name, classes)
+        return replace(self, name=name, images=self.images[rows], labels=labels[rows], class_names=names)
 
 
 def keep_fingerprint(images: ImageSet, value: str | None) -> ImageSet:

@@ -1,12 +1,11 @@
 """Reading and downloading: from the files of a data set to pixels and labels, one reader for each layout of files."""
 
-import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +15,8 @@ from torch.nn import functional
 
 from ddlib.data.catalogue import SPLITS, SYNSETS, TINY_IMAGENET_MD5, TINY_IMAGENET_URL, DatasetInfo
 
-_SUFFIXES = {".jpeg", ".jpg", ".png", ".webp"}
+SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+"""Of image files."""
 
 TORCHVISION = {
     "mnist": "MNIST",
@@ -37,40 +37,35 @@ class Pixels(NamedTuple):
 
 
 def read(info: DatasetInfo, split: str, root: Path) -> Pixels:
-    """Read one split from under `root`.
-
-    Args:
-        info: which set.
-        split: "train" or "test".
-        root: the data folder.
-
-    Returns:
-        Images of `info.shape`, as many as `info.sizes` says.
+    """Read the "train" or "test" images of a set, all of `info.shape`, from under the data folder `root`.
 
     Raises:
         FileNotFoundError: a file is not there; the message has its path and the command that gets it.
         ValueError: a file is truncated or corrupt, or there are more or fewer images than there should be.
     """
-    pixels = _READERS[info.layout](info, split, root)
+    try:
+        pixels = _READERS[info.layout](info, split, root)
+    except FileNotFoundError as error:
+        verb = "gets it" if info.downloadable else "says how to get it"
+        raise FileNotFoundError(
+            f"{info.name} is not available: {error}; `ddlib data get {info.name}` {verb}, "
+            "or set DDLIB_DATA to the folder that holds it"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise corrupt(info, root, f"is truncated or corrupt ({reason})") from error
+    images, labels, _ = pixels
     expected = info.sizes[SPLITS.index(split)]
-    where = location(info, root)
-    if tuple(pixels.images.shape[1:]) != info.shape:
-        raise corrupt(info, f"{where} holds images of {tuple(pixels.images.shape[1:])}, expected {info.shape}")
-    if len(pixels.images) != len(pixels.labels) or len(pixels.images) != (expected or len(pixels.images)):
-        raise corrupt(
-            info,
-            f"{where} holds {len(pixels.images)} images and {len(pixels.labels)} labels for {split}, "
-            f"expected {expected} of each",
-        )
+    if tuple(images.shape[1:]) != info.shape:
+        raise corrupt(info, root, f"holds images of {tuple(images.shape[1:])}, expected {info.shape}")
+    if len(images) != len(labels) or len(images) != (expected or len(images)):
+        counts = f"{len(images)} images and {len(labels)} labels for {split}, expected {expected} of each"
+        raise corrupt(info, root, f"holds {counts}")
     return pixels
 
 
 def download(info: DatasetInfo, root: Path) -> None:
-    """Fetch a set that is not there; its files are checked by md5 where they arrive.
-
-    Args:
-        info: which set; `info.downloadable`.
-        root: the data folder, made if need be.
+    """Fetch a set that is not there to the data folder `root`; its files are checked by md5 where they arrive.
 
     Raises:
         OSError: the download failed; the message says from what and how else to get the files.
@@ -82,8 +77,7 @@ def download(info: DatasetInfo, root: Path) -> None:
             download_and_extract_archive(TINY_IMAGENET_URL, str(root), md5=TINY_IMAGENET_MD5, remove_finished=True)
             return
         for split in SPLITS:
-            which = {"split": split} if info.layout == "svhn" else {"train": split == "train"}
-            _torchvision(info)(root, download=True, **which)
+            _torchvision(info, split, root, download=True)
     except (OSError, RuntimeError) as error:
         raise OSError(
             f"{info.name} could not be downloaded to {root} ({error}); "
@@ -98,7 +92,7 @@ def state(info: DatasetInfo, root: Path) -> str | None:
     """
     if not info.location or not (root / info.location).exists():
         return None
-    places = root.glob("*_32x32.mat") if info.layout == "svhn" else [root / info.location]
+    places = root.glob("*_32x32.mat") if info.name == "svhn" else [root / info.location]
     digest = hashlib.sha256(repr(info).encode())
     for package in ("pillow", "torch", "torchvision"):
         digest.update(f"{package} {version(package)}".encode())
@@ -115,37 +109,12 @@ def location(info: DatasetInfo, root: Path) -> Path | str:
     return root / info.location if info.location else "the installed scikit-learn"
 
 
-def missing(info: DatasetInfo, what: object) -> FileNotFoundError:
-    """The error for data that are not there: what was looked for, and the command that gets them."""
-    verb = "gets it" if info.downloadable else "says how to get it"
-    return FileNotFoundError(
-        f"{info.name} is not available: {what}; `ddlib data get {info.name}` {verb}, "
-        "or set DDLIB_DATA to the folder that holds it"
-    )
-
-
-def corrupt(info: DatasetInfo, what: object) -> ValueError:
-    """The error for data that are there but damaged: what is wrong, and what to do about it."""
+def corrupt(info: DatasetInfo, root: Path, fault: str) -> ValueError:
+    """The error for data that are there but damaged: where, what is wrong, and what to do about it."""
     remedy = f"replace it, `ddlib data get {info.name}` says where from"
     if info.downloadable:
         remedy = f"delete it and run `ddlib data get {info.name}`"
-    return ValueError(f"{info.name}: {what}; {remedy}")
-
-
-def _require(info: DatasetInfo, path: Path) -> Path:
-    if not path.exists():
-        raise missing(info, f"{path} does not exist")
-    return path
-
-
-@contextlib.contextmanager
-def _blaming(info: DatasetInfo, path: Path) -> Iterator[None]:
-    """Turn what a reader throws at damaged bytes into one ValueError that names the file."""
-    try:
-        yield
-    except (RuntimeError, OSError, EOFError, ValueError, TypeError, LookupError, AssertionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise corrupt(info, f"{path} is truncated or corrupt ({reason})") from error
+    return ValueError(f"{info.name}: {location(info, root)} {fault}; {remedy}")
 
 
 def _read_digits(info: DatasetInfo, split: str, root: Path) -> Pixels:
@@ -178,115 +147,71 @@ def _read_photographs(info: DatasetInfo, split: str, root: Path) -> Pixels:
     return Pixels(torch.cat(patches), torch.arange(2).repeat_interleave(len(patches[0])), info.class_names)
 
 
-def _torchvision(info: DatasetInfo) -> type:
+def _read_torchvision(info: DatasetInfo, split: str, root: Path) -> Pixels:
+    place = root / (f"{split}_32x32.mat" if info.name == "svhn" else info.location)
+    if not place.exists():
+        raise FileNotFoundError(f"{place} does not exist")
+    data = _torchvision(info, split, root)
+    images = torch.as_tensor(data.data)
+    if info.name.startswith("cifar"):
+        images = images.permute(0, 3, 1, 2)
+    elif info.name != "svhn":
+        images = images[:, None]
+    labels = data.labels if info.name == "svhn" else data.targets
+    return Pixels(images, torch.as_tensor(labels), info.class_names)
+
+
+def _torchvision(info: DatasetInfo, split: str, root: Path, *, download: bool = False) -> Any:
+    """torchvision's data set, which reads a split whole and, but for the MNISTs, checks the md5 of its files."""
     from torchvision import datasets
 
-    return getattr(datasets, TORCHVISION[info.name])
-
-
-def _read_idx(info: DatasetInfo, split: str, root: Path) -> Pixels:
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
-    folder, stem = root / info.location, "train" if split == "train" else "t10k"
-    image_file = _require(info, folder / f"{stem}-images-idx3-ubyte")
-    label_file = _require(info, folder / f"{stem}-labels-idx1-ubyte")
-    with _blaming(info, image_file):
-        images = read_image_file(str(image_file))[:, None]
-    with _blaming(info, label_file):
-        return Pixels(images, read_label_file(str(label_file)), info.class_names)
-
-
-def _read_cifar(info: DatasetInfo, split: str, root: Path) -> Pixels:
-    from torchvision.datasets.utils import check_integrity
-
-    reader, folder = _torchvision(info), root / info.location
-    files = [*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])]
-    paths = {_require(info, folder / filename): md5 for filename, md5 in files}
-    try:
-        data = reader(root, train=split == "train", download=False)
-    except RuntimeError as error:
-        bad = next((path for path, md5 in paths.items() if not check_integrity(path, md5)), folder)
-        raise corrupt(info, f"{bad} is truncated or corrupt (its md5 is not the published one)") from error
-    images = torch.from_numpy(data.data).permute(0, 3, 1, 2)
-    return Pixels(images, torch.tensor(data.targets), info.class_names)
-
-
-def _read_svhn(info: DatasetInfo, split: str, root: Path) -> Pixels:
-    reader = _torchvision(info)
-    path = _require(info, root / reader.split_list[split][1])
-    with _blaming(info, path):
-        data = reader(root, split=split, download=False)
-    return Pixels(torch.from_numpy(data.data), torch.from_numpy(data.labels), info.class_names)
+    reader = getattr(datasets, TORCHVISION[info.name])
+    if info.name == "svhn":
+        return reader(root, split=split, download=download)
+    return reader(root, train=split == "train", download=download)
 
 
 def _read_folders(info: DatasetInfo, split: str, root: Path) -> Pixels:
-    folder = _require(info, root / info.location / ("train" if split == "train" else "val"))
-    try:
-        folders = class_folders(folder, info.positions)
-    except FileNotFoundError as error:
-        raise missing(info, error) from error
-    with _blaming(info, folder):
-        groups = [images_in(path) for path in folders]
-    return _decode_groups(info, groups, info.class_names)
+    folders = class_folders(root / info.location / ("train" if split == "train" else "val"), info.positions)
+    return _decode_groups(info, [images_in(folder) for folder in folders], info.class_names)
 
 
 def _read_tiny(info: DatasetInfo, split: str, root: Path) -> Pixels:
-    train, val = (_require(info, root / info.location / name) for name in ("train", "val"))
+    """Tiny ImageNet; its validation images lie together, with a list of their classes, or sorted into class folders."""
+    train, val = (root / info.location / name for name in ("train", "val"))
     wnids = sorted(path.name for path in train.iterdir() if path.is_dir())
     if len(wnids) != info.num_classes:
-        raise corrupt(info, f"{train} holds {len(wnids)} class folders, expected {info.num_classes}")
-    folder = train if split == "train" else val
-    with _blaming(info, folder):
-        annotated = split == "test" and (val / "images").is_dir()
-        groups = _annotated(val, wnids) if annotated else [images_in(folder / wnid) for wnid in wnids]
-    return _decode_groups(info, groups, _first_words(root / info.location / "words.txt", wnids))
-
-
-def _annotated(val: Path, wnids: list[str]) -> list[list[Path]]:
-    """The validation images of each class, as Tiny ImageNet's own archive lists them."""
-    groups = {wnid: [] for wnid in wnids}
-    for line in (val / "val_annotations.txt").read_text().splitlines():
-        filename, wnid = line.split("\t")[:2]
-        groups[wnid].append(val / "images" / filename)
-    return [sorted(paths) for paths in groups.values()]
-
-
-def _first_words(path: Path, wnids: list[str]) -> tuple[str, ...]:
-    """The first name of each synset after words.txt; the id itself where there is no such file or line."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    words = dict(line.split("\t", 1) for line in lines if "\t" in line)
-    return tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids)
+        raise ValueError(f"{train} holds {len(wnids)} class folders, expected {info.num_classes}")
+    if split == "test" and (val / "images").is_dir():
+        lines = [line.split("\t") for line in (val / "val_annotations.txt").read_text().splitlines()]
+        groups = [sorted(val / "images" / line[0] for line in lines if line[1] == wnid) for wnid in wnids]
+    else:
+        groups = [images_in((train if split == "train" else val) / wnid) for wnid in wnids]
+    words = root / info.location / "words.txt"
+    named = dict(line.split("\t", 1) for line in words.read_text().splitlines()) if words.exists() else {}
+    return _decode_groups(info, groups, tuple(named.get(wnid, wnid).split(",")[0] for wnid in wnids))
 
 
 def _decode_groups(info: DatasetInfo, groups: list[list[Path]], class_names: tuple[str, ...]) -> Pixels:
     labels = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in groups]))
     files = [path for group in groups for path in group]
-    try:
-        return Pixels(decode(files, info.shape, crop=info.cropped), labels, class_names)
-    except ValueError as error:
-        raise corrupt(info, error) from error
+    return Pixels(decode(files, info.shape, crop=info.cropped), labels, class_names)
 
 
 def class_folders(folder: Path, positions: Sequence[int]) -> list[Path]:
-    """The folders of the named classes under `folder`, one a label.
+    """The folders of the classes at `positions`, keys of `SYNSETS`, in their order.
 
-    Args:
-        folder: holds a folder for each class, named by its WordNet id; other classes may be missing.
-        positions: keys of `SYNSETS`.
-
-    Returns:
-        One path for each of `positions`, in their order.
+    Under `folder` lies a folder for each class, named by its WordNet id; other classes may be missing.
 
     Raises:
         FileNotFoundError: a class has no folder.
         ValueError: there are 1,000 folders, and sorted they are not ILSVRC-2012's.
     """
     wnids = [SYNSETS[position][0] for position in positions]
-    missing = [wnid for wnid in wnids if not (folder / wnid).is_dir()]
-    if missing:
+    present = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if missing := [wnid for wnid in wnids if wnid not in present]:
         raise FileNotFoundError(f"{folder} lacks {len(missing)} of {len(wnids)} classes: {', '.join(missing)}")
-    folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if len(folders) == 1000 and [folders[position] for position in positions] != wnids:
+    if len(present) == 1000 and [present[position] for position in positions] != wnids:
         raise ValueError(f"{folder} holds 1000 classes, but not those of ILSVRC-2012: {wnids} are out of place")
     return [folder / wnid for wnid in wnids]
 
@@ -297,16 +222,15 @@ def images_in(folder: Path) -> list[Path]:
     Raises:
         ValueError: there are none.
     """
-    inner = folder / "images"
-    where = inner if inner.is_dir() else folder
-    files = sorted(path for path in where.iterdir() if path.suffix.lower() in _SUFFIXES)
+    where = folder / "images" if (folder / "images").is_dir() else folder
+    files = sorted(path for path in where.iterdir() if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise ValueError(f"{where} holds no images ({', '.join(sorted(_SUFFIXES))})")
+        raise ValueError(f"{where} holds no images ({', '.join(SUFFIXES)})")
     return files
 
 
 def decode(files: Sequence[Path], shape: tuple[int, int, int], *, crop: bool = False) -> Tensor:
-    """Read images into one tensor, several threads at a time.
+    """Read images into one tensor (B, 3, H, W) uint8, several threads at a time.
 
     The whole tensor lies in memory: 49 kB an image at 128x128, 197 kB at 256x256 (ten ImageNet classes of 1,300
     images: 0.64 GB and 2.6 GB).
@@ -316,9 +240,6 @@ def decode(files: Sequence[Path], shape: tuple[int, int, int], *, crop: bool = F
         shape: (3, H, W) of the result, H = W with `crop`.
         crop: resize the short side to H (bilinear with antialiasing, on 8-bit pixels) and crop the centre.
             Otherwise an image of another size is refused.
-
-    Returns:
-        (B, 3, H, W) uint8.
 
     Raises:
         ValueError: a file cannot be decoded, or has another size; the message names it.
@@ -335,7 +256,7 @@ def _decode_one(path: Path, size: tuple[int, int], crop: bool) -> Tensor:
         with Image.open(path) as opened:
             image = opened.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} is truncated or corrupt ({error})") from error
+        raise ValueError(f"{path}: {error}") from error
     if crop:
         from torchvision.transforms.functional import center_crop, resize  # takes seconds to import
 
@@ -345,12 +266,11 @@ def _decode_one(path: Path, size: tuple[int, int], crop: bool) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-_PACKAGED = {"digits": _read_digits, "photographs": _read_photographs}
 _READERS = {
-    "packaged": lambda info, split, root: _PACKAGED[info.name](info, split, root),
-    "idx": _read_idx,
-    "cifar": _read_cifar,
-    "svhn": _read_svhn,
+    "digits": _read_digits,
+    "photographs": _read_photographs,
+    "torchvision": _read_torchvision,
     "tiny": _read_tiny,
     "folders": _read_folders,
 }
+"""Layout of files -> its reader."""

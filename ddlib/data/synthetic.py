@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn import functional
 
 from ddlib.data.augmentation import draw
 from ddlib.data.whitening import ZCA, ValueSpace
@@ -97,34 +98,29 @@ class Card:
     def to_json(self) -> dict[str, Any]:
         """The card as plain JSON, with the numbers that follow from its fields."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
-        content |= {"networks": list(self.networks), "accuracies": list(self.accuracies)}
         content |= {"protocol": dict(self.protocol), "provenance": dict(self.provenance)}
         return content | {"accuracy_mean": self.mean, "accuracy_std": self.std, "n": self.n}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Card":
         """The card that `to_json` wrote; what it does not know, such as the numbers that follow, is left out."""
-        names = [each.name for each in fields(cls)]
-        if "evaluation_version" not in content:  # a card of before evaluations had versions
-            names.remove("evaluation_version")
-        return cls(**{name: content[name] for name in names})
+        content = {"evaluation_version": 1} | dict(content)  # 1: of before evaluations had versions
+        return cls(**{each.name: content[each.name] for each in fields(cls)})
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticSet:
     """A distilled (or chosen) set of labelled images.
 
-    Args:
-        images: (N, C, H, W) float32 in `space`, N >= 1, finite.
-        labels: (N,) int64 in [0, K), or soft ones, (N, K) float32 logits, finite: the target of an image is their
-            softmax.
-        class_names: the K names.
-        space: what the images are in.
-        strategy: the DSA strategy that training on the set goes with; see `ddlib.data.augmentation`.
-        learning_rate: one that was learnt with the images, > 0, or None.
-        provenance: where the set comes from, as plain JSON.
-        latents: what the images were rendered from by a generator that is kept elsewhere, by name.
-        card: how it was judged and what it reached, where it states that.
+    images: (N, C, H, W) float32 in `space`, N >= 1, finite.
+    labels: (N,) int64 in [0, K), or soft ones, (N, K) float32 logits, finite: the target of an image is their softmax.
+    class_names: the K names.
+    space: what the images are in.
+    strategy: the DSA strategy that training on the set goes with; see `ddlib.data.augmentation`.
+    learning_rate: one that was learnt with the images, > 0, or None.
+    provenance: where the set comes from, as plain JSON.
+    latents: what the images were rendered from by a generator that is kept elsewhere, by name.
+    card: how it was judged and what it reached, where it states that.
 
     Raises:
         ValueError: an argument is not as above, or `space` does not fit the images.
@@ -141,9 +137,15 @@ class SyntheticSet:
     card: Card | None = None
 
     def __post_init__(self):
-        _check_images(self.images, self.space)
+        images = self.images
+        if images.ndim != 4 or not len(images) or images.dtype != torch.float32:
+            got = f"{tuple(images.shape)} {images.dtype}"
+            raise ValueError(f"images must be (N, C, H, W) float32, N >= 1, got {got}")
+        if not images.isfinite().all():
+            raise ValueError("images hold values that are not finite")
+        self.space.require(self.shape)
         object.__setattr__(self, "class_names", tuple(self.class_names))
-        _check_labels(self.labels, self.images, len(self.class_names))
+        _check_labels(self.labels, images, self.num_classes)
         check_strategy(self.strategy, tuple(self.images.shape[2:]))
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be None or a finite number > 0, got {self.learning_rate}")
@@ -181,14 +183,9 @@ class SyntheticSet:
 
     def to(self, device: str | torch.device) -> "SyntheticSet":
         """The same set on `device`."""
+        images, labels, space = (each.to(device) for each in (self.images, self.labels, self.space))
         latents = {name: tensor.to(device) for name, tensor in self.latents.items()}
-        return replace(
-            self,
-            images=self.images.to(device),
-            labels=self.labels.to(device),
-            space=self.space.to(device),
-            latents=latents,
-        )
+        return replace(self, images=images, labels=labels, space=space, latents=latents)
 
 
 def check_strategy(strategy: str, size: tuple[int, int]) -> None:
@@ -202,17 +199,6 @@ def check_provenance(provenance: Mapping[str, Any]) -> None:
         json.dumps(provenance, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"provenance must be plain JSON: {error}") from error
-
-
-def _check_images(images: Tensor, space: ValueSpace) -> None:
-    if images.ndim != 4 or not len(images) or images.dtype != torch.float32:
-        raise ValueError(f"images must be (N, C, H, W) float32, N >= 1, got {tuple(images.shape)} {images.dtype}")
-    if not images.isfinite().all():
-        raise ValueError("images hold values that are not finite")
-    if len(space.mean) != images.shape[1]:
-        raise ValueError(f"space is for {len(space.mean)} channels, images have {images.shape[1]}")
-    if space.zca is not None and len(space.zca.mean) != images[0].numel():
-        raise ValueError(f"space whitens images of {len(space.zca.mean)} values, images have {images[0].numel()}")
 
 
 def _check_labels(labels: Tensor, images: Tensor, num_classes: int) -> None:
@@ -235,19 +221,18 @@ class SyntheticStream:
 
     An epoch has K * `ipc` images, `ipc` of each class.
 
-    Args:
-        generator: name -> tensor of a `ddlib.models.gan.Generator`, float32, finite.
-        shape: (C, H, W) of the images.
-        width, latent: of the generator.
-        class_names: the K names.
-        space: what images are given in; not whitened.
-        strategy: the DSA strategy that training on the stream goes with; see `ddlib.data.augmentation`.
-        frozen_strategy: that of a set drawn from it, which is trained on as any other.
-        ipc: images per class in an epoch, >= 1.
-        redraw: after how many epochs the images are drawn anew: 1 = streaming, each image is shown once; None = never
-            (frozen), K * ipc images are drawn once and are a set like any other.
-        provenance: where the generator comes from, as plain JSON.
-        card: how it was judged and what it reached, where it states that.
+    generator: name -> tensor of a `ddlib.models.gan.Generator`, float32, finite.
+    shape: (C, H, W) of the images.
+    width, latent: of the generator.
+    class_names: the K names.
+    space: what images are given in; not whitened.
+    strategy: the DSA strategy that training on the stream goes with; see `ddlib.data.augmentation`.
+    frozen_strategy: that of a set drawn from it, which is trained on as any other.
+    ipc: images per class in an epoch, >= 1.
+    redraw: after how many epochs the images are drawn anew: 1 = streaming, each image is shown once; None = never
+        (frozen), K * ipc images are drawn once and are a set like any other.
+    provenance: where the generator comes from, as plain JSON.
+    card: how it was judged and what it reached, where it states that.
 
     Raises:
         ValueError: an argument is not as above, or the tensors are not those of such a generator.
@@ -275,13 +260,13 @@ class SyntheticStream:
         _check_tensors(self.generator, self._network())
         if self.space.zca is not None:
             raise ValueError(f"space is {self.space.name!r}; a generator makes pixels: allowed is 'normalised'")
-        if len(self.space.mean) != self.shape[0]:
-            raise ValueError(f"space is for {len(self.space.mean)} channels, images have {self.shape[0]}")
+        self.space.require(self.shape)
         for strategy in (self.strategy, self.frozen_strategy):
             check_strategy(strategy, self.shape[1:])
-        _check_count("ipc", self.ipc)
-        if self.redraw is not None:
-            _check_count("redraw", self.redraw, ", or None to draw once")
+        if type(self.ipc) is not int or self.ipc < 1:
+            raise ValueError(f"ipc must be an integer of at least 1, got {self.ipc!r}")
+        if self.redraw is not None and (type(self.redraw) is not int or self.redraw < 1):
+            raise ValueError(f"redraw must be an integer of at least 1, or None to draw once, got {self.redraw!r}")
         check_provenance(self.provenance)
 
     def __len__(self) -> int:
@@ -314,13 +299,10 @@ class SyntheticStream:
         return replace(self, generator=moved, space=self.space.to(device))
 
     def labels(self, count: int, stream: torch.Generator, *, balanced: bool = True) -> Tensor:
-        """Labels for `count` images: (count,) int64 on the CPU.
+        """Labels for `count` images, (count,) int64 on the CPU, drawn from `stream`.
 
-        Args:
-            count: >= 1.
-            stream: on the CPU; all randomness is its.
-            balanced: whether each block of K labels has every class once, in random order; else each label is drawn
-                on its own, all classes alike.
+        balanced: whether each block of K labels has every class once, in random order; else each label is drawn on its
+            own, all classes alike.
         """
         if not balanced:
             return torch.randint(self.num_classes, (count,), generator=stream)
@@ -333,15 +315,9 @@ class SyntheticStream:
 
     @torch.no_grad()
     def images(self, labels: Tensor, noise: Tensor, *, precision: str = "float32") -> Tensor:
-        """What the generator, in evaluation mode, makes of labels and noise.
+        """What the generator makes of labels (n,) and noise (n, latent): (n, C, H, W) float32 in `space`.
 
-        Args:
-            labels: (n,) int64 in [0, K), n >= 1, on any device.
-            noise: (n, latent), as from `noise`, on any device.
-            precision: "float32", or "bfloat16": autocast.
-
-        Returns:
-            (n, C, H, W) float32 in `space`, on the device of the generator: (x + 1) / 2 are pixels.
+        It is in evaluation mode, on its device; (x + 1) / 2 are pixels.  precision: "float32", or "bfloat16": autocast.
         """
         network, weights = self._network(), dict(self.generator)
         for name, tensor in weights.items():  # in the layout in which a CPU convolves 1.1 to 1.3 times as fast
@@ -388,24 +364,17 @@ def _network(shape: tuple[int, int, int], num_classes: int, width: int, latent: 
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], network: Generator) -> None:
-    expected_tensors = network.state_dict()
-    missing = sorted(expected_tensors.keys() - tensors.keys())
-    unknown = sorted(map(str, tensors.keys() - expected_tensors.keys()))
-    if missing or unknown:
-        faults = [f"{verb} {', '.join(names[:3])}" for verb, names in (("lacks", missing), ("has", unknown)) if names]
-        allowed = f"the {len(expected_tensors)} tensors of such a generator"
-        raise ValueError(f"generator {' and '.join(faults)}; allowed: {allowed}")
+    expected = network.state_dict()
+    for verb, names in (("lacks", expected.keys() - tensors.keys()), ("has", tensors.keys() - expected.keys())):
+        if names:
+            allowed = f"the {len(expected)} tensors of such a generator"
+            raise ValueError(f"generator {verb} {', '.join(sorted(names)[:3])}; allowed: {allowed}")
     for name, tensor in tensors.items():
-        if tensor.shape != expected_tensors[name].shape or tensor.dtype != torch.float32:
-            expected = f"{tuple(expected_tensors[name].shape)} float32"
-            raise ValueError(f"generator: {name} must be {expected}, got {tuple(tensor.shape)} {tensor.dtype}")
+        shape, found = tuple(expected[name].shape), tuple(tensor.shape)
+        if found != shape or tensor.dtype != torch.float32:
+            raise ValueError(f"generator: {name} must be {shape} float32, got {found} {tensor.dtype}")
         if not tensor.isfinite().all():
             raise ValueError(f"generator: {name} holds values that are not finite")
-
-
-def _check_count(name: str, value: Any, otherwise: str = "") -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1{otherwise}, got {value!r}")
 
 
 SET, STREAM = "ddlib.synthetic", "ddlib.stream"
@@ -420,23 +389,12 @@ SETTINGS = ("width", "latent", "strategy", "frozen_strategy", "ipc", "redraw")
 CONDITIONING = "onehot"
 """How a stream's header says that its generator is told the class."""
 
-_ZCA = ("mean", "whitening", "unwhitening")
-_GENERATOR = "generator."
-_LATENTS = "latents."
-
 
 def save(synthetic: SyntheticSet | SyntheticStream, path: str | Path) -> None:
-    """Write `synthetic` to one safetensors file, whole or not at all.
-
-    The bytes go to a temporary file in the same folder, which is synced and then renamed: whoever reads `path` sees
-    the old file or the new one.  The folder is made where it is missing.
-
-    Args:
-        synthetic: on any device.
-        path: of the file; one that is there is replaced.
+    """Write `synthetic` to one safetensors file, whole or not at all; one that is there is replaced.
 
     Raises:
-        OSError: the folder or the file cannot be written.
+        OSError: the folder, which is made where it is missing, or the file cannot be written.
     """
     kind = STREAM if isinstance(synthetic, SyntheticStream) else SET
     tensors, header = (_stream if kind == STREAM else _set)(synthetic)
@@ -460,13 +418,7 @@ def label_kind(synthetic: SyntheticSet | SyntheticStream) -> str:
 
 
 def load(path: str | Path) -> SyntheticSet | SyntheticStream:
-    """Read what `save` wrote, bit by bit, onto the CPU.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        The set, or the stream.
+    """Read the set or the stream that `save` wrote, bit by bit, onto the CPU.
 
     Raises:
         FileNotFoundError: there is no file.
@@ -488,18 +440,19 @@ def load(path: str | Path) -> SyntheticSet | SyntheticStream:
 
 
 def _set(synthetic: SyntheticSet) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a set."""
     tensors, zca = {"images": synthetic.images, "labels": synthetic.labels}, synthetic.space.zca
     if zca is not None:
-        tensors |= {f"zca.{name}": getattr(zca, name) for name in _ZCA}
-    tensors |= {f"{_LATENTS}{name}": tensor for name, tensor in synthetic.latents.items()}
+        tensors |= {"zca.mean": zca.mean, "zca.whitening": zca.whitening, "zca.unwhitening": zca.unwhitening}
+    tensors |= {f"latents.{name}": tensor for name, tensor in synthetic.latents.items()}
     eps = None if zca is None else zca.eps
     return tensors, {"zca_eps": eps, "strategy": synthetic.strategy, "learning_rate": synthetic.learning_rate}
 
 
 def _to_set(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SyntheticSet:
-    zca = None
-    if header["zca_eps"] is not None:
-        zca = ZCA(**{name: tensors[f"zca.{name}"] for name in _ZCA}, eps=header["zca_eps"])
+    zca, eps = None, header["zca_eps"]
+    if eps is not None:
+        zca = ZCA(tensors["zca.mean"], tensors["zca.whitening"], tensors["zca.unwhitening"], eps)
     return SyntheticSet(
         images=tensors["images"],
         labels=tensors["labels"],
@@ -508,13 +461,14 @@ def _to_set(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Synthet
         strategy=header["strategy"],
         learning_rate=header["learning_rate"],
         provenance=header["provenance"],
-        latents={name.removeprefix(_LATENTS): t for name, t in tensors.items() if name.startswith(_LATENTS)},
+        latents=_under("latents.", tensors),
         card=_card(header),
     )
 
 
 def _stream(synthetic: SyntheticStream) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors = {f"{_GENERATOR}{name}": tensor for name, tensor in synthetic.generator.items()}
+    """Tensors and header of a stream."""
+    tensors = {f"generator.{name}": tensor for name, tensor in synthetic.generator.items()}
     header = {"shape": list(synthetic.shape), "conditioning": CONDITIONING}
     return tensors, header | {name: getattr(synthetic, name) for name in SETTINGS}
 
@@ -523,7 +477,7 @@ def _to_stream(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Synt
     if header["conditioning"] != CONDITIONING:
         raise ValueError(f"conditioning={header['conditioning']!r}; this ddlib reads generators of {CONDITIONING!r}")
     return SyntheticStream(
-        generator={name.removeprefix(_GENERATOR): tensor for name, tensor in tensors.items()},
+        generator=_under("generator.", tensors),
         shape=tuple(header["shape"]),
         class_names=tuple(header["class_names"]),
         space=ValueSpace(tuple(header["mean"]), tuple(header["std"])),
@@ -531,6 +485,10 @@ def _to_stream(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Synt
         card=_card(header),
         **{name: header[name] for name in SETTINGS},
     )
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _card(header: Mapping[str, Any]) -> Card | None:
@@ -551,17 +509,13 @@ def joined(parts: Sequence[SyntheticSet]) -> SyntheticSet:
         ValueError: no sets, a stream among them, or sets that share a class or differ in value space, size of images,
             augmentation or kind of labels.
     """
-    parts = list(parts)
     _check_alike(parts)
     first, class_names, labels = parts[0], sum((part.class_names for part in parts), ()), []
     start = 0
     for part in parts:
-        if part.is_soft:
-            logits = part.labels.new_full((len(part), len(class_names)), ABSENT)
-            logits[:, start : start + part.num_classes] = part.labels
-            labels.append(logits)
-        else:
-            labels.append(part.labels + start)
+        after = len(class_names) - start - part.num_classes
+        padded = functional.pad(part.labels, (start, after), value=ABSENT) if part.is_soft else part.labels + start
+        labels.append(padded)
         start += part.num_classes
     rates = [part.learning_rate for part in parts if part.learning_rate is not None]
     return SyntheticSet(

@@ -21,15 +21,15 @@ _CHUNK = 2048
 
 @dataclass(frozen=True, eq=False)
 class ZCA:
-    """A fitted ZCA transform and its inverse (Krizhevsky 2009, appendix A).
+    """A fitted ZCA transform and its inverse (Krizhevsky 2009, appendix A): z = W (x - mean), x = W^-1 z + mean.
 
-    apply: z = W (x - mean), invert: x = W^-1 z + mean, with x an image as a vector of D = C*H*W values.
+    x is an image as a vector of D = C*H*W values.  Both directions take and give (B, C, H, W) float32 on the device of
+    the transform, are differentiable, and refuse images of another size or dtype with a ValueError.
 
-    Args:
-        mean: (D,) float32, mean image of the training set.
-        whitening: (D, D) float32, W, symmetric.
-        unwhitening: (D, D) float32, the inverse of W.
-        eps: what was added to every eigenvalue of the covariance, > 0.
+    mean: (D,) float32, mean image of the training set.
+    whitening: (D, D) float32, W, symmetric.
+    unwhitening: (D, D) float32, the inverse of W.
+    eps: what was added to every eigenvalue of the covariance, > 0.
 
     Raises:
         ValueError: a shape, dtype, device or eps is not as above, or a value is not finite.
@@ -45,42 +45,22 @@ class ZCA:
             raise ValueError(f"mean must be (D,), got shape {tuple(self.mean.shape)}")
         if not self.eps > 0:
             raise ValueError(f"eps must be > 0, got {self.eps}")
-        dimensions = len(self.mean)
-        for name in ("mean", "whitening", "unwhitening"):
+        D, device = len(self.mean), self.mean.device
+        for name, shape in {"mean": (D,), "whitening": (D, D), "unwhitening": (D, D)}.items():
             values = getattr(self, name)
-            if name != "mean" and values.shape != (dimensions, dimensions):
-                raise ValueError(f"{name} must be {(dimensions,) * 2}, got shape {tuple(values.shape)}")
-            if values.dtype != torch.float32 or values.device != self.mean.device:
-                raise ValueError(f"{name} must be float32 on {self.mean.device}, got {values.dtype} on {values.device}")
+            if values.shape != shape:
+                raise ValueError(f"{name} must be {shape}, got shape {tuple(values.shape)}")
+            if values.dtype != torch.float32 or values.device != device:
+                raise ValueError(f"{name} must be float32 on {device}, got {values.dtype} on {values.device}")
             if not values.isfinite().all():
                 raise ValueError(f"{name} holds values that are not finite")
 
     def apply(self, images: Tensor) -> Tensor:
-        """Whiten: z = W (x - mean).
-
-        Args:
-            images: (B, C, H, W) float32, normalised, C*H*W = D, on this transform's device.
-
-        Returns:
-            (B, C, H, W) float32, ZCA-whitened; differentiable in `images`.
-
-        Raises:
-            ValueError: the images have another size or dtype.
-        """
+        """Whiten normalised images: z = W (x - mean)."""
         return ((self._flat(images) - self.mean) @ self.whitening).view(images.shape)
 
     def invert(self, images: Tensor) -> Tensor:
-        """Undo `apply`: x = W^-1 z + mean.
-
-        Args:
-            images: (B, C, H, W) float32, ZCA-whitened, C*H*W = D, on this transform's device.
-
-        Returns:
-            (B, C, H, W) float32, normalised; differentiable in `images`.
-
-        Raises:
-            ValueError: the images have another size or dtype.
-        """
+        """Undo `apply`: x = W^-1 z + mean."""
         return (self._flat(images) @ self.unwhitening + self.mean).view(images.shape)
 
     def to(self, device: str | torch.device) -> "ZCA":
@@ -101,10 +81,9 @@ class ZCA:
 class ValueSpace:
     """The space in which networks see images: pixels normalised channel by channel, then perhaps ZCA-whitened.
 
-    Args:
-        mean: C values, of pixels in [0, 1].
-        std: C values, > 0.
-        zca: fitted on images normalised so, or None.  With mean 0 and std 1 these are the pixels themselves.
+    mean: C values, of pixels in [0, 1].
+    std: C values, > 0.
+    zca: fitted on images normalised so, or None.  With mean 0 and std 1 these are the pixels themselves.
 
     Raises:
         ValueError: `mean` and `std` differ in length, or a std is not positive.
@@ -127,14 +106,15 @@ class ValueSpace:
             return "normalised"
         return "zca" if any(self.mean) or set(self.std) != {1.0} else "zca of pixels"
 
+    def require(self, shape: tuple[int, int, int]) -> None:
+        """Refuse images of `shape` (C, H, W) with a ValueError where the space is for others."""
+        if len(self.mean) != shape[0]:
+            raise ValueError(f"space is for {len(self.mean)} channels, images have {shape[0]}")
+        if self.zca is not None and len(self.zca.mean) != math.prod(shape):
+            raise ValueError(f"space whitens images of {len(self.zca.mean)} values, images have {math.prod(shape)}")
+
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels to this space: (pixels - mean) / std, then whitening where there is one.
-
-        Args:
-            pixels: (B, C, H, W) float32 in [0, 1].
-
-        Returns:
-            (B, C, H, W) float32 in this space; differentiable in `pixels`.
+        """Pixels (B, C, H, W) float32 in [0, 1] to this space, differentiably: (pixels - mean) / std, then whitening.
 
         Raises:
             ValueError: another number of channels, or a size that the whitening was not fitted for.
@@ -144,13 +124,7 @@ class ValueSpace:
         return images if self.zca is None else self.zca.apply(images)
 
     def decode(self, images: Tensor) -> Tensor:
-        """This space to pixels, the inverse of `encode`; nothing is clipped.
-
-        Args:
-            images: (B, C, H, W) float32 in this space.
-
-        Returns:
-            (B, C, H, W) float32, in [0, 1] up to rounding for real images; differentiable in `images`.
+        """This space to pixels, the inverse of `encode`: in [0, 1] up to rounding for real images, and not clipped.
 
         Raises:
             ValueError: as for `encode`.
@@ -176,7 +150,7 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def fit_zca(images: Tensor, eps: float = 0.1) -> ZCA:
-    """ZCA of a training set, with the matrix that undoes it (as DataDAM whitens).
+    """ZCA of a training set, with the matrix that undoes it (as DataDAM whitens), on the device of `images`.
 
     S = (X - mean)^T (X - mean) / (B - 1) = U diag(s) U^T,   W = U diag((s + eps)^-1/2) U^T.
 
@@ -186,9 +160,6 @@ def fit_zca(images: Tensor, eps: float = 0.1) -> ZCA:
     Args:
         images: (B, C, H, W) float32, normalised, B >= 2, C*H*W <= 12288.
         eps: added to every eigenvalue, > 0.  It bounds the gain of the directions that hardly vary.
-
-    Returns:
-        The transform, on the device of `images`.
 
     Raises:
         ValueError: an argument is not as above.
@@ -207,12 +178,8 @@ def fit_zca(images: Tensor, eps: float = 0.1) -> ZCA:
         covariance += centred.T @ centred
     values, vectors = torch.linalg.eigh(covariance / (len(rows) - 1))
     gain = (values.clamp_min(0) + eps).sqrt()
-    return ZCA(
-        mean=mean.float(),
-        whitening=((vectors / gain) @ vectors.T).float(),
-        unwhitening=((vectors * gain) @ vectors.T).float(),
-        eps=eps,
-    )
+    whitening, unwhitening = (vectors / gain) @ vectors.T, (vectors * gain) @ vectors.T
+    return ZCA(mean.float(), whitening.float(), unwhitening.float(), eps)
 
 
 def require_dimensions(shape: tuple[int, ...]) -> None:
