@@ -1,4 +1,4 @@
-"""A report for the tests: the committed results and figures, a small store, and things that are wrong on purpose."""
+"""A report for the tests: some committed results and figures, a small store, and things that are wrong on purpose."""
 
 import json
 import os
@@ -30,16 +30,24 @@ from ddlib.study.parameters import settings
 told = {{"profile": "quick", "dataset": "digits", "reference_dataset": "cifar10", "ipcs": [1, 2], "seeds": [0],
          "methods": {CELLS!r}, "network": {{"width": 8, "depth": 2}}, "evaluation": {{"num_networks": 1, "epochs": 1}},
          "device": "cpu", "precision": "float32", "compiled": False, "budget_hours": None}}
-for cell in study.cells(settings(told), paper="atom", table="main"):
-    study.synthetic_set(cell, 0, study.Workplace("cpu", progress="none"))
+workplace = study.Workplace("cpu", progress="none")
+first, *others = study.cells(settings(told), paper="atom", table="main")
+study.run([first], workplace)
+for cell in others:
+    study.synthetic_set(cell, 0, workplace)
 raise SystemExit(cli.main(["report"]))
 """
 
 
 def built(output: Path) -> tuple[Path, str]:
     """Make the report under `output` in a process of its own; its folder, and what the command printed."""
-    for name in ("results", "figures"):
-        shutil.copytree(ROOT / name, output / name)
+    for folder in ("results", "figures"):
+        shutil.copytree(ROOT / folder / "atom", output / folder / "atom")
+        for name in (STALE, DAMAGED):
+            for path in (ROOT / folder).glob(f"{name}.*"):
+                copy = output / path.relative_to(ROOT)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
     executed = output / "runs" / "notebooks" / f"{EXECUTED}.quick.ipynb"
     executed.parent.mkdir(parents=True)
     shutil.copyfile(ROOT / "notebooks" / f"{EXECUTED}.ipynb", executed)

@@ -153,7 +153,7 @@ def test_a_generator_is_held_against_the_real_images_of_its_bytes():
     assert found["GAN"].lrs.components["IOR"].value > 0 > estimate.high
     assert [label for label, entry in found.items() if entry.by_bytes] == ["GAN"]
     assert found["Random, equal bytes"].lrs is None  # nothing says what as many images reach by another recipe
-    text = " ".join(str(report.leaderboard([*RECORDS, FILLING], **told)).split())
+    text = " ".join(str(report.leaderboard(report.standings([*RECORDS, FILLING], **told))).split())
     assert f"{estimate.value:+.2f} ±" in text and "by the images shown, not by bytes" in text
 
 
@@ -167,7 +167,7 @@ def test_the_images_of_a_generators_bytes_stand_where_it_does():
 
 
 def test_the_table_is_sorted_and_says_what_is_apart():
-    table = report.leaderboard(RECORDS, **TOLD)
+    table = report.leaderboard(report.standings(RECORDS, **TOLD))
     ((heading, rows),) = table.groups
     assert heading == "digits, 1 image per class"
     assert [row[0] for row in rows] == [r.label for r in ranked(JUDGED)]
@@ -185,7 +185,7 @@ def test_the_table_is_sorted_and_says_what_is_apart():
 
 def test_a_score_of_one_seed_and_network_has_no_interval():
     one = [replace(r, accuracies=r.accuracies[:1], cell=r.cell | {"seeds": [0]}) for r in JUDGED]
-    rows = report.leaderboard(one).groups[0][1]
+    rows = report.leaderboard(report.standings(one)).groups[0][1]
     assert {text.split("±")[1].strip() for row in rows for text in row[5:10] if "±" in text} == {"?"}
 
 
@@ -198,7 +198,7 @@ def test_sides_of_other_networks_are_no_score():
 
 def test_a_row_of_one_network_and_no_cost_shows_dashes():
     bare = Record.of((50.0,), label="x", method="x", dataset="digits", ipc=1, cell={"seeds": [0]})
-    row = report.leaderboard([bare]).groups[0][1][0]
+    row = report.leaderboard(report.standings([bare])).groups[0][1][0]
     assert row[1].strip() == "50.0" and {text.strip() for text in row[3:-1]} == {"–"}
 
 

@@ -50,10 +50,8 @@ def outcomes(verdict: claims.Verdict, profile: str) -> str:
     for one in (one for one in verdict.evidence if one.run.profile == profile):
         reduced = " with reduced rows" if any(" against " in test.where for test in one.check.tests) else ""
         said.setdefault(f"**{one.check.outcome}**{reduced}", []).append(linked(one.run))
-    for run in (run for run, _ in verdict.untold if run.profile == profile):
-        said.setdefault("cannot be told apart", []).append(linked(run))
-    for run in (run for run in verdict.shown if run.profile == profile):
-        said.setdefault("shown, not tested", []).append(linked(run))
+    for gap in (gap for gap in verdict.gaps if gap.run.profile == profile and gap.word != claims.NOT_RUN):
+        said.setdefault(gap.word, []).append(linked(gap.run))
     none = claims.NOT_RUN if not verdict.claim.shown_in or verdict.claim.measured else claims.NOT_TESTED
     return "; ".join(f"{outcome} ({', '.join(where)})" for outcome, where in said.items()) or none
 

@@ -7,7 +7,6 @@ from statistics import fmean, stdev
 import pytest
 from scipy import stats
 
-from ddlib import report
 from ddlib.results import Record
 from ddlib.results.scores import Estimate, ars, gain, lrs
 
@@ -213,36 +212,3 @@ def test_an_ars_may_call_its_network_otherwise_without_augmentation():
 def test_what_is_no_accuracy_or_weight_is_refused(call, match):
     with pytest.raises(ValueError, match=match):
         call()
-
-
-def test_the_table_shows_what_scores_are_made_of():
-    scores = [
-        lrs(full=FULL, hard=HARD, own=OWN, random=RANDOM),
-        ars(aug=OWN, random_aug=RANDOM, noaug=HARD, random_noaug=RANDOM),
-    ]
-    alone = lrs(full=[90.0], hard=[40.0], own=[40.0], random=[50.0])
-    worse = lrs(full=FULL, hard=RANDOM, own=RANDOM, random=HARD)
-    found = report.score_table({"ATOM": scores, "one network": [alone], "worse": [worse]}, provenance={"commit": "a"})
-    assert found.columns == ("method", "LRS", "HLR", "IOR", "ARS", "d_aug", "d_noaug", "n", "outcome")
-    ((_, rows),) = found.groups
-    # losses 35, 32, 37, 32.5: 34.125 ± 3.1824 * 2.3229 / 2; gains 25, 14, 25, 23: 21.75 ± 3.1824 * 5.2520 / 2
-    assert rows[0][2:4] == ("+0.341 ± 0.037", "+0.217 ± 0.084") and rows[0][-2:] == ("4", "above random")
-    assert rows[1][1:] == ("0.159 ± ?", "+0.500 ± ?", "-0.100 ± ?", "–", "–", "–", "1", "not decided")
-    assert rows[2][-1] == "below random" and "1 of them above" in found.head
-    assert "HLR" in str(found) and "d_aug" in found._repr_html_() and found.provenance == {"commit": "a"}
-    without = report.score_table({"worse": [worse]})
-    assert without.columns == ("method", "LRS", "HLR", "IOR", "n", "outcome") and "ARS" not in str(without)
-
-
-def test_gains_that_disagree_decide_nothing():
-    mixed = ars(aug=HARD, random_aug=RANDOM, noaug=RANDOM, random_noaug=HARD)
-    ((_, (row,)),) = report.score_table({"mixed": [mixed]}).groups
-    assert row[-1] == "not decided"
-
-
-def test_a_table_needs_scores_each_once():
-    score = lrs(full=FULL, hard=HARD, own=OWN, random=RANDOM)
-    with pytest.raises(ValueError, match="rows={'A': ..} has no score; allowed: LRS or ARS of at least one row"):
-        report.score_table({"A": []})
-    with pytest.raises(ValueError, match="rows..A.. has a score twice; allowed: LRS, ARS, each once"):
-        report.score_table({"A": [score, score]})

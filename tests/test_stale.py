@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ddlib import ROOT, methods, report, results, study
+from ddlib import methods, report, results, study
 from ddlib.batch import cli
 from ddlib.report import stale
 from ddlib.store import codeprint
@@ -28,6 +28,7 @@ PARAMETERS = {
     "budget_hours": None,
 }
 COMMIT = "0123456789abcdef"
+LOOP = "ddlib.store.loop"
 CODE = {name: codeprint.fingerprint(codeprint.distillation(methods.find(name))) for name in ("random", "dm")}
 
 
@@ -50,12 +51,16 @@ def record(cell):
     )
 
 
-def keep(repository, records):
+def current(name="atom/accuracy", profile="quick"):
+    """Records of a notebook's cells as they are now."""
+    return [record(cell) for cell in notebooks.cells(name, profile)]
+
+
+def keep(repository, records, slug="atom/accuracy.quick"):
     """Write records and a figure drawn from them."""
-    results.write(records, repository / "results/atom/accuracy.quick.json")
-    figure = report.accuracy_bars(records)
-    made = results.provenance(records)
-    report.save(figure, "atom/accuracy.quick.bars", provenance=made, folder=repository / "figures")
+    results.write(records, repository / f"results/{slug}.json")
+    provenance = results.provenance(records)
+    report.save(report.accuracy_bars(records), f"{slug}.bars", provenance=provenance, folder=repository / "figures")
 
 
 @pytest.fixture
@@ -67,13 +72,18 @@ def repository(tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, tmp_path)
     monkeypatch.setattr(codeprint, "sources_at", lambda commit: None)
     ask(tmp_path)
-    keep(tmp_path, [record(cell) for cell in notebooks.cells("atom/accuracy", "quick")])
+    keep(tmp_path, current())
     return tmp_path
+
+
+def stale_files():
+    """Every file that is stale, with the reasons."""
+    return {path: why for path, why in stale.reasons().items() if why}
 
 
 def reasons(name="results/atom/accuracy.quick.json"):
     """Why one file is stale."""
-    return [finding.reason for finding in stale.findings() if finding.path == name]
+    return stale.reasons()[name]
 
 
 def rewrite(repository, change):
@@ -91,101 +101,69 @@ def of_dm(change):
 
 
 def test_what_is_up_to_date_is_left_alone(repository, capsys):
-    assert stale.findings() == []
+    assert stale_files() == {}
     assert cli.main(["report", "stale"]) == 0
     assert capsys.readouterr().out == "0 of 3 results and figures are stale\n"
 
 
 def test_the_products_of_a_notebooks_further_parameter_files_are_looked_at(repository):
     (repository / "params/atom/accuracy.other.hour.yaml").write_text("profile: other.hour\nipcs: [2]\n")
-    records = [record(cell) for cell in notebooks.cells("atom/accuracy.other", "hour")]
-    assert {one.ipc for one in records} == {2}
-    results.write(records, repository / "results/atom/accuracy.other.hour.json")
-    made = results.provenance(records)
-    figure = report.accuracy_bars(records)
-    report.save(figure, "atom/accuracy.other.hour.bars", provenance=made, folder=repository / "figures")
-    assert stale.findings() == []
+    records = current("atom/accuracy.other", "hour")
+    assert {record.ipc for record in records} == {2}
+    keep(repository, records, "atom/accuracy.other.hour")
+    assert stale_files() == {}
     (repository / "params/atom/accuracy.other.hour.yaml").write_text("profile: other.hour\nipcs: [1]\n")
-    found = {finding.path for finding in stale.findings()}
-    assert found == {"results/atom/accuracy.other.hour.json", *(
-        f"figures/atom/accuracy.other.hour.bars.{ending}" for ending in ("png", "svg")
-    )}  # fmt: skip
+    figures = {f"figures/atom/accuracy.other.hour.bars.{ending}" for ending in ("png", "svg")}
+    assert stale_files().keys() == {"results/atom/accuracy.other.hour.json", *figures}
 
 
-MEASURING = {name: value for name, value in PARAMETERS.items() if name in ("profile", "dataset", "device")}
-
-
-@pytest.fixture
-def measuring(repository):
-    """The repository with a notebook that measures, its results and its figure; returns what writes them anew."""
-
-    def keep_measurements(**changed):
-        source = "\n".join(f"{name} = {value!r}" for name, value in MEASURING.items())
-        notebook = new_notebook(cells=[new_code_cell(source, metadata={"tags": ["parameters"]})])
-        nbformat.write(notebook, repository / "notebooks/atom/cost.ipynb")
-        current = study.fingerprint(parameters.settings(notebooks.parameters("atom/cost", "quick")))
-        made = {
-            "commit": COMMIT,
-            "dirty": False,
-            "code": codeprint.fingerprint(("ddlib.store.loop",)),
-            "parameters": current,
-        }
-        measured = results.Measurements({"rows": [{"N": 1}]}, ("ddlib.store.loop",), made | changed)
-        results.write_measurements(measured, repository / "results/atom/cost.quick.json")
-        report.save(report.cost_lines([]), "atom/cost.quick.lines", provenance=made, folder=repository / "figures")
-
-    keep_measurements()
-    return keep_measurements
-
-
-def test_measurements_that_are_up_to_date_are_left_alone(measuring):
-    assert stale.findings() == []
+MEASURED = {"commit": COMMIT, "dirty": False, "code": codeprint.fingerprint((LOOP,))}
+OTHER_CODE = [
+    ({"code": "0" * 16}, "code changed since 0123456"),
+    ({"code": None}, "says nothing of its code"),
+    ({"dirty": True}, "made from a modified tree"),
+]
 
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"code": "0" * 16}, "code changed since 0123456"),
-        ({"code": None}, "says nothing of its code"),
-        ({"dirty": True}, "made from a modified tree"),
+        ({}, None),
+        *OTHER_CODE,
         ({"parameters": None}, "says nothing of its parameters"),
         ({"parameters": "0" * 16}, "parameters changed since: 0000000000000000 then, "),
     ],
 )
-def test_measurements_left_behind_are_found_with_their_figure(measuring, changed, reason):
-    measuring(**changed)
-    (found,) = reasons("results/atom/cost.quick.json")
-    assert found.startswith(reason)
-    assert reasons("figures/atom/cost.quick.lines.png") == [
-        "drawn from other results than results/atom/cost.quick.json holds now"
-    ]
+def test_measurements_left_behind_are_found_with_their_figure(repository, changed, reason):
+    chosen = {name: value for name, value in PARAMETERS.items() if name in ("profile", "dataset", "device")}
+    source = "\n".join(f"{name} = {value!r}" for name, value in chosen.items())
+    notebook = new_notebook(cells=[new_code_cell(source, metadata={"tags": ["parameters"]})])
+    nbformat.write(notebook, repository / "notebooks/atom/cost.ipynb")
+    settings = parameters.settings(notebooks.parameters("atom/cost", "quick"))
+    provenance = MEASURED | {"parameters": study.fingerprint(settings)}
+    measured = results.Measurements({"rows": [{"N": 1}]}, (LOOP,), provenance | changed)
+    results.write_measurements(measured, repository / "results/atom/cost.quick.json")
+    report.save(report.accuracy_bars([]), "atom/cost.quick.lines", provenance=provenance, folder=repository / "figures")
+    if reason is None:
+        assert stale_files() == {}
+    else:
+        (why,) = reasons("results/atom/cost.quick.json")
+        assert why.startswith(reason)
+        drawn = "drawn from other results than results/atom/cost.quick.json holds now"
+        assert reasons("figures/atom/cost.quick.lines.png") == [drawn]
 
 
-@pytest.mark.parametrize(
-    ("changed", "reasons_given"),
-    [
-        ({}, []),
-        ({"code": "0" * 16}, ["code changed since 0123456"]),
-        ({"code": None}, ["says nothing of its code"]),
-        ({"dirty": True}, ["made from a modified tree"]),
-    ],
-)
-def test_a_figure_of_what_is_kept_nowhere_else_is_judged_by_its_own_code(repository, changed, reasons_given):
-    made = {
-        "commit": COMMIT,
-        "dirty": False,
-        "code": codeprint.fingerprint(("ddlib.store.loop",)),
-        "modules": ["ddlib.store.loop"],
-    }
-    report.save(
-        report.cost_lines([]), "atom/accuracy.quick.own", provenance=made | changed, folder=repository / "figures"
-    )
-    assert reasons("figures/atom/accuracy.quick.own.png") == reasons_given
+@pytest.mark.parametrize(("changed", "reason"), [({}, None), *OTHER_CODE])
+def test_a_figure_of_what_is_kept_nowhere_else_is_judged_by_its_own_code(repository, changed, reason):
+    provenance = MEASURED | {"modules": [LOOP]} | changed
+    figure = report.accuracy_bars([])
+    report.save(figure, "atom/accuracy.quick.own", provenance=provenance, folder=repository / "figures")
+    assert reasons("figures/atom/accuracy.quick.own.png") == ([] if reason is None else [reason])
 
 
 def test_where_and_how_far_it_was_computed_does_not_count(repository):
     ask(repository, device="cuda:1", budget_hours=2.0)
-    assert stale.findings() == []
+    assert stale_files() == {}
 
 
 CHANGED_NOTEBOOKS = {
@@ -200,9 +178,9 @@ CHANGED_NOTEBOOKS = {
 
 @pytest.mark.parametrize("reason", CHANGED_NOTEBOOKS)
 def test_changed_parameters_are_found_and_the_cells_that_they_change(repository, reason):
-    (then,) = {cell.parameters for cell in notebooks.cells("atom/accuracy", "quick")}
+    (then,) = {record.provenance["parameters"] for record in current()}
     ask(repository, **CHANGED_NOTEBOOKS[reason])
-    (now,) = {cell.parameters for cell in notebooks.cells("atom/accuracy", "quick")}
+    (now,) = {record.provenance["parameters"] for record in current()}
     assert reasons() == [f"parameters changed since: {then} then, {now} now", reason]
 
 
@@ -242,7 +220,7 @@ def test_a_cell_that_was_not_run_rests_on_no_code(repository):
     cells = notebooks.cells("atom/accuracy", "quick")
     left_out = dataclasses.replace(record(cells[1]), accuracies=(), provenance={"parameters": cells[1].parameters})
     keep(repository, [record(cells[0]), left_out])
-    assert stale.findings() == []
+    assert stale_files() == {}
 
 
 @pytest.fixture
@@ -259,7 +237,7 @@ CHANGED_FILE = "code changed since 0123456 for 1 of 2 cells: ddlib/methods/objec
 
 
 def test_the_changed_files_are_named_where_git_knows_them(repository, history):
-    keep(repository, [record(cell) for cell in notebooks.cells("atom/accuracy", "quick")])
+    keep(repository, current())
     assert reasons() == [CHANGED_FILE]
 
 
@@ -279,9 +257,7 @@ def test_results_renewed_after_their_figure_are_found(repository):
     path = repository / "results/atom/accuracy.quick.json"
     path.write_text(path.read_text().replace("2026-11-20", "2026-11-21"))
     reason = "drawn from other results than results/atom/accuracy.quick.json holds now"
-    assert [(finding.path, finding.reason) for finding in stale.findings()] == [
-        (f"figures/atom/accuracy.quick.bars.{kind}", reason) for kind in ("png", "svg")
-    ]
+    assert stale_files() == {f"figures/atom/accuracy.quick.bars.{kind}": [reason] for kind in ("png", "svg")}
 
 
 def test_files_without_a_source_are_named(repository, capsys):
@@ -305,15 +281,10 @@ def test_a_figure_that_says_nothing_is_named(repository):
     assert reason.endswith("accuracy.quick.bars.svg carries no provenance")
 
 
-def test_the_committed_products_can_be_judged(monkeypatch):
-    monkeypatch.setattr(stale, "OUTPUT", ROOT)
-    assert stale.files() and all((ROOT / finding.path).is_file() for finding in stale.findings())
-
-
 def test_cells_of_one_row_are_told_apart_by_the_network_tested_on(repository):
     told = {"num_networks": 1, "epochs": 2, "networks": {"mlp": {"network": "mlp"}}}
     ask(repository, evaluation=told)
-    keep(repository, [record(cell) for cell in notebooks.cells("atom/accuracy", "quick")])
+    keep(repository, current())
     assert reasons() == []
     ask(repository, evaluation=told | {"networks": told["networks"] | {"deep": {"network": "convnet", "depth": 2}}})
     assert "cells not computed: Random at IPC 1 on deep, DM at IPC 1 on deep" in reasons()

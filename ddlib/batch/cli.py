@@ -456,8 +456,10 @@ def _report(options: Namespace) -> int:
 def _report_stale(options: Namespace) -> int:
     from ddlib.report import stale
 
-    findings = stale.findings()
-    for finding in findings:
-        print(f"{finding.path}: {finding.reason}")
-    print(f"{len({finding.path for finding in findings})} of {len(stale.files())} results and figures are stale")
-    return 1 if findings else 0
+    reasons = stale.reasons()
+    for path, why in reasons.items():
+        for reason in why:
+            print(f"{path}: {reason}")
+    number = sum(map(bool, reasons.values()))
+    print(f"{number} of {len(reasons)} results and figures are stale")
+    return 1 if number else 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddlib.report.figures import FAMILY, accuracy_bars, accuracy_curves, independent, loss_against_start, metric_panels
 from ddlib.report.images import image_grid, image_strips
-from ddlib.report.leaderboard import leaderboard, score_table, standings
+from ddlib.report.leaderboard import leaderboard, standings
 from ddlib.report.style import LIMIT, PALETTE, Picture, colors, footer, read_provenance, save, set_theme
 from ddlib.report.tables import Table, budget_table, claims_table, table, unseen_table
 
@@ -24,7 +24,7 @@ __all__ = [
     "FAMILY", "LIMIT", "PALETTE", "Picture", "Table",
     "accuracy_bars", "accuracy_curves", "budget_table", "claims_table", "colors", "footer", "image_grid",
     "image_strips", "independent", "leaderboard", "loss_against_start", "metric_panels", "read_provenance", "save",
-    "score_table", "set_theme", "source", "standings", "table", "unseen_table",
+    "set_theme", "source", "standings", "table", "unseen_table",
 ]  # fmt: skip
 
 

@@ -1,13 +1,12 @@
-"""Every method under one protocol: the table of its ranking, and that of the robust scores."""
+"""Every method under one protocol: the ranking of rows, with the robust scores."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
-from ddlib.report.tables import BLANK, Table, amount, count
-from ddlib.results import Pair, Record, interval, mean_record, neighbours, provenance, ranked, scores
-from ddlib.results.scores import Estimate, Score
+from ddlib.report.tables import BLANK, Table, amount
+from ddlib.results import Pair, Record, interval, mean_record, neighbours, ranked, scores
 
 COLUMNS = (
     *("method", "accuracy", "n", "p", "p of networks", "HLR", "IOR", "IOR, bytes", "LRS", "ARS", "others"),
@@ -78,233 +77,114 @@ def standings(
         ValueError: records are of several data sets, a row stands twice at one place, `network` or a label of `hard`
             or `equal_bytes` is not there, or the accuracies are not as many for each seed.
     """
-    found = _by_place(records)
-    names = {"network": network, "plain": plain, "hard": hard or {}, "random": random, "bytes": equal_bytes or {}}
-    _check(records, names)
-    judged = [record for record in records if record.network == network]
-    filling = {*names["bytes"].values()}
-    ipcs = sorted({r.ipc for r in judged if r.ipc is not None and r.label not in filling}) or [None]
-    return {ipc: _ranking(_together(judged, ipc, names["bytes"]), found, names) for ipc in ipcs}
+    hard, equal_bytes = hard or {}, equal_bytes or {}
+    _check(records, network, {"hard": hard, "equal_bytes": equal_bytes})
+    run = {(record.label, record.ipc, record.network): record for record in records if record.n}
+    own_ranking = [r for r in records if r.network == network and r.label not in equal_bytes.values()]
+    rankings = {}
+    for ipc in sorted({record.ipc for record in own_ranking if record.ipc is not None}) or [None]:
+        rows = [record for record in own_ranking if record.ipc in (ipc, None) and record.n]
+        fillings = {equal_bytes.get(record.label) for record in rows}
+        rows += [r for r in records if r.network == network and r.label in fillings and r.n]
+        whole = next((record for record in ranked(rows) if record.method == "whole"), None)
+        rankings[ipc] = []
+        for record, pair in zip(ranked(rows), [*neighbours(rows), None], strict=False):
+            label, amount = record.label, record.ipc
+            hard_row = run.get((hard.get(label, label), amount, network))
+            bare, chance, bare_chance = (
+                run.get((row, amount, on)) for row, on in ((label, plain), (random, network), (random, plain))
+            )
+            filling = next((row for row in rows if row.label == equal_bytes.get(label)), None)
+            entry = Entry(
+                record=record,
+                others=_others([r for r in records if r.label == label and r.ipc == amount], (network, plain)),
+                lrs=scores.lrs(full=whole, hard=hard_row, own=record, random=chance)
+                if whole and hard_row and chance
+                else None,
+                ars=scores.ars(aug=record, noaug=bare, random_aug=chance, random_noaug=bare_chance)
+                if bare and chance and bare_chance
+                else None,
+                by_bytes=scores.gain(own=record, other=filling) if filling else None,
+                pair=pair,
+            )
+            rankings[ipc].append(entry)
+    return rankings
 
 
-def leaderboard(records: Sequence[Record], **told) -> Table:
+def _check(records: Sequence[Record], network: str, pairs: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse records of several data sets, rows that stand twice, and names that are not there."""
+    if len(sets := dict.fromkeys(record.dataset for record in records)) > 1:
+        raise ValueError(f"records are of {', '.join(sets)}; allowed: one data set")
+    for place, number in Counter((record.label, record.ipc, record.network) for record in records).items():
+        if number > 1:
+            raise ValueError(f"{place} has two records; allowed: one for each row, number of images and network")
+    if records and network not in (known := dict.fromkeys(record.network for record in records)):
+        raise ValueError(f"network={network!r}; known: {', '.join(known)}")
+    labels = dict.fromkeys(record.label for record in records)
+    for name, mapping in pairs.items():
+        for label in (*mapping, *mapping.values()):
+            if label not in labels:
+                raise ValueError(f"{name} names {label!r}; known: {', '.join(labels) or 'none'}")
+
+
+def _others(row: Sequence[Record], protocol: Sequence[str | None]) -> Record | None:
+    """The mean of a row over the networks that are not the protocol's, where it was run as often on each."""
+    group = [record for record in row if record.network not in protocol]
+    return mean_record(group) if group and len({record.n for record in group}) == 1 and group[0].n else None
+
+
+def leaderboard(
+    rankings: Mapping[int | None, Sequence[Entry]], *, provenance: Mapping[str, Any] | None = None
+) -> Table:
     """The rankings as one table, a group for each number of images per class.
 
     Args:
-        records: as `standings`, and so is `told`.
-
-    Raises:
-        ValueError: as `standings`.
+        rankings: as `standings` gives them.
+        provenance: where the numbers come from.
     """
-    groups = standings(records, **told)
-    rows = {ipc: tuple(map(_row, entries)) for ipc, entries in groups.items()}
-    done = [record for record in records if record.n]
-    pairs = [entry.pair for entries in groups.values() for entry in entries if entry.pair]
+    groups = []
+    for ipc, entries in rankings.items():
+        amount = {None: "all images", 1: "1 image per class"}.get(ipc, f"{ipc} images per class")
+        heading = f"{entries[0].record.dataset}, {amount}" if entries else amount
+        groups.append((heading, tuple(_row(entry) for entry in entries)))
+    pairs = [entry.pair for entries in rankings.values() for entry in entries if entry.pair]
     apart = sum(pair.significant() for pair in pairs)
-    head = f"{sum(map(len, rows.values()))} rows; {apart} of {len(pairs)} pairs of neighbours are apart."
-    return Table(
-        head=head,
-        columns=COLUMNS,
-        groups=tuple((_heading(records, ipc), group) for ipc, group in rows.items()),
-        notes=NOTES,
-        provenance=provenance(done),
-    )
-
-
-def _by_place(records: Sequence[Record]) -> dict[tuple, Record]:
-    """(label, images per class, network) -> its record."""
-    found: dict[tuple, Record] = {}
-    for record in records:
-        place = record.label, record.ipc, record.network
-        if place in found:
-            raise ValueError(f"{place} has two records; allowed: one for each row, number of images and network")
-        found[place] = record
-    return found
-
-
-def _together(judged: Sequence[Record], ipc: int | None, equal_bytes: Mapping[str, str]) -> list[Record]:
-    """The rows of one ranking."""
-    here = [record for record in judged if record.ipc in (ipc, None) and record.label not in equal_bytes.values()]
-    filling = {equal_bytes.get(record.label) for record in here if record.n}
-    return here + [record for record in judged if record.label in filling]
-
-
-def _check(records: Sequence[Record], names: Mapping) -> None:
-    if len(sets := dict.fromkeys(record.dataset for record in records)) > 1:
-        raise ValueError(f"records are of {', '.join(sets)}; allowed: one data set")
-    if records and names["network"] not in (known := dict.fromkeys(record.network for record in records)):
-        raise ValueError(f"network={names['network']!r}; known: {', '.join(known)}")
-    labels = dict.fromkeys(record.label for record in records)
-    told = {"hard": names["hard"], "equal_bytes": names["bytes"]}
-    for what, label in ((what, label) for what, pairs in told.items() for pair in pairs.items() for label in pair):
-        if label not in labels:
-            raise ValueError(f"{what} names {label!r}; known: {', '.join(labels) or 'none'}")
-
-
-def _ranking(judged: Sequence[Record], found: Mapping[tuple, Record], names: Mapping) -> list[Entry]:
-    order, pairs = ranked(judged), neighbours(judged)
-    full = next((record for record in order if record.method == "whole"), None)
-    return [
-        Entry(
-            record=record,
-            others=_others(record, found, names),
-            lrs=_lrs(record, full, found, names),
-            ars=_ars(record, found, names),
-            by_bytes=_by_bytes(record, judged, names),
-            pair=pair,
-        )
-        for record, pair in zip(order, [*pairs, None], strict=False)
-    ]
-
-
-def _others(record: Record, found: Mapping[tuple, Record], names: Mapping) -> Record | None:
-    """The mean over the networks of other kinds, where they were run as often each."""
-    own = {names["network"], names["plain"]}
-    group = [r for (label, ipc, on), r in found.items() if (label, ipc) == (record.label, record.ipc) and on not in own]
-    return mean_record(group) if group and len({r.n for r in group}) == 1 and group[0].n else None
-
-
-def _run(found: Mapping[tuple, Record], label: str, record: Record, network: str | None) -> Record | None:
-    """Another row where `record` stands, or None."""
-    other = found.get((label, record.ipc, network))
-    return other if other is not None and other.n else None
-
-
-def _lrs(record: Record, full: Record | None, found: Mapping[tuple, Record], names: Mapping) -> scores.Score | None:
-    hard = _run(found, names["hard"].get(record.label, record.label), record, names["network"])
-    random = _run(found, names["random"], record, names["network"])
-    if None in (full, hard, random):
-        return None
-    return scores.lrs(full=full, hard=hard, own=record, random=random)
-
-
-def _ars(record: Record, found: Mapping[tuple, Record], names: Mapping) -> scores.Score | None:
-    sides = {
-        "noaug": _run(found, record.label, record, names["plain"]),
-        "random_aug": _run(found, names["random"], record, names["network"]),
-        "random_noaug": _run(found, names["random"], record, names["plain"]),
-    }
-    return None if None in sides.values() else scores.ars(aug=record, **sides)
-
-
-def _by_bytes(record: Record, judged: Sequence[Record], names: Mapping) -> scores.Estimate | None:
-    other = next((r for r in judged if r.n and r.label == names["bytes"].get(record.label)), None)
-    return None if other is None else scores.gain(own=record, other=other)
-
-
-def _heading(records: Sequence[Record], ipc: int | None) -> str:
-    amount = {None: "all images", 1: "1 image per class"}.get(ipc, f"{ipc} images per class")
-    return f"{records[0].dataset}, {amount}"
+    head = f"{sum(map(len, rankings.values()))} rows; {apart} of {len(pairs)} pairs of neighbours are apart."
+    return Table(head, COLUMNS, tuple(groups), NOTES, provenance or {})
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
     record, pair = entry.record, entry.pair
-    parts = entry.lrs.components if entry.lrs else {}
-    differences = (parts.get("HLR"), parts.get("IOR"), entry.by_bytes)
-    stored = [record.cost.get(key) for key in ("bytes_stored", "bits_per_class")]
-    taken = record.cost.get("evaluate_seconds")  # by all networks, to train and test them
+    components = entry.lrs.components if entry.lrs else {}
+    stored = [record.cost.get(name) for name in ("bytes_stored", "bits_per_class")]
+    distilling, evaluating = (record.cost.get(name) for name in ("distil_seconds", "evaluate_seconds"))  # of all
+    seeds = len(record.cell.get("seeds", ()))
     numbers = (
-        accuracy(record),
+        _accuracy(record),
         str(record.n),
         *(BLANK if p is None else f"{p:.3f}" for p in (pair and pair.p_sets, pair and pair.p_networks)),
-        *(estimate(value, signed=True, digits=2) for value in differences),
-        *(estimate(score and score.estimate, digits=2) for score in (entry.lrs, entry.ars)),
-        BLANK if entry.others is None else accuracy(entry.others),
+        *(_estimate(value, "+.2f") for value in (components.get("HLR"), components.get("IOR"), entry.by_bytes)),
+        *(_estimate(score and score.estimate, ".2f") for score in (entry.lrs, entry.ars)),
+        BLANK if entry.others is None else _accuracy(entry.others),
         *(amount(value and value / 1e3) for value in stored),
-        *(amount(record.cost.get(key)) for key in ("images_shown", "prerequisite_seconds")),
-        amount(_seconds_of_a_set(record)),
-        amount(taken if taken is None else taken / record.n),
+        *(amount(record.cost.get(name)) for name in ("images_shown", "prerequisite_seconds")),
+        amount(None if distilling is None or not seeds else distilling / seeds),
+        amount(None if evaluating is None else evaluating / record.n),
     )
     widths = map(len, COLUMNS[1:-1])
     outcome = "" if pair is None else "above" if pair.significant() else "not told apart"
     return record.label, *(text.rjust(max(width, 5)) for text, width in zip(numbers, widths, strict=True)), outcome
 
 
-def accuracy(record: Record) -> str:
-    """Mean accuracy and half its 95 % interval, as text."""
-    half = f" ± {(interval(record.accuracies)[1] - record.accuracy_mean):3.1f}" if record.n > 1 else ""
-    return f"{fmean(record.accuracies):4.1f}{half}"
+def _accuracy(record: Record) -> str:
+    """Mean accuracy and half its 95 % interval."""
+    half = f" ± {interval(record.accuracies)[1] - record.accuracy_mean:3.1f}" if record.n > 1 else ""
+    return f"{record.accuracy_mean:4.1f}{half}"
 
 
-PARTS = {"LRS": ("HLR", "IOR"), "ARS": ("d_aug", "d_noaug")}
-"""Score -> its components, in the order of the columns; all but HLR are gains over real images drawn at random."""
-
-ABOVE, BELOW, OPEN = "above random", "below random", "not decided"
-
-SCORE_NOTES = {
-    "LRS": (
-        "LRS: label robust score, from HLR (the whole training set minus the row, both with hard labels; less is "
-        "better) and IOR (the row by its own recipe minus real images drawn at random)."
-    ),
-    "ARS": (
-        "ARS: augmentation robust score, from the row minus real images drawn at random, with (d_aug) and without "
-        "(d_noaug) augmentation."
-    ),
-}
-
-
-def score_table(rows: Mapping[str, Sequence[Score]], *, provenance: Mapping[str, Any] | None = None) -> Table:
-    """LRS and ARS of some rows, with HLR, IOR, d_aug and d_noaug, and whether real images at random are beaten.
-
-    The outcome is "above random" where the intervals of all gains that there are lie above zero, "below random" where
-    all lie below.
-
-    Args:
-        rows: label -> its scores, LRS, ARS or both; the columns of a score that no row has are left out.
-        provenance: where the numbers come from.
-
-    Raises:
-        ValueError: there is no score, or a row has one twice.
-    """
-    named = {label: {score.name: score for score in group} for label, group in rows.items()}
-    for label, group in rows.items():
-        if len(named[label]) < len(group):
-            raise ValueError(f"rows[{label!r}] has a score twice; allowed: {', '.join(PARTS)}, each once")
-    present = [name for name in PARTS if any(name in group for group in named.values())]
-    if not present:
-        raise ValueError(f"rows={dict(rows)!r} has no score; allowed: {' or '.join(PARTS)} of at least one row")
-    texts = []
-    for label, group in named.items():
-        parts: list[Estimate | None] = []
-        for name in present:
-            score = group.get(name)
-            parts += [score.estimate, *(score.components[part] for part in PARTS[name])] if score else [None] * 3
-        numbers = [estimate(part, signed=i % 3 > 0) for i, part in enumerate(parts)]
-        rounds = min((score.estimate.n for score in group.values()), default=0)
-        gains = [gain for score in group.values() for part, gain in score.components.items() if part != "HLR"]
-        outcome = OPEN
-        if gains and all(gain.low > 0 for gain in gains):
-            outcome = ABOVE
-        elif gains and all(gain.high < 0 for gain in gains):
-            outcome = BELOW
-        texts.append((label, *numbers, str(rounds), outcome))
-    beaten = sum(row[-1] == ABOVE for row in texts)
-    head = f"{count(len(texts), 'row')}, {beaten} of them above real images drawn at random."
-    scale = (
-        "All on fractions, ± half the 95 % interval over the n means of the distillation seeds, taken in pairs where "
-        "they are the same (over the networks where there is one seed); ? where one alone says nothing. "
-        "Nothing lost and nothing gained is a score of 0.269."
-    )
-    columns = ("method", *(column for name in present for column in (name, *PARTS[name])), "n", "outcome")
-    notes = (*(SCORE_NOTES[name] for name in present), scale)
-    return Table(head, columns, (("scores", tuple(texts)),), notes, provenance or {})
-
-
-def estimate(value: Estimate | None, *, signed: bool = False, digits: int = 3) -> str:
-    """An estimate with half its interval as text; "?" where one round says nothing, a dash for None.
-
-    Args:
-        signed: whether with a plus, as differences have it.
-        digits: after the point.
-    """
+def _estimate(value: scores.Estimate | None, form: str) -> str:
+    """An estimate with half its interval; "?" where one round says nothing."""
     if value is None:
         return BLANK
-    text = f"{value.value:{'+' if signed else ''}.{digits}f}"
     half = max(value.high - value.value, value.value - value.low)  # one end may be cut
-    return f"{text} ± ?" if value.n < 2 else f"{text} ± {half:.{digits}f}"
-
-
-def _seconds_of_a_set(record: Record) -> float | None:
-    """Seconds of one of the record's distillations, or None where they are not recorded."""
-    seconds, seeds = record.cost.get("distil_seconds"), len(record.cell.get("seeds", ()))
-    return None if seconds is None or not seeds else seconds / seeds
+    return f"{value.value:{form}} ± {half:.2f}" if value.n > 1 else f"{value.value:{form}} ± ?"

@@ -1,10 +1,10 @@
 """The report that people read in a browser: a static site of claims, papers, notebooks and pictures.
 
-It is made from what is there: the papers' claims, the committed results and figures, and, where notebooks were run
-here, the executed notebooks and the store.  Whatever is missing is marked as such.  Nothing is loaded from a network,
-and every page opens from the file system.
+`runs` gathers every notebook at every profile with its results, `claims` says what these tell of the papers' claims,
+`gallery` pictures the synthetic sets of the store, `notebook` turns notebooks into HTML, and `pages` writes it all.
+What is missing is marked as such.  Nothing is loaded from a network, and every page opens from the file system.
 """
 
-from ddlib.report.site.building import build
+from ddlib.report.site.pages import build
 
 __all__ = ["build"]
