@@ -136,14 +136,8 @@ class Plain:
             return sum(((r - s) ** 2).sum() for r, s in means) / (len(present) * K)
         total = 0
         for r, s in zip(real, fake, strict=True):
-            if kind == "standardised_logits":
-                r, s = ((x - x.mean()) / (((x - x.mean()) ** 2).mean() + 1e-6).sqrt() for x in (r, s))
-            p, q = torch.softmax(r, 0), torch.softmax(s, 0)
-            if kind == "divergence":
-                total = total + sum(p[k] * (p[k].log() - q[k].log()) for k in range(K)) / B
-                continue
             if kind == "log_probabilities":
-                r, s = p.log(), q.log()
+                r, s = (torch.softmax(x, 0).log() for x in (r, s))
             total = total + sum((r[k] - s[k]) ** 2 for k in range(K)) / (B * K)
         return total
 

@@ -331,7 +331,7 @@ class TestGuards:
             ({"batch_syn": 0}, r"batch_syn=0; it must be >= 1, or None"),
             ({"threshold": 0.0}, r"threshold=0.0; it must be > 0"),
             ({"labels": "warm"}, r"labels='warm'; it must be one of learned, fixed, hard"),
-            ({"init": "herding"}, r"init='herding'; it must be one of correct, real, noise"),
+            ({"init": "herding"}, r"init='herding'; it must be one of correct, real"),
             ({"gradient": "reverse"}, r"gradient='reverse'; it must be one of adjoint, unrolled, tesla"),
             ({"lr_student": 0.0}, r"lr_student=0.0; it must be > 0"),
             ({"lr_images": -1.0}, r"lr_images=-1.0; it must be >= 0"),

@@ -14,7 +14,6 @@ So all draws of a bootstrap are a few products of matrices, where scipy.stats wo
 
 import itertools
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from ddlib.seeding import generator
 from ddlib.store import artefacts, files
 from ddlib.store.artefacts import Artefact, Workplace
 from ddlib.store.locks import holder
-from ddlib.study import planning, work
+from ddlib.study import estimate, planning, work
 from ddlib.study.rows import Cell
 
 FACTORS: Mapping[str, tuple] = MappingProxyType(
@@ -55,9 +54,6 @@ LEAST = 3
 
 TOP_SHARE, TOP = 0.2, 10
 RESAMPLES = 1000
-
-WATCHED = 3
-"""Updates for which `outlook` watches a network, after the first."""
 
 Task = tuple[Cell, int]
 """A cell whose protocol has the network in question, and a seed."""
@@ -532,9 +528,8 @@ def _from_store(
 def outlook(cells: Sequence[Cell], architectures: Sequence[Architecture], workplace: Workplace) -> str:
     """What `search` would take: one line, for a notebook to show before it begins.
 
-    The seconds of an update are measured on real images for the least, the middle and the greatest network by
-    multiply-adds, and drawn as a line between them for the others, on logarithmic scales.  Distillations are estimated
-    as `planning.plan` does.
+    A training is measured, as in `planning.plan`, for the least, the middle and the greatest network by multiply-adds,
+    and drawn as a line between them for the others, on logarithmic scales.
 
     Raises:
         ValueError: as `reference_of`.
@@ -558,25 +553,9 @@ def outlook(cells: Sequence[Cell], architectures: Sequence[Architecture], workpl
 
 def _seconds(cells: Sequence[Cell], workplace: Workplace) -> float:
     """Of the trainings and tests of cells that differ in the network alone, one after another."""
-    shape = work.train_set(cells[0], workplace).shape
-    sizes = np.array([Architecture(**cell.protocol.options).operations(shape) for cell in cells], dtype=float)
+    train, test = work.train_set(cells[0], workplace), work.test_set(cells[0], workplace)
+    sizes = np.array([Architecture(**cell.protocol.options).operations(train.shape) for cell in cells], dtype=float)
     order = np.argsort(sizes, kind="stable")
-    watched = {sizes[i]: cells[i] for i in (order[0], order[len(order) // 2], order[-1])}
-    seconds = [_measured_seconds(cell, workplace) for cell in watched.values()]
-    return float(np.exp(np.interp(np.log(sizes), np.log([*watched]), np.log(seconds))).sum())
-
-
-def _measured_seconds(cell: Cell, workplace: Workplace) -> float:
-    """Of one training and test by the cell's protocol, from a few updates on real images."""
-    train, test = work.train_set(cell, workplace), work.test_set(cell, workplace)
-    count = len(train) if cell.ipc is None else cell.ipc * train.num_classes
-    count = min(count, cell.protocol.epoch_images or count)
-    batch = min(count, cell.protocol.batch_size)
-    rows = torch.arange(batch, device=train.device)
-    images = SyntheticSet(train.take(rows), train.labels[:batch], train.class_names, train.space, "none")
-    ticks = []
-    protocol = replace(cell.protocol, epochs=WATCHED, num_networks=1, schedule="step", compat=None, epoch_images=None)
-    evaluation.evaluate(images, test, protocol, seed=0, on_epoch=lambda *_: ticks.append(time.perf_counter()))
-    testing = time.perf_counter() - ticks[-1]
-    update = (ticks[-1] - ticks[0]) / (len(ticks) - 1)
-    return cell.protocol.num_networks * (cell.protocol.rounds * count / batch * update + testing)
+    measured = {sizes[i]: cells[i] for i in (order[0], order[len(order) // 2], order[-1])}
+    seconds = [estimate.judging_of(cell, train, test).seconds for cell in measured.values()]
+    return float(np.exp(np.interp(np.log(sizes), np.log([*measured]), np.log(seconds))).sum())

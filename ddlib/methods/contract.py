@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, ClassVar, get_args, get_type_hints
 
+from torch import Tensor
+
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 
@@ -91,6 +93,28 @@ class Method:
     def finish(self, state: Any) -> SyntheticSet | SyntheticStream:
         """The last iterate, never the one that scored best on test data."""
         raise NotImplementedError(f"{type(self).__name__} has no finish")
+
+    def distilled(
+        self,
+        state: Any,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        strategy: str,
+        learning_rate: float | None = None,
+        **provenance: Any,
+    ) -> SyntheticSet:
+        """The set of these images (n, C, H, W) and labels, with what the state's training set says of it."""
+        train = state.train
+        return SyntheticSet(
+            images=images,
+            labels=labels,
+            class_names=train.class_names,
+            space=train.space,
+            strategy=strategy,
+            learning_rate=learning_rate,
+            provenance={"method": self.name, "seed": state.seed, "dataset": train.name, **provenance},
+        )
 
     def check(self, allowed: str, *names: str) -> None:
         """Refuse hyper-parameters outside a range of `RANGES`; with ", or None" behind it, None is allowed too."""

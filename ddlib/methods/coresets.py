@@ -102,15 +102,9 @@ class Coreset(Method):
     def finish(self, state: Selection) -> SyntheticSet:
         """The chosen images with their labels, and which they are."""
         train, rows = state.train, state.rows.to(state.train.device)
-        provenance = {"method": self.name, "seed": state.seed, "dataset": train.name}
-        return SyntheticSet(
-            images=train.take(rows),
-            labels=train.labels[rows],
-            class_names=train.class_names,
-            space=train.space,
-            strategy=augmentation.strategy_for(train.name),
-            provenance=provenance if self.ipc is None else provenance | {"rows": rows.tolist()},
-        )
+        facts = {} if self.ipc is None else {"rows": rows.tolist()}
+        strategy = augmentation.strategy_for(train.name)
+        return self.distilled(state, train.take(rows), train.labels[rows], strategy=strategy, **facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,12 +205,6 @@ def random_rows(train: ImageSet, ipc: int, seed: int) -> Tensor:
     stream = seeding.generator(seed, "init")
     chosen = [rows[torch.randperm(len(rows), generator=stream)[:ipc].to(rows.device)] for rows in train.class_indices]
     return torch.cat(chosen)
-
-
-def noise(train: ImageSet, ipc: int, seed: int) -> Tensor:
-    """Standard normal images to start from, (K*ipc, C, H, W), from the stream of `random_rows`."""
-    shape = (train.num_classes * ipc, *train.shape)
-    return torch.randn(shape, generator=seeding.generator(seed, "init")).to(train.device)
 
 
 def rows_by_class(train: ImageSet, vectors: Tensor, choose: Callable[[Tensor], Tensor]) -> Tensor:

@@ -33,8 +33,6 @@ COMPATS = (None, "official")
 LOGITS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "log_probabilities": objectives.log_probability_distance,
     "logits": objectives.logit_distance,
-    "standardised_logits": objectives.standardised_logit_distance,
-    "divergence": objectives.probability_divergence,
 }
 """Matches of paired logits."""
 
@@ -292,9 +290,8 @@ class DiM(Generative):
     batch_size: real images, and as many fakes, in each.
     lr: of both Adams, which go on with their moments of stage A.
     weight: lambda of the match, >= 0; with 0 the adversarial training goes on for as many steps, and no pool is used.
-    match: "log_probabilities" (as published), "logits", "standardised_logits", "divergence" (KL), "class_means" (of
-        log-probabilities), "features" (class means of the embedding) or "gradients" (of the convolutions' weights,
-        absolute differences; published with a weight of 0.001).
+    match: "log_probabilities" (as published), "logits", "class_means" (of log-probabilities), "features" (class means
+        of the embedding) or "gradients" (of the convolutions' weights; published with a weight of 0.001).
     pool: the architectures; a new network's is drawn uniformly.
     refresh: steps that a network of the pool lives, one epoch as published.
     inner_steps: of its SGD before each match, >= 0.

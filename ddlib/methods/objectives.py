@@ -120,21 +120,6 @@ def logit_distance(real: Tensor, syn: Tensor) -> Tensor:
     return (real - syn).square().mean()
 
 
-def standardised_logit_distance(real: Tensor, syn: Tensor) -> Tensor:
-    """`logit_distance` after each image's logits are given mean 0 and deviation 1 over the K classes."""
-    return logit_distance(_standardised(real), _standardised(syn))
-
-
-def _standardised(logits: Tensor) -> Tensor:
-    centred = logits - logits.mean(1, keepdim=True)
-    return centred / (centred.square().mean(1, keepdim=True) + 1e-6).sqrt()
-
-
-def probability_divergence(real: Tensor, syn: Tensor) -> Tensor:
-    """mean over images of KL(p_real || p_syn) of paired logits (B, K), with p the softmax."""
-    return F.kl_div(syn.log_softmax(1), real.log_softmax(1), reduction="batchmean", log_target=True)
-
-
 def class_mean_distance(real: Tensor, syn: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """mean over the classes present and over entries of (mean_k real - mean_k syn)^2.
 

@@ -142,7 +142,8 @@ class PixelMatching(NetworkMatching):
         """The images before the first step, (K*m, C, H, W) in the space of `train`, class-major."""
         coresets.check_ipc(self.ipc, train)
         if self.init == "noise":
-            return coresets.noise(train, self.ipc, seed)
+            shape = (train.num_classes * self.ipc, *train.shape)
+            return torch.randn(shape, generator=seeding.generator(seed, "init")).to(train.device)
         if self.init == "herding":
             vectors = self.needs["embedding"].embed(train, prerequisites["embedding"])
             return train.take(coresets.rows_by_class(train, vectors, lambda v: coresets.herd(v, self.ipc)))
@@ -155,16 +156,9 @@ class PixelMatching(NetworkMatching):
 
     def finish(self, state: PixelState) -> SyntheticSet:
         """The images as they stand, with labels, value space and where they came from."""
-        train = state.train
-        provenance = {"method": self.name, "seed": state.seed, "dataset": train.name, "iterations": state.step}
-        return SyntheticSet(
-            images=state.images.detach().clone(),
-            labels=coresets.class_major_labels(train, self.ipc),
-            class_names=train.class_names,
-            space=train.space,
-            strategy=self.strategy_of(train),
-            provenance=provenance | {"batch_real": state.batch_real},
-        )
+        images, labels = state.images.detach().clone(), coresets.class_major_labels(state.train, self.ipc)
+        facts = {"iterations": state.step, "batch_real": state.batch_real}
+        return self.distilled(state, images, labels, strategy=self.strategy_of(state.train), **facts)
 
 
 @torch.no_grad()

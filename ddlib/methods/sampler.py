@@ -17,15 +17,20 @@ pass through eps carries dz_0 / dZ = a_0 I at every K.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ddlib.methods.contract import require
 from ddlib.models.diffusion import LatentDiffusion
 
 RESIDUALS = ("x0", "eq7", "none")
 """How the latent is mixed in: as LD3M's published code does, as its paper's Eq. 7 does, and not at all."""
+
+recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+"""A call of a function that keeps nothing for the gradient but its arguments, and is made again for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,7 @@ class Sampler:
     residual: "x0", as above and as published in code; "none", w = 0: plain DDIM; "eq7", as published in print: the
         ancestral step's mean is mixed with z_K, z_{k-1} = (1 - k/K) mean + (k/K) z_K + sigma_k eps_k, where
         sigma_k^2 = (1 - abar_{k-1}) / (1 - abar_k) (1 - abar_k / abar_{k-1}) and every step has fresh noise.
-    guidance: g; at 1, and without c, eps is asked once a step and not twice.
+    guidance: g; at 1, and without c, eps is called on a single batch and not a double one.
     backprop_steps: how many of the last calls of eps carry gradient, 0 to K; None: all.
     checkpointed: keep no activations of eps and D but compute them again for the gradient, which is the same.
 
@@ -55,14 +60,11 @@ class Sampler:
     checkpointed: bool = False
 
     def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"steps={self.steps!r}; it must be >= 1")
-        if self.residual not in RESIDUALS:
-            raise ValueError(f"residual={self.residual!r}; it must be one of {', '.join(RESIDUALS)}")
-        if not math.isfinite(self.guidance):
-            raise ValueError(f"guidance={self.guidance!r}; it must be finite")
-        if self.backprop_steps is not None and not 0 <= self.backprop_steps <= self.steps:
-            raise ValueError(f"backprop_steps={self.backprop_steps!r}; it must be 0 to steps={self.steps}, or None")
+        require("steps", self.steps, self.steps >= 1, ">= 1")
+        require("residual", self.residual, self.residual in RESIDUALS, f"one of {', '.join(RESIDUALS)}")
+        require("guidance", self.guidance, math.isfinite(self.guidance), "finite")
+        some = self.backprop_steps is None or 0 <= self.backprop_steps <= self.steps
+        require("backprop_steps", self.backprop_steps, some, f"0 to steps={self.steps}, or None")
 
     def times(self, length: int = 1000) -> list[int]:
         """t_0 = 0, t_1 = 1, ..., t_K in a schedule of `length` = T steps.
@@ -90,7 +92,7 @@ class Sampler:
     def render(self, prior: LatentDiffusion, Z: Tensor, c: Tensor | None, noise: Tensor) -> Tensor:
         """Images D(q(z_0)), (B, C, H, W), about [-1, 1] and not clamped; arguments and errors as `latents`."""
         z = self.latents(prior, Z, c, noise)
-        return _again(prior.decode, z) if self.checkpointed else prior.decode(z)
+        return recomputed(prior.decode, z) if self.checkpointed else prior.decode(z)
 
     def latents(self, prior: LatentDiffusion, Z: Tensor, c: Tensor | None, noise: Tensor) -> Tensor:
         """z_0 of latents and class vectors, which alone may require gradients; every image by itself.
@@ -108,63 +110,47 @@ class Sampler:
             ValueError: a tensor does not fit the others or the prior, or K does not fit its schedule.
         """
         self._check(prior, Z, c, noise)
-        schedule = prior.alphas_cumprod.tolist()
+        schedule, K = prior.alphas_cumprod.tolist(), self.steps
         times = self.times(len(schedule))
-        kept = [schedule[t] for t in times]
-        z = start = kept[-1] ** 0.5 * Z + (1 - kept[-1]) ** 0.5 * noise[0]
+        abar = [schedule[t] for t in times]
+        z = z_K = abar[K] ** 0.5 * Z + (1 - abar[K]) ** 0.5 * noise[0]
         clean = prior.quantise(Z) if self.residual == "x0" else None
-        for k in range(self.steps, 0, -1):
-            e = self._predicted(prior, z, c, times=times, k=k)
-            x = (z - (1 - kept[k]) ** 0.5 * e) / kept[k] ** 0.5
+        for k in range(K, 0, -1):
+            carries = torch.is_grad_enabled() and (self.backprop_steps is None or k <= self.backprop_steps)
+            guided = partial(recomputed, self._guided) if self.checkpointed and carries else self._guided
+            with torch.set_grad_enabled(carries):
+                e = guided(prior, z, times[k], c)
+            x = (z - (1 - abar[k]) ** 0.5 * e) / abar[k] ** 0.5
             if self.residual == "eq7":
-                mean, deviation = _ancestral(x, e, kept[k], kept[k - 1])
-                z = torch.lerp(mean, start, k / self.steps) + deviation * noise[k]
+                variance = (1 - abar[k - 1]) / (1 - abar[k]) * (1 - abar[k] / abar[k - 1])  # Ho et al. 2020
+                mean = abar[k - 1] ** 0.5 * x + (1 - abar[k - 1] - variance) ** 0.5 * e
+                z = torch.lerp(mean, z_K, k / K) + variance**0.5 * noise[k]
                 continue
-            if clean is not None and self.steps > 1:
-                x = torch.lerp(x, clean, (k - 1) / (self.steps - 1))
-            z = kept[k - 1] ** 0.5 * x + (1 - kept[k - 1]) ** 0.5 * e
+            if self.residual == "x0" and K > 1:
+                x = torch.lerp(x, clean, (k - 1) / (K - 1))
+            z = abar[k - 1] ** 0.5 * x + (1 - abar[k - 1]) ** 0.5 * e
         return z
 
-    def _check(self, prior: LatentDiffusion, Z: Tensor, c: Tensor | None, noise: Tensor) -> None:
-        channels = prior.unet.config.in_channels
-        if Z.ndim != 4 or Z.shape[1] != channels:
-            raise ValueError(f"Z of shape {tuple(Z.shape)}; latents of this prior are (B, {channels}, h, w)")
-        unit, square = prior.latent_unit, prior.is_transformer
-        if any(side % unit for side in Z.shape[2:]) or (square and Z.shape[2] != Z.shape[3]):
-            what = f"{'equal and ' if square else ''}multiples of {unit}"
-            raise ValueError(f"Z of shape {tuple(Z.shape)}; with this prior its sides must be {what}")
-        expected = (self._draws, *Z.shape)
-        if noise.shape != expected:
-            raise ValueError(f"noise of shape {tuple(noise.shape)}; for these latents it must be {expected}")
-        null = prior.null(len(Z))
-        if (c is None) != (null is None):
-            state = "unconditional" if null is None else f"of {prior.num_classes} classes"
-            raise ValueError(f"c={'None' if c is None else 'a tensor'}, and the prior is {state}")
-        if c is not None and c.shape != null.shape:
-            raise ValueError(f"c of shape {tuple(c.shape)}; for these latents it must be {tuple(null.shape)}")
-
-    def _predicted(self, prior: LatentDiffusion, z: Tensor, c: Tensor | None, *, times: list[int], k: int) -> Tensor:
-        """e at step `k`, which carries gradient in the last `backprop_steps` steps."""
-        carries = torch.is_grad_enabled() and (self.backprop_steps is None or k <= self.backprop_steps)
-        with torch.set_grad_enabled(carries):
-            if self.checkpointed and carries:
-                return _again(self._guided, prior, z, times[k], c)
-            return self._guided(prior, z, times[k], c)
-
     def _guided(self, prior: LatentDiffusion, z: Tensor, t: int, c: Tensor | None) -> Tensor:
-        """The guided noise, of one batch that holds every image twice."""
+        """The guided noise e, of one batch that holds every image twice."""
         if c is None or self.guidance == 1:
             return prior.predict(z, t, c)
-        without, found = prior.predict(torch.cat([z, z]), t, torch.cat([prior.null(len(z)), c])).chunk(2)
-        return torch.lerp(without, found, self.guidance)
+        without, with_class = prior.predict(torch.cat([z, z]), t, torch.cat([prior.null(len(z)), c])).chunk(2)
+        return torch.lerp(without, with_class, self.guidance)
 
-
-def _ancestral(x: Tensor, e: Tensor, kept: float, kept_next: float) -> tuple[Tensor, float]:
-    """Mean and deviation of the ancestral step (Ho et al. 2020) from abar = `kept` to `kept_next`."""
-    variance = (1 - kept_next) / (1 - kept) * (1 - kept / kept_next)
-    return kept_next**0.5 * x + (1 - kept_next - variance) ** 0.5 * e, variance**0.5
-
-
-def _again(function, *given) -> Tensor:
-    """What `function` gives; nothing that it computes on the way is kept for the gradient."""
-    return checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)
+    def _check(self, prior: LatentDiffusion, Z: Tensor, c: Tensor | None, noise: Tensor) -> None:
+        channels, unit, square = prior.unet.config.in_channels, prior.latent_unit, prior.is_transformer
+        if Z.ndim != 4 or Z.shape[1] != channels:
+            raise ValueError(f"Z of shape {tuple(Z.shape)}; latents of this prior are (B, {channels}, h, w)")
+        if any(side % unit for side in Z.shape[2:]) or (square and Z.shape[2] != Z.shape[3]):
+            sides = f"{'equal and ' if square else ''}multiples of {unit}"
+            raise ValueError(f"Z of shape {tuple(Z.shape)}; with this prior its sides must be {sides}")
+        null = prior.null(len(Z))
+        if (c is None) != (null is None):
+            kind = "unconditional" if null is None else f"of {prior.num_classes} classes"
+            raise ValueError(f"c={'None' if c is None else 'a tensor'}, and the prior is {kind}")
+        if noise.shape != (self._draws, *Z.shape):
+            expected = (self._draws, *Z.shape)
+            raise ValueError(f"noise of shape {tuple(noise.shape)}; for these latents it must be {expected}")
+        if c is not None and c.shape != null.shape:
+            raise ValueError(f"c of shape {tuple(c.shape)}; for these latents it must be {tuple(null.shape)}")

@@ -27,7 +27,7 @@ from ddlib.models.state import State
 from ddlib.pretraining.experts import Experts, Trajectories, split
 
 CHOICES = {
-    "init": ("correct", "real", "noise"),
+    "init": ("correct", "real"),
     "labels": ("learned", "fixed", "hard"),
     "label_source": ("ensemble", "single"),
     "gradient": tuple(unrolling.GRADIENTS),
@@ -45,7 +45,7 @@ class MatchingState(State):
     experts: the trajectories.
     student: the network as functions of its parameters.
     classes: (n,) int64, class-major.
-    rows: (n,) int64, which real images the initial ones are; None where they are noise.
+    rows: (n,) int64, which real images the initial ones are.
     first: (n, C, H, W), the initial images.
     images, logits, lr: X in the space of `train`; Y (n, K), of which the targets are the softmax, or None; a.
     velocities: of what is learnt, by name.
@@ -60,7 +60,7 @@ class MatchingState(State):
     experts: Trajectories
     student: Student
     classes: Tensor
-    rows: Tensor | None
+    rows: Tensor
     first: Tensor
     images: Tensor
     logits: Tensor | None
@@ -92,7 +92,7 @@ class TrajectoryMatching(NetworkMatching):
     lr_student: a_0 > 0.
     batch_syn: B >= 1, synthetic images an inner step; None: all.
     threshold: a step whose L is above it, or no number, changes nothing and is counted; None: no such guard.
-    init: "correct" (real images that the experts get right), "real" (random ones), "noise" (standard normal).
+    init: "correct" (real images that the experts get right) or "real" (random ones).
     labels: "learned" (logits, from those of the experts), "fixed" (the same, kept), "hard".
     label_source: "ensemble" (`ensemble_logits`) or "single" (expert 0, right or wrong) for the first two.
     gradient: "adjoint" or "unrolled" (the same numbers), or "tesla"; see `ddlib.methods.unrolling`.
@@ -195,7 +195,7 @@ class TrajectoryMatching(NetworkMatching):
         every loss allowed, and nothing moved."""
         return replace(
             self,
-            init="real" if self.init == "correct" else self.init,
+            init="real",
             label_source="single",
             threshold=math.inf,
             lr_images=0.0,
@@ -227,13 +227,11 @@ class TrajectoryMatching(NetworkMatching):
         network = passes.pure(self.network, options, shape=train.shape, num_classes=K, precision=self.precision)
         experts, flat = Trajectories.of([prerequisites[name] for name in self.needs]), network.flat
         experts.check(train, network=self.network, norm=self.norm, parameters=flat.size)
-        rows = None
         if self.init == "real":
             rows = coresets.random_rows(train, self.ipc, seed)
-        elif self.init == "correct":
+        else:
             rows = correct_rows(train, self.ipc, flat=flat, experts=experts, seed=seed)
-        images = coresets.noise(train, self.ipc, seed) if rows is None else train.take(rows)
-        classes, logits = coresets.class_major_labels(train, self.ipc), None
+        images, classes, logits = train.take(rows), coresets.class_major_labels(train, self.ipc), None
         if self.labels != "hard" and self.label_source == "single":
             logits = next(expert_logits(images, flat=flat, experts=experts))
         elif self.labels != "hard":
@@ -368,24 +366,17 @@ class TrajectoryMatching(NetworkMatching):
 
         Its provenance has the source rows of the images, and the steps tried and skipped by start epoch.
         """
-        train, images = state.train, state.images if state.average is None else state.average
-        return SyntheticSet(
-            images=images.detach().clone(),
-            labels=state.classes if state.logits is None else state.logits.detach().clone(),
-            class_names=train.class_names,
-            space=train.space,
+        return self.distilled(
+            state,
+            (state.images if state.average is None else state.average).detach().clone(),
+            state.classes if state.logits is None else state.logits.detach().clone(),
             strategy=state.strategy,
             learning_rate=float(state.lr),
-            provenance={
-                "method": self.name,
-                "seed": state.seed,
-                "dataset": train.name,
-                "iterations": state.step,
-                "rows": None if state.rows is None else state.rows.tolist(),
-                "experts": state.experts.count,
-                "tried": state.tried.tolist(),
-                "skipped": state.skipped.tolist(),
-            },
+            iterations=state.step,
+            rows=state.rows.tolist(),
+            experts=state.experts.count,
+            tried=state.tried.tolist(),
+            skipped=state.skipped.tolist(),
         )
 
 
