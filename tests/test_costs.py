@@ -1,4 +1,6 @@
-"""The cost of a gradient and TESLA's error, as rows: against direct measurements and the gradients themselves."""
+"""What a gradient and a step cost, and TESLA's error: against direct measurements and the gradients themselves."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from ddlib.data import datasets
 from ddlib.methods import unrolling
 from ddlib.pretraining.experts import Experts
 from ddlib.store import progress
+from ddlib.study.rows import cells
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +25,20 @@ def scene(train):
 
 
 @pytest.fixture(scope="module")
-def rows(scene):
+def gradient_rows(scene):
     return costs.measure_gradients(scene, steps=[1, 6], batches=[4, 20], repeats=1)
 
 
-def test_every_method_is_measured_at_every_size(rows):
-    places = {(row["method"], row["N"], row["B"]) for row in rows}
-    assert places == {(m, n, b) for m in unrolling.GRADIENTS for n in (1, 6) for b in (4, 20)} and len(rows) == 12
-    assert all(row["seconds"] > 0 and row["bytes"] > 0 for row in rows)
+def test_every_method_is_measured_at_every_size(gradient_rows):
+    places = {(row["method"], row["N"], row["B"]) for row in gradient_rows}
+    assert (
+        places == {(m, n, b) for m in unrolling.GRADIENTS for n in (1, 6) for b in (4, 20)} and len(gradient_rows) == 12
+    )
+    assert all(row["seconds"] > 0 and row["bytes"] > 0 for row in gradient_rows)
 
 
-def test_the_memory_of_unrolling_grows_by_graphs_and_that_of_the_adjoint_by_vectors(rows, scene):
-    held = {(row["method"], row["N"], row["B"]): row["bytes"] for row in rows}
+def test_the_memory_of_unrolling_grows_by_graphs_and_that_of_the_adjoint_by_vectors(gradient_rows, scene):
+    held = {(row["method"], row["N"], row["B"]): row["bytes"] for row in gradient_rows}
     vector = 4 * scene.student.network.flat.size
     for batch in (4, 20):
         grown = {method: held[method, 6, batch] - held[method, 1, batch] for method in ("adjoint", "unrolled")}
@@ -41,8 +46,8 @@ def test_the_memory_of_unrolling_grows_by_graphs_and_that_of_the_adjoint_by_vect
         assert grown["unrolled"] > 5 * batch * 8 * 16 * 16 * 4 * 4  # a graph keeps several of the largest maps
 
 
-def test_what_is_expected_is_what_is_found(rows):
-    for row in rows:
+def test_what_is_expected_is_what_is_found(gradient_rows):
+    for row in gradient_rows:
         assert row["expected"] == pytest.approx(row["bytes"], rel=0.15), row
 
 
@@ -60,24 +65,13 @@ def test_what_would_need_too_much_is_not_run(scene, monkeypatch):
     assert max(number for _, number in ran) == 2
 
 
-@pytest.mark.parametrize(
-    ("told", "match"),
-    [
-        ({"steps": [0], "batches": [4]}, r"steps contain 0; allowed: >= 1"),
-        ({"steps": [1], "batches": [4, 21]}, r"batches contain 21; allowed: in \[1, 20\], the images of the scene"),
-    ],
-)
-def test_sizes_that_the_scene_does_not_allow_are_refused(scene, told, match):
-    with pytest.raises(ValueError, match=match):
-        costs.measure_gradients(scene, **told)
-
-
-def test_more_images_than_a_class_has_are_refused(train):
+def test_sizes_and_epochs_that_there_are_not_are_refused(scene, train):
+    with pytest.raises(ValueError, match=r"steps contain 0; allowed: >= 1"):
+        costs.measure_gradients(scene, steps=[0], batches=[4])
+    with pytest.raises(ValueError, match=r"batches contain 21; allowed: in \[1, 20\], the images of the scene"):
+        costs.measure_gradients(scene, steps=[1], batches=[4, 21])
     with pytest.raises(ValueError, match=r"ipc=1000 is not in 1..\d+, the size of the smallest class"):
         costs.prepare(train, Experts(), ipc=1000)
-
-
-def test_an_epoch_that_is_not_kept_is_refused(scene):
     with pytest.raises(ValueError, match="epoch=5 is not stored"):
         costs.disagreement(scene, steps=[1], lrs=[0.01], starts=[3], span=2, batch=4)
 
@@ -102,8 +96,83 @@ def test_the_labels_are_compared_as_logits(scene):
     torch.testing.assert_close(costs._in_logits(logits.detach(), gradient), wanted)
 
 
-def test_measurements_come_back_as_they_were_written(tmp_path, rows):
-    measured = results.Measurements({"costs": rows, "none": []}, ("ddlib.analyses.costs",), {"code": "0" * 16})
+ROWS = {
+    "DM": {"method": "dm", "batch_real": 8},
+    "ATOM, channel": {"method": "atom", "batch_real": 8, "w_spatial": 0.0},
+    "DC": {"method": "dc", "batch_real": 8, "by_ipc": {4: {"matching_steps": 3, "network_epochs": 2}}},
+    "MTT": {"method": "mtt", "gradient": "unrolled", "syn_steps": 4, "experts": 1, "shard": 1, "expert_training": 3,
+            "max_start_epoch": 1},
+    "MTT, adjoint": {"like": "MTT", "gradient": "adjoint"},
+}  # fmt: skip
+
+
+def cells_of(methods=None, **changes):
+    told = {"dataset": "digits", "reference_dataset": "cifar10", "ipcs": (1, 4), "seeds": (0,), "evaluation": {}}
+    told |= {"network": {"width": 8, "depth": 2}, "precision": "float32", "compiled": False}
+    return cells(SimpleNamespace(**(told | {"methods": methods or ROWS} | changes)), paper="atom", table="cost")
+
+
+@pytest.fixture(scope="module")
+def step_rows(train):
+    return costs.measure_steps(cells_of(), {False: train}, repeats=1)
+
+
+def test_every_method_is_stepped_at_every_number_of_images(step_rows):
+    assert [(row["ipc"], row["method"]) for row in step_rows] == [(ipc, name) for ipc in (1, 4) for name in ROWS]
+    assert all(row["seconds"] > 0 and row["bytes"] > 0 for row in step_rows)
+    assert {row["ipc"]: row["steps"] for row in step_rows if row["method"] == "DC"} == {1: 1, 4: 3}
+    assert {row["steps"] for row in step_rows if row["method"] != "DC"} == {1}
+
+
+def test_memory_grows_by_the_graphs_that_are_kept(step_rows):
+    held = {(row["method"], row["ipc"]): row["bytes"] for row in step_rows}
+    grown = {name: held[name, 4] - held[name, 1] for name in ROWS}
+    assert grown["MTT"] > 2 * grown["MTT, adjoint"]
+    assert held["MTT", 4] > 4 * 40 * 8 * 16 * 16 * 4  # N graphs of 40 images, at least the first map each
+
+
+def test_steps_take_turns_and_the_median_is_told(train, monkeypatch):
+    order, seconds = [], iter([3.0, 30.0, 1.0, 10.0, 2.0, 20.0])
+    step = costs.Runner.step
+    monkeypatch.setattr(costs.Runner, "step", lambda self: order.append(self.method.name) or step(self))
+    monkeypatch.setattr(costs, "timed", lambda work, device: (work(), next(seconds)))
+    monkeypatch.setattr(progress, "peak_of_tensors", lambda work, device: 5)
+    two = {"DM": ROWS["DM"], "ATOM": {"method": "atom", "batch_real": 8}}
+    found = costs.measure_steps(cells_of(two, ipcs=(1,)), {False: train}, repeats=3)
+    assert order == ["dm", "atom"] * 4  # one that is not timed, and three that are
+    assert [row["seconds"] for row in found] == [2.0, 20.0]
+
+
+def test_a_method_at_its_end_begins_anew(train):
+    (cell,) = cells_of({"DM": ROWS["DM"] | {"iterations": 2}}, ipcs=(1,))
+    runner = costs.Runner(cell.method, train, {}, 0)
+    for expected in (1, 2, 1):
+        runner.step()
+        assert runner.state.step == expected
+
+
+def test_what_does_not_fit_says_so(train, monkeypatch):
+    step = costs.Runner.step
+
+    def scarce(self):
+        if self.method.name == "mtt":
+            raise torch.OutOfMemoryError("no memory")
+        step(self)
+
+    monkeypatch.setattr(costs.Runner, "step", scarce)
+    found = costs.measure_steps(cells_of({"DM": ROWS["DM"], "MTT": ROWS["MTT"]}, ipcs=(1,)), {False: train}, repeats=1)
+    assert [(row["seconds"] is None, row["bytes"] is None) for row in found] == [(False, False), (True, True)]
+
+
+def test_what_cannot_be_measured_is_refused(train):
+    with pytest.raises(ValueError, match="repeats=0; it must be >= 1"):
+        costs.measure_steps(cells_of(), {False: train}, repeats=0)
+    with pytest.raises(ValueError, match="spaces lacks whitened=False; it has True"):
+        costs.measure_steps(cells_of(), {True: train})
+
+
+def test_measurements_come_back_as_they_were_written(tmp_path, gradient_rows):
+    measured = results.Measurements({"costs": gradient_rows, "none": []}, ("ddlib.analyses.costs",), {"code": "0" * 16})
     path = results.write_measurements(measured, tmp_path / "datm" / "cost.quick.json")
     assert results.read_measurements(path) == measured
     assert results.read_measurements(results.write([], tmp_path / "records.json")) is None

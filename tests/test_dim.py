@@ -247,6 +247,21 @@ def test_the_match_alone_reaches_the_generator_alone(match, monkeypatch):
         assert not torch.equal(after[f"generator.{name}"], before[f"generator.{name}"]), name
 
 
+@pytest.mark.parametrize("match", MATCHES)
+def test_the_match_pulls_at_the_fakes_alone(match):
+    method = dim(match=match)
+    state = started(method)
+    method.train_pool(state)
+    labels = torch.arange(5) % CLASSES
+    real, fake = (torch.randn(5, *SHAPE, generator=seeding.generator(i)).requires_grad_() for i in (0, 1))
+    found = method.mismatch(state, real, fake, labels)
+    to_fake, to_real, *to_network = torch.autograd.grad(
+        found, [fake, real, *state.member.parameters.values()], allow_unused=True
+    )
+    assert to_fake.abs().sum() > 0 and to_real is None
+    assert match == "gradients" or to_network == [None] * len(to_network)
+
+
 def test_a_step_leaves_no_gradient_and_the_global_state_alone():
     before = torch.random.get_rng_state()
     method = dim()

@@ -153,7 +153,7 @@ def learner(network: PureNetwork, compiled: bool) -> Learner:
     Raises:
         ValueError: a network with running statistics.
     """
-    flat = Flat(network.training)
+    flat = network.flat
 
     def loss(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(network.logits(flat.named(theta), {}, images), labels, reduction="sum")
