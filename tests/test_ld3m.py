@@ -253,13 +253,7 @@ def test_a_prior_that_does_not_fit_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"matching": "tm"}, "matching='tm'; it must be one of dm, dc, mtt"),
         ({"prior": {"widht": 8}}, "unknown setting 'widht' of the prior"),
-        ({"residual": "eq8"}, "residual='eq8'"),
-        ({"learn": "w"}, "learn='w'; it must be one of"),
-        ({"init": "real"}, "init='real'; it must be one of encoded, gaussian"),
-        ({"chunk": 0}, "chunk=0; it must be >= 1"),
-        ({"lr": 0.0}, "lr=0.0; it must be > 0"),
         ({"options": {"width": 8}}, "options='width'; it must be without"),
         ({"options": {"syn_steps": 8}}, "unknown setting 'syn_steps' of options of matching='dm'"),
         ({"matching": "mtt", "options": {"labels": "fixed"}}, "labels='fixed'; it must be 'hard'"),

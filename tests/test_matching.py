@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from few_digits import digits
 from torch.nn import functional as F
 
 from ddlib import methods, models, seeding
-from ddlib.data import augmentation, datasets
+from ddlib.data import augmentation
 from ddlib.methods import gradient_matching, pixels
 
 SMALL = {"ipc": 2, "width": 8, "depth": 3, "batch_real": 6, "iterations": 5, "matching_steps": 2, "network_epochs": 1}
@@ -15,10 +16,8 @@ SMALL = {"ipc": 2, "width": 8, "depth": 3, "batch_real": 6, "iterations": 5, "ma
 
 @pytest.fixture(scope="module")
 def train():
-    """Twelve images of each digit, in float64."""
-    full = datasets.load("digits", "train")
-    rows = torch.cat([indices[:12] for indices in full.class_indices])
-    return dataclasses.replace(full, images=full.images[rows], labels=full.labels[rows])
+    """Twelve images of each digit."""
+    return digits(12)
 
 
 def started(name, train, **more):

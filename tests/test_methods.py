@@ -1,13 +1,15 @@
 """Every method keeps the contract; methods are found by discovery, so a new one is tested without a new line here."""
 
 import dataclasses
+import itertools
 import json
+import re
 
 import pytest
 import torch
+from few_digits import digits, distilled, prerequisites
 
 from ddlib import ROOT, methods
-from ddlib.data import datasets
 from ddlib.data.synthetic import SyntheticStream
 from ddlib.models.diffusion import LatentDiffusion
 from ddlib.store import loop
@@ -60,23 +62,7 @@ def small(name, ipc=2, **more):
 @pytest.fixture(scope="module")
 def train():
     """Thirty images of each digit."""
-    full = datasets.load("digits", "train")
-    rows = torch.cat([indices[:30] for indices in full.class_indices])
-    return dataclasses.replace(full, images=full.images[rows], labels=full.labels[rows])
-
-
-@pytest.fixture(scope="module")
-def made(train):
-    """Gives what a method needs beforehand, each artefact built once."""
-    found = {}
-
-    def make(method):
-        for builder in method.needs.values():
-            if builder not in found:
-                found[builder] = loop.run(builder, builder.start(train, {}, builder.seed)).product
-        return {key: found[builder] for key, builder in method.needs.items()}
-
-    return make
+    return digits(30)
 
 
 def as_set(product):
@@ -121,14 +107,14 @@ class Cut:
         """Nothing is kept."""
 
 
-def cut_and_resumed(job, train, made, folder):
+def cut_and_resumed(job, train, needs, folder):
     """The product of a job that is cut after each of its steps, and continued from a new state and its checkpoint."""
     path = folder / "checkpoint.safetensors"
     for after in range(1, job.iterations):
         with pytest.raises(RuntimeError, match="cut"):
-            loop.run(job, job.start(train, made, 0), checkpoint=Checkpoint(path, 0), report=Cut(after))
+            loop.run(job, job.start(train, needs, 0), checkpoint=Checkpoint(path, 0), report=Cut(after))
         assert Checkpoint(path, 0).read()[1]["step"] == after
-    outcome = loop.run(job, job.start(train, made, 0), checkpoint=Checkpoint(path, 0))
+    outcome = loop.run(job, job.start(train, needs, 0), checkpoint=Checkpoint(path, 0))
     assert len(outcome.sittings) == max(1, job.iterations)
     return outcome.product
 
@@ -159,9 +145,9 @@ class TestContract:
         for field in dataclasses.fields(kind):
             assert field.name in documented, f"{field.name} of {name} is not documented"
 
-    def test_it_makes_a_labelled_set_of_the_size_asked_for(self, name, train, made):
+    def test_it_makes_a_labelled_set_of_the_size_asked_for(self, name, train):
         method = small(name)
-        outcome = loop.run(method, method.start(train, made(method), 0), every=1)
+        outcome = loop.run(method, method.start(train, prerequisites(method, train), 0), every=1)
         assert all(not tensor.requires_grad for tensor in tensors(outcome.product).values())
         product = as_set(outcome.product)
         labels = torch.arange(10).repeat_interleave(2) if name in SIZED else train.labels
@@ -170,32 +156,32 @@ class TestContract:
         assert product.class_names == train.class_names and product.space == train.space
         assert product.provenance["method"] == name and product.provenance["dataset"] == train.name
 
-    def test_one_seed_gives_one_result_and_leaves_the_global_state_alone(self, name, train, made):
+    def test_one_seed_gives_one_result_and_leaves_the_global_state_alone(self, name, train):
         method = small(name)
         before = torch.random.get_rng_state()
-        first, second = (tensors(loop.run(method, method.start(train, made(method), 1)).product) for _ in range(2))
+        first, second = (tensors(distilled(method, train, 1)) for _ in range(2))
         assert equal(first, second)
         assert torch.equal(before, torch.random.get_rng_state())
 
-    def test_it_goes_on_bit_by_bit_from_its_checkpoint(self, name, train, made, tmp_path):
+    def test_it_goes_on_bit_by_bit_from_its_checkpoint(self, name, train, tmp_path):
         method = small(name)
-        whole = loop.run(method, method.start(train, made(method), 0)).product
-        assert equal(tensors(cut_and_resumed(method, train, made(method), tmp_path)), tensors(whole))
+        whole = distilled(method, train)
+        assert equal(tensors(cut_and_resumed(method, train, prerequisites(method, train), tmp_path)), tensors(whole))
 
 
 @pytest.mark.parametrize("ipc", [0, 31])
 @pytest.mark.parametrize("name", [name for name in SIZED if name not in DEPLOYED])
-def test_a_set_that_the_classes_cannot_give_is_refused(name, ipc, train, made):
+def test_a_set_that_the_classes_cannot_give_is_refused(name, ipc, train):
     with pytest.raises(ValueError, match=rf"ipc={ipc}"):
-        small(name, ipc=ipc).start(train, made(small(name)), 0)
+        small(name, ipc=ipc).start(train, prerequisites(small(name), train), 0)
 
 
 @pytest.mark.parametrize("name", DEPLOYED)
-def test_the_number_of_images_changes_nothing_of_a_generator(name, train, made):
+def test_the_number_of_images_changes_nothing_of_a_generator(name, train):
     products = []
     for ipc, redraw in ((1, 1), (31, None)):
         method = small(name, ipc, redraw=redraw)
-        products.append(loop.run(method, method.start(train, made(method), 0)).product)
+        products.append(distilled(method, train))
         assert (products[-1].ipc, products[-1].redraw) == (ipc, redraw)
         assert products[-1].bytes_stored == method.bytes_stored(train.shape, train.num_classes)
     assert equal(*map(tensors, products))
@@ -205,7 +191,7 @@ def test_the_number_of_images_changes_nothing_of_a_generator(name, train, made):
 
 def test_the_whole_set_is_the_real_images_and_takes_no_number_of_them(train):
     whole = methods.build("whole")
-    product = loop.run(whole, whole.start(train, {}, 3)).product
+    product = distilled(whole, train, 3)
     assert torch.equal(product.images, train.take(range(len(train)))) and torch.equal(product.labels, train.labels)
     assert product.provenance == {"method": "whole", "seed": 3, "dataset": "digits"}
     with pytest.raises(ValueError, match="unknown setting 'ipc' of method 'whole'"):
@@ -215,12 +201,12 @@ def test_the_whole_set_is_the_real_images_and_takes_no_number_of_them(train):
 @pytest.mark.parametrize("name", ["random", "dm", "dsa", "dc"])
 def test_another_seed_gives_another_set(name, train):
     method = small(name)
-    first, second = (loop.run(method, method.start(train, {}, seed)).product.images for seed in (0, 1))
+    first, second = (distilled(method, train, seed).images for seed in (0, 1))
     assert not torch.equal(first, second)
 
 
 def test_what_starts_from_real_images_starts_from_those_that_random_shows(train):
-    shown = loop.run(small("random"), small("random").start(train, {}, 4)).product.images
+    shown = distilled(small("random"), train, 4).images
     for name in ("dm", "datadam", "atom", "dsa"):
         assert torch.equal(small(name).start(train, {}, 4).images.detach(), shown)
 
@@ -246,26 +232,64 @@ def test_unknown_methods_and_settings_are_refused():
         methods.build("dm", ipc=1, lr_image=1.0)
 
 
-@pytest.mark.parametrize(
-    ("name", "setting", "value", "message"),
-    [
-        ("dm", "lr_images", -1.0, r"lr_images=-1.0; it must be > 0"),
-        ("dm", "lr_images", "1e-3", r"lr_images of method 'dm'='1e-3' is text"),
-        ("dm", "batch_real", 0, r"batch_real=0; it must be >= 1"),
-        ("dm", "iterations", -1, r"iterations=-1; it must be >= 0"),
-        ("dm", "momentum", 1.0, r"momentum=1.0; it must be in \[0, 1\)"),
-        ("dm", "init", "zeros", r"init='zeros'; it must be one of real, noise, herding"),
-        ("dm", "precision", "float16", r"precision='float16'; it must be one of float32, bfloat16"),
-        ("atom", "p_channel", 0, r"p_channel=0.0; it must be > 0"),
-        ("atom", "w_spatial", -1, r"w_spatial=-1.0; it must be >= 0"),
-        ("datadam", "mmd", -0.1, r"mmd=-0.1; it must be >= 0"),
-        ("dc", "restarts", 0, r"restarts=0; it must be >= 1"),
-        ("dc", "lr_network", 0.0, r"lr_network=0.0; it must be > 0"),
-    ],
-)
-def test_values_out_of_range_are_refused(name, setting, value, message):
-    with pytest.raises(ValueError, match=message):
-        methods.build(name, ipc=1, **{setting: value})
+RANGES = {
+    "dm": {">= 1": "ipc batch_real", ">= 0": "iterations", "> 0": "lr_images", "in [0, 1)": "momentum"},
+    "datadam": {"> 0": "p scale", ">= 0": "mmd"},
+    "atom": {"> 0": "p_spatial p_channel scale", ">= 0": "w_spatial w_channel mmd"},
+    "dc": {">= 1": "matching_steps network_epochs restarts batch_network", "> 0": "lr_network"},
+    "datm": {
+        ">= 1": "ipc syn_steps expert_epochs experts shard",
+        ">= 1, or None": "batch_syn",
+        ">= 0": "iterations min_start_epoch lr_images lr_labels lr_lr",
+        "> 0": "lr_student",
+        "> 0, or None": "threshold",
+        "in [0, 1)": "momentum momentum_labels momentum_lr",
+    },
+    "ftd": {"in [0, 1), or None": "average"},
+    "gan": {
+        ">= 1": "ipc generator_width latent gan_batch",
+        ">= 1, or None": "redraw",
+        ">= 0": "gan_iterations gradient_penalty",
+        "> 0": "gan_lr",
+        "in [0, 1)": "beta1 beta2",
+    },
+    "dim": {
+        ">= 1": "ipc batch_size refresh pool_width",
+        ">= 1, or None": "redraw width depth",
+        ">= 0": "iterations inner_steps weight decay_pool",
+        "> 0": "lr lr_pool",
+        "in [0, 1)": "momentum_pool",
+    },
+    "ld3m": {">= 1": "ipc batch_real steps", ">= 1, or None": "chunk", ">= 0": "iterations", "> 0": "lr lr_c"},
+    "glad": {">= 0": "layer", "in [0, 1)": "momentum"},
+}
+BEYOND = {">= 1": (0,), ">= 0": (-1,), "> 0": (0, -1), "in [0, 1)": (1, -1)}
+CHOICES = {
+    "dm": "network init precision",
+    "datm": "init labels label_source gradient optimizer precision",
+    "dim": "match precision",
+    "ld3m": "matching optimizer init learn residual",
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_values_out_of_range_are_refused(name):
+    for allowed, settings in RANGES[name].items():
+        for setting, value in itertools.product(settings.split(), BEYOND[allowed.removesuffix(", or None")]):
+            with pytest.raises(ValueError, match=rf"{setting}={value}(\.0)?; it must be {re.escape(allowed)}$"):
+                dataclasses.replace(small(name), **{setting: value})
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_values_that_are_no_choice_are_refused(name):
+    for setting in CHOICES[name].split():
+        with pytest.raises(ValueError, match=rf"{setting}='nothing'; it must be one of "):
+            dataclasses.replace(small(name), **{setting: "nothing"})
+
+
+def test_text_is_no_number():
+    with pytest.raises(ValueError, match=r"lr_images of method 'dm'='1e-3' is text"):
+        methods.build("dm", ipc=1, lr_images="1e-3")
 
 
 def test_gradient_matching_takes_the_published_loops_and_asks_where_there_are_none():
@@ -279,11 +303,11 @@ def test_gradient_matching_takes_the_published_loops_and_asks_where_there_are_no
 
 
 @pytest.mark.parametrize("init", ["noise", "herding"])
-def test_other_initial_images(init, train, made):
+def test_other_initial_images(init, train):
     method = small("dm", init=init, iterations=0)
-    images = loop.run(method, method.start(train, made(method), 0)).product.images
+    images = distilled(method, train).images
     if init == "noise":
         assert abs(images.mean()) < 0.05 and abs(images.std() - 1) < 0.05
     else:
         herding = small("herding", epochs=20)  # as the embedding that an initial herding takes
-        assert torch.equal(images, loop.run(herding, herding.start(train, made(herding), 0)).product.images)
+        assert torch.equal(images, distilled(herding, train).images)
