@@ -1,7 +1,7 @@
 """Architecture search with distilled sets in the place of all data (DC, DM, DataDAM; ATOM's abstract names it).
 
-    found = search(cells, space({"depth": [1, 2]}), workplace)      # each network on each set, from the store
-    rows = correlations(found.accuracies, found.reference)          # rank correlations with bootstrap intervals
+    outcome = search(cells, space({"depth": [1, 2]}), workplace)    # each network on each set, from the store
+    rows = correlations(outcome.accuracies, outcome.reference)      # rank correlations with bootstrap intervals
 
 `space` gives the networks, `search` trains them, `correlations` says how well a cheap ranking of them agrees with that
 on all data, and how sure that is.
@@ -387,14 +387,13 @@ def search(cells: Sequence[Cell], architectures: Sequence[Architecture], workpla
         architectures: at least three.
 
     Raises:
-        ValueError: too few networks, proxies of another shape or number of images, or no network of the whole data.
+        ValueError: too few networks, or cells as `reference_of` refuses them.
         FloatingPointError: a network's loss is not finite; what was trained before is kept.
     """
     reference = reference_of(cells)
     if len(architectures) < LEAST:
         raise ValueError(f"{len(architectures)} networks in the space; a ranking needs at least {LEAST}")
     sets = {_place(cell, seed): work.synthetic_set(cell, seed, workplace) for cell in cells for seed in cell.seeds}
-    _check_shapes(cells, sets)
     trainings = [Training(one, tuple(tasks(cells, [one])), sets, workplace) for one in architectures]
     waiting = [(training, count) for training in trainings if (count := len(training.missing()))]
     total, done = sum(count for _, count in waiting), 0
@@ -493,14 +492,6 @@ class Training(Artefact):
 def _place(cell: Cell, seed: int) -> str:
     """Names a set: the protocol that it is judged by does not count."""
     return files.key({"label": cell.label, "method": cell.settings()["hyperparameters"], "seed": seed})
-
-
-def _check_shapes(cells: Sequence[Cell], sets: Mapping[str, SyntheticSet | SyntheticStream]) -> None:
-    for cell in cells:
-        wanted = tuple(datasets.describe(cell.dataset).shape)
-        for seed in cell.seeds:
-            if (shape := tuple(sets[_place(cell, seed)].shape)) != wanted:
-                raise ValueError(f"{cell.label!r} has images of {shape}; allowed: those of {cell.dataset}, {wanted}")
 
 
 def _from_store(

@@ -43,13 +43,14 @@ def nearest(images: Tensor, train: ImageSet) -> tuple[Tensor, Tensor]:
         raise ValueError(f"images are {tuple(images.shape)}; allowed: (n, {', '.join(map(str, train.shape))}), n >= 1")
     flat = images.to(train.device).flatten(1)
     best = torch.full((len(flat),), torch.inf, device=train.device)
-    found = torch.zeros(len(flat), dtype=torch.int64, device=train.device)
+    nearest_rows = torch.zeros(len(flat), dtype=torch.int64, device=train.device)
     for rows in torch.arange(len(train), device=train.device).split(CHUNK):
         real = pixels(train, rows).flatten(1)
         least, place = (real.square().sum(1) - 2 * flat @ real.T).min(1)  # the squared distance, less |image|^2
         closer = least < best
-        best, found = torch.where(closer, least, best), torch.where(closer, rows[place], found)
-    return found, (flat - pixels(train, found).flatten(1)).square().mean(1).sqrt()
+        best = torch.where(closer, least, best)
+        nearest_rows = torch.where(closer, rows[place], nearest_rows)
+    return nearest_rows, (flat - pixels(train, nearest_rows).flatten(1)).square().mean(1).sqrt()
 
 
 def walks(stream: SyntheticStream, labels: Tensor, *, steps: int, seed: int) -> Tensor:
@@ -72,13 +73,11 @@ def walks(stream: SyntheticStream, labels: Tensor, *, steps: int, seed: int) -> 
     if steps < 2:
         raise ValueError(f"steps={steps!r}; allowed: from 2, both ends")
     ends = [stream.noise(2, generator(seed, "samples", "walk", place)) for place in range(len(labels))]
-    noise = torch.cat([_between(first, last, steps) for first, last in ends])
-    made = stream.images(labels.repeat_interleave(steps), noise)
-    return stream.space.decode(made).clamp(0, 1).unflatten(0, (len(labels), steps))
-
-
-def _between(first: Tensor, last: Tensor, steps: int) -> Tensor:
-    """(steps, latent): sin((1 - t) w) / sin w of the first and sin(t w) / sin w of the last, w the angle between."""
-    angle = torch.nn.functional.cosine_similarity(first, last, dim=0).clamp(-1, 1).acos()
-    share = torch.linspace(0, 1, steps)[:, None]
-    return ((1 - share) * angle).sin() / angle.sin() * first + (share * angle).sin() / angle.sin() * last
+    noise = []
+    for first, last in ends:
+        angle = torch.nn.functional.cosine_similarity(first, last, dim=0).clamp(-1, 1).acos()
+        share = torch.linspace(0, 1, steps)[:, None]
+        weights = ((1 - share) * angle).sin() / angle.sin(), (share * angle).sin() / angle.sin()
+        noise.append(weights[0] * first + weights[1] * last)
+    images = stream.images(labels.repeat_interleave(steps), torch.cat(noise))
+    return stream.space.decode(images).clamp(0, 1).unflatten(0, (len(labels), steps))

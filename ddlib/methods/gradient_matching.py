@@ -3,9 +3,8 @@
 The network is trained on the synthetic images meanwhile, so that its gradients are matched along its training.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +13,6 @@ from torch.nn import functional as F
 
 from ddlib import models, seeding
 from ddlib.data import augmentation
-from ddlib.data.datasets import ImageSet
 from ddlib.methods import coresets, objectives, pixels
 from ddlib.methods.contract import require
 from ddlib.methods.pixels import PixelMatching, PixelState
@@ -45,7 +43,6 @@ class GradientMatching(PixelMatching):
     batch_network: its batch size, >= 1.
     """
 
-    augmented: ClassVar[bool] = False
     restarts: int = 1_000
     matching_steps: int | None = None
     network_epochs: int | None = None
@@ -67,13 +64,6 @@ class GradientMatching(PixelMatching):
     def iterations(self) -> int:
         """Pixel steps in all: restarts x T."""
         return self.restarts * self.matching_steps
-
-    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> PixelState:
-        """Initial images, and a network that is not drawn yet."""
-        state = super().start(train, prerequisites, seed)
-        if not self.augmented:
-            state.strategy = "none"
-        return state
 
     def step(self, state: PixelState) -> dict[str, Tensor]:
         """One pixel step and, unless the network's time is up, its training; returns the distance before it."""
@@ -154,6 +144,7 @@ class DC(GradientMatching):
 
     name: ClassVar[str] = "dc"
     version: ClassVar[int] = 1
+    augmented: ClassVar[bool] = False
     init: str = "noise"
 
 
@@ -166,4 +157,3 @@ class DSA(GradientMatching):
 
     name: ClassVar[str] = "dsa"
     version: ClassVar[int] = 1
-    augmented: ClassVar[bool] = True

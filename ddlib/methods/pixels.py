@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -96,8 +96,11 @@ class PixelMatching(NetworkMatching):
     lr_images: step size of the pixels, > 0.
     momentum: of the pixels' SGD, in [0, 1).
     init: "real" (random real images), "noise" (standard normal), "herding" (the herding coreset).
+
+    augmented: whether images are augmented by DSA while they are matched.
     """
 
+    augmented: ClassVar[bool] = True
     batch_real: int = 256
     lr_images: float = 1.0
     momentum: float = 0.5
@@ -132,7 +135,7 @@ class PixelMatching(NetworkMatching):
         ).to(train.device)
         if has_batch_statistics(network):  # pieces cannot stay in the cache; channels last is then the faster format
             network = network.to(memory_format=torch.channels_last)
-        strategy = self.strategy_of(train)
+        strategy = self.strategy_of(train) if self.augmented else "none"
         augmentation.draw(1, 1, size=train.shape[1:], strategy=strategy, generator=torch.Generator())  # or refuse it
         batch = min(self.batch_real, *map(len, rows))
         piece = piece_size(network, images[:1])
