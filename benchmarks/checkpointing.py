@@ -60,18 +60,20 @@ def compare(method, state, steps: int, *, pairs: int, folder: Path) -> None:
     checkpoint = Timed(folder / "checkpoint.safetensors", 60.0)
     taken = {clock: {False: [], True: []} for clock in harness.CLOCKS}
     for pair in range(pairs):
-        for kept in (False, True) if pair % 2 == 0 else (True, False):
+        for saving in (False, True) if pair % 2 == 0 else (True, False):
             job = Stretch(method, state.step + steps)
             begin = {clock: read() for clock, read in harness.CLOCKS.items()}
             with Progress("benchmark", job.iterations, mode="lines", log=folder / "log.txt") as report:
-                loop.run(job, state, **({"checkpoint": checkpoint, "report": report} if kept else {}))
+                loop.run(job, state, **({"checkpoint": checkpoint, "report": report} if saving else {}))
             for clock, read in harness.CLOCKS.items():
-                taken[clock][kept].append(read() - begin[clock])
+                taken[clock][saving].append(read() - begin[clock])
     for clock, seconds in taken.items():
-        without, kept = sum(seconds[False]), sum(seconds[True])
+        without, saving = sum(seconds[False]), sum(seconds[True])
         ratios = [b / a for a, b in zip(seconds[False], seconds[True], strict=True)]
         spread = f"median {statistics.median(ratios):.4f}, {min(ratios):.3f} to {max(ratios):.3f}"
-        print(f"{clock}: without {without:.1f} s, with {kept:.1f} s, ratio {kept / without:.4f}; of pairs: {spread}")
+        print(
+            f"{clock}: without {without:.1f} s, with {saving:.1f} s, ratio {saving / without:.4f}; of pairs: {spread}"
+        )
     size, share = checkpoint.path.stat().st_size if checkpoint.writes else 0, sum(taken["wall"][True])
     print(f"{checkpoint.writes} checkpoints of {size / 1e6:.2f} MB took {checkpoint.writing:.2f} s in all, "
           f"{100 * checkpoint.writing / share:.3f} % of the time with them")  # fmt: skip

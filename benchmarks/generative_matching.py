@@ -201,8 +201,8 @@ def compare(architectures: list[str], size: str) -> None:
     for architecture in architectures:
         with in_double():
             plain, ours = (prepared(side, architecture, small, **pool) for side in ("reference", "float32"))
-            expected, found = plain.step(0), ours.step(0)
-        differences = {name: abs(found[name] / expected[name] - 1) for name in LOSSES}
+            wanted, losses = plain.step(0), ours.step(0)
+        differences = {name: abs(losses[name] / wanted[name] - 1) for name in LOSSES}
         differences["gradients"] = harness.off(ours.gradients(), plain.gradients())
         harness.require(differences, TOLERANCE, f"float64, {architecture}")
 

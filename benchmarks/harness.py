@@ -120,8 +120,8 @@ def require(differences: Mapping[str, float], allowed: float, where: str = "floa
     """
     if not max(differences.values()) <= allowed:
         raise SystemExit(f"{differences} off the reference in {where}; no ratio is worth printing")
-    found = ", ".join(f"{name} {difference:.1e}" for name, difference in differences.items())
-    print(f"  off the reference in {where}: {found}", flush=True)
+    text = ", ".join(f"{name} {difference:.1e}" for name, difference in differences.items())
+    print(f"  off the reference in {where}: {text}", flush=True)
 
 
 def in_turns(

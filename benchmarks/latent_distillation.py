@@ -67,13 +67,13 @@ class Plain:
         images.requires_grad_()
         loss = self.loss(images, number)
         loss.backward()
-        found: dict[str, list[Tensor]] = {"Z": [], "c": []}
+        gradients: dict[str, list[Tensor]] = {"Z": [], "c": []}
         for rows in chunks:
             leaves = [tensor[rows].detach().clone().requires_grad_() for tensor in (Z, c)]
             self.rendered(*leaves, noise[rows]).backward(images.grad[rows])
-            for name, leaf in zip(found, leaves, strict=True):
-                found[name].append(leaf.grad)
-        return loss.detach(), {name: torch.cat(parts) for name, parts in found.items()}
+            for name, leaf in zip(gradients, leaves, strict=True):
+                gradients[name].append(leaf.grad)
+        return loss.detach(), {name: torch.cat(parts) for name, parts in gradients.items()}
 
     def rendered(self, Z: Tensor, c: Tensor, noise: Tensor) -> Tensor:
         """Sample, decode, clamp, normalise."""
@@ -89,11 +89,11 @@ class Plain:
     def sampled(self, Z: Tensor, c: Tensor, noise: Tensor) -> Tensor:
         """z_0, with q(Z) anew and, where a graph is kept, a checkpoint at each step."""
         prior, steps = self.state.prior, self.method.steps
-        kept = prior.scheduler.alphas_cumprod.to(Z.dtype)
-        times = list(range(1, len(kept), len(kept) // steps))
-        z = kept[times[-1]].sqrt() * Z + (1 - kept[times[-1]]).sqrt() * noise
+        alphas = prior.scheduler.alphas_cumprod.to(Z.dtype)
+        times = list(range(1, len(alphas), len(alphas) // steps))
+        z = alphas[times[-1]].sqrt() * Z + (1 - alphas[times[-1]]).sqrt() * noise
         for k in reversed(range(steps)):
-            now, then = kept[times[k]], kept[times[k - 1]] if k else kept[0]
+            now, then = alphas[times[k]], alphas[times[k - 1]] if k else alphas[0]
             e = checkpoint(self.guided, z, c, times[k], use_reentrant=False)
             x = (z - (1 - now).sqrt() * e) / now.sqrt()
             w = k / (steps - 1) if steps > 1 else 0.0
@@ -163,9 +163,9 @@ def doubled(side: Plain | Ours) -> Plain | Ours:
     return side
 
 
-def off(found: Gradient, wanted: Gradient) -> float:
+def off(ours: Gradient, reference: Gradient) -> float:
     """The worst relative difference among the loss and the gradients."""
-    pairs = [(found[0], wanted[0]), *((found[1][name], wanted[1][name]) for name in wanted[1])]
+    pairs = [(ours[0], reference[0]), *((ours[1][name], reference[1][name]) for name in reference[1])]
     return max(harness.off(a, b) for a, b in pairs)
 
 
@@ -201,9 +201,9 @@ def measure(steps: int, case: argparse.Namespace) -> None:
         print(f"  {name:17} {line}   {likeness(first[name], first['reference'])}", flush=True)
 
 
-def likeness(found: Gradient, wanted: Gradient) -> str:
+def likeness(ours: Gradient, reference: Gradient) -> str:
     """Cosines of the gradients with others, and the ratios of their norms."""
-    pairs = {name: (found[1][name].flatten(), wanted[1][name].flatten()) for name in wanted[1]}
+    pairs = {name: (ours[1][name].flatten(), reference[1][name].flatten()) for name in reference[1]}
     cosines = {name: F.cosine_similarity(a, b, dim=0) for name, (a, b) in pairs.items()}
     return ", ".join(f"{name}: cosine {cosines[name]:.4f} x{a.norm() / b.norm():.2f}" for name, (a, b) in pairs.items())
 
@@ -219,13 +219,13 @@ def weigh(name: str, steps: int, case: argparse.Namespace) -> tuple[float, float
 
 def truncated(folder: str, data: str, steps: int) -> None:
     """Print how far the gradient of the last calls alone is from the whole one, with a trained prior."""
-    train, found = datasets.load(data, "train"), {}
+    train, gradients = datasets.load(data, "train"), {}
     whole = methods.build("ld3m", ipc=1, steps=steps, batch_real=64, prior=folder)
     for calls in (None, 0, 1, 2, steps // 2):
         method = replace(whole, backprop_steps=calls)
-        found[calls] = Ours(method, method.start(train, {}, 0)).step(0)
+        gradients[calls] = Ours(method, method.start(train, {}, 0)).step(0)
         if calls is not None:
-            print(f"  the last {calls} of {steps}: {likeness(found[calls], found[None])}", flush=True)
+            print(f"  the last {calls} of {steps}: {likeness(gradients[calls], gradients[None])}", flush=True)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -120,9 +120,9 @@ def prepared(
     return SimpleNamespace(start=start, goal=goal, images=images, targets=targets, lr=lr, batches=batches, **sizes)
 
 
-def difference(found: Gradient, wanted: Gradient) -> float:
+def difference(ours: Gradient, reference: Gradient) -> float:
     """The worst relative difference among loss and gradients."""
-    return max(harness.off(a, b) for a, b in zip(found, wanted, strict=True))
+    return max(harness.off(a, b) for a, b in zip(ours, reference, strict=True))
 
 
 def compare(steps: int, batch: int, width: int, names: Sequence[str]) -> None:
@@ -134,10 +134,10 @@ def compare(steps: int, batch: int, width: int, names: Sequence[str]) -> None:
     small = prepared(min(steps, 5), min(batch, 4), 4, dtype=torch.float64)
     for dtype, scene in (("float64", small), ("float32", prepared(steps, batch, width, smooth=True))):
         wanted, tesla = plain_unrolled(scene), plain_tesla(scene)
-        found = {"tesla": difference(ours(scene, unrolling.tesla), tesla)}
+        differences = {"tesla": difference(ours(scene, unrolling.tesla), tesla)}
         for name in names if dtype == "float32" else ["eager"]:
-            found[name] = difference(SIDES[name](scene), wanted)
-        harness.require(found, TOLERANCE[dtype], dtype)
+            differences[name] = difference(SIDES[name](scene), wanted)
+        harness.require(differences, TOLERANCE[dtype], dtype)
         cosine = F.cosine_similarity(tesla[1].flatten(), wanted[1].flatten(), dim=0)
         print(f"  TESLA's cosine with the exact gradient: {cosine:.3f}", flush=True)
 

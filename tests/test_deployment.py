@@ -3,18 +3,14 @@
 import json
 import shutil
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
-import torch
 from test_study import CHOSEN, cells
 
 from ddlib import methods, study
-from ddlib.data import augmentation
-from ddlib.data.synthetic import SyntheticStream, generator_bytes, load
-from ddlib.models.gan import Generator
-from ddlib.models.layers import reset
-from ddlib.models.state import State
+from ddlib.data.synthetic import generator_bytes, load
+from ddlib.methods.generative import PlainGan
 from ddlib.store import artefacts, files
 from ddlib.study import estimate, work
 
@@ -22,52 +18,17 @@ WIDTH = 6
 STREAMING = {"num_networks": 2, "epochs": 2, "batch_size": 5}
 
 
-@dataclass
-class Drawn(State):
-    """A state of `Toy`."""
-
-    train: Any
-    seed: int
-    step: int = 0
-
-
 @dataclass(frozen=True, kw_only=True)
-class Toy(methods.Method):
+class Toy(PlainGan):
     """A generator that is drawn and never trained."""
 
     name: ClassVar[str] = "toy"
-    version: ClassVar[int] = 1
-    iterations: ClassVar[int] = 1
-    deployment: ClassVar[tuple] = ("ipc", "redraw")
-    ipc: int
-    redraw: int | None = 1
+    needs: ClassVar[dict] = {}
     generator_width: int = WIDTH
-    compat: str | None = None
 
-    def bytes_stored(self, shape, num_classes):
-        """Of the generator."""
-        return generator_bytes(shape=shape, num_classes=num_classes, width=self.generator_width)
-
-    def start(self, train, needs, seed):
-        """Nothing yet."""
-        return Drawn(train, seed)
-
-    def step(self, state):
-        """Nothing."""
-        state.step += 1
-        return {}
-
-    def finish(self, state):
-        """The generator."""
-        train = state.train
-        network = Generator(shape=train.shape, num_classes=train.num_classes, width=self.generator_width)
-        reset(network, torch.Generator().manual_seed(state.seed))
-        return SyntheticStream(
-            generator=network.state_dict(), shape=train.shape, width=self.generator_width, latent=100,
-            class_names=train.class_names, space=train.space, strategy="color_crop",
-            frozen_strategy=augmentation.strategy_for(train.name), ipc=self.ipc, redraw=self.redraw,
-            provenance={"method": "toy"},
-        )  # fmt: skip
+    def start(self, train, prerequisites, seed):
+        """Fresh networks."""
+        return self.gan.start(train, {}, seed)
 
 
 @pytest.fixture(autouse=True)
