@@ -56,29 +56,57 @@ def make_test(num_images=50, num_classes=3, **changes):
     return ImageSet(**fields | changes)
 
 
-def plain(images, targets, protocol, index, *, seed, drop_after=None, keep_momentum=False):
-    """One network by the protocol, as the field writes it; the last two arguments make it wrong on purpose."""
+def plain(
+    images,
+    targets,
+    protocol,
+    index,
+    *,
+    seed=0,
+    epochs=None,
+    strategy=STRATEGY,
+    teacher=None,
+    schedule=None,
+    drop_after=None,
+    keep_momentum=False,
+    after=lambda model: None,
+):
+    """One network by the protocol, as the field writes it, and its mean loss in the last epoch.
+
+    images: in a fresh order each epoch; or epoch -> images and targets as they are shown.
+    teacher: asked about what the network is shown, for targets.
+    schedule: optimiser -> one of torch's, in place of the drop; drop_after, keep_momentum: make it wrong on purpose.
+    after: called with the network after each epoch.
+    """
     build = {"shape": SHAPE, "num_classes": 3, "generator": generator(seed, "evaluation", "network", index)}
-    model = models.build(protocol.network, **build, **protocol.options).to(images.dtype)
+    model = models.build(protocol.network, **build, **protocol.options)
+    model = model if callable(images) else model.to(images.dtype)
     settings = {"momentum": protocol.momentum, "weight_decay": protocol.weight_decay}
     optimiser = torch.optim.SGD(model.parameters(), lr=protocol.lr, **settings)
-    for epoch in range(protocol.epochs + 1):
-        order = torch.randperm(len(images), generator=generator(seed, "evaluation", "shuffle", index, epoch))
+    course = schedule and schedule(optimiser)
+    for epoch in range(protocol.epochs + 1 if epochs is None else epochs):
+        if callable(images):
+            shown, aims = images(epoch)
+        else:
+            order = torch.randperm(len(images), generator=generator(seed, "evaluation", "shuffle", index, epoch))
+            shown, aims = images[order], targets[order]
         stream, losses = generator(seed, "evaluation", "augmentation", index, epoch), []
-        for start in range(0, len(images), protocol.batch_size):
-            rows = order[start : start + protocol.batch_size]
-            shown = augment(images[rows], draw(1, len(rows), size=SHAPE[1:], strategy=STRATEGY, generator=stream))
+        for part, aim in zip(shown.split(protocol.batch_size), aims.split(protocol.batch_size), strict=True):
+            part = augment(part, draw(1, len(part), size=SHAPE[1:], strategy=strategy, generator=stream))
             optimiser.zero_grad()
-            loss = F.cross_entropy(model(shown), targets[rows])
+            loss = F.cross_entropy(model(part), aim if teacher is None else teacher(part).softmax(1))
             loss.backward()
             optimiser.step()
-            losses.append(loss.detach() * len(rows))
-        if epoch == (protocol.epochs // 2 + 1 if drop_after is None else drop_after):
+            losses.append(loss.detach() * len(part))
+        if course:
+            course.step()
+        elif epoch == (protocol.epochs // 2 + 1 if drop_after is None else drop_after):
             if keep_momentum:
                 optimiser.param_groups[0]["lr"] = protocol.lr * 0.1
             else:
                 optimiser = torch.optim.SGD(model.parameters(), lr=protocol.lr * 0.1, **settings)
-    return model.eval(), sum(losses) / len(images)
+        after(model)
+    return model.eval(), sum(losses) / len(shown)
 
 
 def distance(trained, model):
@@ -108,7 +136,7 @@ def test_networks_are_those_of_the_plain_loop(norm, networks, soft):
     learner, found = train(protocol, images, targets, networks)
     shown = normal(33, *SHAPE, seed=2).double()
     for index, trained in zip(networks, found, strict=True):
-        model, loss = plain(images, targets, protocol, index, seed=0)
+        model, loss = plain(images, targets, protocol, index)
         assert distance(trained, model) < EXACT and abs(trained.loss - loss) < EXACT
         classes = training.predictions(learner, trained, len(shown), lambda rows: shown[rows])
         assert torch.equal(classes, model(shown).argmax(1))
@@ -127,7 +155,7 @@ def test_the_schedule(epochs, wrong):
         "momentum kept": {"keep_momentum": True},
     }
     (found,) = train(protocol, images, labels, (0,))[1]
-    model, _ = plain(images, labels, protocol, 0, seed=0, **variants[wrong])
+    model, _ = plain(images, labels, protocol, 0, **variants[wrong])
     same = wrong == "nothing" or (epochs == 1 and wrong != "drop early")  # of E = 1 nothing follows the drop
     assert (distance(found, model) < EXACT) if same else (distance(found, model) > 1e-4)
 
@@ -140,7 +168,7 @@ def test_other_networks_are_those_of_the_plain_loop(network, monkeypatch):
     protocol = replace(SMALL, network=network, options=options, epochs=2)
     images, labels = normal(8, *shape).double(), torch.arange(8) % 3
     for index, trained in enumerate(train(protocol, images, labels, (0, 1))[1]):
-        assert distance(trained, plain(images, labels, protocol, index, seed=0)[0]) < EXACT
+        assert distance(trained, plain(images, labels, protocol, index)[0]) < EXACT
 
 
 def test_gradients_added_over_passes_are_those_of_the_whole(monkeypatch):

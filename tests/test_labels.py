@@ -5,58 +5,32 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from test_evaluate import EXACT, SHAPE, SPACE, STRATEGY, make_synthetic, make_test, normal, plain
+from test_methods import cut_and_resumed
+from test_stream import make
 
 from ddlib import models, results, study
-from ddlib.data import augmentation, datasets
-from ddlib.data.datasets import ImageSet
-from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.data.whitening import ValueSpace
+from ddlib.data import datasets
 from ddlib.evaluation import Protocol, Teacher, bytes_stored, evaluate, training
 from ddlib.evaluation.images import training_images
-from ddlib.models.gan import Generator
+from ddlib.pretraining.classifier import Embedding
 from ddlib.seeding import generator
 from ddlib.store import loop
 from ddlib.study import work
 from ddlib.study.parameters import settings
 
-SHAPE, CLASSES = (1, 8, 8), 3
-SPACE = ValueSpace((0.5,), (0.25,))
+CLASSES = 3
 SMALL = Protocol(options={"width": 4, "depth": 2}, num_networks=2, epochs=4, batch_size=6, lr=0.1)
 PLAIN = replace(SMALL, augmentation=False)
-EXACT = 1e-10
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def make_synthetic(soft=False, **changes):
-    labels = 3 * normal(14, CLASSES, seed=1) if soft else torch.arange(14) % CLASSES
-    fields = {"images": normal(14, *SHAPE), "labels": labels, "class_names": "abc", "space": SPACE}
-    return SyntheticSet(**fields | {"strategy": augmentation.STRATEGY} | changes)
 
 
 @pytest.fixture(scope="module")
 def test_images():
-    stream = torch.Generator().manual_seed(5)
-    images = torch.randint(0, 256, (50, *SHAPE), generator=stream).to(torch.uint8)
-    labels = torch.randint(0, CLASSES, (50,), generator=stream)
-    return ImageSet(name="toy", split="test", images=images, labels=labels, class_names=tuple("abc"), space=SPACE)
+    return make_test()
 
 
 def make_stream(**changes):
-    """An untrained generator."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        state = Generator(shape=SHAPE, num_classes=CLASSES, width=8, latent=6).state_dict()
-    fields = {"generator": state, "shape": SHAPE, "width": 8, "latent": 6}
-    fields |= {
-        "class_names": "abc",
-        "space": SPACE,
-        "strategy": augmentation.STRATEGY,
-        "frozen_strategy": augmentation.STRATEGY,
-    }
-    return SyntheticStream(**fields | {"ipc": 2, "redraw": 1} | changes)
+    return make(**{"space": SPACE, "strategy": STRATEGY, "frozen_strategy": STRATEGY, "ipc": 2, "redraw": 1} | changes)
 
 
 class Linear:
@@ -141,32 +115,6 @@ def test_without_augmentation_once_an_image_is_once_a_batch(made, test_images):
     )
 
 
-def plain(images, teacher, protocol, index, *, seed, per_batch):
-    """One network as the field writes it: the teacher is asked about what the student is shown, or beforehand."""
-    model = models.build(
-        "convnet",
-        shape=SHAPE,
-        num_classes=CLASSES,
-        generator=generator(seed, "evaluation", "network", index),
-        **protocol.options,
-    ).double()
-    fixed = teacher(images).softmax(1)
-    for epoch in range(protocol.epochs + 1):
-        if epoch in (0, protocol.epochs // 2 + 2):
-            rate = protocol.lr * (0.1 if epoch else 1.0)
-            optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
-        order = torch.randperm(len(images), generator=generator(seed, "evaluation", "shuffle", index, epoch))
-        stream = generator(seed, "evaluation", "augmentation", index, epoch)
-        for rows in order.split(protocol.batch_size):
-            draws = augmentation.draw(1, len(rows), size=SHAPE[1:], strategy=augmentation.STRATEGY, generator=stream)
-            seen = augmentation.augment(images[rows], draws)
-            targets = teacher(seen).softmax(1) if per_batch else fixed[rows]
-            optimiser.zero_grad()
-            (-(targets * model(seen).log_softmax(1)).sum(1)).mean().backward()
-            optimiser.step()
-    return model
-
-
 @pytest.mark.parametrize("labels", ["fixed", "batch"])
 @pytest.mark.parametrize("networks", [(1,), (0, 1)], ids=["alone", "together"])
 def test_networks_are_those_of_the_plain_loop(labels, networks):
@@ -176,7 +124,8 @@ def test_networks_are_those_of_the_plain_loop(labels, networks):
     learner = training.learner(protocol, SHAPE, CLASSES)
     (trained,) = training.train(learner, found, protocol, networks=networks, seed=0)
     for index, ours in zip(networks, trained, strict=True):
-        model = plain(found.images, teacher, protocol, index, seed=0, per_batch=labels == "batch")
+        asked = {"teacher": teacher} if labels == "batch" else {}
+        model, _ = plain(found.images, teacher(found.images).softmax(1), protocol, index, **asked)
         theirs = dict(model.named_parameters())
         assert max((ours.parameters[name] - theirs[name]).abs().max() for name in theirs) < EXACT
 
@@ -276,6 +225,18 @@ def train():
     return datasets.load("digits", "train")
 
 
+def test_an_embedding_learns_and_separates_the_classes(train):
+    builder = Embedding(width=16, depth=2, epochs=8)
+    outcome = loop.run(builder, builder.start(train, {}, builder.seed), every=1)
+    losses = [value for _, value in outcome.history["loss"]]
+    assert losses[-1] < 0.5 * losses[0]
+    vectors = builder.embed(train, outcome.product)
+    assert vectors.shape == (len(train), 16 * 4 * 4)
+    means = torch.stack([vectors[rows].mean(0) for rows in train.class_indices])
+    nearest = torch.cdist(vectors, means).argmin(1)
+    assert (nearest == train.labels).float().mean() > 0.9
+
+
 def test_a_teacher_learns_and_is_frozen(train):
     builder = Teacher(options={"width": 16, "depth": 2}, epochs=8)
     outcome = loop.run(builder, builder.start(train, {}, builder.seed), every=1)
@@ -287,27 +248,15 @@ def test_a_teacher_learns_and_is_frozen(train):
 
 
 @pytest.mark.parametrize("options", [{"width": 4, "depth": 1, "norm": "batch"}, {"width": 4, "depth": 1}])
-def test_a_teacher_that_was_interrupted_goes_on_to_the_same_bits(options, train):
+def test_a_teacher_that_was_interrupted_goes_on_to_the_same_bits(options, train, tmp_path):
     some = replace(train, images=train.images[:100], labels=train.labels[:100])
-    builder = Teacher(options=options, epochs=3)
-    whole = builder.start(some, {}, 1)
-    before = torch.random.get_rng_state()
-    for _ in range(3):
-        builder.step(whole)
+    builder, before = Teacher(options=options, epochs=3), torch.random.get_rng_state()
+    whole, product = loop.run(builder, builder.start(some, {}, 0)).product, cut_and_resumed(builder, some, {}, tmp_path)
+    assert all(torch.equal(product[name], whole[name]) for name in whole)
     assert torch.equal(before, torch.random.get_rng_state())
-    first = builder.start(some, {}, 1)
-    builder.step(first)
-    saved = {name: tensor.clone() for name, tensor in first.state_dict().items()}
-    second = builder.start(some, {}, 1)
-    second.load_state_dict(saved)
-    for _ in range(2):
-        builder.step(second)
-    ours, theirs = builder.finish(second), builder.finish(whole)
-    assert second.step == 3 and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     unaugmented = replace(builder, augmentation=False)
-    other = unaugmented.start(some, {}, 1)
-    unaugmented.step(other)
-    assert not all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), saved.values(), strict=True))
+    other = loop.run(unaugmented, unaugmented.start(some, {}, 0)).product
+    assert not all(torch.equal(other[name], whole[name]) for name in whole)
 
 
 CHOSEN = {

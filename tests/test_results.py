@@ -234,6 +234,11 @@ def where(found):
     return [(test.where, test.outcome) for test in found.tests]
 
 
+def compared(claim, records):
+    """(where, outcome) of every comparison."""
+    return where(results.check_claim(claim, records))
+
+
 def test_a_label_is_of_a_side_with_what_it_has_beyond_its_name():
     assert results.beyond("dim", "DiM, width 64") == ("width 64",)
     assert results.beyond("dim, lambda = 0", "DiM, width 64, lambda = 0") == ("width 64",)
@@ -245,21 +250,17 @@ def test_a_label_is_of_a_side_with_what_it_has_beyond_its_name():
 def test_a_reduced_row_stands_for_one_that_was_not_run_against_one_reduced_alike_or_real_images():
     missing = record([], label="ATOM", method="atom", cost={"estimated_hours": 3.0})
     few = record([40.0, 41.0, 42.0], label="ATOM, few", method="atom")
-    control = record([90.0, 91.0, 92.0], label="control", method="atom")
-    rows = [missing, few, control]
-    against = claim(higher="atom", lower="dm")
-    assert where(results.check_claim(against, [*rows, row("dm", 1, 50)])) == []  # distilled in full: no match for it
-    alike = record([49.0, 50.0, 51.0], label="DM, few", method="dm")
-    assert where(results.check_claim(against, [*rows, row("dm", 1, 30), alike])) == [
-        ("cifar10, IPC 1: ATOM, few against DM, few", "fails")
-    ]
-    other = record([49.0, 50.0, 51.0], label="DM, fewer", method="dm")
-    assert where(results.check_claim(against, [*rows, other])) == []
-    assert where(results.check_claim(claim(higher="atom", lower="random"), [*rows, row("random", 1, 30)])) == [
-        ("cifar10, IPC 1: ATOM, few against RANDOM", "holds")
-    ]
-    full = row("atom", 1, 60)
-    assert where(results.check_claim(against, [full, few, row("dm", 1, 50), alike])) == [("cifar10, IPC 1", "holds")]
+    rows = [missing, few, record([90.0, 91.0, 92.0], label="control", method="atom")]
+    alike, fewer = (record([49.0, 50.0, 51.0], label=f"DM, {how}", method="dm") for how in ("few", "fewer"))
+    against, control = claim(higher="atom", lower="dm"), claim(higher="atom", lower="random")
+    for about, others, outcomes in (
+        (against, [row("dm", 1, 50)], []),  # distilled in full: no match for it
+        (against, [row("dm", 1, 30), alike], [("cifar10, IPC 1: ATOM, few against DM, few", "fails")]),
+        (against, [fewer], []),
+        (control, [row("random", 1, 30)], [("cifar10, IPC 1: ATOM, few against RANDOM", "holds")]),
+    ):
+        assert compared(about, [*rows, *others]) == outcomes
+    assert compared(against, [row("atom", 1, 60), few, row("dm", 1, 50), alike]) == [("cifar10, IPC 1", "holds")]
 
 
 def test_rows_that_cannot_be_told_apart_are_refused():
@@ -273,19 +274,17 @@ def test_rows_that_cannot_be_told_apart_are_refused():
 
 
 def test_a_control_of_a_reduced_row_is_not_the_row():
-    cost = [
-        record([m - 1, m, m + 1], label=label, method="dim")
-        for label, m in (("DiM, width 64", 73), ("DiM, width 64, lambda = 0", 77))
-    ]
+    labels = {"DiM, width 64": 73, "DiM, width 64, lambda = 0": 77}
+    rows = [record([m - 1, m, m + 1], label=label, method="dim") for label, m in labels.items()]
     for lower, outcome in (("dim, lambda = 0", "fails"), ("random", "holds")):
-        found = results.check_claim(claim(higher="dim", lower=lower), [*cost, row("random", 1, 50)])
-        assert [t.outcome for t in found.tests] == [outcome]
+        found = compared(claim(higher="dim", lower=lower), [*rows, row("random", 1, 50)])
+        assert [of for _, of in found] == [outcome]
 
 
 def test_a_side_may_have_several_names():
     named = claim(higher="atom", lower="Z and c, no residual | no residual")
     other = record([30.0, 31.0, 32.0], label="No residual", method="ld3m")
-    assert where(results.check_claim(named, [row("atom", 1, 60), other])) == [("cifar10, IPC 1", "holds")]
+    assert compared(named, [row("atom", 1, 60), other]) == [("cifar10, IPC 1", "holds")]
     assert results.side_names(named) == ("atom", "Z and c, no residual", "no residual")
 
 
@@ -368,22 +367,22 @@ def test_claim_of_a_direction(higher, lower, outcomes, outcome):
 def test_claim_of_a_rise_along_one_row():
     rising = claim(rises="dm", ipc=(1, 10, 50))
     falls = [row("dm", ipc, m) for ipc, m in ((50, 40), (1, 30), (10, 45))]
-    assert where(results.check_claim(rising, falls)) == [
+    assert compared(rising, falls) == [
         ("cifar10, IPC 1 to 10", "holds"), ("cifar10, IPC 10 to 50", "fails"),
     ]  # fmt: skip
-    assert where(results.check_claim(rising, [row("dm", 1, 30), row("dm", 10, 45, dataset="digits")])) == []
+    assert compared(rising, [row("dm", 1, 30), row("dm", 10, 45, dataset="digits")]) == []
     few = [record([m, m + 1, m + 2], label="DM, few", method="dm", ipc=ipc) for ipc, m in ((1, 40), (10, 50))]
-    assert where(results.check_claim(rising, few)) == [("cifar10, IPC 1 to 10: DM, few", "holds")]
-    assert where(results.check_claim(rising, [row("dm", 1, 30), few[1]])) == []
+    assert compared(rising, few) == [("cifar10, IPC 1 to 10: DM, few", "holds")]
+    assert compared(rising, [row("dm", 1, 30), few[1]]) == []
     full = [row("dm", 1, 50), row("dm", 10, 30)]
-    assert where(results.check_claim(rising, [*few, *full])) == [("cifar10, IPC 1 to 10", "fails")]
+    assert compared(rising, [*few, *full]) == [("cifar10, IPC 1 to 10", "fails")]
 
 
 def test_claim_of_a_rise_from_network_to_network():
     growing = claim(rises="dim", along="networks", ipc=(1, 10), networks=("lenet", "convnet", "alexnet"))
     means = {("convnet", 1): 50, ("lenet", 1): 40, ("alexnet", 1): 45, ("lenet", 10): 60, ("alexnet", 10): 70}
     records = [row("dim", ipc, m, cell={"tested_on": network}) for (network, ipc), m in means.items()]
-    assert where(results.check_claim(growing, records)) == [
+    assert compared(growing, records) == [
         ("cifar10, lenet, IPC 1 to convnet", "holds"),
         ("cifar10, IPC 1 to alexnet", "fails"),
         ("cifar10, lenet, IPC 10 to alexnet", "holds"),
@@ -393,9 +392,9 @@ def test_claim_of_a_rise_from_network_to_network():
 def test_claim_of_one_above_the_whole_training_set():
     records = [row("datm", ipc, m) for ipc, m in ((10, 50), (1, 30), (50, 90))] + [row("whole", None, 40)]
     above = claim(higher="datm", lower="whole")
-    assert where(results.check_claim(above, records)) == [("cifar10, IPC 1", "fails"), ("cifar10, IPC 10", "holds")]
+    assert compared(above, records) == [("cifar10, IPC 1", "fails"), ("cifar10, IPC 10", "holds")]
     on_another_network = row("whole", None, 40, cell={"protocol": {"network": "vgg11"}})
-    assert where(results.check_claim(above, [*records[:3], on_another_network])) == []
+    assert compared(above, [*records[:3], on_another_network]) == []
 
 
 def test_claim_keeps_to_its_own_data_networks_and_images_per_class():
@@ -408,7 +407,7 @@ def test_claim_keeps_to_its_own_data_networks_and_images_per_class():
         ({"own_data": True}, [("cifar10, IPC 1", "holds")]),
         ({"networks": ("vgg11",)}, [("cifar10, vgg11, IPC 1", "fails")]),
     ):
-        assert where(results.check_claim(claim(higher="atom", lower="dm", **fields), records)) == tests
+        assert compared(claim(higher="atom", lower="dm", **fields), records) == tests
 
 
 def test_claim_prefers_labels_to_methods():

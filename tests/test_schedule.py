@@ -1,51 +1,53 @@
 """Warm-up, cosine and the average of the weights, against a plain torch loop; dropout, compiled or not."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from test_evaluate import SHAPE, SMALL, VIT, compilation, distance, make_synthetic, make_test, normal, train  # noqa: F401
+from test_evaluate import (  # noqa: F401
+    SHAPE,
+    SMALL,
+    VIT,
+    compilation,
+    distance,
+    make_synthetic,
+    make_test,
+    normal,
+    plain,
+    train,
+)  # fmt: skip
 
-from ddlib import models
-from ddlib.data.augmentation import STRATEGY, augment, draw
 from ddlib.evaluation import Protocol, evaluate
 from ddlib.evaluation.protocol import LATER
 from ddlib.models import passes
-from ddlib.seeding import generator, scoped
+from ddlib.seeding import scoped
 
 WARM = replace(SMALL, schedule="warmup_cosine", ema=0.8, epochs=9)
 """Nine epochs of three mini-batches; from the fifth on the average is exponential."""
 
 
-def plain(images, labels, protocol, index, *, warm=None, decay=None, keep_buffers=False):
-    """The network and its average, as one writes it with torch; the last three arguments make it wrong on purpose."""
-    build = {"shape": SHAPE, "num_classes": 3, "generator": generator(0, "evaluation", "network", index)}
-    model = models.build(protocol.network, **build, **protocol.options).to(images.dtype)
-    optimiser = torch.optim.SGD(model.parameters(), lr=protocol.lr, momentum=0.9, weight_decay=5e-4)
-    half = protocol.epochs // 2 if warm is None else warm
-    schedules = [
-        torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=1e-7, total_iters=half),
-        torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=protocol.epochs - half),
-    ]
-    schedule = torch.optim.lr_scheduler.SequentialLR(optimiser, schedules, milestones=[half])
-    average = {}
-    for epoch in range(protocol.epochs):
-        order = torch.randperm(len(images), generator=generator(0, "evaluation", "shuffle", index, epoch))
-        stream = generator(0, "evaluation", "augmentation", index, epoch)
-        for rows in order.split(protocol.batch_size):
-            optimiser.zero_grad()
-            shown = augment(images[rows], draw(1, len(rows), size=SHAPE[1:], strategy=STRATEGY, generator=stream))
-            F.cross_entropy(model(shown), labels[rows]).backward()
-            optimiser.step()
-        schedule.step()
+def averaged(images, labels, protocol, index, *, warm=None, decay=None, keep_buffers=False):
+    """The average of the network, as one writes it with torch; the last three arguments make it wrong on purpose."""
+    half, average, epochs = protocol.epochs // 2 if warm is None else warm, {}, itertools.count()
+
+    def schedule(optimiser):
+        rise = torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=1e-7, total_iters=half)
+        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=protocol.epochs - half)
+        return torch.optim.lr_scheduler.SequentialLR(optimiser, [rise, fall], milestones=[half])
+
+    def after(model):
+        epoch = next(epochs)
         d = min(protocol.ema, epoch / (epoch + 1)) if decay is None else decay
         for name, tensor in model.state_dict().items():
             average[name] = d * average.get(name, tensor.clone()) + (1 - d) * tensor
             if keep_buffers and "running" in name:
                 average[name] = tensor.clone()
+
+    model, _ = plain(images, labels, protocol, index, epochs=protocol.epochs, schedule=schedule, after=after)
     model.load_state_dict(average)
-    return model.eval()
+    return model
 
 
 @pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
@@ -57,7 +59,7 @@ def test_averages_are_those_of_the_plain_loop(norm, epochs, networks):
     images, labels = normal(14, *SHAPE).double(), torch.arange(14) % 3
     learner, found = train(protocol, images, labels, networks)
     for index, trained in zip(networks, found, strict=True):
-        assert distance(trained, plain(images, labels, protocol, index)) < 1e-10
+        assert distance(trained, averaged(images, labels, protocol, index)) < 1e-10
 
 
 @pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
@@ -66,16 +68,15 @@ def test_another_course_or_average_is_seen(wrong):
     protocol = replace(WARM, options=WARM.options | {"norm": "batch"})
     images, labels = normal(14, *SHAPE).double(), torch.arange(14) % 3
     (trained,) = train(protocol, images, labels, (0,))[1]
-    assert distance(trained, plain(images, labels, protocol, 0, **wrong)) > 1e-5
+    assert distance(trained, averaged(images, labels, protocol, 0, **wrong)) > 1e-5
 
 
 def test_a_pooled_vgg_is_trained_together_as_alone(monkeypatch):
-    for module in ("test_evaluate", "test_schedule"):
-        monkeypatch.setattr(f"{module}.SHAPE", (1, 32, 32))
+    monkeypatch.setattr("test_evaluate.SHAPE", (1, 32, 32))
     protocol = replace(WARM, network="vgg11", options={"width": 2, "grid": 7}, epochs=3, lr=0.01)
     images, labels = normal(8, 1, 32, 32).double(), torch.arange(8) % 3
     for index, trained in enumerate(train(protocol, images, labels, (0, 1))[1]):
-        assert distance(trained, plain(images, labels, protocol, index)) < 1e-8
+        assert distance(trained, averaged(images, labels, protocol, index)) < 1e-8
 
 
 def test_the_rate_rises_linearly_and_falls_along_a_cosine():

@@ -3,13 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import test_evaluate
 import torch
-import torch.nn.functional as F
 from test_evaluate import make_synthetic, make_test
 from test_stream import SHAPE, make
 
-from ddlib import models
-from ddlib.data.augmentation import augment, draw
 from ddlib.data.synthetic import SyntheticStream
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, check_batches, evaluate, training
@@ -40,30 +38,12 @@ def plain_epoch(stream, index, epoch, *, seed, shift=0):
     return images, labels
 
 
-def fresh(protocol, index, seed):
-    build = {"shape": SHAPE, "num_classes": 3, "generator": generator(seed, "evaluation", "network", index)}
-    return models.build(protocol.network, **build, **protocol.options)
-
-
 def plain(stream, protocol, index, *, seed, after=lambda model: None, **wrong):
     """One network on a stream, mini-batch by mini-batch; `after` sees it after each epoch."""
-    model, lr = fresh(protocol, index, seed), protocol.lr
-    settings = {"momentum": protocol.momentum, "weight_decay": protocol.weight_decay}
-    optimiser = torch.optim.SGD(model.parameters(), lr=lr, **settings)
-    official = protocol.compat is not None
-    for epoch in range(protocol.epochs + (not official)):
-        images, labels = plain_epoch(stream, index, epoch, seed=seed, **wrong)
-        source = generator(seed, "evaluation", "augmentation", index, epoch)
-        for start in range(0, len(stream), protocol.batch_size):
-            rows = slice(start, start + protocol.batch_size)
-            draws = draw(1, protocol.batch_size, size=SHAPE[1:], strategy=stream.strategy, generator=source)
-            optimiser.zero_grad()
-            F.cross_entropy(model(augment(images[rows], draws)), labels[rows]).backward()
-            optimiser.step()
-        if epoch == protocol.epochs // 2 + 1 and not official:
-            optimiser = torch.optim.SGD(model.parameters(), lr=lr * 0.1, **settings)
-        after(model)
-    return model
+    official = {"epochs": protocol.epochs, "drop_after": -1} if protocol.compat else {}
+    shown = lambda epoch: plain_epoch(stream, index, epoch, seed=seed, **wrong)  # noqa: E731
+    told = {"seed": seed, "strategy": stream.strategy, "after": after} | official
+    return test_evaluate.plain(shown, None, protocol, index, **told)[0]
 
 
 def train(stream, protocol, networks, seed):

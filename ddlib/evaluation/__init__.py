@@ -1,7 +1,7 @@
 """The one protocol that judges every method: fresh networks, trained on what was distilled, tested on real images.
 
-    found = evaluate(synthetic, datasets.load("cifar10", "test"), Protocol(num_networks=5), seed=0)
-    found.accuracies        # percent, one a network
+    outcome = evaluate(synthetic, datasets.load("cifar10", "test"), Protocol(num_networks=5), seed=0)
+    outcome.accuracies      # percent, one a network
     again(synthetic.load("set.safetensors"))      # what an exported set states, made again
 
 Test images steer nothing: each network is tested once, after its last epoch (`Protocol.compat` departs from that).

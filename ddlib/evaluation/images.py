@@ -202,7 +202,7 @@ def training_images(
     strategy = protocol.strategy(synthetic.strategy)
     answer = None if teacher is None else functools.partial(answers, teacher, pass_size=protocol.batch_size)
     by_batch = protocol.labels == BATCH and strategy != "none"  # images that are not augmented are always the same
-    asked = answer if by_batch else None
+    per_batch = answer if by_batch else None
     if isinstance(synthetic, SyntheticSet):
         if protocol.labels in ASKING and not by_batch:
             targets = answer(synthetic.images)
@@ -211,7 +211,7 @@ def training_images(
         else:
             targets = synthetic.labels
         each = protocol.epoch_images if (protocol.epoch_images or math.inf) < len(synthetic) else None
-        return Fixed(synthetic.images, targets, strategy, teacher=asked, each=each, epochs=protocol.rounds)
+        return Fixed(synthetic.images, targets, strategy, teacher=per_batch, each=each, epochs=protocol.rounds)
     if protocol.epoch_images is not None:
         raise ValueError(f"epoch_images={protocol.epoch_images} of a stream; allowed: None, for its epochs are drawn")
     if synthetic.redraw is None:
@@ -228,7 +228,7 @@ def training_images(
         precision=protocol.precision,
         balanced=protocol.compat is None or protocol.batch_size == synthetic.num_classes,
         labeller=None if by_batch else answer,
-        teacher=asked,
+        teacher=per_batch,
     )
 
 

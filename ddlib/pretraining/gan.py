@@ -141,11 +141,11 @@ class Gan(Prerequisite):
         if not torch.equal(artefact.get("data", torch.empty(0)).cpu(), _coded(train)):
             raise ValueError(f"the GAN was trained on other data than {train.name} as it is here; train one on it")
         state = self.start(train, {}, seed)
-        expected = {name: (tensor.shape, tensor.dtype) for name, tensor in self.finish(state).items()}
-        found = {name: (tensor.shape, tensor.dtype) for name, tensor in artefact.items()}
-        if other := sorted(name for name in expected | found if expected.get(name) != found.get(name)):
+        wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in self.finish(state).items()}
+        given = {name: (tensor.shape, tensor.dtype) for name, tensor in artefact.items()}
+        if differing := sorted(name for name in wanted | given if wanted.get(name) != given.get(name)):
             raise ValueError(
-                f"the GAN is of other settings than {self}: {len(other)} tensors differ, such as {other[0]}"
+                f"the GAN is of other settings than {self}: {len(differing)} tensors differ, such as {differing[0]}"
             )
         state.load_state_dict(dict(artefact) | {"step": torch.tensor(0)})
         return state
@@ -262,12 +262,12 @@ def signed(train: ImageSet, rows: Tensor) -> Tensor:
 
 def moments(network: nn.Module, adam: torch.optim.Adam) -> dict[str, Tensor]:
     """Adam's moments and step counts by parameter; zero before the first step, as Adam takes them itself."""
-    found = {}
+    named = {}
     for name, parameter in network.named_parameters():
         zero = torch.zeros_like(parameter, requires_grad=False)
-        kept = adam.state.get(parameter) or {"step": torch.zeros(()), "exp_avg": zero, "exp_avg_sq": zero}
-        found |= {f"{name}.{key}": value for key, value in kept.items()}
-    return found
+        state = adam.state.get(parameter) or {"step": torch.zeros(()), "exp_avg": zero, "exp_avg_sq": zero}
+        named |= {f"{name}.{key}": value for key, value in state.items()}
+    return named
 
 
 def load_moments(network: nn.Module, adam: torch.optim.Adam, saved: Mapping[str, Tensor]) -> None:

@@ -40,9 +40,9 @@ class Prerequisite:
         """Name of the file or folder of the artefact."""
         return f"{self.name}.safetensors"
 
-    def save(self, made: Mapping[str, Any], path: Path) -> None:
+    def save(self, artefact: Mapping[str, Any], path: Path) -> None:
         """Write the artefact, whole or not at all."""
-        write_tensors(path, made)
+        write_tensors(path, artefact)
 
     def load(self, path: Path, device: str) -> Any:
         """Read the artefact.
@@ -53,9 +53,9 @@ class Prerequisite:
         """
         return read_tensors(path, "cpu" if self.mapped else device)[0]
 
-    def size(self, made: Mapping[str, Any]) -> int:
+    def size(self, artefact: Mapping[str, Any]) -> int:
         """Bytes of the artefact."""
-        return sum(tensor.nbytes for tensor in made.values())
+        return sum(tensor.nbytes for tensor in artefact.values())
 
     def require(self, names: str, holds: Callable[[Any], bool], allowed: str) -> None:
         """Refuse settings out of their range.

@@ -194,10 +194,10 @@ class Prior(Prerequisite):
                 parameter.copy_(state.average[name])
         return prior.to(state.images.device)
 
-    def save(self, made: LatentDiffusion, path: Path) -> None:
+    def save(self, artefact: LatentDiffusion, path: Path) -> None:
         """Write the model as a folder, whole or not at all."""
         with files.whole_folder(path) as part:
-            priors.save_prior(made, part)
+            priors.save_prior(artefact, part)
 
     def load(self, path: Path, device: str) -> LatentDiffusion:
         """Read the folder.
@@ -209,9 +209,9 @@ class Prior(Prerequisite):
         files.check_folder(path)
         return priors.load_prior(path, device=device)
 
-    def size(self, made: LatentDiffusion) -> int:
+    def size(self, artefact: LatentDiffusion) -> int:
         """Bytes of the weights."""
-        parts = (made.vae, *predictor_of(made).values())
+        parts = (artefact.vae, *predictor_of(artefact).values())
         return sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
 
     def _encode(self, state: Training) -> dict[str, Tensor]:

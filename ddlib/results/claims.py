@@ -8,7 +8,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ddlib.results.papers import Claim, Measured, claims, papers
+from ddlib.results.papers import Claim, claims, papers
 from ddlib.results.records import Measurements, Record, compare, provenance
 from ddlib.results.statistics import Comparison, Sample, welch
 
@@ -69,10 +69,6 @@ class Place(NamedTuple):
         return f"{self.dataset}{on}, IPC {self.ipc}"
 
 
-Rows = Mapping[tuple[str, ...], Sequence[Record]]
-"""What a row's label has beyond the side's name (nothing: the side itself) -> the rows called so."""
-
-
 def check_claim(claim: Claim, records: Sequence[Record]) -> ClaimCheck:
     """Test a claim's direction wherever the records have both of its sides.
 
@@ -105,22 +101,13 @@ def _above(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Recor
     higher, lower = _standing(claim.higher, claim, records), _standing(claim.lower, claim, records)
     for place, above in higher.items():
         below = lower.get(place) or lower.get(place._replace(ipc=None), {})
-        extras = _alike(above, below)
-        if not extras:
-            continue
-        a = _only(claim.higher, place, [row for extra in extras for row in above[extra]])
-        b = _only(claim.lower, place, below.get(extras[0]) or below[()])
-        yield f"{place}: {a.label} against {b.label}" if extras[0] else str(place), a, b
-
-
-def _alike(above: Rows, below: Rows) -> list[tuple[str, ...]]:
-    """What rows to compare have beyond the sides' names: nothing, else the same, else anything against real images."""
-    if () in above and () in below:
-        return [()]
-    same = [extra for extra in above if extra in below]
-    if same or not any(record.method in UNDISTILLED for record in below.get((), ())):
-        return same
-    return [extra for extra in above if extra]
+        extras = [()] if () in above and () in below else [extra for extra in above if extra in below]
+        if not extras and any(record.method in UNDISTILLED for record in below.get((), ())):
+            extras = [extra for extra in above if extra]
+        if extras:
+            a = _only(claim.higher, place, [row for extra in extras for row in above[extra]])
+            b = _only(claim.lower, place, below.get(extras[0]) or below[()])
+            yield f"{place}: {a.label} against {b.label}" if extras[0] else str(place), a, b
 
 
 def _rising(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:
@@ -153,8 +140,8 @@ def _only(side: str, place: Place, rows: Sequence[Record]) -> Record:
     return rows[0]
 
 
-def _standing(side: str, claim: Claim, records: Sequence[Record]) -> dict[Place, Rows]:
-    """The rows that were run and stand for a side of a claim, at each place; see `check_claim`."""
+def _standing(side: str, claim: Claim, records: Sequence[Record]) -> dict[Place, dict[tuple[str, ...], list[Record]]]:
+    """Place -> what a label has beyond the side's name (nothing: the side itself) -> those rows, if they were run."""
     names, known = side.split(OR), {*_known_names(), *side_names(claim)}
     methods = {name.partition(", ")[0] for name in names} & {record.method for record in records}
     called = []
@@ -214,49 +201,37 @@ def check_measured(claim: Claim, measurements: Measurements, dataset: str) -> Cl
     Raises:
         ValueError: the rows lack the columns that the claim names, or two stand for one side at one place.
     """
-    said = claim.measured
-    if said is None:
+    table = claim.measured
+    if table is None:
         return ClaimCheck(claim, ())
-    ends = ("",) if said.lower else ("", "_low", "_high")
-    needed = [said.column, *said.rows, *(said.field + end for end in ends)]
-    rows = []
-    for row in measurements.tables.get(said.table, ()):
+    ends = ("",) if table.lower else ("", "_low", "_high")
+    needed = [table.column, *table.rows, *(table.field + end for end in ends)]
+    higher, lower = table.higher.casefold(), (table.lower or "").casefold()
+    sides: dict[str, dict[tuple, Mapping[str, Any]]] = {higher: {}, lower: {}}  # where a row so called was measured
+    for row in measurements.tables.get(table.table, ()):
         if not set(needed) <= row.keys():
             had, needs = ", ".join(row), ", ".join(needed)
-            raise ValueError(f"a row of {said.table!r} has {had}; claim {claim.id!r} needs {needs}")
-        if all(row[name] == value for name, value in said.rows.items()) and row.get("ipc", claim.ipc[0]) in claim.ipc:
-            rows.append(row)
-    higher = _measured_side(said.higher, rows, said)
-    lower = _measured_side(said.lower, rows, said) if said.lower else {}
+            raise ValueError(f"a row of {table.table!r} has {had}; claim {claim.id!r} needs {needs}")
+        name, place = row[table.column].casefold(), tuple((name, row[name]) for name in MEASURED_AT if name in row)
+        about = (
+            all(row[key] == value for key, value in table.rows.items()) and row.get("ipc", claim.ipc[0]) in claim.ipc
+        )
+        if about and name in sides:
+            if place in sides[name]:
+                raise ValueError(
+                    f"two rows of {table.table!r} are called {row[table.column]!r} at {place}; allowed: one"
+                )
+            sides[name][place] = row
     tests = []
-    for place, row in higher.items():
-        comparison = _measured_comparison(row, lower.get(place), said)
-        if comparison:
-            where = [f"IPC {value}" if column == "ipc" else f"{value} {column}" for column, value in place]
-            tests.append(ClaimTest(", ".join([dataset, *where]), comparison))
-    return ClaimCheck(claim, tuple(tests), dict(measurements.provenance) if tests else {})
-
-
-def _measured_side(name: str, rows: Sequence[Mapping[str, Any]], said: Measured) -> dict[tuple, Mapping[str, Any]]:
-    """Where a row so called was measured -> the row."""
-    side: dict[tuple, Mapping[str, Any]] = {}
-    for row in rows:
-        if row[said.column].casefold() != name.casefold():
+    for place, row in sides[higher].items():
+        values, other = row[table.field], sides[lower].get(place, {}).get(table.field)
+        if table.lower and values and other:
+            comparison = welch(Sample.of(values), Sample.of(other))
+        elif not table.lower and values is not None:
+            value, low, high = (100 * row[table.field + end] for end in ends)
+            comparison = Comparison(value, low, high, p=math.nan, error=math.nan, df=math.nan)
+        else:
             continue
-        place = tuple((column, row[column]) for column in MEASURED_AT if column in row)
-        if place in side:
-            raise ValueError(f"two rows of {said.table!r} are called {name!r} at {place}; allowed: one")
-        side[place] = row
-    return side
-
-
-def _measured_comparison(row: Mapping[str, Any], other: Mapping[str, Any] | None, said: Measured) -> Comparison | None:
-    """Of two samples of accuracies by Welch; or the row's own difference, whose interval stands beside it."""
-    if said.lower:
-        if other and row[said.field] and other[said.field]:
-            return welch(Sample.of(row[said.field]), Sample.of(other[said.field]))
-        return None
-    if row[said.field] is None:
-        return None
-    value, low, high = (100 * row[said.field + end] for end in ("", "_low", "_high"))
-    return Comparison(value, low, high, p=math.nan, error=math.nan, df=math.nan)
+        where = [f"IPC {value}" if column == "ipc" else f"{value} {column}" for column, value in place]
+        tests.append(ClaimTest(", ".join([dataset, *where]), comparison))
+    return ClaimCheck(claim, tuple(tests), dict(measurements.provenance) if tests else {})

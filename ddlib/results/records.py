@@ -160,19 +160,15 @@ def _plain(name: str, value: Any) -> Any:
         raise ValueError(f"{name} is not plain JSON: {error}") from error
 
 
-def pick(records: Sequence[Record], label: str, ipc: int | None, *, network: str | None = None) -> Record:
+def pick(records: Sequence[Record], label: str, ipc: int | None) -> Record:
     """The one record of the row `label` at `ipc` images per class (None: the whole training set).
-
-    Args:
-        network: tested on; None: whichever.
 
     Raises:
         ValueError: there is none, or more than one.
     """
-    rows = [r for r in records if (r.label, r.ipc) == (label, ipc) and network in (None, r.network)]
+    rows = [record for record in records if (record.label, record.ipc) == (label, ipc)]
     if len(rows) != 1:
-        on = "" if network is None else f", network={network!r}"
-        raise ValueError(f"label={label!r}, ipc={ipc!r}{on}: {len(rows)} records; exactly one was expected")
+        raise ValueError(f"label={label!r}, ipc={ipc!r}: {len(rows)} records; exactly one was expected")
     return rows[0]
 
 
