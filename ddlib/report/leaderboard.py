@@ -89,24 +89,19 @@ def standings(
         whole = next((record for record in ranked(rows) if record.method == "whole"), None)
         rankings[ipc] = []
         for record, pair in zip(ranked(rows), [*neighbours(rows), None], strict=False):
-            label, amount = record.label, record.ipc
-            hard_row = run.get((hard.get(label, label), amount, network))
-            bare, chance, bare_chance = (
-                run.get((row, amount, on)) for row, on in ((label, plain), (random, network), (random, plain))
-            )
+            label, images = record.label, record.ipc
+            hard_row = run.get((hard.get(label, label), images, network))
+            random_row = run.get((random, images, network))
+            unaugmented, random_unaugmented = (run.get((row, images, plain)) for row in (label, random))
             filling = next((row for row in rows if row.label == equal_bytes.get(label)), None)
-            entry = Entry(
-                record=record,
-                others=_others([r for r in records if r.label == label and r.ipc == amount], (network, plain)),
-                lrs=scores.lrs(full=whole, hard=hard_row, own=record, random=chance)
-                if whole and hard_row and chance
-                else None,
-                ars=scores.ars(aug=record, noaug=bare, random_aug=chance, random_noaug=bare_chance)
-                if bare and chance and bare_chance
-                else None,
-                by_bytes=scores.gain(own=record, other=filling) if filling else None,
-                pair=pair,
-            )
+            lrs = ars = None
+            if whole and hard_row and random_row:
+                lrs = scores.lrs(full=whole, hard=hard_row, own=record, random=random_row)
+            if unaugmented and random_row and random_unaugmented:
+                ars = scores.ars(aug=record, noaug=unaugmented, random_aug=random_row, random_noaug=random_unaugmented)
+            by_bytes = scores.gain(own=record, other=filling) if filling else None
+            others = _others([r for r in records if r.label == label and r.ipc == images], (network, plain))
+            entry = Entry(record=record, others=others, lrs=lrs, ars=ars, by_bytes=by_bytes, pair=pair)
             rankings[ipc].append(entry)
     return rankings
 
@@ -144,8 +139,8 @@ def leaderboard(
     """
     groups = []
     for ipc, entries in rankings.items():
-        amount = {None: "all images", 1: "1 image per class"}.get(ipc, f"{ipc} images per class")
-        heading = f"{entries[0].record.dataset}, {amount}" if entries else amount
+        images = {None: "all images", 1: "1 image per class"}.get(ipc, f"{ipc} images per class")
+        heading = f"{entries[0].record.dataset}, {images}" if entries else images
         groups.append((heading, tuple(_row(entry) for entry in entries)))
     pairs = [entry.pair for entries in rankings.values() for entry in entries if entry.pair]
     apart = sum(pair.significant() for pair in pairs)
