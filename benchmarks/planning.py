@@ -56,7 +56,7 @@ def cost(chosen: tuple[str, str, int], folder: str, predicted: bool) -> Cost:
     result = study.plan([cell], workplace) if predicted else study.run([cell], workplace)[0]
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     if predicted:
-        return Cost(result.totals.seconds, result.totals.memory, wall, processor)
+        return Cost(result.seconds, result.memory, wall, processor)
     if result.n != len(cell.seeds) * cell.protocol.num_networks:
         raise SystemExit(f"{chosen} was not run whole; no ratio is worth printing")
     return Cost(wall, peak_memory("cpu"), wall, processor)

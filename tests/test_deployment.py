@@ -1,18 +1,20 @@
 """Methods that store a generator: one distillation for all that differ in its deployment, and rows of equal bytes."""
 
 import json
+import math
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
 from test_study import CHOSEN, cells
 
-from ddlib import methods, study
-from ddlib.data.synthetic import generator_bytes, load
+from ddlib import PROFILES, methods, study
+from ddlib.data import datasets
+from ddlib.data.synthetic import SyntheticStream, generator_bytes, load
 from ddlib.methods.generative import PlainGan
 from ddlib.store import artefacts, files
-from ddlib.study import estimate, work
+from ddlib.study import notebooks, planning, work
 
 WIDTH = 6
 STREAMING = {"num_networks": 2, "epochs": 2, "batch_size": 5}
@@ -59,7 +61,7 @@ def toys(**changed):
 def test_the_names_of_what_lies_in_stores_are_what_they_were(workplace):
     """Computed before there were streams."""
     expected = ["281b6dc194a398d7", "61c07c0ab2dc9878", "f9989006edb4b1f7"]
-    paths = [work.evaluation_path(cell, 0, workplace) for cell in cells()]
+    paths = [work.Accuracies(cell, 0, workplace).path for cell in cells()]
     assert [path.parent.name for path in paths] == expected
     assert {path.name for path in paths} == {"evaluation-25a44c435c6038ad.json"}
     assert all("compat" not in cell.settings()["protocol"] for cell in cells())
@@ -69,7 +71,7 @@ def test_cells_that_differ_in_deployment_alone_share_one_distillation(workplace,
     found = toys()
     records = study.run(found, workplace)
     assert len(list((workplace.folder / "distilled").iterdir())) == 1
-    assert len({str(work.evaluation_path(cell, 0, workplace)) for cell in found}) == 6
+    assert len({str(work.Accuracies(cell, 0, workplace).path) for cell in found}) == 6
     monkeypatch.setattr(artefacts.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
     for cell, record in zip(found, records, strict=True):
         stream = study.synthetic_set(cell, 0, workplace)
@@ -84,7 +86,7 @@ def test_what_is_kept_does_not_depend_on_which_cell_came_first(workplace, tmp_pa
     first, last, kept = *toys()[:1], *toys()[-1:], []
     for cell in (first, last):
         study.synthetic_set(cell, 0, workplace)
-        folder = work.evaluation_path(cell, 0, workplace).parent
+        folder = work.Accuracies(cell, 0, workplace).path.parent
         kept.append((folder / "synthetic.safetensors").read_bytes())
         about = json.loads((folder / "run.json").read_text())
         assert "ipc" not in json.dumps(about) and "toy" in json.dumps(about)
@@ -109,7 +111,7 @@ def test_records_say_what_a_stream_costs(workplace):
 def test_an_evaluation_from_before_there_were_streams_is_still_read(workplace):
     (cell,) = cells(methods={"Random": {"method": "random"}}, seeds=[0])
     study.run([cell], workplace)
-    path = work.evaluation_path(cell, 0, workplace)
+    path = work.Accuracies(cell, 0, workplace).path
     kept = {name: value for name, value in files.read_json(path).items() if name != "generation_seconds"}
     files.write_json(path, kept)
     (record,) = study.run([cell], workplace)
@@ -119,7 +121,7 @@ def test_an_evaluation_from_before_there_were_streams_is_still_read(workplace):
 def test_a_networks_evaluation_goes_on_where_it_was(workplace):
     cell = toys()[0]
     (whole,) = study.run([cell], workplace)
-    path = work.evaluation_path(cell, 0, workplace)
+    path = work.Accuracies(cell, 0, workplace).path
     kept = files.read_json(path) | {"generation_seconds": 100.0}
     files.write_json(path, kept | {n: kept[n][:1] for n in ("networks", "accuracies", "train_losses", "sittings")})
     (again,) = study.run([cell], workplace)
@@ -128,34 +130,24 @@ def test_a_networks_evaluation_goes_on_where_it_was(workplace):
 
 def test_a_plan_counts_a_shared_distillation_once(workplace):
     plan = study.plan(toys(), workplace)
-    assert plan.totals.distillations == 1 and plan.totals.trainings == 12
+    assert plan.distillations == 1 and plan.trainings == 12
 
 
-@pytest.mark.parametrize(("redraw", "draws"), [(1, 10), (3, 4), (None, 0)])
-def test_an_estimate_counts_every_image_that_is_generated(redraw, draws, monkeypatch):
-    cell = toys(methods={"x": ROWS["stream"] | {"redraw": redraw, "evaluation": STREAMING | {"epochs": 9}}})[1]
-    train, test = (work.datasets.load("digits", split) for split in ("train", "test"))
-    pace = estimate.Pace(before=1.0, step=2.0, after=3.0, first=0.0, memory=5, disk=0)
-    generated = estimate.Pace(before=0.0, step=0.5, after=0.0, first=7.0, memory=9, disk=0)
-    monkeypatch.setattr(estimate, "paced", lambda kind, _: generated if kind.startswith("generation") else pace)
-    found = estimate.judging_of(cell, train, test)
-    networks, updates = 2, 10 * 20 / 5
-    assert found.seconds == networks * (1 + 2 * updates + 3 + 0.5 * draws * 20)
-    assert (found.first, found.memory) == ((7.0, 9) if draws else (0.0, 5))
-    official = replace(cell, protocol=replace(cell.protocol, compat="official", epochs=10))
-    if redraw == 1:
-        assert estimate.judging_of(official, train, test).seconds == networks * (1 + 2 * updates + 15 + 0.5 * 200)
+def test_an_estimate_draws_the_images_of_a_stream_as_its_evaluation_does(monkeypatch):
+    cell, drawn, images = toys()[0], [], SyntheticStream.images
 
+    def counted(stream, labels, *rest, **options):
+        drawn.append(len(labels))
+        return images(stream, labels, *rest, **options)
 
-def test_what_a_generator_takes_is_measured(workplace):
-    cell = toys()[0]
-    train, test = (work.datasets.load("digits", split) for split in ("train", "test"))
-    found = estimate._generating(cell, train)
-    assert 1e-7 < found.step < 1e-2
-    assert estimate.judging_of(cell, train, test).seconds > 0
-    kept = estimate.distillation(cell, train)
-    assert kept.kind == estimate.distillation(toys()[-1], train).kind
-    assert kept.disk > generator_bytes(shape=(1, 16, 16), num_classes=10, width=WIDTH)
+    monkeypatch.setattr(planning, "PACES", {})
+    monkeypatch.setattr(SyntheticStream, "images", counted)
+    train, test = (datasets.load("digits", split) for split in ("train", "test"))
+    assert planning.judging(cell, train, test).seconds > 0
+    assert sum(drawn) == 2 * 3 * 10 * cell.ipc  # two short courses of three epochs
+    stored = planning.distillation(cell, train)
+    assert stored.kind == planning.distillation(toys()[-1], train).kind
+    assert stored.disk > generator_bytes(shape=(1, 16, 16), num_classes=10, width=WIDTH)
 
 
 def test_mini_batches_that_do_not_divide_an_epoch_are_refused_before_anything_runs():
@@ -166,51 +158,19 @@ def test_mini_batches_that_do_not_divide_an_epoch_are_refused_before_anything_ru
     assert toys(methods={"frozen": {"method": "toy", "redraw": None}})
 
 
-def test_a_row_of_equal_bytes_stands_at_the_images_that_its_bytes_pay_for():
-    rows = {"stream": ROWS["stream"], "Random": {"method": "random"},
-            "same bytes": {"like": "Random", "equal_bytes": "stream"}}  # fmt: skip
-    found = toys(methods=rows)
-    (matched,) = (cell for cell in found if cell.label == "same bytes")
-    stored = generator_bytes(shape=(1, 16, 16), num_classes=10, width=WIDTH)
-    each = 10 * (16 * 16 * 4 + 8)
-    assert matched.ipc * each <= stored < (matched.ipc + 1) * each and matched.ipc > 2
-    assert [cell.ipc for cell in found] == [1, 1, 2, 2, matched.ipc]
-    assert found[-1] is matched and matched.method.name == "random"
-    within = toys(methods=rows, ipcs=[1, matched.ipc])
-    assert [cell.label for cell in within if cell.ipc == matched.ipc] == ["stream", "Random", "same bytes"]
-
-
-@pytest.mark.parametrize(("short", "ipc"), [(0, 3), (1, 2)])
-def test_labels_are_part_of_the_bytes(short, ipc, monkeypatch):
-    monkeypatch.setattr(Toy, "bytes_stored", lambda *_: 3 * 10 * (16 * 16 * 4 + 8) - short)
-    rows = {"stream": ROWS["stream"], "same bytes": {"method": "random", "equal_bytes": "stream"}}
-    assert toys(methods=rows)[-1].ipc == ipc
-
-
-@pytest.mark.parametrize(
-    ("rows", "match"),
-    [
-        ({"a": {"equal_bytes": "stream"}}, "equal_bytes of 'a' is 'stream'; allowed: a row above it: none"),
-        ({"b": {}, "a": {"equal_bytes": "b"}}, "equal_bytes of 'a' is 'b', whose method 'random' stores no generator"),
-        ({"s": {"method": "toy"}, "a": {"equal_bytes": "s", "ipcs": [1]}}, "'a'.* says equal_bytes and ipcs; say one"),
-        ({"s": {"method": "toy", "generator_width": 1}, "a": {"equal_bytes": "s"}}, "of 0 images .* allows 1 to 135"),
-        (
-            {"s": {"method": "toy", "generator_width": 200}, "a": {"equal_bytes": "s"}},
-            "whose generator takes the .* to",
-        ),
-    ],
-)
-def test_a_row_of_equal_bytes_that_cannot_be_is_refused(rows, match):
-    told = {label: {"method": "random", "evaluation": {"batch_size": 10}} | row for label, row in rows.items()}
-    with pytest.raises(ValueError, match=match):
-        toys(methods=told)
-
-
-def test_a_row_like_one_at_given_numbers_of_images_may_stand_at_equal_bytes_and_back():
-    rows = {"s": ROWS["stream"], "a": {"method": "random", "ipcs": [1]}, "b": {"like": "a", "equal_bytes": "s"},
-            "c": {"like": "b", "ipcs": [2]}}  # fmt: skip
-    ipcs = {cell.label: cell.ipc for cell in toys(methods=rows)}
-    assert (ipcs["a"], ipcs["c"]) == (1, 2) and ipcs["b"] > 2
+def test_rows_of_equal_bytes_have_the_images_that_the_bytes_of_the_generator_pay_for():
+    """Float32 pixels and an int64 label each: as many a class as the generator of DiM takes, or just less."""
+    runs = [(name, profile) for profile in PROFILES for stem in notebooks.names() if stem.startswith(("dim", "compare"))
+            for name in (stem, *notebooks.variants(stem, profile)) if notebooks.has_profile(name, profile)]  # fmt: skip
+    rows = {run: {(c.label, c.ipc): c for c in notebooks.cells(*run)} for run in runs}
+    equal = {run: {ipc for label, ipc in cells if "equal bytes" in label} for run, cells in rows.items()}
+    equal = {run: amounts for run, amounts in equal.items() if amounts}
+    assert len(equal) >= 17
+    for run, amounts in equal.items():
+        dim = next(cell for (label, _), cell in rows[run].items() if label == "DiM")
+        data = datasets.describe(dim.dataset)
+        image = 4 * math.prod(data.shape) + 8
+        assert amounts == {dim.method.bytes_stored(data.shape, data.num_classes) // (data.num_classes * image)}, run
 
 
 def test_compat_of_a_row_goes_to_its_evaluation_and_to_its_method():
@@ -240,7 +200,7 @@ def test_an_evaluation_may_name_its_augmentation():
 def test_a_damaged_generator_is_made_again_for_all_that_share_it(workplace):
     found = toys()
     before = study.run(found, workplace)
-    path = work.evaluation_path(found[0], 0, workplace).parent / "synthetic.safetensors"
+    path = work.Accuracies(found[0], 0, workplace).path.parent / "synthetic.safetensors"
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)

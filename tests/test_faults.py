@@ -7,37 +7,24 @@ import threading
 
 import pytest
 import torch
+from test_rows import cells
 
 from ddlib import study
 from ddlib.store import files, inventory, locks
 from ddlib.store.files import read_tensors
 from ddlib.store.loop import run as drive
 from ddlib.study import work
-from ddlib.study.parameters import settings
 
-CHOSEN = {
-    "profile": "quick",
-    "dataset": "digits",
-    "reference_dataset": "cifar10",
-    "ipcs": [1],
-    "seeds": [0],
-    "methods": {
-        "ATOM": {"method": "atom", "iterations": 6, "batch_real": 4, "norm": "instance"},
-        "Herding": {"method": "herding", "epochs": 1},
-    },
-    "network": {"width": 8, "depth": 2},
-    "evaluation": {"num_networks": 2, "epochs": 1},
-    "device": "cpu",
-    "precision": "float32",
-    "compiled": False,
-    "budget_hours": None,
+ROWS = {
+    "ATOM": {"method": "atom", "iterations": 6, "batch_real": 4, "norm": "instance"},
+    "Herding": {"method": "herding", "epochs": 1},
 }
 
 
 def cell(label="ATOM", **hyperparameters):
     """The row `label` of the table above, changed."""
-    rows = {label: CHOSEN["methods"][label] | hyperparameters}
-    return study.cells(settings(CHOSEN | {"methods": rows}), paper="atom", table="main")[0]
+    rows = {label: ROWS[label] | hyperparameters}
+    return cells(methods=rows, seeds=[0], evaluation={"num_networks": 2, "epochs": 1})[0]
 
 
 @pytest.fixture
@@ -52,29 +39,28 @@ def expected(tmp_path_factory):
     return study.synthetic_set(cell(), 0, study.Workplace("cpu", tmp_path_factory.mktemp("whole"), "none"))
 
 
-def stop_after(monkeypatch, steps):
-    """Make the next distillation end with an error after so many steps, as a power cut would."""
+@contextlib.contextmanager
+def stopped_after(monkeypatch, steps):
+    """Inside the block, make what the loop drives end with an error after so many steps, as a power cut would."""
 
-    def driven(job, state, **options):
-        told = options.pop("report")
+    class Cut:
+        def __init__(self, report):
+            self.note = report.note
 
-        class Cut:
-            note = told.note
+        def __call__(self, step, loss):
+            if step > steps:
+                raise RuntimeError("cut")
 
-            def __call__(self, step, loss):
-                if step > steps:
-                    raise RuntimeError("cut")
-
-        return drive(job, state, report=Cut(), **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("ddlib.store.loop.run", driven)
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="cut"):
+        patched.setattr(
+            "ddlib.store.loop.run", lambda *job, report, **options: drive(*job, report=Cut(report), **options)
+        )
         yield
 
 
 def interrupted(monkeypatch, workplace, steps=3):
     """Leave a distillation after `steps` steps, and return its checkpoint."""
-    with contextlib.contextmanager(stop_after)(monkeypatch, steps), pytest.raises(RuntimeError, match="cut"):
+    with stopped_after(monkeypatch, steps):
         study.synthetic_set(cell(), 0, workplace)
     (path,) = workplace.folder.rglob("checkpoint.safetensors")
     assert read_tensors(path)[1]["step"] == steps
@@ -91,23 +77,20 @@ def damage(path, how):
         path.write_bytes(content if how == "flipped" else content[: len(content) // 3])
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped"])
-def test_a_damaged_checkpoint_is_named_put_aside_and_the_work_begun_anew(how, workplace, expected, monkeypatch, caplog):
+@pytest.mark.parametrize("how", ["whole", "truncated", "flipped"])
+def test_a_checkpoint_is_gone_on_from_and_a_damaged_one_named_and_put_aside(
+    how, workplace, expected, monkeypatch, caplog
+):
     path = interrupted(monkeypatch, workplace)
-    damage(path, how)
-    again = study.synthetic_set(cell(), 0, workplace)
-    assert torch.equal(again.images, expected.images)
-    assert f"{path} is " in caplog.text and "it was moved to checkpoint.safetensors.damaged" in caplog.text
-    assert path.with_name("checkpoint.safetensors.damaged").exists() and not path.exists()
-
-
-def test_an_undamaged_checkpoint_is_gone_on_from(workplace, expected, monkeypatch, caplog):
-    path = interrupted(monkeypatch, workplace)
-    again = study.synthetic_set(cell(), 0, workplace)
-    assert torch.equal(again.images, expected.images)
-    assert [s["step"] for s in files.read_json(path.with_name("run.json"))["sittings"]] == [0, 3]
     assert "stopped at step 4: RuntimeError cut" in path.with_name("log.txt").read_text()
-    assert not caplog.records
+    if how != "whole":
+        damage(path, how)
+    assert torch.equal(study.synthetic_set(cell(), 0, workplace).images, expected.images) and not path.exists()
+    sittings = [sitting["step"] for sitting in files.read_json(path.with_name("run.json"))["sittings"]]
+    assert sittings == ([0, 3] if how == "whole" else [0])
+    assert path.with_name("checkpoint.safetensors.damaged").exists() == (how != "whole") == bool(caplog.records)
+    if how != "whole":
+        assert f"{path} is " in caplog.text and "it was moved to checkpoint.safetensors.damaged" in caplog.text
 
 
 FINISHED = {

@@ -30,36 +30,42 @@ def test_json_and_tensors_come_back_as_they_were(tmp_path):
 
 
 def test_what_is_not_there_is_none_or_not_found(tmp_path):
-    assert files.read_json(tmp_path / "f.json") is None
-    with pytest.raises(FileNotFoundError):
-        read_tensors(tmp_path / "f.safetensors")
+    assert files.read_json(tmp_path / "f") is read_about(tmp_path / "f") is read_seal(tmp_path / "f") is None
+    for read in (read_tensors, files.check, files.check_folder):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "f")
 
 
-def test_every_flipped_bit_is_seen(tmp_path):
-    """Bit by bit through a small file of each kind; blanks alone may change where they mean nothing."""
-    files.write_json(tmp_path / "f", {"loss": [[1, 0.5]], "n": 3})
-    write_tensors(tmp_path / "g", {"x": torch.arange(3)}, {"step": 1})
-    for name, read in (("f", files.read_json), ("g", read_tensors)):
-        content = (tmp_path / name).read_bytes()
-        expected = str(read(tmp_path / name))
-        for i in range(len(content)):
-            flipped = bytearray(content)
-            flipped[i] ^= 1
-            (tmp_path / name).write_bytes(flipped)
-            try:
-                assert str(read(tmp_path / name)) == expected, f"byte {i} of {name}"
-            except files.Damaged as error:
-                assert error.path == tmp_path / name
+@pytest.fixture(params=["json", "tensors"])
+def written(request, tmp_path):
+    """A small file of either kind, and what reads it."""
+    if request.param == "json":
+        files.write_json(tmp_path / "f", {"loss": [[1, 0.5]], "n": 3})
+        return tmp_path / "f", files.read_json
+    write_tensors(tmp_path / "f", {"x": torch.arange(3)}, {"step": 1})
+    return tmp_path / "f", read_tensors
 
 
-@pytest.mark.parametrize("kept", [0, 1, 8, 60, -1])
-def test_a_truncated_file_is_seen(kept, tmp_path):
-    files.write_json(tmp_path / "f", {"loss": [[1, 0.5]], "n": 3})
-    write_tensors(tmp_path / "g", {"x": torch.arange(3)})
-    for name, read in (("f", files.read_json), ("g", read_tensors)):
-        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:kept])
-        with pytest.raises(files.Damaged, match=rf"{name} is (not whole|truncated)"):
-            read(tmp_path / name)
+def test_every_flipped_bit_is_seen(written):
+    """Bit by bit; blanks alone may change where they mean nothing."""
+    path, read = written
+    content, expected = path.read_bytes(), str(read(path))
+    for i in range(len(content)):
+        flipped = bytearray(content)
+        flipped[i] ^= 1
+        path.write_bytes(flipped)
+        try:
+            assert str(read(path)) == expected, f"byte {i}"
+        except files.Damaged as error:
+            assert error.path == path
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 60, -1])
+def test_a_truncated_file_is_seen(length, written):
+    path, read = written
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(files.Damaged, match="f is (not whole|truncated)"):
+        read(path)
 
 
 def test_a_pickle_is_not_read(tmp_path):
@@ -112,22 +118,21 @@ def test_new_files_are_as_readable_as_the_umask_says(tmp_path):
 
 def test_a_file_that_cannot_be_opened_is_not_taken_for_missing_or_damaged(tmp_path):
     write_tensors(tmp_path / "f", {"x": torch.zeros(2)}, {"step": 3})
-    kept = []
+    opened = []
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
     try:
         with pytest.raises(OSError, match="Too many open files"):
             while True:
-                kept.append((tmp_path / "f").open("rb"))
-        for read in (read_tensors, read_about, Checkpoint(tmp_path / "f", 1).read):
+                opened.append((tmp_path / "f").open("rb"))
+        for read in (read_tensors, read_about, Checkpoint(tmp_path / "f").read):
             with pytest.raises(OSError, match="Too many open files"):
                 read(*([] if read.__name__ == "read" else [tmp_path / "f"]))
     finally:
-        for file in kept:
+        for file in opened:
             file.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert read_about(tmp_path / "f") == {"step": 3} and read_seal(tmp_path / "f") is not None
-    assert read_about(tmp_path / "g") is None and read_seal(tmp_path / "g") is None
 
 
 # --- folders -----------------------------------------------------------------------------------------------------
@@ -142,23 +147,22 @@ def folder_of(path, content=b"one"):
     return path
 
 
-def test_a_folder_is_written_whole_and_replaced_whole(tmp_path):
+def holds(path, content):
+    """Whether the folder is whole, has this content, and lies alone."""
+    files.check(path)
+    return (path / "a.bin").read_bytes() == content and [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_folder_is_written_whole_and_replaced_whole_or_not_at_all(tmp_path):
     path = folder_of(tmp_path / "made/here")
-    files.check_folder(path)
     folder_of(path, b"three")
-    files.check_folder(path)
-    assert (path / "a.bin").read_bytes() == b"three" and [p.name for p in path.parent.iterdir()] == ["here"]
-
-
-def test_a_folder_that_fails_leaves_what_was_there(tmp_path):
-    path = folder_of(tmp_path / "f")
+    assert holds(path, b"three")
     with pytest.raises(KeyError), files.whole_folder(path) as part:
         part.mkdir()
         (part / "a.bin").write_bytes(b"half")
         raise KeyError
-    files.check_folder(path)
-    assert (path / "a.bin").read_bytes() == b"one" and [p.name for p in tmp_path.iterdir()] == ["f"]
-    with pytest.raises(OSError, match=f"cannot write {tmp_path / 'f/a.bin/g'}: (File exists|Not a directory)"):
+    assert holds(path, b"three")
+    with pytest.raises(OSError, match=f"cannot write {path / 'a.bin/g'}: (File exists|Not a directory)"):
         folder_of(path / "a.bin/g")
 
 
@@ -175,8 +179,7 @@ def test_a_folder_that_cannot_take_its_name_leaves_what_was_there(failing, tmp_p
     monkeypatch.setattr(os, "rename", once)
     with pytest.raises(OSError, match=f"cannot write {path}: Input/output error"):
         folder_of(path, b"three")
-    files.check_folder(path)
-    assert (path / "a.bin").read_bytes() == b"one" and [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert holds(path, b"one")
 
 
 def test_what_a_folder_was_not_written_with_is_foreign(tmp_path):
@@ -208,5 +211,3 @@ def test_whatever_is_done_to_a_folder_is_seen(harm, match, tmp_path):
     with pytest.raises(files.Damaged, match=f"{path} {match}") as error:
         files.check_folder(path)
     assert error.value.path == path
-    with pytest.raises(FileNotFoundError, match="g does not exist"):
-        files.check_folder(tmp_path / "g")

@@ -172,7 +172,7 @@ def test_finished_work_is_listed_without_reading_data_or_tensors(label, workplac
     assert artefacts.status(work.Accuracies(cell(label), 0, workplace)) == artefacts.Status(True, 0.0, None)
     lacking = work.missing(cell(label), workplace)
     assert (lacking.needs, lacking.distil, lacking.evaluate, lacking.left) == ({}, (), (), {})
-    assert work.prerequisite_seconds(cell(label), workplace) >= 0
+    assert work.pretraining_seconds(cell(label), cell(label).method.needs.values(), workplace) >= 0
     assert {entry.state for entry in inventory.entries(workplace.folder)} == {"finished"}
     other = cell(label, **({"epochs": 2} if label == "Herding" else {"iterations": 7}))
     assert list(work.missing(other, workplace).left.values()) == [1.0] * (3 if label == "Herding" else 2)
@@ -182,8 +182,10 @@ def test_what_is_known_of_a_set_is_read_without_building_it_and_its_file_is_chec
     (record,) = study.run([cell()], workplace)
     with monkeypatch.context() as patched:
         patched.setattr(synthetic, "load", lambda *_: pytest.fail("built"))
-        assert work.made(cell(), 0, workplace)["bytes_stored"] == record.cost["bytes_stored"]
+        assert work.distillation_record(cell(), 0, workplace)["bytes_stored"] == record.cost["bytes_stored"]
         assert study.run([cell()], workplace)[0].accuracies == record.accuracies
     (path,) = workplace.folder.glob("distilled/*/synthetic.safetensors")
     damage(path, "flipped")
-    assert work.made(cell(), 0, workplace)["steps"] == 6 and path.with_name(f"{path.name}.damaged").exists()
+    assert (
+        work.distillation_record(cell(), 0, workplace)["steps"] == 6 and path.with_name(f"{path.name}.damaged").exists()
+    )

@@ -304,13 +304,13 @@ def test_one_teacher_serves_all_rows(study_of_labels):
 
 def test_other_labels_and_other_teachers_are_other_evaluations(study_of_labels, monkeypatch):
     workplace, cells, _, records = study_of_labels
-    assert len({work.evaluation_path(cell, 0, workplace) for cell in cells[:3]}) == 3
+    assert len({work.Accuracies(cell, 0, workplace).path for cell in cells[:3]}) == 3
     cell = cells[0]
     other = replace(cell, protocol=replace(cell.protocol, teacher={"epochs": 2}))
-    assert work.evaluation_path(other, 0, workplace) != work.evaluation_path(cell, 0, workplace)
-    before = [work.evaluation_path(cells[row], 0, workplace) for row in (0, 1)]
+    assert work.Accuracies(other, 0, workplace).path != work.Accuracies(cell, 0, workplace).path
+    before = [work.Accuracies(cells[row], 0, workplace).path for row in (0, 1)]
     monkeypatch.setattr(Teacher, "version", 2)
-    after = [work.evaluation_path(cells[row], 0, workplace) for row in (0, 1)]
+    after = [work.Accuracies(cells[row], 0, workplace).path for row in (0, 1)]
     assert after[0] != before[0] and after[1] == before[1]
     assert len({records[label].accuracies for label in ("Random", "hard", "once")}) == 3
     assert any("evaluation labels batch (default: those stored)" in line for line in records["Random"].deviations)

@@ -363,7 +363,7 @@ def test_a_search_is_in_the_store_where_the_evaluations_are(workplace):
     assert (random["images"], early["images"]) == (20, whole["images"])
     options = {"network": "convnet", "options": every[1].options}
     placed = replace(cells()[0], protocol=replace(cells()[0].protocol, **options))
-    assert work.seed_finished(placed, 1, workplace)
+    assert work.Accuracies(placed, 1, workplace).finished()
     assert np.mean(work.evaluated(placed, 1, workplace)["accuracies"]) == found.accuracies["Random"][1, 1]
     shutil.rmtree(workplace.folder / "nas")
     assert "18 of them in the store; to do: 0 distillations and 0 trainings" in nas.outlook(cells(), every, workplace)

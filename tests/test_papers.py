@@ -10,7 +10,7 @@ import yaml
 from ddlib import ROOT, evaluation, methods, results, study
 from ddlib.data import datasets
 from ddlib.study.parameters import settings
-from ddlib.study.rows import at
+from ddlib.study.rows import for_network
 
 PAPERS = results.papers()
 
@@ -503,7 +503,7 @@ def test_stated_settings_are_those_of_a_method(paper):
         values = dict(setting.values)
         told = values.pop("evaluation", {})
         for network in ("", *told.get("by_network", {})):
-            evaluation.Protocol(**at([told], network))
+            evaluation.Protocol(**for_network([told], network))
         assert type(values.pop("whitened", True)) is bool
         assert values.keys() <= set(methods.hyperparameters(methods.find(setting.method))), setting
         assert setting.dataset in datasets.names()

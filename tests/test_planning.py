@@ -1,8 +1,11 @@
 """Plans: what is to be done, once however many cells share it, what it takes, and what does not fit."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
+import torch
 
 from benchmarks import planning as benchmark
 from ddlib import evaluation, methods, study
@@ -10,131 +13,314 @@ from ddlib.batch import cli
 from ddlib.data import datasets
 from ddlib.pretraining.classifier import Embedding
 from ddlib.study import notebooks, planning
-from ddlib.study.estimate import Estimate
-from ddlib.study.planning import Missing
-from ddlib.study.rows import Cell
+from ddlib.study.planning import Estimate, Missing, Pace
 
 GB = 10**9
 
 
-def cell(label="DM", ipc=1, **changed):
-    """A cell of three seeds on digits."""
-    told = {
-        "label": label,
-        "method": methods.build("dm", ipc=ipc),
-        "dataset": "digits",
-        "whitened": False,
-        "seeds": (0, 1, 2),
-        "protocol": evaluation.Protocol(num_networks=2),
-        "reference_dataset": "cifar10",
-        "paper": "atom",
-        "table": "main",
-    }
-    return Cell(**told | changed)
+def cell(label="DM", method=None, ipc=1, seeds=(0, 1, 2), **protocol):
+    """A cell on digits."""
+    return study.Cell(
+        label=label,
+        method=method or methods.build("dm", ipc=ipc),
+        dataset="digits",
+        whitened=False,
+        seeds=seeds,
+        protocol=evaluation.Protocol(
+            **{"num_networks": 2, "epochs": 4, "options": {"width": 8, "depth": 2}} | protocol
+        ),
+        reference_dataset="cifar10",
+        paper="atom",
+        table="main",
+    )
+
+
+@pytest.fixture(scope="module")
+def train():
+    """Real images."""
+    return datasets.load("digits", "train")
+
+
+@pytest.fixture(scope="module")
+def test():
+    """Real images to test on."""
+    return datasets.load("digits", "test")
+
+
+# --- estimates: with a clock of the test's own, the arithmetic is exact ---------------------------------------------
 
 
 @pytest.fixture
-def probes(monkeypatch):
+def clock(monkeypatch):
+    """The seconds gone by, in a list; nothing is measured yet, and real work takes no time."""
+    now = [0.0]
+    monkeypatch.setattr(planning, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(planning, "PACES", {})
+    return now
+
+
+@dataclass
+class State:
+    """A state of 100 bytes."""
+
+    product: object
+    step: int = 0
+
+    def state_dict(self):
+        return {"x": torch.zeros(25)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(methods.Method):
+    """A method that takes 3 s to start, `each` a step, 10 s more for the first of all, and half a second at the end."""
+
+    name: ClassVar[str] = "timed"
+    version: ClassVar[int] = 1
+    ipc: int = 1
+    iterations: int = 100
+    each: float = 1.0
+    log: list = field(default_factory=list)
+    clock: list
+
+    def start(self, train, needs, seed):
+        self.clock[0] += 3.0
+        chosen = methods.build("random", ipc=self.ipc)
+        state = chosen.start(train, {}, seed)
+        chosen.step(state)
+        return State(chosen.finish(state))
+
+    def step(self, state):
+        assert state.step < self.iterations, "a step that the job does not have"
+        self.clock[0] += self.each + (0.0 if self.log else 10.0)
+        self.log.append(state.step)
+        state.step += 1
+        return {}
+
+    def finish(self, state):
+        self.clock[0] += 0.5
+        return state.product
+
+
+@pytest.mark.parametrize(
+    ("each", "iterations", "first", "steps"), [(1.0, 100, 10.0, 2), (0.1, 100, 10.0, 2), (0.01, 100, 10.0, 40)]
+)
+def test_steps_are_watched_and_add_up(each, iterations, first, steps, clock, train):
+    method = Timed(clock=clock, each=each, iterations=iterations)
+    estimate = planning.distillation(cell(method=method), train)
+    assert len(method.log) <= steps
+    assert estimate.seconds == pytest.approx(3 + iterations * each + 0.5) and estimate.first == pytest.approx(first)
+    assert estimate.checkpoint == 100 and estimate.trainings == 0
+
+
+@pytest.mark.parametrize(("iterations", "seconds"), [(0, 3.5), (1, 3 + 11 + 0.5), (3, 3 + 3 + 0.5)])
+def test_a_job_is_never_taken_further_than_it_goes(iterations, seconds, clock, train):
+    """The one step of a job of one is not told from its warming up."""
+    method = Timed(clock=clock, iterations=iterations)
+    assert planning.distillation(cell(method=method), train).seconds == pytest.approx(seconds)
+
+
+def test_a_kind_of_step_is_measured_once(clock, train, test, monkeypatch):
+    kinds = []
+    monkeypatch.setattr(planning, "_paced", lambda kind, _: kinds.append(kind) or Pace(1, 2, 3, 4, 5, 6))
+    dm = cell(method=methods.build("dm", ipc=1, iterations=10))
+    alike = replace(dm, label="y", seeds=(5, 6), method=replace(dm.method, iterations=20))
+    other = replace(dm, method=replace(dm.method, lr_images=2.0))
+    seconds = [planning.distillation(c, train).seconds for c in (dm, alike, other)]
+    assert kinds[0] == kinds[1] != kinds[2] and seconds == [1 + 20 + 3, 1 + 40 + 3, 1 + 20 + 3]
+    kinds.clear()
+    longer = replace(dm, protocol=replace(dm.protocol, epochs=9, num_networks=3))
+    wider = replace(dm, protocol=replace(dm.protocol, batch_size=5))
+    cosine = replace(dm, protocol=replace(dm.protocol, schedule="warmup_cosine", ema=0.9))
+    estimates = [planning.judging(c, train, test) for c in (dm, longer, other, wider, cosine)]
+    assert kinds[0] == kinds[1] == kinds[2] != kinds[3]
+    # networks x ((epochs + 1) x mini-batches x update + test); a warm-up has no epoch more than it says
+    assert [e.seconds for e in estimates] == [2 * (5 * 2 + 3), 3 * (10 * 2 + 3), 2 * (5 * 2 + 3), 2 * (5 * 2 * 2 + 3),
+                                              2 * (4 * 2 + 3)]  # fmt: skip
+    assert [e.trainings for e in estimates] == [2, 3, 2, 2, 2]
+
+
+def fake_evaluation(monkeypatch, clock, sizes):
+    """An evaluation of 0.25 s an update, 7 s more the first time, and a millisecond a test image."""
+
+    def evaluate(shown, tested, protocol, *, networks, on_epoch, **_):
+        clock[0] += 0.0 if sizes else 7.0
+        sizes.append(len(shown))
+        for epoch in range(protocol.rounds):
+            clock[0] += 0.25
+            on_epoch(epoch + 1, protocol.rounds)
+        clock[0] += len(tested) / 1000
+
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+
+
+@pytest.mark.parametrize(("method", "count"), [(methods.build("random", ipc=2), 20), (methods.build("whole"), 1352)])
+def test_an_evaluation_is_made_of_updates_and_of_a_test(method, count, clock, train, test, monkeypatch):
+    sizes = []
+    fake_evaluation(monkeypatch, clock, sizes)
+    monkeypatch.setattr(planning, "SAMPLE", {"cpu": 50})
+    estimate = planning.judging(cell(method=method, batch_size=8, epochs=9, num_networks=3), train, test)
+    updates = 10 * -(-count // 8)
+    assert count in (20, len(train)) and sizes == [8, 8]  # a mini-batch, twice
+    assert estimate.seconds == pytest.approx(3 * (updates * 0.25 + len(test) / 1000))
+    assert estimate.first == pytest.approx(7)
+
+
+@pytest.mark.parametrize("protocol", [{}, {"schedule": "warmup_cosine", "ema": 0.9, "epochs": 1}, {"labels": "batch"}])
+def test_real_evaluations_can_be_measured(protocol, train, test):
+    estimate = planning.judging(cell(**protocol), train, test)
+    assert estimate.disk == planning.RECORD and estimate.memory > 10**7 and estimate.seconds > 0
+
+
+def test_steps_that_sweep_over_all_images_are_taken_on_a_sample(clock, train, monkeypatch):
+    monkeypatch.setattr(planning, "SAMPLE", {"cpu": 100})
+    monkeypatch.setattr(Timed, "sweeps", True)
+    scale = len(train) / 100
+    estimate = planning.distillation(cell(method=Timed(clock=clock)), train)
+    assert estimate.seconds == pytest.approx(scale * 3 + 100 * scale + 0.5)
+
+
+def test_a_sample_has_every_class_as_often_as_asked(train, monkeypatch):
+    monkeypatch.setattr(planning, "SAMPLE", {"cpu": 30})
+    assert torch.bincount(planning.sample(train).labels).tolist() == [3] * 10
+    assert torch.bincount(planning.sample(train, least=7).labels).tolist() == [7] * 10
+    assert planning.sample(train, least=100) is train
+
+
+def test_windows_and_starts_of_trajectory_matching_are_of_one_kind():
+    early = methods.build(
+        "datm", ipc=1, max_start_epoch=3, initial_max_start_epoch=None, expansion_end=None, kept_epochs=10
+    )
+    late = replace(early, min_start_epoch=5, max_start_epoch=9, init="real", threshold=1.1)
+    assert early.rehearsal == late.rehearsal and early.rehearsal.needs == early.needs == late.needs
+    assert early.rehearsal != replace(early, labels="hard").rehearsal
+    assert early.rehearsal.needs != replace(early, kept_epochs=11).rehearsal.needs
+
+
+def test_real_work_has_its_sizes(train):
+    """The bytes are those of the files that a study writes."""
+    estimate = planning.distillation(
+        cell(method=methods.build("dm", ipc=2, iterations=3, batch_real=4, width=8, depth=2)), train
+    )
+    images = 20 * 16 * 16 * 4
+    assert images + 20 * 8 < estimate.disk - planning.RECORD < images + 20 * 8 + 2048
+    assert estimate.checkpoint > 2 * images and estimate.memory > 10**7 and estimate.seconds > 0
+    embedding = Embedding(width=8, depth=2, epochs=2)
+    weights = sum(p.nbytes for p in embedding._network(train, None).state_dict().values())
+    assert planning.prerequisite(embedding, train).disk == weights + planning.RECORD
+
+
+@pytest.mark.parametrize("name", methods.discover())
+def test_every_method_can_be_estimated(name, train, test):
+    small = {"ipc": 1, "width": 8, "depth": 2, "batch_real": 4, "epochs": 1, "restarts": 2, "iterations": 2}
+    known = methods.hyperparameters(methods.find(name))
+    method = methods.build(name, **{key: value for key, value in small.items() if key in known})
+    estimate = planning.distillation(cell(method=method), train)
+    assert estimate.seconds > 0 and estimate.disk > 10 * 16 * 16 * 4
+    if method.deployment:  # a stream, whose images are drawn while it is judged
+        assert planning.judging(cell(method=method, batch_size=10), train, test).seconds > 0
+
+
+# --- plans ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def paces(monkeypatch):
     """Prerequisites take 100 s and 3 GB, distillations 10 s and 2 GB, evaluations 1 s and 1 GB; first steps 1000 s."""
-    made = Estimate("embedding", 100.0, 1000.0, 3 * GB, disk=50, checkpoint=7)
+    need = Estimate("embedding", 100.0, 1000.0, 3 * GB, disk=50, checkpoint=7)
     distilled = Estimate("distil", 10.0, 1000.0, 2 * GB, disk=20, checkpoint=9)
     judged = Estimate("judge", 1.0, 1000.0, 1 * GB, disk=1, trainings=2)
-    monkeypatch.setattr(planning.estimate, "prerequisite", lambda *_: made)
-    monkeypatch.setattr(planning.estimate, "distillation", lambda of, _: replace(distilled, kind=of.label))
-    monkeypatch.setattr(planning.estimate, "judging_of", lambda *_: judged)
-    monkeypatch.setattr(planning, "_READING", {"reading digits for cpu": Estimate("r", 10_000.0, memory=GB // 2)})
+    monkeypatch.setattr(planning, "prerequisite", lambda *_: need)
+    monkeypatch.setattr(planning, "distillation", lambda of, _: replace(distilled, kind=of.label))
+    monkeypatch.setattr(planning, "judging", lambda *_: judged)
+    monkeypatch.setattr(planning, "_reading", lambda *_: Pace(first=10_000.0, memory=GB // 2))
+    monkeypatch.setattr(planning, "PACES", {})
 
 
 def missing(label="DM", *, needs=(), distil="abc", evaluate="abc", **changed):
-    """A cell whose pieces of work lie at these paths."""
+    """A cell whose artefacts lie at these paths."""
     where = {f"need {path}": Embedding() for path in needs}
     return Missing(
         cell(label, **changed), where, tuple(f"set {p}" for p in distil), tuple(f"evaluation {p}" for p in evaluate)
     )
 
 
-def test_a_cell_is_the_sum_of_what_it_lacks(probes):
+def test_a_cell_is_the_sum_of_what_it_lacks(paces):
     plan = planning.plan([missing(needs="e", distil="ab")], "cpu")
-    (row,) = plan.rows
-    assert row.totals == planning.Totals(100 + 2 * 10 + 3 * 1, 3 * GB, 50 + 2 * 20 + 3 * 1 + 9, 2, 6)
-    assert plan.once == 3 * 1000 + 10_000 and plan.totals.seconds == row.totals.seconds + plan.once
-    assert planning.plan([missing(distil="", evaluate="c")], "cpu").totals.memory == GB
+    assert (plan.work, plan.once) == (100 + 2 * 10 + 3 * 1, 3 * 1000 + 10_000)
+    assert (plan.memory, plan.disk) == (3 * GB, 50 + 2 * 20 + 3 * 1 + 9)
+    assert (plan.distillations, plan.trainings) == (2, 6) and plan.seconds == plan.work + plan.once
+    assert planning.plan([missing(distil="", evaluate="c")], "cpu").memory == GB
 
 
-def test_what_cells_share_counts_once_in_the_total(probes):
-    first, second = missing("A", needs="e"), missing("B", needs="e", distil="def", evaluate="def")
-    plan = planning.plan([first, second, missing("A again")], "cpu")
-    assert [row.totals.seconds for row in plan.rows] == [133, 133, 33]
-    assert plan.totals.seconds - plan.once == 100 + 6 * 10 + 6 * 1
-    assert plan.totals.disk == 50 + 6 * 20 + 6 * 1 + 9
-    assert (plan.totals.distillations, plan.totals.trainings) == (6, 12)
+def test_what_is_half_done_takes_half(paces):
+    half = replace(missing(distil="a", evaluate="a"), left={"set a": 0.5, "evaluation a": 0.5})
+    plan = planning.plan([half], "cpu")
+    assert (plan.work, plan.trainings) == (5.5, 1)
 
 
-def test_what_is_in_the_store_costs_nothing_and_is_not_probed(probes, monkeypatch):
-    for kind in ("prerequisite", "distillation", "judging_of"):
-        monkeypatch.setattr(planning.estimate, kind, lambda *_: pytest.fail("probed"))
+def test_what_cells_share_counts_once_in_the_total(paces):
+    cells = [missing("A", needs="e"), missing("B", needs="e", distil="def", evaluate="def"), missing("A again")]
+    plan = planning.plan(cells, "cpu")
+    assert [planning.plan_of([row]).work for row in plan.rows] == [133, 133, 33]
+    assert plan.work == 100 + 6 * 10 + 6 * 1 and plan.disk == 50 + 6 * 20 + 6 * 1 + 9
+    assert (plan.distillations, plan.trainings) == (6, 12)
+
+
+def test_what_is_in_the_store_costs_nothing_and_is_not_measured(paces, monkeypatch):
+    for kind in ("prerequisite", "distillation", "judging"):
+        monkeypatch.setattr(planning, kind, lambda *_: pytest.fail("measured"))
     plan = planning.plan([missing(distil="", evaluate="")], "cpu")
-    assert plan.totals == planning.Totals(0, 0, 0, 0, 0)
     assert planning.line(plan) == (
-        "1 cells, 1 of them in the store; to do: 0 distillations and 0 trainings, about 0.0 s on this device"
+        "1 cells, 1 of them in the store; to do: 0 distillations and 0 trainings, about 0 s on this device"
     )
     assert planning.table(plan).splitlines()[-1].split() == ["DM", "1", "3/3", "-", "-", "-", "-"]
 
 
-def test_plans_together_count_equal_cells_once(probes):
+def test_plans_together_count_equal_cells_once(paces):
     one, two = planning.plan([missing("A")], "cpu"), planning.plan([missing("A"), missing("B", ipc=2)], "cpu")
-    assert [str(row) for row in planning.together([one, two]).rows] == ["A at IPC 1 on digits", "B at IPC 2 on digits"]
+    assert [row.missing.cell.label for row in planning.together([one, two]).rows] == ["A", "B"]
 
 
-def test_the_line_and_the_table_say_it_all(probes):
+def test_the_line_and_the_table_say_it_all(paces):
     plan = planning.plan([missing(needs="e"), missing("Random", ipc=10, distil="", evaluate="c")], "cpu")
     assert planning.line(plan) == (
-        "2 cells, 0 of them in the store; to do: 3 distillations and 6 trainings, about 3.6 h on this device, "
+        "2 cells, 0 of them in the store; to do: 3 distillations and 6 trainings, about 3 h 39 min on this device, "
         "peak memory 3.0 GB, 0.1 kB on disk"
     )
     head, rule, dm, random, once = planning.table(plan).splitlines()
     assert head.split() == ["cell", "IPC", "in", "store", "trainings", "time", "memory", "disk"] and set(rule) == {"-"}
-    assert dm.split() == ["DM", "1", "0/3", "6", "2.2", "min", "3.0", "GB", "0.1", "kB"]
-    assert random.split()[:3] == ["Random", "10", "2/3"] and once.split()[-2:] == ["3.6", "h"]
-    long = planning.Plan((planning.Row(missing(), {"x": Estimate("x", 360_000.0)}, {}),))
-    assert "about 100.0 h on this device" in planning.line(long)
+    assert dm.split() == ["DM", "1", "0/3", "6", "2", "min", "3.0", "GB", "0.1", "kB"]
+    assert random.split()[:3] == ["Random", "10", "2/3"] and once.split()[-4:] == ["3", "h", "37", "min"]
     half = planning.plan([missing(distil="b", evaluate="bc")], "cpu")
     assert "1/3 + 1 distilled" in planning.table(half)
 
 
-def test_a_cell_alone_above_the_memory_is_refused(probes):
+def test_a_cell_alone_above_the_memory_is_refused(paces):
     plan = planning.plan([missing("A", needs="e"), missing("B", distil="", evaluate="x")], "cpu")
     assert planning.refusals(plan, memory=3 * GB) == []
-    assert planning.refusals(plan, memory=2 * GB) == ["A at IPC 1 on digits takes 3.0 GB of memory; allowed: 2.0 GB"]
+    assert planning.refusals(plan, memory=2 * GB) == ["A, digits, IPC 1 takes 3.0 GB of memory; allowed: 2.0 GB"]
 
 
-def test_cells_beyond_the_budget_are_refused_in_order_and_leave_their_time_to_the_next(probes):
+def test_cells_beyond_the_budget_are_refused_in_order_and_leave_their_time_to_the_next(paces):
     cells = [missing("A"), missing("B", needs="e", distil="def", evaluate="def"), missing("C", distil="", evaluate="z")]
     plan = planning.plan(cells, "cpu")
     hours = (10_000 + 2 * 1000 + 33 + 1) / 3600
     assert planning.refusals(plan, budget_hours=100.0) == []
     (refused,) = planning.refusals(plan, budget_hours=hours)
-    assert refused.startswith("B at IPC 1 on digits takes 2.2 min, done after ")
-    assert [text.split()[0] for text in planning.refusals(plan, budget_hours=hours - 1e-6)] == ["B", "C"]
-    assert [text.split()[0] for text in planning.refusals(plan, budget_hours=0.0)] == ["A", "B", "C"]
+    assert refused.startswith("B, digits, IPC 1 takes 2 min, done after ")
+    assert [text[0] for text in planning.refusals(plan, budget_hours=hours - 1e-6)] == ["B", "C"]
+    assert [text[0] for text in planning.refusals(plan, budget_hours=0.0)] == ["A", "B", "C"]
     done = planning.plan([missing(distil="", evaluate="")], "cpu")
     assert planning.refusals(done, budget_hours=0.0, memory=1) == []
 
 
-def test_a_step_that_cannot_be_taken_is_told_with_its_cell(probes, monkeypatch):
+def test_a_step_that_cannot_be_taken_is_told_with_its_cell(paces, monkeypatch):
     def fail(*_):
         raise RuntimeError("out of memory: tried to allocate 80 GiB\nand more")
 
-    monkeypatch.setattr(planning.estimate, "distillation", fail)
-    with pytest.raises(ValueError, match=r"'DM' at IPC 1 cannot be estimated on cpu: out of memory: .* 80 GiB$"):
+    monkeypatch.setattr(planning, "distillation", fail)
+    with pytest.raises(ValueError, match=r"DM, digits, IPC 1 cannot be estimated on cpu: out of memory: .* 80 GiB$"):
         planning.plan([missing()], "cpu")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.04, "0.0 s"), (59.9, "59.9 s"), (60, "1.0 min"), (3600, "1.0 h"), (36e5, "1000.0 h")]
-)
-def test_durations_are_readable(seconds, text):
-    assert planning.duration(seconds) == text
 
 
 def test_sizes_are_readable():
@@ -160,8 +346,8 @@ def test_a_study_says_what_its_store_lacks(tmp_path):
     cells = notebooks.cells("atom/accuracy", "quick", PARAMETERS)
     plan = study.plan(cells, workplace)
     assert [len(row.missing.needs) for row in plan.rows] == [0, 1]
-    assert (plan.totals.distillations, plan.totals.trainings) == (4, 4)
-    assert len(plan.rows[1].pieces) == 1 + 2 + 2
+    assert (plan.distillations, plan.trainings) == (4, 4)
+    assert len(plan.rows[1].estimates) == 1 + 2 + 2 + 1  # and reading the data
     study.synthetic_set(cells[1], 0, workplace)  # leaves the embedding and one set
     half = study.plan(cells, workplace).rows[1].missing
     assert (len(half.needs), len(half.distil), len(half.evaluate)) == (0, 1, 2)
@@ -173,7 +359,7 @@ def test_seeds_that_two_rows_share_are_planned_once(tmp_path):
     workplace = study.Workplace("cpu", folder=tmp_path / "runs", progress="none")
     rows = small("Random") | {"Random, 4 draws": {"method": "random", "seeds": [0, 1, 2, 3]}}
     plan = study.plan(notebooks.cells("atom/accuracy", "quick", PARAMETERS | {"methods": rows}), workplace)
-    assert [len(row.missing.evaluate) for row in plan.rows] == [2, 4] and plan.totals.distillations == 4
+    assert [len(row.missing.evaluate) for row in plan.rows] == [2, 4] and plan.distillations == 4
 
 
 @pytest.fixture
@@ -204,7 +390,7 @@ def test_the_command_refuses_what_does_not_fit(output, capsys):
     assert cli.main([*words, "--budget-hours", "0"]) == 2
     refused = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ddlib: ")]
     assert [line.split(" takes ")[0] for line in refused] == [
-        "ddlib: does not fit: Random at IPC 1 on digits", "ddlib: does not fit: DM at IPC 1 on digits",
+        "ddlib: does not fit: Random, digits, IPC 1", "ddlib: does not fit: DM, digits, IPC 1",
     ]  # fmt: skip
     assert cli.main([*words, "--memory", "1 kB"]) == 2
     assert "allowed: 1.0 kB" in capsys.readouterr().err
@@ -252,17 +438,7 @@ def test_a_limit_that_is_none_is_refused(words, message, capsys):
 
 @pytest.mark.parametrize(("text", "count"), [("16GB", 16 * GB), ("512 mb", 512 * 10**6), ("1.5GiB", 3 * 2**29)])
 def test_sizes_are_read(text, count):
-    from ddlib.batch import cli
-
     assert cli._bytes(text) == count
-
-
-def test_reading_is_measured_once(monkeypatch):
-    monkeypatch.setattr(planning, "_READING", {})
-    first = planning.read(cell(), "cpu", whitened=False)
-    kept = dict(planning._READING)
-    assert planning.read(cell(), "cpu", whitened=False)[0] is first[0] and kept == planning._READING
-    assert list(kept) == ["reading digits for cpu"] and first[0] is datasets.load("digits", "train")
 
 
 def test_the_benchmark_tells_a_prediction_that_is_off():

@@ -1,15 +1,18 @@
-"""How far work is: seldom enough for a notebook, often enough for a person."""
+"""How far work is, seldom enough for a notebook and often enough for a person; and peak memory, of this process."""
 
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from ddlib.store import progress
 from ddlib.store.progress import Pace, Progress, duration
+
+MIB = 2**20
 
 
 def lines_in(seconds, step=1.0):
@@ -23,7 +26,7 @@ def lines_in(seconds, step=1.0):
 
 
 def test_lines_are_ten_seconds_apart_and_a_month_gives_no_more_than_a_notebook_holds():
-    assert lines_in(9) == 0 and lines_in(10) == 1 and lines_in(100) == 10 and lines_in(1000) == 100
+    assert [lines_in(seconds) for seconds in (9, 10, 100, 1000)] == [0, 1, 10, 100]
     assert 150 * lines_in(30 * 86400, step=5.0) < 200_000, "characters"
 
 
@@ -40,7 +43,7 @@ def clock(monkeypatch):
     """A clock that is set by hand."""
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(progress, "_SPOKEN", Pace(lambda: now[0]))
+    monkeypatch.setattr(progress, "_SHOWN", Pace(lambda: now[0]))
     monkeypatch.setattr(Pace.__init__, "__defaults__", (lambda: now[0],))
     return now
 
@@ -88,30 +91,24 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
         Progress("work", 1, mode="none", log=tmp_path / "file" / "log.txt").note("text")
 
 
-def test_a_kernel_shows_a_bar_to_people_and_lines_to_programs(monkeypatch):
-    class Parent:
-        words = []
-
-        def __init__(self, number):
-            pass
-
-        def cmdline(self):
-            return self.words
-
-        def parents(self):
-            return [SimpleNamespace(cmdline=lambda: self.above)]
-
-    monkeypatch.setattr(progress.psutil, "Process", Parent)
-    monkeypatch.setenv("JPY_PARENT_PID", "1")
-    for words, above, mode in (
+@pytest.mark.parametrize(
+    ("words", "above", "mode"),
+    [
         (["python", "-m", "papermill"], ["bash"], "lines"),
         (["/bin/jupyter-lab"], ["bash"], "bar"),
         (["pytest"], ["bash"], "lines"),
         (["python", "-c", "a worker of pytest"], ["python", "-m", "pytest", "-n", "2"], "lines"),
-    ):
-        Parent.words, Parent.above = words, above
-        assert progress.shown() == mode
-    monkeypatch.delenv("JPY_PARENT_PID")
+    ],
+)
+def test_a_kernel_shows_a_bar_to_people_and_lines_to_programs(words, above, mode, monkeypatch):
+    parent = SimpleNamespace(cmdline=lambda: words, parents=lambda: [SimpleNamespace(cmdline=lambda: above)])
+    monkeypatch.setattr(progress.psutil, "Process", lambda number: parent)
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    assert progress.shown() == mode
+
+
+def test_a_terminal_shows_a_bar(monkeypatch):
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert progress.shown() == "bar"
 
@@ -133,4 +130,24 @@ def test_a_notebook_run_by_papermill_holds_few_plain_lines(tmp_path):
     (cell,) = nbformat.read(tmp_path / "out.ipynb", nbformat.NO_CONVERT).cells
     lines = "".join(output.text for output in cell.outputs).splitlines()
     assert 2 <= len(lines) < 400 and all(line.startswith("work: step ") and "\r" not in line for line in lines)
-    assert (tmp_path / "out.ipynb").stat().st_size < 100_000
+
+
+def test_memory_that_was_freed_before_the_reset_does_not_count():
+    if not (progress.PROCESS / "clear_refs").exists():
+        pytest.skip("this system cannot reset a process's peak")
+    np.ones(400 * MIB, np.uint8)
+    before = progress.peak_memory("cpu")
+    progress.reset_peak_memory("cpu")
+    reset = progress.peak_memory("cpu")
+    np.ones(200 * MIB, np.uint8)
+    assert before - reset > 300 * MIB and 190 * MIB < progress.peak_memory("cpu") - reset < 300 * MIB
+
+
+@pytest.mark.parametrize("status", [None, "Name: python\nVmRSS: 1 kB\n", "Name:\tpython\nVmHWM:\t  2048 kB\n"])
+def test_memory_is_that_of_the_kernel_or_elsewhere_the_peak_of_the_process(status, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "PROCESS", tmp_path)
+    if status is not None:
+        (tmp_path / "status").write_text(status)
+    progress.reset_peak_memory("cpu")
+    peak = progress.peak_memory("cpu")
+    assert peak == 2 * MIB if status and "VmHWM" in status else peak > 50 * MIB

@@ -10,25 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_rows import cells
 
 from ddlib import study
 from ddlib.store import files
 from ddlib.store.files import read_tensors
 from ddlib.study import work
-from ddlib.study.parameters import settings
 
-CHOSEN = {
-    "profile": "quick",
-    "dataset": "digits",
-    "reference_dataset": "cifar10",
-    "ipcs": [1],
-    "seeds": [0],
-    "network": {"width": 8, "depth": 2},
-    "device": "cpu",
-    "precision": "float32",
-    "compiled": False,
-    "budget_hours": None,
-}
 KINDS = {
     "distillation": ({"method": "atom", "iterations": 150, "batch_real": 8, "norm": "batch"}, {"epochs": 1}),
     "prerequisite": ({"method": "herding", "epochs": 20}, {"epochs": 1}),
@@ -49,8 +37,7 @@ def labour(kind, folder):
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a run of the tests in the background ignores
     row, evaluation = KINDS[kind]
-    told = CHOSEN | {"methods": {kind: row}, "evaluation": {"num_networks": 1} | evaluation}
-    (cell,) = study.cells(settings(told), paper="atom", table="main")
+    (cell,) = cells(methods={kind: row}, evaluation={"num_networks": 1} | evaluation, seeds=[0])
     workplace = study.Workplace("cpu", folder=Path(folder), progress="none", checkpoint_seconds=0)
     if kind == "evaluation":
         work.evaluated(cell, 0, workplace)
@@ -111,6 +98,7 @@ def same(ours, theirs):
 
 
 def finish(process):
+    """Wait for a process that ends by itself."""
     process.join(60)
     assert process.exitcode == 0
 
@@ -153,15 +141,10 @@ def survives(kind, kills, start, whole, target):
         assert kind == "evaluation" or not begun or len(files.read_json(run)["sittings"]) > 1, "it began anew"
 
 
+@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_three_kills_change_nothing(kind, start, whole, tmp_path):
-    survives(kind, 3, start, whole, tmp_path / "killed")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_twenty_five_kills_change_nothing(kind, start, whole, tmp_path):
-    survives(kind, 25, start, whole, tmp_path / "killed")
+def test_kills_change_nothing(kind, kills, start, whole, tmp_path):
+    survives(kind, kills, start, whole, tmp_path / "killed")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

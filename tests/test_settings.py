@@ -17,18 +17,11 @@ def notebook(*sources, **values):
     return {"In": ["", *sources], "profile": "quick", "ipcs": [1, 10], **values}
 
 
-def test_good_parameters_pass_and_lists_become_tuples():
-    found = settings(GOOD)
-    assert found.ipcs == (1, 10) and found.budget_hours is None and found.dataset == "digits"
-
-
-def test_a_profile_may_have_a_name():
-    assert settings(GOOD | {"profile": "cifar100.paper"}).profile == "cifar100.paper"
-
-
-def test_an_integer_serves_where_a_float_is_asked_for():
-    assert settings(GOOD | {"budget_hours": 2}).budget_hours == 2.0
-    assert isinstance(settings(GOOD | {"budget_hours": 2}).budget_hours, float)
+def test_good_parameters_pass():
+    chosen = settings(GOOD)
+    assert chosen.ipcs == (1, 10) and chosen.budget_hours is None and chosen.dataset == "digits"
+    chosen = settings(GOOD | {"profile": "cifar100.paper", "budget_hours": 2})
+    assert chosen.profile == "cifar100.paper" and isinstance(chosen.budget_hours, float)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +56,21 @@ def test_bad_parameters_are_refused(changed, message):
         settings(GOOD | changed)
 
 
-def test_a_notebook_declares_its_parameters_in_the_cell_of_literals():
-    found = settings(notebook(CELL, CALL, later="not a parameter"))
-    assert vars(found) == {"profile": "quick", "ipcs": (1, 10)}
+@pytest.mark.parametrize(
+    ("sources", "values", "ipcs"),
+    [
+        ([CELL, CALL], {"later": "not a parameter"}, (1, 10)),
+        ([CELL, "# Parameters\nipcs = [1]\n", CALL], {"ipcs": [1]}, (1,)),  # injected
+        ([CELL, "x = 3", CALL], {"x": 3}, (1, 10)),  # a scratch cell is no parameters cell
+        ([CELL, CALL, "records = compute()", CALL], {"records": []}, (1, 10)),  # the third cell alone, once more
+        ([CELL, CALL, "records = run()", "ipcs = [5]", CALL], {"ipcs": [5]}, (5,)),  # changed in a cell of its own
+    ],
+)
+def test_a_notebook_declares_its_parameters_in_cells_of_literals(sources, values, ipcs):
+    assert vars(settings(notebook(*sources, **values))) == {"profile": "quick", "ipcs": ipcs}
 
 
 def test_an_injected_parameter_must_be_declared_by_the_notebook():
-    injected = "# Parameters\nipcs = [1]\n"
-    assert settings(notebook(CELL, injected, CALL, ipcs=[1])).ipcs == (1,)
     with pytest.raises(ValueError, match=r"unknown parameter 'ipc' \(did you mean 'ipcs'\?\); known: ipcs, profile"):
         settings(notebook(CELL, "# Parameters\nipc = [1]\n", CALL, ipc=[1]))
     with pytest.raises(ValueError, match=r"unknown parameter 'seeds'"):
@@ -83,19 +83,6 @@ def test_a_misspelt_name_in_the_notebook_is_refused_and_forgotten_once_mended():
         settings(notebook(bad, CALL, sedes=[0]))
     mended = CELL + "\nseeds = [0]"
     assert settings(notebook(bad, CALL, mended, CALL, sedes=[0], seeds=[0])).seeds == (0,)
-
-
-def test_a_parameter_changed_in_a_cell_of_its_own_joins_the_others():
-    found = settings(notebook(CELL, CALL, "records = run()", "ipcs = [5]", CALL, ipcs=[5]))
-    assert vars(found) == {"profile": "quick", "ipcs": (5,)}
-
-
-def test_a_scratch_cell_is_no_parameters_cell():
-    assert settings(notebook(CELL, "x = 3", CALL, x=3)).ipcs == (1, 10)
-
-
-def test_running_the_third_cell_again_alone_checks_the_same_parameters():
-    assert settings(notebook(CELL, CALL, "records = compute()", CALL, records=[])).ipcs == (1, 10)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -247,9 +247,11 @@ def test_snapshots_are_taken_early_and_change_nothing(tmp_path):
     method = methods.build("atom", ipc=4, iterations=8, batch_real=4, norm="instance", width=8, depth=2)
     train = load("digits", "train")
     plain = loop.run(method, method.start(train, {}, 0)).product
-    options = snapshots.asked(method)
-    taken = {name: options[name] for name in ("snapshot", "snapshot_steps")}
-    with_snapshots = loop.run(method, method.start(train, {}, 0), **taken)
+    options = {
+        "snapshot": lambda state: snapshots.pictured(method.finish(state)),
+        "snapshot_steps": snapshots.steps_of(method.iterations),
+    }
+    with_snapshots = loop.run(method, method.start(train, {}, 0), **options)
     assert torch.equal(plain.images, with_snapshots.product.images)
     assert options["snapshot_steps"] == (0, 1, 2, 4, 8) == tuple(with_snapshots.snapshots)
     snapshots.write(with_snapshots.snapshots, tmp_path)
@@ -261,7 +263,6 @@ def test_snapshots_are_taken_early_and_change_nothing(tmp_path):
 
 
 def test_what_is_chosen_has_no_snapshots(tmp_path):
-    assert snapshots.asked(methods.build("random", ipc=1)) == {}
     assert snapshots.read(tmp_path) == {}
     assert snapshots.steps_of(1) == () and snapshots.steps_of(2) == (0, 1, 2)
 

@@ -137,7 +137,7 @@ def test_a_header_that_cannot_be_is_refused(path, changes, match):
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "set.safetensors"
     safetensors.torch.save_file({"images": torch.zeros(3)}, path)
-    with pytest.raises(ValueError, match="set.safetensors is not a file of ddlib's: its header has no entry 'ddlib'"):
+    with pytest.raises(ValueError, match="set.safetensors is truncated or not a safetensors file of ddlib's"):
         load(path)
     write_tensors(path, {"images": torch.zeros(3)}, {"kind": "checkpoint"})
     with pytest.raises(ValueError, match="set.safetensors holds no synthetic set"):

@@ -18,7 +18,7 @@ from ddlib.pretraining import experts as training
 from ddlib.pretraining.experts import Experts, Trajectories, split
 from ddlib.store import locks, loop
 from ddlib.store.files import read_tensors, write_tensors
-from ddlib.study import estimate, work
+from ddlib.study import planning, work
 
 SMALL = {"width": 8, "depth": 2, "count": 2, "epochs": 3, "kept": 1, "batch_size": 64}
 
@@ -185,7 +185,7 @@ def test_untrained_trajectories_have_the_full_size_and_take_no_memory(train):
 
 def test_shards_are_timed_once(train):
     first, second, other = (
-        estimate.prerequisite(Experts(**(SMALL | changed)), train)
+        planning.prerequisite(Experts(**(SMALL | changed)), train)
         for changed in ({}, {"first": 2}, {"count": 1, "optimizer": "sgd"})
     )
     assert first == second and first.kind != other.kind
@@ -306,16 +306,17 @@ def test_processes_at_one_cell_take_what_is_free_of_its_needs(tmp_path, monkeypa
     needs = split(Experts(**(SMALL | {"count": 3, "epochs": 1})), 1)
     monkeypatch.setattr(type(cell.method), "needs", property(lambda method: needs), raising=False)
     workplace = study.Workplace("cpu", folder=tmp_path, progress="none")
-    made, prerequisite = [], work._prerequisite
+    made, get = [], work.artefacts.get
 
-    def noted(cell, name, workplace):
-        if name in held.whose:
-            held.release()
-        made.append(name)
-        return prerequisite(cell, name, workplace)
+    def noted(artefact, workplace):
+        if name := artefact.name.partition(",")[0] * artefact.name.startswith("experts"):
+            if name == held.whose:
+                held.release()
+            made.append(name)
+        return get(artefact, workplace)
 
     held = Held(work.prerequisite(cell, needs["experts 0-0"], "", workplace).folder, "experts 0-0")
-    monkeypatch.setattr(work, "_prerequisite", noted)
+    monkeypatch.setattr(work.artefacts, "get", noted)
     study.synthetic_set(cell, 0, workplace)
     assert made[:2] == ["experts 1-1", "experts 2-2"]
     assert made[2:] == ["experts 0-0", "experts 1-1", "experts 2-2"]  # then all are read

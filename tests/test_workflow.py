@@ -95,7 +95,7 @@ def kill_midway(output: Path):
     """Kills, with SIGKILL, the job of the cell DM once its first seed is evaluated."""
     (dm,) = [cell for cell in notebooks.cells(NAME, "quick", SMALL) if cell.label == "DM"]
     workplace = study.Workplace("cpu", folder=output / "runs")
-    first = work.evaluation_path(dm, 0, workplace)
+    first = work.Accuracies(dm, 0, workplace).path
     assert not first.exists()
 
     def kill(process: psutil.Popen) -> None:
@@ -162,7 +162,7 @@ def test_finished_cells_are_left_out_whatever_marks_there_are(on_two_cores, monk
     assert workflow.prepare([run], Where(cores=1)).needs == {NAME: {}}
 
     (name, random), _ = run.cells().items()
-    kept = work.evaluation_path(random, 1, study.Workplace("cpu"))
+    kept = work.Accuracies(random, 1, study.Workplace("cpu")).path
     away = kept.rename(kept.with_suffix(".away"))
     try:
         batch = workflow.prepare([run], Where(cores=1))

@@ -31,7 +31,8 @@ from ddlib.seeding import generator
 from ddlib.store import artefacts, files
 from ddlib.store.artefacts import Artefact, Workplace
 from ddlib.store.locks import holder
-from ddlib.study import estimate, planning, work
+from ddlib.store.progress import duration
+from ddlib.study import planning, work
 from ddlib.study.rows import Cell
 
 FACTORS: Mapping[str, tuple] = MappingProxyType(
@@ -419,7 +420,7 @@ def tasks(cells: Sequence[Cell], architectures: Sequence[Architecture]) -> list[
 
 def missing(tasks: Sequence[Task], workplace: Workplace) -> list[Task]:
     """The tasks whose result the store does not have."""
-    return [(cell, seed) for cell, seed in tasks if not work.seed_finished(cell, seed, workplace)]
+    return [(cell, seed) for cell, seed in tasks if not work.Accuracies(cell, seed, workplace).finished()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -504,7 +505,7 @@ def _from_store(
         every = [record for row in table for record in row]
         accuracies[cell.label] = np.array([[np.mean(record["accuracies"]) for record in row] for row in table]).T
         sittings += [sitting["provenance"] for record in every for sitting in record["sittings"]]
-        distilled = [work.made(cell, seed, workplace) for seed in cell.seeds]
+        distilled = [work.distillation_record(cell, seed, workplace) for seed in cell.seeds]
         count = datasets.describe(cell.dataset).num_classes * cell.ipc if cell.ipc else None
         spent[cell.label] = {
             "seconds": round(sum(record["seconds"] for record in every) / len(cell.seeds), 2),
@@ -530,7 +531,7 @@ def outlook(cells: Sequence[Cell], architectures: Sequence[Architecture], workpl
     every = tasks(cells, architectures)
     todo = missing(every, workplace)
     undistilled = [replace(work.missing(cell, workplace), evaluate=()) for cell in cells]
-    proxies = planning.plan(undistilled, workplace.device).totals
+    proxies = planning.plan(undistilled, workplace.device)
     kinds: dict[str, list[Cell]] = {}
     for cell, _ in todo:
         kinds.setdefault(str((cell.ipc, replace(cell.protocol, options={}).settings())), []).append(cell)
@@ -538,7 +539,7 @@ def outlook(cells: Sequence[Cell], architectures: Sequence[Architecture], workpl
     return (
         f"{len(architectures)} networks on {sum(len(cell.seeds) for cell in cells)} sets: {len(every)} trainings by "
         f"{cells[0].protocol.num_networks}, {len(every) - len(todo)} of them in the store; to do: "
-        f"{proxies.distillations} distillations and {len(todo)} trainings, about {planning.duration(seconds)} here"
+        f"{proxies.distillations} distillations and {len(todo)} trainings, about {duration(seconds)} here"
     )
 
 
@@ -547,6 +548,6 @@ def _seconds(cells: Sequence[Cell], workplace: Workplace) -> float:
     train, test = work.train_set(cells[0], workplace), work.test_set(cells[0], workplace)
     sizes = np.array([Architecture(**cell.protocol.options).operations(train.shape) for cell in cells], dtype=float)
     order = np.argsort(sizes, kind="stable")
-    measured = {sizes[i]: cells[i] for i in (order[0], order[len(order) // 2], order[-1])}
-    seconds = [estimate.judging_of(cell, train, test).seconds for cell in measured.values()]
-    return float(np.exp(np.interp(np.log(sizes), np.log([*measured]), np.log(seconds))).sum())
+    watched = {sizes[i]: cells[i] for i in (order[0], order[len(order) // 2], order[-1])}
+    seconds = [planning.judging(cell, train, test).seconds for cell in watched.values()]
+    return float(np.exp(np.interp(np.log(sizes), np.log([*watched]), np.log(seconds))).sum())

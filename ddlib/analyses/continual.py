@@ -29,7 +29,7 @@ from ddlib.data.datasets import ImageSet, part_name
 from ddlib.data.synthetic import SyntheticSet, joined
 from ddlib.models.state import State
 from ddlib.store import codeprint, files
-from ddlib.store.artefacts import Stepwise, Workplace, get, in_turn, named_tensors, status
+from ddlib.store.artefacts import Keeping, Stepwise, Workplace, get, in_turn, status
 from ddlib.store.files import read_seal
 from ddlib.study import work
 from ddlib.study.rows import Cell
@@ -262,7 +262,7 @@ def _judging(stage: Stage, workplace: Workplace) -> Stepwise:
         name=str(stage),
         job=Judging(stage, workplace),
         start=Judged,
-        keeping=named_tensors("accuracies.safetensors"),
+        keeping=Keeping("accuracies.safetensors"),
         about={"settings": content, "seed": stage.order},
         code=codeprint.EVALUATION,
     )

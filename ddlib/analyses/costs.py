@@ -23,7 +23,7 @@ from ddlib.methods.unrolling import Gradient, Student
 from ddlib.models import passes
 from ddlib.pretraining.experts import Experts, Trajectories
 from ddlib.store import loop, progress
-from ddlib.study.estimate import timed, untrained
+from ddlib.study.planning import timed, untrained
 from ddlib.study.rows import Cell
 
 LR = 0.01

@@ -387,7 +387,7 @@ def _runs_show(options: Namespace) -> int:
     entry = inventory.find(options.store, options.key)
     print(f"{entry.name} ({entry.kind}), {f'{entry.state}: {entry.detail}' if entry.detail else entry.state}")
     print(f"in {entry.folder}, {_size(entry.size)}")
-    for name, value in inventory.described(entry).items():
+    for name, value in entry.about.items():
         if name != "name":
             print(f"  {name}: {json.dumps(value)}")
     for evaluation in inventory.evaluations(entry):

@@ -5,7 +5,6 @@ They are for the eye alone: 8 bits, clipped to what can be shown.  No number is 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,14 +18,6 @@ FRACTIONS = (0.0, 0.125, 0.25, 0.5, 1.0)
 
 SHOWN = 3
 """Images per class in a picture."""
-
-
-def asked(method: Any) -> dict[str, Any]:
-    """What a piece is to do for the snapshots of `method`: its fields that say so; nothing for a choice."""
-    steps = steps_of(method.iterations)
-    if not steps:
-        return {}
-    return {"snapshot": lambda state: pictured(method.finish(state)), "snapshot_steps": steps, "save_snapshots": write}
 
 
 def steps_of(iterations: int) -> tuple[int, ...]:

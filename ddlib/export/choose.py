@@ -142,10 +142,11 @@ def _of_cell(cell: Cell, seed: int | None, store: Path, command: str) -> Synthet
     if seed not in cell.seeds:
         raise ValueError(f"seed={seed}; {cell} has the seeds {', '.join(map(str, cell.seeds))}")
     workplace = Workplace("cpu", folder=store, progress="none")
-    if not work.seed_finished(cell, seed, workplace):
+    judged = work.Accuracies(cell, seed, workplace)
+    if not judged.finished():
         raise ValueError(f"{cell}, seed {seed} is not in the store {store}; `{command}` computes it")
-    evaluation = files.read_json(work.evaluation_path(cell, seed, workplace))
-    card = _card(work.made(cell, seed, workplace), evaluation, f"{cell.set_name}, seed {seed}")
+    record = work.distillation_record(cell, seed, workplace)
+    card = _card(record, judged.record(), f"{cell.set_name}, seed {seed}")
     return replace(work.synthetic_set(cell, seed, workplace), card=card)
 
 

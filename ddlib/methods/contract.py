@@ -41,6 +41,7 @@ class Method:
     norm: of the networks that it matches in, which evaluation takes over.
     batch_real: real images of a class that a step takes.
     matching_steps: steps that go by until a step is as long as the first again.
+    sweeps: whether its start and steps go over all training images, so that they take longer with more of them.
     deployment: hyper-parameters that decide nothing of what is distilled, only how it is used: the fields of its
         `SyntheticStream` of the same names, set when it is read; cells that differ in them alone share a distillation.
     retired: hyper-parameters that were taken away -> the value that they always had; they still stand in the names of
@@ -55,6 +56,7 @@ class Method:
     norm: ClassVar[str] = "instance"
     batch_real: ClassVar[int] = 0
     matching_steps: ClassVar[int] = 1
+    sweeps: ClassVar[bool] = False
     deployment: ClassVar[tuple[str, ...]] = ()
     retired: ClassVar[Mapping[str, Any]] = {}
 

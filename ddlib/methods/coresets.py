@@ -150,6 +150,7 @@ class EmbeddedCoreset(Coreset):
     """
 
     retired: ClassVar[Mapping[str, Any]] = {"space": "embedding"}
+    sweeps: ClassVar[bool] = True
     choose: ClassVar[Callable[[Tensor, int], Tensor]]
     ipc: int
     width: int | None = None

@@ -36,6 +36,8 @@ class Classifier(Prerequisite):
     Every random stream begins with the builder's name, so that an embedding, a teacher and its students share none.
     """
 
+    sweeps: ClassVar[bool] = True
+
     @property
     def iterations(self) -> int:
         """One step an epoch."""

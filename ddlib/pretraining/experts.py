@@ -294,6 +294,7 @@ class Experts(Prerequisite):
 
     name: ClassVar[str] = "trajectories"
     version: ClassVar[int] = 1
+    sweeps: ClassVar[bool] = True
     mapped: ClassVar[bool] = True
     network: str = "convnet"
     norm: str = "instance"

@@ -20,6 +20,8 @@ class Prerequisite:
     and, where they are not what stands here:
 
     data: name of a data set of its own; None: it is trained on that of the cell.
+    needs: name -> builder of what it needs itself.
+    sweeps: whether its steps go over all training images, so that they take longer with more of them.
     mapped: the artefact stays mapped from its file in the memory of the host, whatever the device.
     stages: builders of the parts of its work, whose steps differ in cost; none where nothing is trained.
     product, save, load, size: the file or folder of the artefact, how it is written and read, and its bytes.
@@ -28,6 +30,8 @@ class Prerequisite:
     name: ClassVar[str]
     version: ClassVar[int]
     data: ClassVar[str | None] = None
+    needs: ClassVar[Mapping[str, "Prerequisite"]] = {}
+    sweeps: ClassVar[bool] = False
     mapped: ClassVar[bool] = False
 
     @property

@@ -154,35 +154,26 @@ def in_turn(items: Sequence[Any], busy: Callable[[Any], bool]) -> Iterator[Any]:
         yield waiting.pop(next((i for i, item in enumerate(waiting) if not busy(item)), 0))
 
 
-@dataclass(frozen=True)
 class Keeping:
-    """How a product is kept.
+    """How a product is kept: as named tensors in one file, unless a subclass says otherwise.
 
-    product: name of its file or folder.
-    save: writes it to a path, whole or not at all.
-    load: reads it from there; raises FileNotFoundError or `Damaged`.
-    size: its bytes.
+    product: name of the file or folder.
     """
 
-    product: str
-    save: Callable[[Any, Path], None]
-    load: Callable[[Path], Any]
-    size: Callable[[Any], int]
+    def __init__(self, product: str):
+        self.product = product
 
+    def save(self, product: Any, path: Path) -> None:
+        """Write it to `path`, whole or not at all."""
+        write_tensors(path, product)
 
-def named_tensors(product: str) -> Keeping:
-    """Named tensors in one file, read to the CPU."""
-    return Keeping(
-        product=product,
-        save=lambda tensors, path: write_tensors(path, tensors),
-        load=lambda path: read_tensors(path, "cpu")[0],
-        size=lambda tensors: sum(tensor.nbytes for tensor in tensors.values()),
-    )
+    def load(self, path: Path, device: str) -> Any:
+        """Read it from `path` to `device`; raises FileNotFoundError or `Damaged`."""
+        return read_tensors(path, device)[0]
 
-
-def keeping(builder: Any, device: str = "cpu") -> Keeping:
-    """How a builder of a prerequisite has its artefact kept, and read for `device`."""
-    return Keeping(builder.product, builder.save, lambda path: builder.load(path, device), builder.size)
+    def size(self, product: Any) -> int:
+        """Its bytes."""
+        return sum(tensor.nbytes for tensor in product.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +184,8 @@ class Stepwise(Artefact):
     name: for people.
     job: a method or a builder: iterations, step, finish.
     start: gives the state before the first step, with whatever that needs made beforehand.
-    keeping: how the product is kept.
+    keeping: how the product is kept: `product`, `save`, `load` and `size` as of `Keeping`.
+    device: where the product is read to.
     about: settings, for `run.json`.
     code: the modules whose code decides the product, for `provenance`.
     snapshot, snapshot_steps: a picture of the state, and the steps after which one is kept.
@@ -204,7 +196,8 @@ class Stepwise(Artefact):
     name: str
     job: Any
     start: Callable[[], Any]
-    keeping: Keeping
+    keeping: Any
+    device: str = "cpu"
     about: Mapping[str, Any]
     code: Sequence[str]
     snapshot: Callable[[Any], torch.Tensor] | None = None
@@ -234,14 +227,15 @@ class Stepwise(Artefact):
 
     def left(self) -> float:
         """The share of the steps that the checkpoint has not taken."""
-        return loop.share_left(self.folder / CHECKPOINT)
+        taken, steps = Checkpoint(self.folder / CHECKPOINT).steps()
+        return 1.0 - taken / steps if steps else 1.0
 
     def load(self) -> Any:
         """The product; None where it is not finished."""
         if self.record() is None:
             return None
         try:
-            return self.keeping.load(self.path)
+            return self.keeping.load(self.path, self.device)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{self.path} is missing") from error
 
@@ -257,10 +251,25 @@ class Stepwise(Artefact):
         seconds_before = time.perf_counter() - begin
         checkpoint = Checkpoint(self.folder / CHECKPOINT, workplace.checkpoint_seconds)
         with progress(self.name, self.job.iterations, workplace, log=self.folder / LOG_FILE) as report:
-            at = checkpoint.step()
-            begun = f"goes on from step {at} of" if at else "begins,"
-            report.note(f"{self.name}: {begun} {self.job.iterations} steps on {device_name(workplace.device)}")
-            outcome = self._drive(state, report, checkpoint, workplace.device)
+            taken, _ = checkpoint.steps()
+            begins = f"goes on from step {taken} of" if taken else "begins,"
+            report.note(f"{self.name}: {begins} {self.job.iterations} steps on {device_name(workplace.device)}")
+            try:
+                with deterministic():
+                    outcome = loop.run(
+                        self.job,
+                        state,
+                        name=self.name,
+                        snapshot=self.snapshot,
+                        snapshot_steps=tuple(self.snapshot_steps),
+                        report=report,
+                        checkpoint=checkpoint,
+                        sitting={"provenance": provenance(workplace.device, self.code)},
+                        device=workplace.device,
+                    )
+            except BaseException as error:
+                report.note(f"stopped at step {state.step}: {type(error).__name__} {error}".rstrip())
+                raise
             sittings = f" in {len(outcome.sittings)} sittings" if len(outcome.sittings) > 1 else ""
             report.note(f"finished after {outcome.seconds:.1f} s of steps{sittings}")
         self.keeping.save(outcome.product, self.path)
@@ -279,26 +288,7 @@ class Stepwise(Artefact):
         }
         files.write_json(self.folder / RUN, record)
         checkpoint.remove()
-        return self.keeping.load(self.path)
-
-    def _drive(self, state: Any, report: Progress, checkpoint: Checkpoint, device: str) -> loop.Outcome:
-        """The loop, with what stops it noted in the log."""
-        try:
-            with deterministic():
-                return loop.run(
-                    self.job,
-                    state,
-                    name=self.name,
-                    snapshot=self.snapshot,
-                    snapshot_steps=tuple(self.snapshot_steps),
-                    report=report,
-                    checkpoint=checkpoint,
-                    sitting={"provenance": provenance(device, self.code)},
-                    wait=functools.partial(_synchronise, device),
-                )
-        except BaseException as error:
-            report.note(f"stopped at step {state.step}: {type(error).__name__} {error}".rstrip())
-            raise
+        return self.keeping.load(self.path, self.device)
 
 
 def facts(artefact: Stepwise, workplace: Workplace) -> dict[str, Any]:
@@ -312,12 +302,6 @@ def facts(artefact: Stepwise, workplace: Workplace) -> dict[str, Any]:
             return record
     get(artefact, workplace)
     return artefact.record()
-
-
-def _synchronise(device: str) -> None:
-    """Return when an accelerator has done what it was given."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @contextlib.contextmanager

@@ -12,9 +12,8 @@ import io
 import subprocess
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddlib import ROOT
 
@@ -64,10 +63,10 @@ MOVED: Mapping[str, str] = {
 
 def sources() -> dict[str, bytes]:
     """The package's modules as they are on disk."""
-    return {f"ddlib/{path.relative_to(PACKAGE).as_posix()}": path.read_bytes() for path in PACKAGE.rglob("*.py")}
+    package = ROOT / "ddlib"
+    return {f"ddlib/{path.relative_to(package).as_posix()}": path.read_bytes() for path in package.rglob("*.py")}
 
 
-PACKAGE = ROOT / "ddlib"
 LOADED: Sources = sources()
 """The modules as they were when this process imported them: what is edited while it runs made none of its numbers."""
 
@@ -110,10 +109,19 @@ def fingerprint(starts: Sequence[str], among: Sources = LOADED) -> str | None:
     return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
+def changed(starts: Sequence[str], before: Sources, after: Sources = LOADED) -> list[str]:
+    """The files with definitions that differ between two states, among those that `starts` depend on in either."""
+    old, new = definitions(starts, before) or {}, definitions(starts, after) or {}
+    texts_before = {(name, text) for (_, name), text in old.items()}
+    texts_after = {(name, text) for (_, name), text in new.items()}
+    differing = {path for (path, name), text in old.items() if (name, text) not in texts_after}
+    differing |= {path for (path, name), text in new.items() if (name, text) not in texts_before}
+    return sorted(differing)
+
+
 def definitions(starts: Sequence[str], among: Sources = LOADED) -> dict[Definition, str] | None:
     """Definition -> fingerprint of its code, for `starts` and all that they depend on; None as for `fingerprint`."""
-    package = _Package(among)
-    beginnings = [package.find(start) for start in starts]
+    beginnings = [_definitions_of(start, among) for start in starts]
     if not all(beginnings):
         return None
     prints: dict[Definition, str] = {}
@@ -121,10 +129,10 @@ def definitions(starts: Sequence[str], among: Sources = LOADED) -> dict[Definiti
     while waiting:
         path, name = definition = waiting.pop()
         if definition not in prints:
-            statements = package.module(path).statements[name]
-            prints[definition] = hashlib.sha256("\n".join(s.text for s in statements).encode()).hexdigest()
-            mentioned = [dotted for statement in statements for dotted in statement.mentions]
-            waiting += [other for dotted in mentioned for other in package.resolve(path, dotted)]
+            statements = _parsed(path, among[path]).statements[name]
+            prints[definition] = hashlib.sha256("\n".join(text for text, _ in statements).encode()).hexdigest()
+            mentions = {dotted for _, dotted_names in statements for dotted in dotted_names}
+            waiting += [mentioned for dotted in mentions for mentioned in _resolved(path, dotted, among)]
     return prints
 
 
@@ -136,75 +144,58 @@ def other_names(dotted: str) -> Iterator[str]:
                 yield other + dotted[len(known) :]
 
 
-def changed(starts: Sequence[str], before: Sources, after: Sources = LOADED) -> list[str]:
-    """The files with definitions that differ between two states, among those that `starts` depend on in either."""
-    old, new = definitions(starts, before) or {}, definitions(starts, after) or {}
-    texts_before = {(name, text) for (_, name), text in old.items()}
-    texts_after = {(name, text) for (_, name), text in new.items()}
-    differing = {path for (path, name), text in old.items() if (name, text) not in texts_after}
-    differing |= {path for (path, name), text in new.items() if (name, text) not in texts_before}
-    return sorted(differing)
+# --- what a name means ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Statement:
-    """A statement of a module: its code as text, and the dotted names that it mentions."""
-
-    text: str
-    mentions: tuple[str, ...]
+def _definitions_of(dotted: str, among: Sources) -> list[Definition]:
+    """The definitions that a full dotted name stands for: one, or all of a module; empty where it is none."""
+    names = (dotted, *other_names(dotted))
+    return next(filter(None, (_by_name(name, among) for name in names)), [])
 
 
-@dataclass(frozen=True)
-class _Module:
-    """statements: name -> the statements that define it, and those that change it afterwards.
+def _by_name(dotted: str, among: Sources) -> list[Definition]:
+    path = _file(dotted, among)
+    if path is not None:
+        module = _parsed(path, among[path])
+        public = module.imports if path.endswith("/__init__.py") else ()  # names that a package's face shows
+        return [each for name in (*module.statements, *public) for each in _resolved(path, name, among)]
+    parent, _, name = dotted.rpartition(".")
+    path = _file(parent, among)
+    if path is not None:
+        return _resolved(path, name, among)
+    return _by_name(parent, among) if "." in parent else []  # an attribute of a definition
+
+
+def _resolved(path: str, dotted: str, among: Sources) -> list[Definition]:
+    """What a name means in the module at `path`: a definition of its own, or one that it imported."""
+    module, (name, _, rest) = _parsed(path, among[path]), dotted.partition(".")
+    if name in module.statements:
+        return [(path, name)]
+    if name not in module.imports:
+        return []
+    full = ".".join(filter(None, [module.imports[name], rest]))
+    # a module's name alone may be a local variable's too
+    return [] if _file(full, among) else _definitions_of(full, among)
+
+
+def _file(module: str, among: Sources) -> str | None:
+    """The file of a module; None where it is none of ddlib's, or the package root, which decides no number."""
+    stem = module.replace(".", "/")
+    paths = (f"{stem}.py", f"{stem}/__init__.py")
+    return next((path for path in paths if stem.startswith("ddlib/") and path in among), None)
+
+
+# --- what a module says ---------------------------------------------------------------------------------------------
+
+
+class _Module(NamedTuple):
+    """statements: name -> code and mentioned names of the statements that define it, or change it afterwards.
 
     imports: local name -> the full dotted name that it was imported as.
     """
 
-    statements: Mapping[str, Sequence[_Statement]]
+    statements: Mapping[str, Sequence[tuple[str, Sequence[str]]]]
     imports: Mapping[str, str]
-
-
-class _Package:
-    """The modules of one state of the package, and how names are found in them."""
-
-    def __init__(self, among: Sources):
-        self.among = among
-
-    def module(self, path: str) -> _Module:
-        return _parsed(path, self.among[path])
-
-    def find(self, dotted: str) -> list[Definition]:
-        """The definitions that a full dotted name stands for: one, or all of a module; empty where it is none."""
-        return self._by_name(dotted) or next(filter(None, map(self._by_name, other_names(dotted))), [])
-
-    def _by_name(self, dotted: str) -> list[Definition]:
-        path = self._file(dotted)
-        if path is not None:
-            module = self.module(path)
-            public = module.imports if path.endswith("/__init__.py") else ()  # names that a package's face shows
-            return [definition for name in (*module.statements, *public) for definition in self.resolve(path, name)]
-        parent, _, name = dotted.rpartition(".")
-        path = self._file(parent)
-        if path is not None:
-            return self.resolve(path, name)
-        return self._by_name(parent) if "." in parent else []  # an attribute of a definition
-
-    def resolve(self, path: str, dotted: str) -> list[Definition]:
-        """What a name means in the module at `path`: a definition of its own, or one that it imported."""
-        module, (name, _, rest) = self.module(path), dotted.partition(".")
-        if name in module.statements:
-            return [(path, name)]
-        if name not in module.imports:
-            return []
-        full = ".".join(filter(None, [module.imports[name], rest]))
-        return [] if self._file(full) else self.find(full)  # a module's name alone may be a local variable's too
-
-    def _file(self, module: str) -> str | None:
-        """The file of a module; None where it is none of ddlib's, or the package root, which decides no number."""
-        stem = module.replace(".", "/")
-        paths = (f"{stem}.py", f"{stem}/__init__.py")
-        return next((path for path in paths if stem.startswith("ddlib/") and path in self.among), None)
 
 
 @cache
@@ -218,12 +209,12 @@ def _parsed(path: str, source: bytes) -> _Module:
     imports = dict(_imported(path, tree))
     bound = [(node, _bound(node)) for node in tree.body if not _ignored(node)]
     names = {name for _, defined in bound for name in defined}
-    statements: dict[str, list[_Statement]] = {name: [] for name in names}
+    statements: dict[str, list[tuple[str, Sequence[str]]]] = {name: [] for name in names}
     for node, defined in bound:
-        statement = _Statement(canonical(node, imports), tuple(sorted(_mentions(node))))
-        local = names & {dotted.partition(".")[0] for dotted in statement.mentions}
+        mentions = sorted(_mentions(node))
+        local = names & {dotted.partition(".")[0] for dotted in mentions}
         for name in defined or local or names:
-            statements[name].append(statement)
+            statements[name].append((canonical(node, imports), mentions))
     return _Module(statements, imports)
 
 

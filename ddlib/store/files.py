@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 """The file of a folder that lists the others."""
 
 HEADER = "ddlib"
-"""The entry of a safetensors file's metadata that holds ours."""
+"""The entry of a safetensors file's metadata that holds ours: "about", plain JSON, and "sha256"."""
 
 
 class Damaged(ValueError):
@@ -41,6 +41,17 @@ class Damaged(ValueError):
     def __init__(self, path: Path, reason: str):
         super().__init__(f"{path} {reason}")
         self.path = path
+
+
+def cannot_write(path: Path, error: OSError) -> OSError:
+    """An error of the same kind as `error` that names the path, and says what to do where the disk is full."""
+    text = f"cannot write {path}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text += "; what was there before is whole: free some space and run again, it goes on from there"
+    return OSError(error.errno, text)
+
+
+# --- whole or not at all --------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -60,21 +71,13 @@ def whole(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch(exist_ok=False)
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(part)
         os.replace(part, path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
-
-
-def write_whole(path: str | Path, content: bytes) -> Path:
-    """Write `content` to `path` whole or not at all, as `whole`, and return the path."""
-    with whole(path) as part:
-        part.write_bytes(content)
-    return Path(path)
 
 
 @contextlib.contextmanager
@@ -88,19 +91,54 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         OSError: as `whole`.
     """
     path = Path(path)
-    part = _beside(path)
+    part, old = _beside(path), _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         write_json(part / MANIFEST, {"files": _checksums(part)})
         for file in filter(Path.is_file, part.rglob("*")):
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-        _replace(path, part)
+            _sync(file)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, old)
+        os.rename(part, path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(part, ignore_errors=True)
+
+
+def write_whole(path: str | Path, content: bytes) -> Path:
+    """Write `content` to `path` whole or not at all, as `whole`, and return the path."""
+    with whole(path) as part:
+        part.write_bytes(content)
+    return Path(path)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder for products before anything is computed for it.
+
+    Raises:
+        OSError: nothing can be written there; the message names the folder and the way to choose another.
+    """
+    try:
+        write_whole(folder / ".writable", b"").unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.__cause__ or error
+        raise OSError(
+            f"folder={str(folder)!r} cannot be written ({getattr(reason, 'strerror', None) or reason}); allowed: a "
+            "folder that can; DDLIB_OUTPUT names another place for results, figures and runs"
+        ) from error
+
+
+def put_aside(path: Path, reason: object) -> None:
+    """Rename a file that cannot be used to `<name>.damaged` (or .damaged.2, ...), and say so in a warning."""
+    endings = itertools.chain([".damaged"], (f".damaged.{i}" for i in itertools.count(2)))
+    target = next(t for ending in endings if not (t := path.with_name(path.name + ending)).exists())
+    path.rename(target)
+    LOG.warning("%s; it was moved to %s and is made again", reason, target.name)
 
 
 def _beside(path: Path) -> Path:
@@ -108,17 +146,65 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
-def _replace(path: Path, part: Path) -> None:
-    """Give `part` the name `path`.  A folder that had it is deleted, or gets it back where `part` cannot have it."""
-    old = _beside(path)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path, old)
-        os.rename(part, path)
-    finally:
-        if old.exists() and not path.exists():
-            os.rename(old, path)
-        shutil.rmtree(old, ignore_errors=True)
+def _sync(path: Path) -> None:
+    """Have the system write a file to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+# --- checksums ------------------------------------------------------------------------------------------------------
+
+
+def canonical(content: Mapping[str, Any]) -> str:
+    """`content` as JSON with sorted keys, the same before it is written and after it is read.
+
+    Raises:
+        TypeError, ValueError: it is no plain JSON.
+    """
+    return json.dumps(json.loads(json.dumps(content, allow_nan=False)), sort_keys=True)
+
+
+def key(content: Mapping[str, Any]) -> str:
+    """A stable name for `content`: 16 hex digits of the SHA-256 of its sorted JSON."""
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
+
+
+def _checksum(content: Mapping[str, Any], tensors: "Mapping[str, Tensor]" = MappingProxyType({})) -> str:
+    """SHA-256 over the JSON, and over names, types, shapes and values of the tensors, which lie dense on the CPU."""
+    digest = hashlib.sha256(canonical(content).encode())
+    for name, tensor in sorted(tensors.items()):
+        import torch
+
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file under `folder`, by its path there, less the list itself."""
+    checksums = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / MANIFEST:
+            with path.open("rb") as file:
+                checksums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums
+
+
+def check(path: Path) -> None:
+    """Read a file or folder of the store, and compare it with its checksum; a file without one is not read.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Damaged: it is not what was written.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.is_dir():
+        check_folder(path)
+    elif path.suffix == ".json":
+        read_json(path)
+    elif path.suffix == ".safetensors":
+        read_tensors(path)
 
 
 def check_folder(path: Path) -> None:
@@ -155,23 +241,7 @@ def foreign(folder: Path) -> list[str]:
     return sorted({path.relative_to(folder).as_posix() for path in present} - listed)
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file under `folder`, by its path there, less the list itself."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def cannot_write(path: Path, error: OSError) -> OSError:
-    """An error of the same kind as `error` that names the path, and says what to do where the disk is full."""
-    text = f"cannot write {path}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        text += "; what was there before is whole: free some space and run again, it goes on from there"
-    return OSError(error.errno, text)
+# --- JSON and tensors -----------------------------------------------------------------------------------------------
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -197,58 +267,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def canonical(content: Mapping[str, Any]) -> str:
-    """`content` as JSON with sorted keys, the same before it is written and after it is read.
-
-    Raises:
-        TypeError, ValueError: it is no plain JSON.
-    """
-    return json.dumps(json.loads(json.dumps(content, allow_nan=False)), sort_keys=True)
-
-
-def _checksum(content: Mapping[str, Any], tensors: "Mapping[str, Tensor]" = MappingProxyType({})) -> str:
-    """SHA-256 over the JSON, and over names, types, shapes and values of the tensors, which lie dense on the CPU."""
-    digest = hashlib.sha256(canonical(content).encode())
-    for name, tensor in sorted(tensors.items()):
-        import torch
-
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def key(content: Mapping[str, Any]) -> str:
-    """A stable name for `content`: 16 hex digits of the SHA-256 of its sorted JSON."""
-    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder for products before anything is computed for it.
-
-    Raises:
-        OSError: nothing can be written there; the message names the folder and the way to choose another.
-    """
-    try:
-        with whole(folder / ".writable") as part:
-            part.touch()
-        (folder / ".writable").unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.__cause__ or error
-        raise OSError(
-            f"folder={str(folder)!r} cannot be written ({getattr(reason, 'strerror', None) or reason}); allowed: a "
-            "folder that can; DDLIB_OUTPUT names another place for results, figures and runs"
-        ) from error
-
-
-def put_aside(path: Path, reason: object) -> Path:
-    """Rename a file that cannot be used to `<name>.damaged` (or .damaged.2, ...), and say so in a warning."""
-    endings = itertools.chain([".damaged"], (f".damaged.{i}" for i in itertools.count(2)))
-    target = next(t for ending in endings if not (t := path.with_name(path.name + ending)).exists())
-    path.rename(target)
-    LOG.warning("%s; it was moved to %s and is made again", reason, target.name)
-    return target
-
-
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any] | None = None) -> None:
     """Write named tensors, and plain JSON about them, as one safetensors file with its checksum, whole or not at all.
 
@@ -258,20 +276,14 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[st
     """
     import safetensors.torch
 
-    dense = _dense(tensors)
-    header = {"about": dict(about or {}), "sha256": _checksum(about or {}, dense)}
-    content = safetensors.torch.save(dense, {HEADER: json.dumps(header, allow_nan=False)})
-    write_whole(path, content)
-
-
-def _dense(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """The tensors dense on the CPU, copied only where they are not, or where an earlier one has the same memory."""
-    dense, taken = {}, set()
-    for name, tensor in tensors.items():
+    dense: dict[str, Tensor] = {}
+    memory = set()
+    for name, tensor in tensors.items():  # copied only where an earlier one has the same memory
         plain = tensor.detach().cpu().contiguous()
-        dense[name] = plain.clone() if plain.untyped_storage().data_ptr() in taken else plain
-        taken.add(dense[name].untyped_storage().data_ptr())
-    return dense
+        dense[name] = plain.clone() if plain.untyped_storage().data_ptr() in memory else plain
+        memory.add(dense[name].untyped_storage().data_ptr())
+    header = {"about": dict(about or {}), "sha256": _checksum(about or {}, dense)}
+    write_whole(path, safetensors.torch.save(dense, {HEADER: json.dumps(header, allow_nan=False)}))
 
 
 def read_tensors(path: Path, device: str = "cpu") -> "tuple[dict[str, Tensor], dict[str, Any]]":
@@ -284,19 +296,11 @@ def read_tensors(path: Path, device: str = "cpu") -> "tuple[dict[str, Tensor], d
         OSError: the file cannot be opened (FileNotFoundError: there is none); that does not make it damaged.
         Damaged: the file is not what was written; the message names it.
     """
-    _open(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, ValueError) as error:
-        raise Damaged(path, f"is truncated or not a safetensors file of ddlib's: {error}") from error
-    if not isinstance(header, dict):
-        raise Damaged(path, f"is not a file of ddlib's: its header has no entry {HEADER!r}")
-    about = header.get("about")
-    if not isinstance(about, dict) or header.get("sha256") != _checksum(about, tensors):
+    with _opened(path) as (file, header):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    if header["sha256"] != _checksum(header["about"], tensors):
         raise Damaged(path, "is damaged: its content is not what was written")
-    return {name: tensor.to(device) for name, tensor in tensors.items()}, about
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, header["about"]
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
@@ -306,44 +310,24 @@ def read_about(path: Path) -> dict[str, Any] | None:
         OSError: the file is there and cannot be opened.
         Damaged: the header cannot be read.
     """
-    return None if (header := _header(path)) is None else header["about"]
+    with contextlib.suppress(FileNotFoundError), _opened(path) as (_, header):
+        return header["about"]
 
 
 def read_seal(path: Path) -> str | None:
     """The checksum that a file's header states; None where there is no file.  Raises as `read_about`."""
-    return None if (header := _header(path)) is None else header["sha256"]
+    with contextlib.suppress(FileNotFoundError), _opened(path) as (_, header):
+        return header["sha256"]
 
 
-def check(path: Path) -> None:
-    """Read a file or folder of the store, and compare it with its checksum; a file without one is not read.
-
-    Raises:
-        FileNotFoundError: there is none.
-        Damaged: it is not what was written.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    if path.is_dir():
-        check_folder(path)
-    elif path.suffix == ".json":
-        read_json(path)
-    elif path.suffix == ".safetensors":
-        read_tensors(path)
-
-
-def _header(path: Path) -> dict[str, Any] | None:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A file that `write_tensors` wrote, and its header; what stands in the way of opening it is raised as it is."""
+    with path.open("rb"):  # safetensors calls every reason "not found"
+        pass
     try:
-        _open(path)
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])
-        return {name: header[name] for name in ("about", "sha256")}
-    except FileNotFoundError:
-        return None
+            yield file, {name: header[name] for name in ("about", "sha256")}
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise Damaged(path, f"is truncated or not a safetensors file of ddlib's: {error}") from error
-
-
-def _open(path: Path) -> None:
-    """Raise what stands in the way of opening a file: safetensors calls all of it "not found"."""
-    with path.open("rb"):
-        pass

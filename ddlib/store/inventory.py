@@ -1,6 +1,7 @@
 """What lies in the store: its artefacts, what is known of each, and what can be thrown away."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,24 @@ class Entry:
     """An artefact in a folder of the store.
 
     folder: its own.
-    name: what it is, in words; its key where nothing says.
     state: "finished", "under way", "interrupted" (it goes on from its checkpoint) or "damaged".
     detail: step and steps, who works on it, or which file is damaged.
+    about: what `run.json` or else the checkpoint says of it, without the course.
     evaluations: how many are kept.
     size: bytes of all its files.
     """
 
     folder: Path
-    name: str
     state: str
     detail: str
+    about: Mapping[str, Any]
     evaluations: int
     size: int
+
+    @property
+    def name(self) -> str:
+        """What it is, in words; its key where nothing says."""
+        return self.about.get("name", self.key)
 
     @property
     def key(self) -> str:
@@ -43,8 +49,7 @@ class Entry:
 
 def entries(store: Path) -> list[Entry]:
     """The artefacts in `store`, by kind and name.  Tensors are not read; `faults` does that."""
-    listed = [_entry(folder) for folder in _folders(store)]
-    return sorted(listed, key=lambda entry: (entry.kind, entry.name, entry.key))
+    return sorted(map(_entry, _folders(store)), key=lambda entry: (entry.kind, entry.name, entry.key))
 
 
 def find(store: Path, key: str) -> Entry:
@@ -58,15 +63,6 @@ def find(store: Path, key: str) -> Entry:
         keys = ": " + ", ".join(entry.key for entry in matching) if matching else ""
         raise ValueError(f"key={key!r} is the beginning of {len(matching)} pieces in {store}{keys}; it must be of one")
     return matching[0]
-
-
-def described(entry: Entry) -> dict[str, Any]:
-    """What `run.json` says, without the course; empty for an artefact that is not finished."""
-    try:
-        record = files.read_json(entry.folder / RUN) or {}
-    except Damaged:
-        return {}
-    return {name: value for name, value in record.items() if name != "history"}
 
 
 def evaluations(entry: Entry) -> list[dict[str, Any]]:
@@ -95,16 +91,15 @@ def faults(entry: Entry) -> list[str]:
 
 def leftovers(store: Path) -> list[Path]:
     """What nothing can use: files and folders half-written or put aside, and checkpoints of finished artefacts."""
-    useless = [*store.rglob(".*.part"), *store.rglob("*.damaged"), *store.rglob("*.damaged.*")]
     folders = _folders(store)
-    useless += [f / CHECKPOINT for f in folders if (f / RUN).exists() and (f / CHECKPOINT).exists()]
-    useless = [path for path in useless if not set(useless) & set(path.parents)]  # a folder stands for what is in it
-    busy = [folder for folder in folders if _worker(folder) is not None]
-    return sorted(path for path in useless if not any(path.is_relative_to(folder) for folder in busy))
+    useless = {*store.rglob(".*.part"), *store.rglob("*.damaged"), *store.rglob("*.damaged.*")}
+    useless |= {f / CHECKPOINT for f in folders if (f / RUN).exists() and (f / CHECKPOINT).exists()}
+    busy = {folder for folder in folders if _worker(folder) is not None}
+    return sorted(path for path in useless if not (useless | busy) & {*path.parents})  # a folder stands for its files
 
 
-def remove(entry: Entry) -> int:
-    """Delete an artefact, and return the bytes that it took.
+def remove(entry: Entry) -> None:
+    """Delete an artefact.
 
     Raises:
         ValueError: a process works on it.
@@ -113,7 +108,6 @@ def remove(entry: Entry) -> int:
     if worker is not None:
         raise ValueError(f"key={entry.key!r} is under way in {worker}; allowed: pieces that nobody works on")
     shutil.rmtree(entry.folder)
-    return entry.size
 
 
 def discard(path: Path) -> None:
@@ -138,22 +132,32 @@ def _worker(folder: Path) -> str | None:
 
 
 def _entry(folder: Path) -> Entry:
-    state, detail, about = _state(folder)
-    count = len(list(folder.glob("evaluation-*.json")))
-    return Entry(folder, about.get("name", folder.name), state, detail, count, size(folder))
-
-
-def _state(folder: Path) -> tuple[str, str, dict[str, Any]]:
-    """State, detail, and what is known of the artefact."""
     worker = _worker(folder)
     try:
         record = files.read_json(folder / RUN)
         about = record or read_about(folder / CHECKPOINT) or {}
+        state, detail = _state(folder, record, about, worker)
     except Damaged as error:
-        return "damaged", error.path.name, {}
+        about, state, detail = {}, "damaged", error.path.name
+    return Entry(
+        folder=folder,
+        state=state,
+        detail=detail,
+        about={name: value for name, value in about.items() if name != "history"},
+        evaluations=len([*folder.glob("evaluation-*.json")]),
+        size=size(folder),
+    )
+
+
+def _state(
+    folder: Path, record: Mapping[str, Any] | None, about: Mapping[str, Any], worker: str | None
+) -> tuple[str, str]:
+    """State and detail of an artefact whose JSON is whole."""
+    if record is None and worker:
+        return "under way", worker
     if record is None:
         step = f"step {about['step']} of {about['iterations']}" if "step" in about else "before its first checkpoint"
-        return ("under way", worker, about) if worker else ("interrupted", step, about)
+        return "interrupted", step
     if not (folder / record["product"]).exists():
-        return "damaged", f"{record['product']} is missing", about
-    return "finished", f"evaluation under way in {worker}" if worker else "", about
+        return "damaged", f"{record['product']} is missing"
+    return "finished", f"evaluation under way in {worker}" if worker else ""

@@ -1,4 +1,4 @@
-"""The one loop that drives whatever has `start`, `step` and `finish`, its checkpoints, and signals that wait."""
+"""The one loop that drives whatever has `iterations`, `step` and `finish`, its checkpoints, and signals that wait."""
 
 import math
 import signal
@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ddlib.store import files
@@ -27,7 +28,7 @@ class Checkpoint:
         seconds: least time between two writes; 0 asks for one after every step, whatever it costs.
     """
 
-    def __init__(self, path: Path, seconds: float):
+    def __init__(self, path: Path, seconds: float = 0.0):
         self.path, self.seconds = path, seconds
         self._next = time.monotonic() + seconds
 
@@ -35,12 +36,13 @@ class Checkpoint:
         """Whether it is time to write."""
         return time.monotonic() >= self._next
 
-    def step(self) -> int:
-        """The step at which it stands, unchecked; 0 where there is nothing, or nothing that can be read."""
+    def steps(self) -> tuple[int, int]:
+        """Steps taken and steps in all, unchecked and without reading tensors; (0, 0) where nothing can be read."""
         try:
-            return (read_about(self.path) or {}).get("step", 0)
+            about = read_about(self.path) or {}
         except Damaged:
-            return 0
+            about = {}
+        return about.get("step", 0), about.get("iterations", 0)
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The tensors last written, on the CPU, and what was said about them; None where there is nothing.
@@ -69,33 +71,6 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the file: the job is done."""
         self.path.unlink(missing_ok=True)
-
-
-def share_left(path: Path) -> float:
-    """The share of a job's steps that its checkpoint at `path` has not taken; all of them where it cannot be read."""
-    try:
-        about = read_about(path)
-    except Damaged:
-        return 1.0
-    return 1.0 - about["step"] / about["iterations"] if about and about["iterations"] else 1.0
-
-
-class Job(Protocol):
-    """What the loop drives: a method, or the builder of something that a method needs."""
-
-    iterations: int
-
-    def step(self, state: Any) -> Mapping[str, Any]: ...
-
-    def finish(self, state: Any) -> Any: ...
-
-
-class Report(Protocol):
-    """Whoever is told how far the job is."""
-
-    def __call__(self, step: int, loss: float | None) -> object: ...
-
-    def note(self, text: str) -> object: ...
 
 
 @dataclass
@@ -127,17 +102,17 @@ class Outcome:
 
 
 def run(
-    job: Job,
+    job: Any,
     state: Any,
     *,
-    name: str = "",
+    name: str = "job",
     every: int | None = None,
     snapshot: Callable[[Any], Tensor] | None = None,
     snapshot_steps: tuple[int, ...] = (),
-    report: Report | None = None,
+    report: Any = None,
     checkpoint: Checkpoint | None = None,
     sitting: Mapping[str, Any] | None = None,
-    wait: Callable[[], object] = lambda: None,
+    device: str = "cpu",
 ) -> Outcome:
     """Take the remaining steps of `job` from `state`, or from its checkpoint, then finish it.
 
@@ -145,30 +120,31 @@ def run(
     killed goes on from its checkpoint, and its product is, bit by bit, the one that it would have been.
 
     Args:
-        job: has `iterations`, `step(state)` and `finish(state)`; `state.step` counts the steps taken.
-        state: as `job.start` gave it; a checkpoint that is there is loaded into it.
+        job: a method or a builder: `iterations`, `step(state)` -> metrics, `finish(state)` -> product.
+        state: as `job.start` gave it; a checkpoint that is there is loaded into it.  `state.step` counts the steps.
         name: of the job, in errors.
         every: metrics are read, and checked to be finite, every so many steps (None: about 100 times in all),
             so that an accelerator is not made to wait at each step.
         snapshot: called with the state after each step named in `snapshot_steps`; step 0 is the start.
-        report: called after each step with the steps taken and the last loss that was read.
+        report: `ddlib.store.progress.Progress`, called after each step with the steps taken and the last loss read.
         checkpoint: where the state is saved, now and then.  It is left there, for whoever keeps the product.
         sitting: said of this sitting in the outcome, as plain JSON.
-        wait: returns when the device has done what it was given; called before a snapshot, whose time is left out.
+        device: where the steps are computed; waited for before a snapshot, whose time is left out.
 
     Raises:
-        FloatingPointError: a metric is not finite; the message names the job, the step and the metric.  Such a state
-            is not saved.
+        FloatingPointError: a metric or the state is not finite; the message names the job, the step and which.  Such a
+            state is not saved.
         OSError: the checkpoint cannot be written; the one before it is still there.
+        ValueError: the checkpoint is of another state than the job has.
     """
     every = every or max(1, job.iterations // 100)
-    outcome = _resumed(state, checkpoint)
+    outcome = Outcome() if checkpoint is None else _resumed(state, checkpoint)
     outcome.sittings.append({"step": state.step, **(sitting or {})})
     begin = time.perf_counter() - outcome.seconds
     with Deferred(active=checkpoint is not None) as interrupt:
         while True:
             if snapshot is not None and state.step in snapshot_steps:
-                wait()
+                synchronise(device)
                 paused = time.perf_counter()
                 outcome.snapshots[state.step] = snapshot(state)
                 begin += time.perf_counter() - paused
@@ -176,36 +152,43 @@ def run(
                 break
             metrics = job.step(state)
             if state.step % every == 0 or state.step in (1, job.iterations):
-                outcome.note(state.step, _finite(metrics, name=name, step=state.step))
+                outcome.note(state.step, _finite(metrics, name, state.step))
             if report is not None:
                 report(state.step, outcome.loss)
             if checkpoint is not None and (interrupt.pending or checkpoint.due()):
-                _finite(metrics, name=name, step=state.step)
-                _finite_state(state, name=name)
+                _finite(metrics, name, state.step)
                 outcome.seconds = time.perf_counter() - begin
-                checkpoint.write(*_saved(state, outcome, name=name, iterations=job.iterations))
+                _save(checkpoint, state, outcome, name=name, iterations=job.iterations)
             if interrupt.pending and report is not None:
                 report.note(f"signal {interrupt.pending} at step {state.step}: saved")
             if interrupt.pending:
                 interrupt.deliver()
     if checkpoint is not None:
-        _finite_state(state, name=name)
+        _check_finite(state.state_dict(), name, state.step)
     outcome.seconds = time.perf_counter() - begin
     outcome.product = job.finish(state)
     return outcome
 
 
-def _saved(state: Any, outcome: Outcome, **described: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state and the course so far, as tensors and plain JSON."""
-    tensors = {f"state.{name}": tensor for name, tensor in state.state_dict().items()}
+def synchronise(device: str | torch.device) -> None:
+    """Wait until a GPU has done what it was given; a CPU has."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _save(checkpoint: Checkpoint, state: Any, outcome: Outcome, *, name: str, iterations: int) -> None:
+    """Write the state and the course so far; a state that the last update has spoilt is refused."""
+    tensors = state.state_dict()
+    _check_finite(tensors, name, state.step)
+    tensors = {f"state.{key}": tensor for key, tensor in tensors.items()}
     tensors |= {f"snapshot.{step}": tensor for step, tensor in outcome.snapshots.items()}
-    about = {"history": outcome.history, "seconds": outcome.seconds, "sittings": outcome.sittings, "step": state.step}
-    return tensors, about | described
+    course = {"history": outcome.history, "seconds": outcome.seconds, "sittings": outcome.sittings}
+    checkpoint.write(tensors, course | {"step": state.step, "name": name, "iterations": iterations})
 
 
-def _resumed(state: Any, checkpoint: Checkpoint | None) -> Outcome:
+def _resumed(state: Any, checkpoint: Checkpoint) -> Outcome:
     """The course so far, with `state` brought to where the checkpoint stands."""
-    saved = checkpoint.read() if checkpoint is not None else None
+    saved = checkpoint.read()
     if saved is None:
         return Outcome()
     tensors, about = saved
@@ -221,32 +204,20 @@ def _resumed(state: Any, checkpoint: Checkpoint | None) -> Outcome:
     return Outcome(None, history, snapshots, about["seconds"], about["sittings"])
 
 
-def _finite(metrics: Mapping[str, Any], *, name: str, step: int) -> dict[str, float]:
-    """The metrics as floats.
-
-    Raises:
-        FloatingPointError: one is not finite.
-    """
-    numbers = {key: float(value) for key, value in metrics.items()}
-    for key, number in numbers.items():
+def _finite(metrics: Mapping[str, Any], name: str, step: int) -> dict[str, float]:
+    """The metrics as floats; FloatingPointError where one is not finite."""
+    numbers = {metric: float(value) for metric, value in metrics.items()}
+    for metric, number in numbers.items():
         if not math.isfinite(number):
-            raise FloatingPointError(
-                f"{name or 'job'}: {key} is {number} at step {step}; a smaller learning rate may help"
-            )
+            raise FloatingPointError(f"{name}: {metric} is {number} at step {step}; a smaller learning rate may help")
     return numbers
 
 
-def _finite_state(state: Any, *, name: str) -> None:
-    """Refuse a state that the last update has spoilt, which its metrics, taken before it, do not show.
-
-    Raises:
-        FloatingPointError: a tensor of the state is not finite.
-    """
-    for key, tensor in state.state_dict().items():
+def _check_finite(tensors: Mapping[str, Tensor], name: str, step: int) -> None:
+    """FloatingPointError where a tensor is not finite, which the metrics, taken before the update, do not show."""
+    for key, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise FloatingPointError(
-                f"{name or 'job'}: {key} is not finite after step {state.step}; a smaller learning rate may help"
-            )
+            raise FloatingPointError(f"{name}: {key} is not finite after step {step}; a smaller learning rate may help")
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -267,13 +238,13 @@ class Deferred:
     """
 
     def __init__(self, *, active: bool = True) -> None:
-        self._active = active
+        self._active = active and threading.current_thread() is threading.main_thread()
         self.pending: int | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
         self._since = 0.0
 
     def __enter__(self) -> "Deferred":
-        if self._active and threading.current_thread() is threading.main_thread():
+        if self._active:
             usual = {number: signal.getsignal(number) for number in SIGNALS}
             self._before = {n: handler for n, handler in usual.items() if handler not in (None, signal.SIG_IGN)}
             self._install()

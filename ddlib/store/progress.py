@@ -44,7 +44,7 @@ class Pace:
         return True
 
 
-_SPOKEN = Pace()
+_SHOWN = Pace()
 
 
 class Progress:
@@ -76,7 +76,7 @@ class Progress:
             raise ValueError(f"progress={mode!r}; it must be one of {', '.join(MODES)}")
         self.name, self.total, self.unit, self.log = name, total, unit, log
         self._memory, self._mode = memory, shown() if mode == "auto" else mode
-        self._log_pace, self._shown_at = Pace(), time.monotonic()
+        self._log_pace, self._drawn_at = Pace(), time.monotonic()
         self._begin: tuple[float, int] | None = None
         self._bar = tqdm(total=total, desc=name, unit=unit, delay=2, leave=False, disable=self._mode != "bar")
 
@@ -92,11 +92,11 @@ class Progress:
         if self._begin is None:
             self._begin = now, done
             self._bar.initial = self._bar.n = done
-        if self._mode == "bar" and (now - self._shown_at >= 1 or done == self.total):
-            self._shown_at = now
+        if self._mode == "bar" and (now - self._drawn_at >= 1 or done == self.total):
+            self._drawn_at = now
             self._bar.set_postfix_str(", ".join(self._extras(loss)), refresh=False)
             self._bar.update(done - self._bar.n)
-        if self._mode == "lines" and _SPOKEN.due():
+        if self._mode == "lines" and _SHOWN.due():
             sys.stdout.write(f"{self.name}: {self._line(now, done, loss)}\n")
             sys.stdout.flush()
         if self.log is not None and self._log_pace.due():

@@ -24,8 +24,8 @@ from ddlib.study.rows import Cell, cells, fingerprint
 from ddlib.study.work import finished, history, prerequisites, synthetic_set
 
 __all__ = [
-    "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "history", "keep", "loss_course",
-    "measured", "outlook", "plan", "prerequisites", "run", "settings", "synthetic_set",
+    "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "history", "keep", "measured",
+    "outlook", "plan", "prerequisites", "run", "settings", "synthetic_set",
 ]  # fmt: skip
 
 
@@ -43,24 +43,30 @@ def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | No
             are named, once all others are done and in the store.
     """
     begin = time.perf_counter()
-    records: dict[int, Record | str] = {}
+    records: dict[int, Record] = {}
+    failures = []
     for position in in_turn(range(len(cells)), lambda position: work.under_way(cells[position], workplace)):
         cell = cells[position]
-        left = None if budget_hours is None else budget_hours - (time.perf_counter() - begin) / 3600
-        fits = left is None or finished(cell, workplace) or _estimate(cell, workplace) <= left
+        if budget_hours is not None and not finished(cell, workplace):
+            hours = plan([cell], workplace).work / 3600
+            if hours > budget_hours - (time.perf_counter() - begin) / 3600:
+                cost = {"estimated_hours": float(f"{hours:.2g}")}
+                records[position] = _record(cell, [], cost, provenance(workplace.device))
+                continue
         try:
-            records[position] = (_compute if fits else _not_run)(cell, workplace)
+            records[position] = _computed(cell, workplace)
         except FloatingPointError as error:
-            records[position] = f"{cell.set_name}: {error}"
-    if failed := [found for found in records.values() if isinstance(found, str)]:
-        raise FloatingPointError("; ".join(failed))
+            failures.append(f"{cell.set_name}: {error}")
+    if failures:
+        raise FloatingPointError("; ".join(failures))
     return [records[position] for position in range(len(cells))]
 
 
-def keep(found: Sequence[Record] | Measurements, experiment: str, profile: str) -> Path:
-    """Write what an experiment ("atom/accuracy") found where reports look for it, and return the path."""
+def keep(measured: Sequence[Record] | Measurements, experiment: str, profile: str) -> Path:
+    """Write what an experiment ("atom/accuracy") came to where reports look for it, and return the path."""
     path = OUTPUT / "results" / f"{experiment}.{profile}.json"
-    return (results.write_measurements if isinstance(found, Measurements) else results.write)(found, path)
+    write = results.write_measurements if isinstance(measured, Measurements) else results.write
+    return write(measured, path)
 
 
 def measured(
@@ -74,8 +80,8 @@ def measured(
         train: the data that they were measured on.
         modules: of ddlib, dotted, that computed them.
     """
-    made = provenance(str(train.device), modules) | {"parameters": fingerprint(chosen), "data": train.fingerprint}
-    return Measurements(tables, modules, made)
+    origin = provenance(str(train.device), modules) | {"parameters": fingerprint(chosen), "data": train.fingerprint}
+    return Measurements(tables, modules, origin)
 
 
 def outlook(cells: Sequence[Cell], workplace: Workplace) -> str:
@@ -92,47 +98,38 @@ def plan(cells: Sequence[Cell], workplace: Workplace) -> Plan:
     return planning.plan([work.missing(cell, workplace) for cell in cells], workplace.device)
 
 
-def loss_course(cell: Cell, seed: int, workplace: Workplace) -> list[tuple[int, float]]:
-    """(step, loss) while the cell's set was distilled at `seed`; empty for a method without a loss."""
-    return history(cell, seed, workplace).get("loss", [])
-
-
-def _compute(cell: Cell, workplace: Workplace) -> Record:
+def _computed(cell: Cell, workplace: Workplace) -> Record:
+    """The record of a cell, whose sets and evaluations are made where the store does not have them."""
     evaluations = [work.evaluated(cell, seed, workplace) for seed in cell.seeds]
-    runs = [work.made(cell, seed, workplace) for seed in cell.seeds]
-    seconds = sum(made["seconds"] for made in runs)
-    stored, num_classes = work.bytes_stored(cell, workplace), datasets.describe(cell.dataset).num_classes
+    distillations = [work.distillation_record(cell, seed, workplace) for seed in cell.seeds]
+    seconds = sum(distillation["seconds"] for distillation in distillations)
+    stored = work.bytes_stored(cell, workplace)
     cost = {
         "distil_seconds": round(seconds, 2),
-        "prerequisite_seconds": work.prerequisite_seconds(cell, workplace),
+        "prerequisite_seconds": work.pretraining_seconds(cell, cell.method.needs.values(), workplace),
         "evaluate_seconds": round(sum(e["seconds"] for e in evaluations), 2),
         "generation_seconds": round(sum(e.get("generation_seconds", 0.0) for e in evaluations), 3),
-        "steps_per_second": round(sum(made["steps"] for made in runs) / seconds, 3),
-        "peak_memory_bytes": max(made["peak_memory_bytes"] for made in runs),
+        "steps_per_second": round(sum(distillation["steps"] for distillation in distillations) / seconds, 3),
+        "peak_memory_bytes": max(distillation["peak_memory_bytes"] for distillation in distillations),
         "bytes_stored": stored,
-        "bits_per_class": 8 * stored / num_classes,
+        "bits_per_class": 8 * stored / datasets.describe(cell.dataset).num_classes,
         "images_shown": evaluations[0]["images_shown"],
         "updates": evaluations[0]["updates"],
     }
-    cost |= {"teacher_seconds": work.teacher_seconds(cell, workplace)} if cell.protocol.taught_by else {}
+    if cell.protocol.taught_by:
+        cost["teacher_seconds"] = work.pretraining_seconds(cell, [cell.protocol.taught_by], workplace)
     accuracies = [accuracy for e in evaluations for accuracy in e["accuracies"]]
-    judged, distilled = (
-        results.joined(sitting["provenance"] for part in parts for sitting in part["sittings"])
-        for parts in (evaluations, runs)
-    )
+    judged = results.joined(sitting["provenance"] for e in evaluations for sitting in e["sittings"])
+    distilled = results.joined(sitting["provenance"] for d in distillations for sitting in d["sittings"])
     return _record(cell, accuracies, cost, judged | {"distilled": distilled})
 
 
-def _not_run(cell: Cell, workplace: Workplace) -> Record:
-    cost = {"estimated_hours": float(f"{_estimate(cell, workplace):.2g}")}
-    return _record(cell, [], cost, provenance(workplace.device))
-
-
-def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: dict[str, Any]) -> Record:
-    data = work.fingerprint_of(cell, "train")
+def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], origin: Mapping[str, Any]) -> Record:
+    """The record of a cell, beside what its paper reports."""
     where = {"table": cell.table, "method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
     where |= {"network": cell.tested_on} if cell.tested_on else {}
     where |= {"condition": cell.condition} if cell.condition else {}
+    data = datasets.fingerprint_of(cell.dataset, "train")
     return Record.of(
         accuracies,
         label=cell.label,
@@ -143,10 +140,5 @@ def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], made: 
         reference=results.find(cell.paper, **where) if cell.reported else None,
         deviations=deviations(cell),
         cost=cost,
-        provenance=made | {"parameters": cell.parameters, "data": data, "seeds": list(cell.seeds)},
+        provenance={**origin, "parameters": cell.parameters, "data": data, "seeds": list(cell.seeds)},
     )
-
-
-def _estimate(cell: Cell, workplace: Workplace) -> float:
-    """Hours that what the store does not have of the cell would take, with the data at hand."""
-    return plan([cell], workplace).rows[0].totals.seconds / 3600

@@ -6,7 +6,7 @@ from typing import Any
 
 from ddlib import results
 from ddlib.evaluation import Protocol
-from ddlib.study.rows import NETWORK, Cell, at, whitening
+from ddlib.study.rows import NETWORK, Cell, for_network, whitening
 
 SPEED = (
     *("precision", "expert_precision", "compiled", "at_once", "num_networks"),
@@ -26,23 +26,21 @@ def deviations(cell: Cell) -> list[str]:
     stated = results.published(cell.paper, **place)
     kind = type(cell.method)
     whitened = whitening("whitened", stated.pop("whitened", cell.reference_dataset in kind.whitened), kind)
-    protocol = Protocol(**at([cell.method.evaluation, stated.pop("evaluation", {})], cell.tested_on))
-    found = []
+    protocol = Protocol(**for_network([kind.evaluation, stated.pop("evaluation", {})], cell.tested_on))
+    phrases = []
     if cell.dataset != cell.reference_dataset:
-        found.append(f"{cell.dataset} instead of {cell.reference_dataset}")
+        phrases.append(f"{cell.dataset} instead of {cell.reference_dataset}")
     if cell.whitened != whitened:
         ways = {False: "not whitened", True: "whitened" + " after normalisation" * bool(whitened)}
-        found.append(ways.get(cell.whitened, "whitened without normalisation"))
-    given = {} if cell.ipc is None else {"ipc": cell.ipc}
-    found += _differences("", asdict(cell.method), asdict(type(cell.method)(**given)) | stated)
-    options = {"norm": cell.method.norm}
-    ours, paper = asdict(cell.protocol), asdict(protocol)
-    own = {key: value for key, value in ours.pop("options").items() if key not in asdict(cell.method)}
-    paper.pop("options")
+        phrases.append(ways.get(cell.whitened, "whitened without normalisation"))
+    defaults = kind() if cell.ipc is None else kind(ipc=cell.ipc)
+    phrases += _differences("", asdict(cell.method), asdict(defaults) | stated)
+    ours, paper = asdict(cell.protocol), asdict(protocol) | {"norm": cell.method.norm}
+    options = {key: value for key, value in ours.pop("options").items() if key not in asdict(cell.method)}
     if cell.tested_on:  # what the name stands for is no deviation; how wide the notebook makes its ConvNets may be
-        own = {key: own[key] for key in NETWORK if key in own and ours["network"] == "convnet"}
-        ours.pop("network")
-    return found + _differences("evaluation ", own | ours, options | paper)
+        options = {key: options[key] for key in NETWORK if key in options and ours["network"] == "convnet"}
+        del ours["network"]
+    return phrases + _differences("evaluation ", options | ours, paper)
 
 
 def _differences(where: str, ours: Mapping[str, Any], paper: Mapping[str, Any]) -> list[str]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ddlib import PROFILES, ROOT
+from ddlib.study import rows
 from ddlib.study.parameters import declared, of_notebook, read_params, settings
 from ddlib.study.rows import Cell
-from ddlib.study.rows import cells as cells_of
 
 
 def names() -> tuple[str, ...]:
@@ -27,10 +27,10 @@ def names() -> tuple[str, ...]:
         FileNotFoundError: there is none, as when the package was not installed in place from a clone.
     """
     folder = ROOT / "notebooks"
-    found = sorted(f"{path.parent.name}/{path.stem}" for path in folder.glob("[!.]*/[!.]*.ipynb"))
-    if not found:
+    paths = sorted(folder.glob("[!.]*/[!.]*.ipynb"))
+    if not paths:
         raise FileNotFoundError(f"no notebooks in {folder}; install in place from a clone: pip install -e .")
-    return tuple(found)
+    return tuple(sorted(f"{path.parent.name}/{path.stem}" for path in paths))
 
 
 def variants(name: str, profile: str) -> tuple[str, ...]:
@@ -54,20 +54,19 @@ def chosen(wanted: Sequence[str], profile: str) -> list[str]:
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
-    known = [one for name in names() for one in (name, *variants(name, profile))]
-    found, in_full = set(), set()
+    known = [variant for name in names() for variant in (name, *variants(name, profile))]
+    matching: set[str] = set()
     for text in wanted:
-        name = _name(text)
+        path = "/".join(Path(text).resolve().parts[-2:]) if text.endswith(".ipynb") else text
+        name = path.removesuffix(".ipynb").strip("/")
         matches = {n for n in known if n == name or n.startswith(f"{name}/")}
         if not matches:
             raise ValueError(f"unknown notebook {text!r}; known: {', '.join(known)}")
-        found |= matches
-        in_full |= {name} & matches
-    for name in sorted(in_full):
-        if not has_profile(name, profile):
-            missing = params_file(name, profile)
-            raise FileNotFoundError(f"{name} has no parameters for profile {profile!r}: no {missing}")
-    return [name for name in known if not wanted or name in found]
+        if name in matches and not has_profile(name, profile):
+            file = params_file(name, profile)
+            raise FileNotFoundError(f"{name} has no parameters for profile {profile!r}: no {file}")
+        matching |= matches
+    return [name for name in known if not wanted or name in matching]
 
 
 def path_of(name: str) -> Path:
@@ -108,20 +107,13 @@ def cells(name: str, profile: str, overrides: Mapping[str, Any] | None = None) -
         FileNotFoundError: the profile has no parameter file.
     """
     chosen = settings(parameters(name, profile, overrides))
-    return [cell for table in _tables(name) for cell in cells_of(chosen, **table)]
+    return [cell for table in _tables(name) for cell in rows.cells(chosen, **table)]
 
 
 def _tables(name: str) -> Iterator[dict[str, Any]]:
     """The keywords of each `study.cells(settings, ...)` of the notebook, which are literals."""
     for cell in json.loads(path_of(name).read_text(encoding="utf-8"))["cells"]:
-        tree = ast.parse("".join(cell["source"])) if cell["cell_type"] == "code" else ast.Module([], [])
-        for node in ast.walk(tree):
+        code = "".join(cell["source"]) if cell["cell_type"] == "code" else ""
+        for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "study.cells":
                 yield {word.arg: ast.literal_eval(word.value) for word in node.keywords}
-
-
-def _name(text: str) -> str:
-    """`paper/experiment` of a notebook named so, or by a path that ends so."""
-    if not text.endswith(".ipynb"):
-        return text.strip("/")
-    return "/".join(Path(text).resolve().parts[-2:]).removesuffix(".ipynb")

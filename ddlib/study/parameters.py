@@ -1,11 +1,11 @@
-"""Strict parameters: what a notebook may be told, checked before anything runs.
+"""The parameters of notebooks, checked before anything runs.
 
 papermill runs a misspelt parameter to the end with exit code 0, and YAML reads 1e-3 as text.  `settings` refuses both.
 """
 
 import ast
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,19 +97,16 @@ def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
     """
     sources = [source for source in namespace.get(IN_A_NOTEBOOK, []) if source.strip()]
     if sources:
-        cells = _parameter_cells(sources)
-        own = set().union(*(names for injected, names in cells if not injected))
-        injected = set().union(*(names for injected, names in cells if injected))
+        names, injected = _assigned(sources)
         for name in sorted(injected):
-            declared(name, own)
+            declared(name, sorted(names))
     elif IN_A_NOTEBOOK in namespace:  # a kernel that keeps no history, as nbval's, is given no parameters either
-        own = PARAMETERS.keys() & namespace.keys()
+        names = PARAMETERS.keys() & namespace.keys()
     else:
-        own = {name for name in namespace if not name.startswith("_")}
-    for name in sorted(own):
-        if name not in PARAMETERS:
-            raise ValueError(_unknown(name, PARAMETERS))
-    return SimpleNamespace(**{name: checked(name, namespace[name], PARAMETERS[name]) for name in sorted(own)})
+        names = {name for name in namespace if not name.startswith("_")}
+    for name in sorted(names):
+        declared(name, PARAMETERS)
+    return SimpleNamespace(**{name: checked(name, namespace[name], PARAMETERS[name]) for name in sorted(names)})
 
 
 def checked(name: str, value: Any, parameter: Parameter) -> Any:
@@ -121,49 +118,51 @@ def checked(name: str, value: Any, parameter: Parameter) -> Any:
     if value is None and parameter.optional:
         return None
     if not parameter.many:
-        return _checked_one(name, value, parameter)
+        return _checked_value(name, value, parameter)
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(f"{name}={value!r}; it must be a non-empty list of {parameter.kind.__name__}")
-    entries = tuple(_checked_one(name, entry, parameter) for entry in value)
+    entries = tuple(_checked_value(name, entry, parameter) for entry in value)
     if len(set(entries)) < len(entries):
         raise ValueError(f"{name}={value!r}; every entry may stand in it once")
     return entries
 
 
-def _checked_one(name: str, value: Any, parameter: Parameter) -> Any:
+def _checked_value(name: str, value: Any, parameter: Parameter) -> Any:
     value = number(name, value, parameter.kind) if parameter.kind in (int, float) else value
     if not isinstance(value, parameter.kind):
         raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {parameter.kind.__name__}")
     if parameter.filled and not value:
         raise ValueError(f"{name}={value!r}; it must not be empty")
-    chosen = value.rpartition(".") if parameter.named else ("", "", value)
-    if parameter.choices and (chosen[2] not in parameter.choices or (chosen[1] and not chosen[0].isidentifier())):
-        before = ", where a name and a dot may stand before it" if parameter.named else ""
-        raise ValueError(f"{name}={value!r}; it must be one of {', '.join(map(str, parameter.choices))}{before}")
+    before, dot, choice = value.rpartition(".") if parameter.named else ("", "", value)
+    if parameter.choices and (choice not in parameter.choices or (dot and not before.isidentifier())):
+        named = ", where a name and a dot may stand before it" if parameter.named else ""
+        raise ValueError(f"{name}={value!r}; it must be one of {', '.join(parameter.choices)}{named}")
     if parameter.low is not None and (value < parameter.low or (parameter.above and value == parameter.low)):
         raise ValueError(f"{name}={value!r}; it must be {'>' if parameter.above else '>='} {parameter.low}")
     return value
 
 
-def _parameter_cells(sources: list[str]) -> list[tuple[bool, set[str]]]:
-    """(injected by papermill?, names assigned) of the parameters cells that were executed last.
+def _assigned(sources: Sequence[str]) -> tuple[set[str], set[str]]:
+    """The names that the parameters cells executed last assign: by a reader, and injected by papermill.
 
     They begin with the notebook's own parameters cell, which assigns `profile`, in its last run: a reader who mends a
     misspelt name and runs it again is not held to the earlier one.  A later cell that assigns no parameter at all is
     none of them.
     """
-    found: list[tuple[bool, set[str]]] = []
+    own: set[str] = set()
+    injected: set[str] = set()
     for source in sources:
         try:
-            names = literals(source).keys()
+            names = {*literals(source)}
         except ValueError:
-            names = set()
-        injected = source.lstrip().startswith(INJECTED)
-        if ANCHOR in names and not injected:
-            found = [(False, {*names})]
-        elif injected or names & PARAMETERS.keys():
-            found.append((injected, {*names}))
-    return found
+            continue
+        if source.lstrip().startswith(INJECTED):
+            injected |= names
+        elif ANCHOR in names:
+            own, injected = names, set()
+        elif names & PARAMETERS.keys():
+            own |= names
+    return own, injected
 
 
 def literals(source: str) -> dict[str, Any]:
@@ -187,11 +186,8 @@ def literals(source: str) -> dict[str, Any]:
 
 def of_notebook(path: Path) -> dict[str, Any]:
     """The literals of the notebook's cell tagged `parameters`."""
-    (cell,) = [
-        cell
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-        if "parameters" in cell["metadata"].get("tags", [])
-    ]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     return literals("".join(cell["source"]))
 
 
@@ -212,15 +208,7 @@ def read_params(path: Path) -> dict[str, Any]:
 
 
 def declared(name: str, known: Collection[str]) -> str:
-    """`name`, if it is one of the parameters that a notebook declares.
-
-    Raises:
-        ValueError: it is not; the nearest one is offered.
-    """
+    """`name`, if it is one of the `known` parameters; else a ValueError that offers the nearest."""
     if name not in known:
-        raise ValueError(_unknown(name, sorted(known)))
+        raise ValueError(f"unknown parameter {name!r}{nearest(name, known)}; known: {', '.join(known)}")
     return name
-
-
-def _unknown(name: str, known: Collection[str]) -> str:
-    return f"unknown parameter {name!r}{nearest(name, known)}; known: {', '.join(known)}"

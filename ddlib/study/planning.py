@@ -1,30 +1,52 @@
-"""What a run would take from here, before it begins: cell by cell and in all, what is in the store left out.
+"""What a run would take from here, before it begins: time, memory and disk, from a few real steps of each kind of work.
 
-`study.plan` says what is missing, this module what that costs: every piece once, however many cells share it.
+`work.missing` says what the store lacks of a cell; `plan` says what that costs.  What differs in its number of steps
+alone is of one kind, and a kind is measured once a process.  What several cells share counts once in the total.
 """
 
+import math
+import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from ddlib.data import datasets
+import torch
+
+from ddlib import evaluation
+from ddlib.data import augmentation, datasets, synthetic
 from ddlib.data.datasets import ImageSet
-from ddlib.store.progress import peak_memory, reset_peak_memory
-from ddlib.study import estimate
-from ddlib.study.estimate import Estimate
+from ddlib.store.loop import synchronise
+from ddlib.store.progress import duration, peak_memory, reset_peak_memory
 from ddlib.study.rows import Cell
+
+SAMPLE = {"cpu": 512, "cuda": 16384}
+"""Images that stand for all where every step goes over all of them, or where all would only be tested."""
+
+LOOK, MOST = 0.6, 40
+"""Seconds for which steps are watched, and the most of them; two are watched in any case."""
+
+EPOCHS = 2
+"""Epochs, of a mini-batch each, for which an evaluation is watched."""
+
+LENGTHS = ("iterations", "restarts", "epochs", "num_networks", "first", "autoencoder_steps", "diffusion_steps")
+"""Settings that say how often a step is taken, or which of many equals are made, and nothing about the step."""
+
+RECORD = 4096
+"""Bytes for the JSON beside a product: the course of a loss, about 100 points, is most of it."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What the store lacks of a cell, each piece under the path that it will have there.
+    """What the store lacks of a cell, each artefact under the path that it will have there.
 
     cell: of a table.
-    needs: the artefacts that are to be made beforehand: path -> builder.
+    needs: what is to be made beforehand: path -> builder.
     distil: the sets that are to be distilled, one a seed.
     evaluate: the evaluations that are to be made, one a seed.
-    left: path -> the share of a piece that is still to do, where some of it is kept.
+    left: path -> the share of the work that is still to do, where some of it is done.
     """
 
     cell: Cell
@@ -35,79 +57,86 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Totals:
-    """What some pieces take, one after another.
+class Pace:
+    """What a kind of work takes: seconds before its steps, of each, after them, and more the first time; and bytes."""
 
-    seconds: of all of them.
+    start: float = 0.0
+    step: float = 0.0
+    finish: float = 0.0
+    first: float = 0.0
+    memory: int = 0
+    disk: int = 0
+    checkpoint: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one artefact takes.
+
+    kind: what it shares with all artefacts of equal steps.
+    seconds: of all its work.
+    first: seconds more for the first of its kind in a process: reading data, compiling, warming up.
+    memory: most bytes in use while the steps were taken, data included; of the process on a CPU, else of the device.
+    disk: bytes that it leaves in the store.
+    checkpoint: bytes of its state while it is in progress.
+    trainings: networks trained to judge by.
+    """
+
+    kind: str
+    seconds: float = 0.0
+    first: float = 0.0
+    memory: int = 0
+    disk: int = 0
+    checkpoint: int = 0
+    trainings: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell: what it lacks, and path in the store -> what the artefact there takes, reading the data included."""
+
+    missing: Missing
+    estimates: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells in order, and what all of them take in one process; an artefact that several share counts once.
+
+    work: seconds, without what is done
+    once: in a process, seconds too: reading data, and what the first step of a kind takes more, such as compiling.
     memory: most bytes in use at a time.
-    disk: bytes in the store at the most: what they leave, and the largest checkpoint.
+    disk: bytes in the store at the most: what stays there, and the largest checkpoint.
     distillations, trainings: sets distilled, and networks trained to judge them.
     """
 
-    seconds: float
+    rows: tuple[Row, ...]
+    work: float
+    once: float
     memory: int
     disk: int
     distillations: int
     trainings: int
 
-
-@dataclass(frozen=True)
-class Row:
-    """A cell with what it takes.
-
-    missing: of the cell.
-    pieces: path -> what that piece takes.
-    once: what is done once in a process, whatever number of cells need it, what for -> what it takes: reading the data,
-        whitening them, the first step of a kind.
-    """
-
-    missing: Missing
-    pieces: Mapping[str, Estimate]
-    once: Mapping[str, Estimate]
-
     @property
-    def totals(self) -> Totals:
-        """What the cell takes on its own, in a process that has the data and has taken such steps before."""
-        return _totals([self], once=False)
-
-    def __str__(self) -> str:
-        return _named(self.missing.cell)
+    def seconds(self) -> float:
+        """Of `work` and `once`."""
+        return self.work + self.once
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The cells in order."""
-
-    rows: tuple[Row, ...]
-
-    @property
-    def totals(self) -> Totals:
-        """What all takes in one process; a piece that several cells share counts once."""
-        return _totals(self.rows)
-
-    @property
-    def once(self) -> float:
-        """Seconds of `totals` for what is done once in a process."""
-        return self.totals.seconds - _totals(self.rows, once=False).seconds
-
-
-_READING: dict[str, Estimate] = {}
-
-
-def read(cell: Cell, device: str, *, whitened: bool | str) -> tuple[ImageSet, ImageSet]:
-    """The cell's training and test images; what that took, the first time, is part of every plan that needs them.
-
-    Raises:
-        FileNotFoundError: they are not there; the message names the command that gets them.
-    """
-    kind = _reading(cell, device, whitened)
-    if kind not in _READING:
-        reset_peak_memory(device)
-    begin = time.perf_counter()
-    train, test = (datasets.load(cell.dataset, split, zca=whitened, device=device) for split in ("train", "test"))
-    if kind not in _READING:
-        _READING[kind] = Estimate(kind, time.perf_counter() - begin, memory=peak_memory(device))
-    return train, test
+def plan_of(rows: Iterable[Row]) -> Plan:
+    """The plan of some cells."""
+    rows = tuple(rows)
+    estimates = {path: estimate for row in rows for path, estimate in row.estimates.items()}.values()
+    return Plan(
+        rows=rows,
+        work=sum(estimate.seconds for estimate in estimates),
+        once=sum({estimate.kind: estimate.first for estimate in estimates}.values()),
+        memory=max((estimate.memory for estimate in estimates), default=0),
+        disk=sum(e.disk for e in estimates) + max((e.checkpoint for e in estimates), default=0),
+        distillations=len({path for row in rows for path in row.missing.distil}),
+        trainings=sum(estimate.trainings for estimate in estimates),
+    )
 
 
 def plan(missing: Iterable[Missing], device: str) -> Plan:
@@ -117,36 +146,245 @@ def plan(missing: Iterable[Missing], device: str) -> Plan:
         FileNotFoundError: data are missing; the message names the command that gets them.
         ValueError: a step cannot be taken, as where it needs more memory than there is; the cell is named.
     """
-    return Plan(tuple(_row(of, device) for of in missing))
+    return plan_of(_row(cell, device) for cell in missing)
 
 
 def together(plans: Iterable[Plan]) -> Plan:
     """Several plans as one, carried out one after another in one process; equal cells are one."""
-    rows = {str(row.missing.cell.settings()): row for plan in plans for row in plan.rows}
-    return Plan(tuple(rows.values()))
+    return plan_of({str(row.missing.cell.settings()): row for plan in plans for row in plan.rows}.values())
+
+
+def _row(missing: Missing, device: str) -> Row:
+    cell = missing.cell
+    if not (missing.needs or missing.distil or missing.evaluate):
+        return Row(missing, {})
+    reading = f"reading {cell.dataset}, whitened {cell.whitened}, for {device}"
+    pace = _paced(reading, lambda: _reading(cell, device))
+    train, test = _images(cell, device)
+    try:
+        estimates = {path: prerequisite(builder, train) for path, builder in missing.needs.items()}
+        if missing.distil:
+            estimates |= dict.fromkeys(missing.distil, distillation(cell, train))
+        if missing.evaluate:
+            estimates |= dict.fromkeys(missing.evaluate, judging(cell, train, test))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{cell} cannot be estimated on {device}: {reason}") from error
+    for path, estimate in estimates.items():
+        share = missing.left.get(path, 1.0)
+        trainings = round(share * estimate.trainings)
+        estimates[path] = replace(estimate, seconds=share * estimate.seconds, trainings=trainings)
+    return Row(missing, estimates | {reading: Estimate(reading, first=pace.first, memory=pace.memory)})
+
+
+def _images(cell: Cell, device: str) -> tuple[ImageSet, ImageSet]:
+    """The cell's training and test images."""
+    return tuple(datasets.load(cell.dataset, split, zca=cell.whitened, device=device) for split in ("train", "test"))
+
+
+def _reading(cell: Cell, device: str) -> Pace:
+    """What it takes to read the data the first time, and to whiten them."""
+    reset_peak_memory(device)
+    _, seconds = timed(lambda: _images(cell, device), torch.device(device))
+    return Pace(first=seconds, memory=peak_memory(device))
+
+
+PACES: dict[str, Pace] = {}
+"""Kind -> its pace, as far as this process has measured it."""
+
+
+def _paced(kind: str, measure: Callable[[], Pace]) -> Pace:
+    """The pace of a kind, measured the first time."""
+    if kind not in PACES:
+        PACES[kind] = measure()
+    return PACES[kind]
+
+
+def _kind(name: str, settings: Mapping[str, Any], images: ImageSet) -> str:
+    """What an artefact shares with all of equal steps, from its name, its settings and its data."""
+    steps = {key: value for key, value in settings.items() if key not in LENGTHS}
+    return f"{name} {steps} on {images.name} {images.fingerprint} {images.space.name} {images.device}"
+
+
+def prerequisite(builder: Any, train: ImageSet) -> Estimate:
+    """What `builder` takes on `train`, on its device: its `stages` one after another."""
+    total = Estimate(_kind(builder.name, asdict(builder), train))
+    for stage in builder.stages:
+        steps = [name for name in LENGTHS if name != "first" and getattr(stage, name, 0)]
+        kind = _kind(f"{builder.name} by {', '.join(steps)}", asdict(stage), train)
+        pace = _paced(kind, lambda stage=stage: measured(stage, train, stage.size))
+        part = _estimate(kind, pace, pace.start + stage.iterations * pace.step + pace.finish)
+        total = Estimate(
+            kind=total.kind,
+            seconds=total.seconds + part.seconds,
+            first=total.first + part.first,
+            memory=max(total.memory, part.memory),
+            disk=max(total.disk, part.disk),
+            checkpoint=max(total.checkpoint, part.checkpoint, pace.disk),  # a state may grow to the product's size
+        )
+    return total
+
+
+def distillation(cell: Cell, train: ImageSet) -> Estimate:
+    """What one seed of the cell takes to distil, on the device of `train`, with what it needs at hand."""
+    method = cell.method.rehearsal
+    settings = {name: value for name, value in asdict(method).items() if name not in cell.deployed}
+    kind = _kind(f"{method.name} {method.version}", settings, train)
+    pace = _paced(kind, lambda: measured(method, train, _file_size))
+    return _estimate(kind, pace, pace.start + method.iterations * pace.step + pace.finish)
+
+
+def _estimate(kind: str, pace: Pace, seconds: float, *, trainings: int = 0) -> Estimate:
+    return Estimate(kind, seconds, pace.first, pace.memory, pace.disk + RECORD, pace.checkpoint, trainings)
+
+
+def measured(job: Any, train: ImageSet, size: Callable[[Any], int]) -> Pace:
+    """The pace of a method or builder, with untrained artefacts where it needs some: they are as large.
+
+    Where a job `sweeps` over all images, a sample of them stands for the whole, and its time is scaled.
+
+    Args:
+        size: bytes of the product in the store.
+    """
+    images = sample(train, least=max(getattr(job, "ipc", None) or 0, 1)) if job.sweeps else train
+    device, needs = images.device, untrained(job, images)
+    reset_peak_memory(str(device))
+    state, start = timed(lambda: job.start(images, needs, 0), device)
+    seconds, end = [], time.perf_counter() + LOOK
+    while state.step < job.iterations and (len(seconds) < 2 or (len(seconds) < MOST and time.perf_counter() < end)):
+        seconds.append(timed(lambda: job.step(state), device)[1])
+    step = statistics.fmean(seconds[1:] or seconds or [0.0])
+    checkpoint = sum(tensor.nbytes for tensor in state.state_dict().values())
+    disk, finish = timed(lambda: size(job.finish(state)), device)
+    scale = len(train) / len(images)
+    first = max(0.0, seconds[0] - step) if seconds else 0.0
+    return Pace(scale * start, scale * step, finish, first, peak_memory(str(device)), disk, checkpoint)
+
+
+def _file_size(product: Any) -> int:
+    """Bytes of the file that a synthetic set or stream is kept in."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "synthetic.safetensors"
+        synthetic.save(product, path)
+        return path.stat().st_size
+
+
+def _product(job: Any, images: ImageSet) -> Any:
+    """What a method or builder makes without a step: it is as large, and as fast where it is a network."""
+    return job.finish(job.start(images, untrained(job, images), 0))
+
+
+def untrained(job: Any, images: ImageSet) -> dict[str, Any]:
+    """Products in place of those that a method needs."""
+    return {name: _product(builder, images) for name, builder in job.needs.items()}
+
+
+def sample(images: ImageSet, *, least: int = 1) -> ImageSet:
+    """The first images of each class, `SAMPLE` in all and at least `least` of each; all where it has hardly more."""
+    each = max(least, math.ceil(SAMPLE[images.device.type] / images.num_classes))
+    if len(images) <= 4 * each * images.num_classes:
+        return images
+    rows = torch.cat([rows[:each] for rows in images.class_indices])
+    return replace(images, images=images.images[rows], labels=images.labels[rows])
+
+
+def judging(cell: Cell, train: ImageSet, test: ImageSet) -> Estimate:
+    """What the evaluation of one seed of the cell takes, on the device of `test`: by updates on a mini-batch.
+
+    A stream is watched as it is, so that drawing its images counts.  Untrained generators and teachers are as fast.
+    """
+    protocol, method = cell.protocol, cell.method.rehearsal
+    streamed = cell.deployed.get("redraw") is not None
+    count = len(train) if cell.ipc is None else cell.ipc * train.num_classes
+    batch = min(count, protocol.epoch_images or count, protocol.batch_size)
+    rows = torch.arange(batch, device=train.device)
+    strategy = augmentation.strategy_for(train.name)
+    shown = synthetic.SyntheticSet(train.take(rows), train.labels[rows], train.class_names, train.space, strategy)
+    groups = evaluation.groups(shown, test, protocol)
+    origin = f"{count} images drawn by {method}" if streamed else f"{batch} images"
+    kind = _kind(f"evaluation of {origin} by {len(groups[0])} networks", protocol.settings(), test)
+
+    def measure() -> Pace:
+        teacher = protocol.taught_by and protocol.taught_by.frozen(train, _product(protocol.taught_by, train))
+        return _evaluating(_product(method, train) if streamed else shown, test, protocol, groups[0], teacher)
+
+    pace = _paced(kind, measure)
+    seconds = len(groups) * (protocol.updates(count) * pace.step + len(protocol.tested_after) * pace.finish)
+    return _estimate(kind, pace, seconds, trainings=protocol.num_networks)
+
+
+def _evaluating(
+    shown: synthetic.SyntheticSet | synthetic.SyntheticStream,
+    test: ImageSet,
+    protocol: evaluation.Protocol,
+    networks: Sequence[int],
+    teacher: torch.nn.Module | None,
+) -> Pace:
+    """Of networks that are trained together: an update, which takes as long by any schedule, and a test."""
+    tested = sample(test)
+    epochs = max(EPOCHS, getattr(shown, "redraw", 1))
+    protocol = replace(protocol, epochs=epochs, compat=None, schedule="step", ema=None, epoch_images=None)
+
+    def course() -> tuple[float, float]:
+        """Seconds of the training, building the networks included, and of the test."""
+        ticks = [_now(test.device)]
+        evaluation.evaluate(
+            shown,
+            tested,
+            protocol,
+            seed=0,
+            networks=networks,
+            teacher=teacher,
+            on_epoch=lambda *_: ticks.append(_now(test.device)),
+        )
+        return ticks[-1] - ticks[0], _now(test.device) - ticks[-1]
+
+    reset_peak_memory(str(test.device))
+    (cold, cold_test), (training, testing) = course(), course()
+    return Pace(
+        step=training / protocol.updates(len(shown)),
+        finish=testing * len(test) / len(tested),
+        first=max(0.0, cold + cold_test - training - testing),
+        memory=peak_memory(str(test.device)),
+    )
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """What `work` returns, and its wall-clock seconds."""
+    begin = _now(device)
+    result = work()
+    return result, _now(device) - begin
+
+
+def _now(device: torch.device) -> float:
+    """Wall-clock time after synchronising the GPU."""
+    synchronise(device)
+    return time.perf_counter()
 
 
 def line(plan: Plan) -> str:
     """The plan in one line, for a notebook to show before it begins."""
-    found, done = plan.totals, sum(not row.missing.evaluate for row in plan.rows)
+    done = sum(not row.missing.evaluate for row in plan.rows)
     text = (
-        f"{len(plan.rows)} cells, {done} of them in the store; to do: "
-        f"{found.distillations} distillations and {found.trainings} trainings, "
-        f"about {duration(found.seconds)} on this device"
+        f"{len(plan.rows)} cells, {done} of them in the store; to do: {plan.distillations} distillations and "
+        f"{plan.trainings} trainings, about {duration(plan.seconds)} on this device"
     )
-    return text + (f", peak memory {size(found.memory)}, {size(found.disk)} on disk" if found.seconds else "")
+    return text + (f", peak memory {size(plan.memory)}, {size(plan.disk)} on disk" if plan.seconds else "")
 
 
 def table(plan: Plan) -> str:
     """The plan as text, a line for each cell; what cells share stands in the line of each."""
     lines = [("cell", "IPC", "in store", "trainings", "time", "memory", "disk")]
     for row in plan.rows:
-        cell, found = row.missing.cell, row.totals
-        cost = (str(found.trainings), duration(found.seconds), size(found.memory), size(found.disk))
+        cell, alone = row.missing.cell, plan_of([row])
+        seeds, left = len(cell.seeds), len(row.missing.evaluate)
+        distilled = left - len(row.missing.distil)
+        in_store = f"{seeds - left}/{seeds}" + (f" + {distilled} distilled" if distilled else "")
+        cost = (str(alone.trainings), duration(alone.work), size(alone.memory), size(alone.disk))
         label = f"{cell.label}, {cell.tested_on}" if cell.tested_on else cell.label
         ipc = "all" if cell.ipc is None else str(cell.ipc)
-        lines.append((label, ipc, _in_store(row.missing), *(cost if row.pieces else "----")))
-    if plan.totals.seconds:
+        lines.append((label, ipc, in_store, *(cost if row.estimates else "----")))
+    if plan.once:
         lines.append(("once: data, first steps", "", "", "", duration(plan.once), "", ""))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ["  ".join([f"{a:<{widths[0]}}", *map(str.rjust, rest, widths[1:])]).rstrip() for a, *rest in lines]
@@ -159,84 +397,21 @@ def refusals(plan: Plan, *, budget_hours: float | None = None, memory: int | Non
     A cell does not fit if it takes more bytes than `memory`, or if it would not be done within what the cells before
     it that fit leave of `budget_hours`.  None: no limit.
     """
-    found, kept = [], []
+    sentences: list[str] = []
+    fitting: list[Row] = []
     for row in plan.rows:
-        cost = row.totals
-        end = _totals([*kept, row]).seconds
-        if memory is not None and cost.memory > memory:
-            found.append(f"{row} takes {size(cost.memory)} of memory; allowed: {size(memory)}")
+        cell, alone, end = row.missing.cell, plan_of([row]), plan_of([*fitting, row]).seconds
+        if memory is not None and alone.memory > memory:
+            sentences.append(f"{cell} takes {size(alone.memory)} of memory; allowed: {size(memory)}")
         elif budget_hours is not None and end > 3600 * budget_hours:
-            found.append(f"{row} takes {duration(cost.seconds)}, done after {duration(end)}; allowed: {budget_hours} h")
+            times = f"{duration(alone.work)}, done after {duration(end)}"
+            sentences.append(f"{cell} takes {times}; allowed: {budget_hours} h")
         else:
-            kept.append(row)
-    return found
-
-
-def duration(seconds: float) -> str:
-    """Seconds to read: in the unit that fits them."""
-    unit, length = next(((u, n) for u, n in (("h", 3600), ("min", 60)) if seconds >= n), ("s", 1))
-    return f"{seconds / length:.1f} {unit}"
+            fitting.append(row)
+    return sentences
 
 
 def size(count: float) -> str:
     """Bytes to read: in the decimal unit that fits them."""
     unit, length = next(((u, n) for u, n in (("GB", 1e9), ("MB", 1e6)) if count >= n), ("kB", 1e3))
     return f"{count / length:.1f} {unit}"
-
-
-def _named(cell: Cell) -> str:
-    on = f", tested on {cell.tested_on}" if cell.tested_on else ""
-    return f"{cell.label} at {cell.amount} on {cell.dataset}{on}"
-
-
-def _reading(cell: Cell, device: str, whitened: bool | str) -> str:
-    what = {False: "reading", True: "whitening"}.get(whitened, f"whitening {whitened} of")
-    return f"{what} {cell.dataset} for {device}"
-
-
-def _row(missing: Missing, device: str) -> Row:
-    cell = missing.cell
-    if not (missing.needs or missing.distil or missing.evaluate):
-        return Row(missing, {}, {})
-    read(cell, device, whitened=False)  # timed apart from whitening
-    train, test = read(cell, device, whitened=cell.whitened)
-    try:
-        pieces = {path: estimate.prerequisite(builder, train) for path, builder in missing.needs.items()}
-        pieces |= _each(missing.distil, lambda: estimate.distillation(cell, train))
-        pieces |= _each(missing.evaluate, lambda: estimate.judging_of(cell, train, test))
-        pieces = {path: _left(piece, missing.left.get(path, 1.0)) for path, piece in pieces.items()}
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{cell.label!r} at {cell.amount} cannot be estimated on {device}: {reason}") from error
-    once = {piece.kind: Estimate(piece.kind, piece.first) for piece in pieces.values()}
-    reading = {_reading(cell, device, whitened) for whitened in (False, cell.whitened)}
-    return Row(missing, pieces, once | {kind: _READING[kind] for kind in reading & _READING.keys()})
-
-
-def _each(paths: Sequence[str], probe: Callable[[], Estimate]) -> dict[str, Estimate]:
-    return dict.fromkeys(paths, probe()) if paths else {}
-
-
-def _left(piece: Estimate, share: float) -> Estimate:
-    """What is still to do of a piece."""
-    return replace(piece, seconds=share * piece.seconds, trainings=round(share * piece.trainings))
-
-
-def _totals(rows: Sequence[Row], *, once: bool = True) -> Totals:
-    """Of the rows; `once`: whether the seconds of what is done once in a process count."""
-    pieces = [*{path: piece for row in rows for path, piece in row.pieces.items()}.values()]
-    before = [*{kind: piece for row in rows for kind, piece in row.once.items()}.values()]
-    return Totals(
-        seconds=sum(piece.seconds for piece in [*pieces, *(before if once else [])]),
-        memory=max((piece.memory for piece in [*pieces, *before]), default=0),
-        disk=sum(piece.disk for piece in pieces) + max((piece.checkpoint for piece in pieces), default=0),
-        distillations=len({path for row in rows for path in row.missing.distil}),
-        trainings=sum(piece.trainings for piece in pieces),
-    )
-
-
-def _in_store(missing: Missing) -> str:
-    """Seeds done of all, and those of the rest that are distilled already."""
-    seeds, left = len(missing.cell.seeds), len(missing.evaluate)
-    half = left - len(missing.distil)
-    return f"{seeds - left}/{seeds}" + (f" + {half} distilled" if half else "")

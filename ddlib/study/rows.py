@@ -1,24 +1,19 @@
-"""From a notebook's parameters to the cells of its table.
-
-`cells` states the language of rows.  A row is first written out (`_written_out`): grids, rows of other notebooks and
-`like` become plain settings.  A `_Row` then says at which numbers of images it stands, and makes its cells there.
-"""
+"""From a notebook's parameters to the cells of its table; `cells` states the language of rows."""
 
 import itertools
-import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from ddlib import ROOT, methods, models
+from ddlib import methods, models
 from ddlib.data import datasets
 from ddlib.data.whitening import PIXELS
 from ddlib.evaluation import Protocol, check_batches
 from ddlib.methods import Method
 from ddlib.methods.contract import fill
 from ddlib.store import files
-from ddlib.study.parameters import PARAMETERS, Parameter, checked, of_notebook, read_params
+from ddlib.study.parameters import PARAMETERS, Parameter, checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,17 +99,11 @@ class Cell:
         }
 
 
-ROW = ("method", "whitened", "seeds", "evaluation", "reported", "compat", "equal_bytes")
-"""What a row may say besides its method's hyper-parameters."""
+ROW = ("method", "whitened", "seeds", "evaluation", "reported", "compat")
+"""What a row may say besides its method's hyper-parameters; and `AMOUNTS`, where its method has an `ipc`."""
 
 AMOUNTS = ("ipcs", "by_ipc")
-"""What a row may say of the numbers of images at which it stands, where it has no `equal_bytes`."""
-
-ALL = "*"
-"""In place of a row's label: all rows of the notebook that it is like."""
-
-HERE = ("seeds", "evaluation", "reported")
-"""What a row does not take over from another notebook, whose evaluation and paper are others."""
+"""What a row may say of the numbers of images at which it stands."""
 
 PLACE = ("profile", "device", "budget_hours")
 """Parameters that say where and how far a notebook computes, not what."""
@@ -130,15 +119,8 @@ BETWEEN = ", "
 
 
 def fingerprint(chosen: SimpleNamespace) -> str:
-    """A stable name for a notebook's parameters, as far as they decide its numbers.
-
-    Where rows are like those of another notebook, these are what it names.
-    """
-    settings = {name: value for name, value in vars(chosen).items() if name not in PLACE}
-    rows = settings.get("methods", {})
-    if any(_other_notebook(row, [*rows][:place]) for place, row in enumerate(rows.values())):
-        settings["methods"] = _written_out(rows, chosen)
-    return files.key(settings)
+    """A stable name for a notebook's parameters, as far as they decide its numbers."""
+    return files.key({name: value for name, value in vars(chosen).items() if name not in PLACE})
 
 
 def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
@@ -151,17 +133,13 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     - "evaluation": settings laid over those of `chosen.evaluation`, which lie over those of the method's paper;
     - "reported": false where it is no row of the paper's, such as a control;
     - "compat": "official", for its evaluation and, where this has it, its method;
-    - "ipcs", the numbers of images per class at which it stands, in place of those of all rows; and "by_ipc", what
-      differs at some of them: {10: {"lr_images": 1000.0, "whitened": False}, ...};
-    - in place of these two "equal_bytes": the label of a row above whose method stores a generator.  The row then
-      stands at one number of images per class: the highest whose images (float32) and labels (int64) take no more
-      bytes than that generator;
-    - "like": a row above, whose settings it has but for its own; or another notebook, such as "datm/accuracy", whose
-      row of the same label it is at the same profile, but for `HERE`.  "*": {"like": "compare/tour"} are all rows of
-      that notebook.
+    - "ipcs", the numbers of images per class at which it stands: those of them that all rows have, or all its own where
+      all rows have none of them; and "by_ipc", what differs at some of them: {10: {"lr_images": 1000.0}, ...};
+    - "like": a row above, whose settings it has but for its own.
 
-    A row whose method has no `ipc` has one cell, after all others.  After these rows come those of `chosen.factors`,
-    where there are any: every combination of their levels, by `crossed`.
+    Numbers of images that only single rows have come after those of all rows, and a row whose method has no `ipc` has
+    one cell, after all others.  After these rows come those of `chosen.factors`, where there are any: every combination
+    of their levels, by `crossed`.
     `chosen.network` holds width and depth of the network for matching and evaluation alike.
     `chosen.evaluation` holds settings of `Protocol`, or in place of its `network` and `options` a mapping `networks`:
     name -> {"network": of `ddlib.models`, options ...}.  A row then has a cell for each of them, `tested_on` its name.
@@ -174,23 +152,24 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     """
     datasets.describe(chosen.dataset)
     datasets.describe(chosen.reference_dataset)
-    grid = crossed(getattr(chosen, "factors", {}))
-    if twice := [label for label in grid if label in chosen.methods]:
-        raise ValueError(f"methods[{twice[0]!r}] stands in the grid of factors too; say it once")
-    written_out = _written_out(chosen.methods | grid, chosen)
     for name, value in chosen.network.items():
         if name not in NETWORK:
             raise ValueError(f"unknown setting {name!r} of network; known: {', '.join(NETWORK)}")
         checked(f"{name} of network", value, Parameter(int, low=1))
-    rows: dict[str, _Row] = {}
-    amounts: list[int | None] = [*chosen.ipcs]
-    for label, settings in written_out.items():
-        rows[label] = row = _Row(label, settings, chosen, above=dict(rows))
-        if "equal_bytes" in settings:
-            amounts += row.ipcs
-    ipcs = [*chosen.ipcs, *sorted({*amounts} - {*chosen.ipcs, None}), None]
+    grid = crossed(getattr(chosen, "factors", {}))
+    if twice := [label for label in grid if label in chosen.methods]:
+        raise ValueError(f"methods[{twice[0]!r}] stands in the grid of factors too; say it once")
+    rows = _written_out(chosen.methods | grid)
+    amounts = {label: _amounts(label, row, chosen) for label, row in rows.items()}
+    of_single_rows = {ipc for ipcs in amounts.values() for ipc in ipcs} - {*chosen.ipcs, None}
     source = {"paper": paper, "table": table, "parameters": fingerprint(chosen)}
-    return [cell for ipc in ipcs for row in rows.values() if ipc in row.ipcs for cell in row.cells(ipc, source)]
+    return [
+        cell
+        for ipc in (*chosen.ipcs, *sorted(of_single_rows), None)
+        for label, row in rows.items()
+        if ipc in amounts[label]
+        for cell in _cells_of_row(label, row, ipc, chosen, source)
+    ]
 
 
 def crossed(factors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -216,193 +195,99 @@ def crossed(factors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _written_out(rows: Mapping[str, Any], chosen: SimpleNamespace) -> dict[str, Mapping[str, Any]]:
-    """Every row with the settings of the row that it is `like`."""
+def _written_out(rows: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Every row with the settings of the row above that it is `like`."""
     written: dict[str, Mapping[str, Any]] = {}
     for label, row in rows.items():
         if not isinstance(row, Mapping):
             raise ValueError(f"methods[{label!r}]={row!r}; it must be a mapping, such as {{'method': 'dm'}}")
-        like, notebook = {}, _other_notebook(row, written)
-        if notebook:
-            theirs = _rows_of(notebook, chosen)
-            if label == ALL and len(row) == 1:
-                written |= theirs
-                continue
-            if label not in theirs:
-                known = ", ".join(theirs)
-                raise ValueError(f"methods[{label!r}] is like {notebook!r}, which has no such row; it has {known}")
-            like = theirs[label]
-        elif "like" in row:
-            if row["like"] not in [*written]:  # a list, since what is not hashable is no row either
+        settings = dict(row)
+        if "like" in row:
+            like = settings.pop("like")
+            if not isinstance(like, str) or like not in written:
                 above = ", ".join(map(repr, written)) or "none"
-                raise ValueError(f"methods[{label!r}] is like {row['like']!r}; allowed: a row above it: {above}")
-            like = written[row["like"]]
-        replaced = AMOUNTS if "equal_bytes" in row else ("equal_bytes",) if "ipcs" in row else ()
-        written[label] = {key: value for key, value in like.items() if key not in replaced} | row
-        written[label].pop("like", None)
+                raise ValueError(f"methods[{label!r}] is like {like!r}; allowed: a row above it: {above}")
+            settings = written[like] | settings
+        written[label] = settings
     return written
 
 
-def _other_notebook(row: Any, above: Collection[str]) -> str:
-    """The notebook that a row is like, or "" where it is like a row above it, or like none."""
-    like = row.get("like") if isinstance(row, Mapping) else None
-    return like if isinstance(like, str) and "/" in like and like not in above else ""
+def _amounts(label: str, row: Mapping[str, Any], chosen: SimpleNamespace) -> tuple[int | None, ...]:
+    """The numbers of images per class at which a row stands; None alone where its method has no `ipc`."""
+    if "ipc" not in methods.hyperparameters(_method_class(label, row)):
+        return (None,)
+    ipcs = checked(f"ipcs of {label!r}", row.get("ipcs", chosen.ipcs), PARAMETERS["ipcs"])
+    for ipc in _by_ipc(repr(label), row):
+        if ipc not in map(str, ipcs):
+            raise ValueError(f"by_ipc of {label!r} speaks of {ipc!r}; allowed: {', '.join(map(str, ipcs))}, its ipcs")
+    return tuple(ipc for ipc in ipcs if ipc in chosen.ipcs) or ipcs
 
 
-def _rows_of(notebook: str, chosen: SimpleNamespace) -> dict[str, Mapping[str, Any]]:
-    """The rows of another notebook at the same profile: what is distilled, at the numbers of images that are here."""
-    rows = {}
-    for label, row in _written_out(rows_at(notebook, chosen.profile), chosen).items():
-        here = [ipc for ipc in row.get("ipcs", chosen.ipcs) if ipc in chosen.ipcs]
-        if not here:
-            continue
-        rows[label] = {key: value for key, value in row.items() if key not in (*HERE, "by_ipc")}
-        if "ipcs" in row:
-            rows[label]["ipcs"] = here
-        differing = {ipc: own for ipc, own in row.get("by_ipc", {}).items() if str(ipc) in map(str, here)}
-        if differing:
-            rows[label]["by_ipc"] = differing
-    return rows
-
-
-def rows_at(notebook: str, profile: str) -> Mapping[str, Any]:
-    """The parameter `methods` of a notebook at a profile: its own literal, or that of the profile's file.
-
-    Args:
-        notebook: `paper/experiment`.
-        profile: "quick", or one that the notebook has a parameter file for.
-
-    Raises:
-        ValueError: there is no such notebook or file, or it has no rows.
-    """
-    quick = profile.rpartition(".")[2] == "quick"
-    path = ROOT / (f"notebooks/{notebook}.ipynb" if quick else f"params/{notebook}.{profile}.yaml")
-    if ".." in notebook or not path.is_file():
-        raise ValueError(f"no rows of {notebook!r} at profile {profile!r}: there is no {path.relative_to(ROOT)}")
-    rows = (of_notebook if quick else read_params)(path).get("methods")
-    if not isinstance(rows, Mapping):
-        raise ValueError(f"no rows of {notebook!r} at profile {profile!r}: {path.relative_to(ROOT)} has no methods")
-    return rows
-
-
-class _Row:
-    """A row of a table: its settings, written out, at each number of images per class at which it stands.
-
-    ipcs: these numbers; None alone where its method has no `ipc`.
-    """
-
-    def __init__(self, label: str, settings: Mapping[str, Any], chosen: SimpleNamespace, above: Mapping[str, "_Row"]):
-        self.label, self.settings, self.chosen = label, settings, chosen
-        self.data = datasets.describe(chosen.dataset)
-        self.kind = methods.find(settings.get("method", label))
-        self.known = methods.hyperparameters(self.kind)
-        self.by_ipc: dict[str, Mapping[str, Any]] = {}
-        if "ipc" not in self.known:
-            self.ipcs: list[int | None] = [None]
-        elif "equal_bytes" in settings:
-            self.ipcs = [self._ipc_of_equal_bytes(above)]
-        else:
-            self.ipcs = checked(f"ipcs of {label!r}", settings.get("ipcs", chosen.ipcs), PARAMETERS["ipcs"])
-            self.by_ipc = _by_ipc(repr(label), settings)
-            for ipc in settings.get("by_ipc", {}):
-                if str(ipc) not in map(str, self.ipcs):
-                    allowed = ", ".join(map(str, self.ipcs))
-                    raise ValueError(f"by_ipc of {label!r} speaks of {ipc!r}; allowed: {allowed}, its ipcs")
-            self.settings = {key: value for key, value in settings.items() if key not in AMOUNTS}
-
-    def _ipc_of_equal_bytes(self, above: Mapping[str, "_Row"]) -> int:
-        """Images per class that take the bytes of the generator of another row, or just less."""
-        other = self.settings["equal_bytes"]
-        name = f"equal_bytes of {self.label!r} is {other!r}"
-        if amounts := [key for key in AMOUNTS if key in self.settings]:
-            raise ValueError(f"methods[{self.label!r}] says equal_bytes and {amounts[0]}; say one")
-        if other not in [*above]:
-            raise ValueError(f"{name}; allowed: a row above it: {', '.join(map(repr, above)) or 'none'}")
-        method = above[other].method(above[other].ipcs[0])
-        if (stored := above[other].bytes_stored(method)) is None:
-            raise ValueError(f"{name}, whose method {method.name!r} stores no generator; allowed: a row whose does")
-        bytes_per_image = 4 * math.prod(self.data.shape) + 8  # float32 pixels, and an int64 label
-        count = stored // (self.data.num_classes * bytes_per_image)
-        most = self.data.sizes[0] // self.data.num_classes if self.data.sizes else count
-        if not 1 <= count <= most:
-            raise ValueError(
-                f"{name}, whose generator takes the {stored} bytes of {count} images per class; {self.data.name} "
-                f"allows 1 to {most} of them, the images for training over the classes"
-            )
-        return count
-
-    def at(self, ipc: int | None) -> Mapping[str, Any]:
-        """The settings of the row at one IPC."""
-        return self.settings | self.by_ipc.get(str(ipc), {})
-
-    def method(self, ipc: int | None) -> Method:
-        """The method of the row at one IPC, with all its hyper-parameters."""
-        notebook = self.chosen.network | _speed(self.chosen)
-        values = {name: value for name, value in notebook.items() if name in self.known}
-        for name, value in self.at(ipc).items():
-            if name not in ROW or (name == "compat" and name in self.known):
-                values[name] = value
-        if ipc is not None:
-            values["ipc"] = ipc
-        return methods.build(self.kind.name, **values)
-
-    def bytes_stored(self, method: Method) -> int | None:
-        """Bytes of the generator that the row's method stores; None where it stores images."""
-        try:
-            return method.bytes_stored(self.data.shape, self.data.num_classes)
-        except ValueError as error:
-            raise ValueError(f"methods[{self.label!r}] on {self.data.name}: {error}") from error
-
-    def cells(self, ipc: int | None, source: Mapping[str, str]) -> list[Cell]:
-        """The cells of the row at one IPC, one for each network that it is tested on.
-
-        Args:
-            source: paper, table and parameters of the cells.
-        """
-        row, label, chosen, method = self.at(ipc), repr(self.label), self.chosen, self.method(ipc)
-        self.bytes_stored(method)  # refuses what no generator can be, before anything is trained
-        whitened = whitening(
-            f"whitened of {label}", row.get("whitened", self.data.name in self.kind.whitened), self.kind
-        )
-        seeds = checked(f"seeds of {label}", row.get("seeds", chosen.seeds), PARAMETERS["seeds"])
-        reported = checked(f"reported of {label}", row.get("reported", True), Parameter(bool))
-        levels = {
-            "the evaluation": _evaluation("the evaluation", chosen.evaluation, ipc),
-            f"evaluation of {label}": _evaluation(f"evaluation of {label}", row.get("evaluation", {}), ipc),
-            "the row": {"compat": row["compat"]} if "compat" in row else {},
-        }
-        usual = {"norm": method.norm, **chosen.network}
-        found = []
-        for tested_on, settings in protocols(self.kind.evaluation, levels, usual).items():
-            cell = Cell(
-                label=self.label,
-                method=method,
-                dataset=chosen.dataset,
-                whitened=whitened,
-                seeds=seeds,
-                protocol=fill(Protocol, "the evaluation", _speed(chosen) | settings),
-                reference_dataset=chosen.reference_dataset,
-                tested_on=tested_on,
-                reported=reported,
-                **source,
-            )
-            if cell.deployed.get("redraw") is not None:
-                try:
-                    check_batches(cell.protocol.batch_size, self.data.num_classes * cell.ipc)
-                except ValueError as error:
-                    raise ValueError(f"{cell.label!r} at {cell.amount}: {error}") from error
-            found.append(cell)
-        return found
-
-
-def _speed(chosen: SimpleNamespace) -> dict[str, Any]:
-    return {"precision": chosen.precision, "compiled": chosen.compiled}
+def _method_class(label: str, row: Mapping[str, Any]) -> type[Method]:
+    return methods.find(row.get("method", label))
 
 
 def _by_ipc(name: str, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """IPC as text -> what differs there; papermill makes text of the keys of a mapping, so that 10 and "10" are one."""
     differing = checked(f"by_ipc of {name}", settings.get("by_ipc", {}), Parameter(dict))
     return {str(ipc): checked(f"by_ipc of {name} at {ipc}", own, Parameter(dict)) for ipc, own in differing.items()}
+
+
+def _cells_of_row(
+    label: str, row: Mapping[str, Any], ipc: int | None, chosen: SimpleNamespace, source: Mapping[str, str]
+) -> list[Cell]:
+    """The cells of a row at one IPC, one for each network that it is tested on.
+
+    Args:
+        source: paper, table and parameters of the cells.
+    """
+    if ipc is not None:
+        here = _by_ipc(repr(label), row).get(str(ipc), {})
+        row = {name: value for name, value in row.items() if name not in AMOUNTS} | here
+    kind, data = _method_class(label, row), datasets.describe(chosen.dataset)
+    method = _method(kind, row, ipc, chosen)
+    try:
+        method.bytes_stored(data.shape, data.num_classes)  # refuses what no generator can be, before it is trained
+    except ValueError as error:
+        raise ValueError(f"methods[{label!r}] on {data.name}: {error}") from error
+    evaluations = {
+        "the evaluation": _evaluation("the evaluation", chosen.evaluation, ipc),
+        f"evaluation of {label!r}": _evaluation(f"evaluation of {label!r}", row.get("evaluation", {}), ipc),
+        "the row": {"compat": row["compat"]} if "compat" in row else {},
+    }
+    usual = {"norm": method.norm, **chosen.network}
+    found = []
+    for tested_on, settings in _protocols(kind.evaluation, evaluations, usual).items():
+        speed = {"precision": chosen.precision, "compiled": chosen.compiled}
+        cell = Cell(
+            label=label,
+            method=method,
+            dataset=chosen.dataset,
+            whitened=whitening(f"whitened of {label!r}", row.get("whitened", data.name in kind.whitened), kind),
+            seeds=checked(f"seeds of {label!r}", row.get("seeds", chosen.seeds), PARAMETERS["seeds"]),
+            protocol=fill(Protocol, "the evaluation", speed | settings),
+            reference_dataset=chosen.reference_dataset,
+            tested_on=tested_on,
+            reported=checked(f"reported of {label!r}", row.get("reported", True), Parameter(bool)),
+            **source,
+        )
+        if cell.deployed.get("redraw") is not None:
+            try:
+                check_batches(cell.protocol.batch_size, data.num_classes * cell.ipc)
+            except ValueError as error:
+                raise ValueError(f"{cell.label!r} at {cell.amount}: {error}") from error
+        found.append(cell)
+    return found
+
+
+def _method(kind: type[Method], row: Mapping[str, Any], ipc: int | None, chosen: SimpleNamespace) -> Method:
+    """The method of a row at one IPC: what the notebook says for all methods, then what the row says of this one."""
+    known = methods.hyperparameters(kind)
+    common = {"precision": chosen.precision, "compiled": chosen.compiled, **chosen.network}
+    values = {name: value for name, value in common.items() if name in known}
+    own = [name for name in row if name not in ROW or (name == "compat" and name in known)]
+    values |= {name: row[name] for name in own}
+    return methods.build(kind.name, **values | ({} if ipc is None else {"ipc": ipc}))
 
 
 def _evaluation(name: str, settings: Any, ipc: int | None) -> dict[str, Any]:
@@ -412,30 +297,27 @@ def _evaluation(name: str, settings: Any, ipc: int | None) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "by_ipc"} | here
 
 
-def whitening(name: str, asked: Any, kind: type) -> bool | str:
-    """What a row's `whitened` asks of `datasets.load`."""
+def whitening(name: str, value: Any, kind: type[Method]) -> bool | str:
+    """What a row's `whitened` asks of `datasets.load`, for a method of a kind."""
     ways = {True: kind.whitening, False: False, "normalised": True, PIXELS: PIXELS}
-    if not isinstance(asked, bool | str) or asked not in ways:
-        raise ValueError(f"{name}={asked!r}; it must be true, false, normalised or {PIXELS}")
-    return ways[asked]
+    if not isinstance(value, bool | str) or value not in ways:
+        raise ValueError(f"{name}={value!r}; it must be true, false, normalised or {PIXELS}")
+    return ways[value]
 
 
-def protocols(
+def _protocols(
     paper: Mapping[str, Any], levels: Mapping[str, Mapping[str, Any]], usual: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Name of a network tested on -> settings of its protocol; the name is "" where there are no `networks`.
 
     Args:
         paper: the evaluation of the method's paper.
-        levels: what it is called in errors -> settings of an evaluation, each laid over those before it; see `at`.
+        levels: what it is called in errors -> settings of an evaluation, each laid over those before it.
         usual: options of a ConvNet that nothing is said of.
     """
-    for name, settings in levels.items():
-        for network, own in checked(f"by_network of {name}", settings.get("by_network", {}), Parameter(dict)).items():
-            checked(f"by_network of {name} at {network}", own, Parameter(dict))
-            if wrong := [key for key in WHICH if key in own]:
-                raise ValueError(f"by_network of {name} at {network} says {wrong[0]}; say that in networks")
-    common = at([paper, *levels.values()], "")
+    common = dict(paper)
+    for settings in levels.values():
+        common |= settings
     if "networks" not in common:
         networks = {"": {"network": common.get("network", Protocol.network), **common.get("options", {})}}
     elif common.keys() & {"network", "options"}:
@@ -443,19 +325,17 @@ def protocols(
     else:
         networks = _checked_networks(common["networks"])
     for name, settings in levels.items():
-        for unknown in settings.get("by_network", {}).keys() - networks.keys():
-            known = ", ".join(filter(None, networks)) or "none, for there are no networks"
-            raise ValueError(f"by_network of {name} speaks of {unknown!r}; allowed: {known}")
-    found = {}
+        _check_by_network(name, settings, networks)
+    protocols = {}
     for name, entry in networks.items():
-        settings = at([paper, *levels.values()], name)
         options = (usual if entry["network"] == "convnet" else {}) | entry
-        found[name] = {key: value for key, value in settings.items() if key not in WHICH}
-        found[name] |= {"network": options.pop("network"), "options": options}
-    return found
+        network = {"network": options.pop("network"), "options": options}
+        settings = for_network([paper, *levels.values()], name)
+        protocols[name] = {key: value for key, value in settings.items() if key not in WHICH} | network
+    return protocols
 
 
-def at(levels: Iterable[Mapping[str, Any]], network: str) -> dict[str, Any]:
+def for_network(levels: Iterable[Mapping[str, Any]], network: str) -> dict[str, Any]:
     """Settings of an evaluation as they are for one network.
 
     Args:
@@ -478,3 +358,14 @@ def _checked_networks(networks: Any) -> Mapping[str, Mapping[str, Any]]:
         for option in entry.keys() - {"network", *known}:
             raise ValueError(f"unknown option {option!r} of networks[{name!r}]; known: {', '.join(known)}")
     return networks
+
+
+def _check_by_network(name: str, settings: Mapping[str, Any], networks: Mapping[str, Any]) -> None:
+    """Refuse a "by_network" of the settings called `name` that is no mapping from networks to what differs for them."""
+    for network, own in checked(f"by_network of {name}", settings.get("by_network", {}), Parameter(dict)).items():
+        if network not in networks:
+            known = ", ".join(filter(None, networks)) or "none, for there are no networks"
+            raise ValueError(f"by_network of {name} speaks of {network!r}; allowed: {known}")
+        checked(f"by_network of {name} at {network}", own, Parameter(dict))
+        if wrong := [key for key in WHICH if key in own]:
+            raise ValueError(f"by_network of {name} at {network} says {wrong[0]}; say that in networks")

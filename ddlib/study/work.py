@@ -13,12 +13,12 @@ from typing import Any
 from torch import nn
 
 from ddlib import evaluation
-from ddlib.data import datasets, synthetic
+from ddlib.data import datasets, snapshots, synthetic
 from ddlib.data.datasets import ImageSet
-from ddlib.data.snapshots import asked
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
+from ddlib.pretraining.prerequisite import Prerequisite
 from ddlib.store import artefacts, codeprint, files
-from ddlib.store.artefacts import Artefact, Keeping, Stepwise, Workplace, keeping, status
+from ddlib.store.artefacts import Artefact, Keeping, Stepwise, Workplace, status
 from ddlib.store.files import Damaged, read_seal
 from ddlib.store.provenance import provenance
 from ddlib.study.planning import Missing
@@ -28,25 +28,28 @@ VERSION = 1
 """Raised when what all methods share (data, augmentation, networks, distances) comes to give other numbers."""
 
 
+# --- products and records ----------------------------------------------------------------------------------------
+
+
 def synthetic_set(cell: Cell, seed: int, workplace: Workplace) -> SyntheticSet | SyntheticStream:
     """What the cell's method distils at `seed`: from the store, or made now and kept there.
 
     What is distilled once for cells that differ in how it is deployed alone is given as this cell deploys it.
     """
-    _share(cell, seed, workplace)
-    distilled = artefacts.get(distillation(cell, seed, workplace), workplace).to(workplace.device)
+    _share_needs(cell, seed, workplace)
+    distilled = artefacts.get(distillation(cell, seed, workplace), workplace)
     return replace(distilled, **cell.deployed) if cell.deployed else distilled
 
 
-def made(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
-    """What is known of a distillation: its `run.json`.  It is made now where the store does not have it whole."""
-    _share(cell, seed, workplace)
+def distillation_record(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
+    """What `run.json` says of a distillation, which is made now where the store does not have it whole."""
+    _share_needs(cell, seed, workplace)
     return artefacts.facts(distillation(cell, seed, workplace), workplace)
 
 
 def history(cell: Cell, seed: int, workplace: Workplace) -> dict[str, list[tuple[int, float]]]:
     """What was measured while the cell's set was distilled at `seed`: metric -> (step, value), in order."""
-    metrics = made(cell, seed, workplace)["history"]
+    metrics = distillation_record(cell, seed, workplace)["history"]
     return {metric: [tuple(point) for point in points] for metric, points in metrics.items()}
 
 
@@ -57,20 +60,11 @@ def evaluated(cell: Cell, seed: int, workplace: Workplace) -> dict[str, Any]:
 
 def prerequisites(cell: Cell, workplace: Workplace) -> dict[str, Any]:
     """What the cell's method needs beforehand, by name, such as shards of experts: from the store, or made now."""
-    return {name: _prerequisite(cell, name, workplace) for name in cell.method.needs}
+    return {name: artefacts.get(need, workplace) for name, need in _needs(cell, workplace).items()}
 
 
-def prerequisite_seconds(cell: Cell, workplace: Workplace) -> float | None:
-    """Seconds that what the cell's method needs took to make; None where the store does not have it (any more)."""
-    return _seconds(cell, cell.method.needs.values(), workplace)
-
-
-def teacher_seconds(cell: Cell, workplace: Workplace) -> float | None:
-    """Seconds that the teacher of the cell's evaluation took to make; 0 without one, None as above."""
-    return _seconds(cell, filter(None, [cell.protocol.taught_by]), workplace)
-
-
-def _seconds(cell: Cell, builders: Iterable[Any], workplace: Workplace) -> float | None:
+def pretraining_seconds(cell: Cell, builders: Iterable[Prerequisite], workplace: Workplace) -> float | None:
+    """Seconds that the products of `builders` took to make; None where the store does not have one (any more)."""
     records = [prerequisite(cell, builder, "", workplace).record() for builder in builders]
     return None if None in records else round(sum((record["seconds"] for record in records), 0.0), 2)
 
@@ -79,7 +73,7 @@ def bytes_stored(cell: Cell, workplace: Workplace) -> int:
     """Bytes needed to train as the cell's evaluation does; see `evaluation.bytes_stored`."""
     seed = cell.seeds[0]
     if cell.protocol.labels is None and cell.deployed.get("redraw", 1) is not None:
-        return made(cell, seed, workplace)["bytes_stored"]
+        return distillation_record(cell, seed, workplace)["bytes_stored"]
     teacher = _teacher(cell, workplace)
     teacher_bytes = sum(tensor.nbytes for tensor in teacher.state_dict().values()) if teacher else 0
     distilled = synthetic_set(cell, seed, workplace)
@@ -96,41 +90,67 @@ def test_set(cell: Cell, workplace: Workplace) -> ImageSet:
     return datasets.load(cell.dataset, "test", zca=cell.whitened, device=workplace.device)
 
 
+# --- what the store has ------------------------------------------------------------------------------------------
+
+
 def finished(cell: Cell, workplace: Workplace) -> bool:
     """Whether every seed of the cell is distilled and evaluated.  Damaged JSON counts as nothing; no tensor is read."""
-    return all(seed_finished(cell, seed, workplace) for seed in cell.seeds)
-
-
-def seed_finished(cell: Cell, seed: int, workplace: Workplace) -> bool:
-    """Whether one seed of the cell is distilled and evaluated."""
-    return Accuracies(cell, seed, workplace).finished()
+    return all(Accuracies(cell, seed, workplace).finished() for seed in cell.seeds)
 
 
 def missing(cell: Cell, workplace: Workplace) -> Missing:
     """What the store lacks of the cell."""
-    judging = [Accuracies(cell, seed, workplace) for seed in cell.seeds]
-    judging = [accuracies for accuracies in judging if not accuracies.finished()]
-    distilling = [accuracies.distilled for accuracies in judging if not accuracies.distilled.finished()]
-    builders = list(cell.method.needs.values()) if distilling else []
-    if judging and cell.protocol.taught_by:
+    evaluations = _unfinished(cell, workplace)
+    distillations = [each.distilled for each in evaluations if not each.distilled.finished()]
+    builders = list(cell.method.needs.values()) if distillations else []
+    if evaluations and cell.protocol.taught_by:
         builders.append(cell.protocol.taught_by)
-    needs, left = {}, {}
-    for builder in builders:
-        artefact = prerequisite(cell, builder, "", workplace)
-        if not artefact.finished():
-            needs[str(artefact.folder)] = builder
-            left[str(artefact.folder)] = artefact.left()
-    left |= {str(artefact.folder): artefact.left() for artefact in distilling}
-    left |= {str(accuracies.path): accuracies.left() for accuracies in judging}
-    sets = tuple(str(artefact.folder) for artefact in distilling)
-    return Missing(cell, needs, sets, tuple(str(accuracies.path) for accuracies in judging), left)
+    needs = [prerequisite(cell, builder, "", workplace) for builder in builders]
+    needs = [need for need in needs if not need.finished()]
+    return Missing(
+        cell=cell,
+        needs={str(need.path): need.job for need in needs},
+        distil=tuple(str(each.path) for each in distillations),
+        evaluate=tuple(str(each.path) for each in evaluations),
+        left={str(each.path): each.left() for each in (*needs, *distillations, *evaluations)},
+    )
 
 
 def under_way(cell: Cell, workplace: Workplace) -> bool:
     """Whether another process works on what the cell lacks."""
-    judging = [Accuracies(cell, seed, workplace) for seed in cell.seeds]
-    unfinished = [accuracies for accuracies in judging if not accuracies.finished()]
-    return any(status(part).worker for accuracies in unfinished for part in (accuracies.distilled, accuracies))
+    return any(status(part).worker for each in _unfinished(cell, workplace) for part in (each.distilled, each))
+
+
+def _unfinished(cell: Cell, workplace: Workplace) -> list["Accuracies"]:
+    """The evaluations of the cell that are not finished."""
+    evaluations = [Accuracies(cell, seed, workplace) for seed in cell.seeds]
+    return [each for each in evaluations if not each.finished()]
+
+
+# --- artefacts ---------------------------------------------------------------------------------------------------
+
+
+class SyntheticFile(Keeping):
+    """A distilled set or stream in one file, the same whichever of the cells that share it is computed first.
+
+    deployed: the hyper-parameters of the cell that say how a stream is used, and are left out of the file.
+    """
+
+    def __init__(self, deployed: Iterable[str]):
+        super().__init__("synthetic.safetensors")
+        self.deployed = tuple(deployed)
+
+    def save(self, product: SyntheticSet | SyntheticStream, path: Path) -> None:
+        """Write it to `path`, whole or not at all."""
+        synthetic.save(replace(product, **dict.fromkeys(self.deployed, 1)) if self.deployed else product, path)
+
+    def load(self, path: Path, device: str) -> SyntheticSet | SyntheticStream:
+        """Read it from `path` to `device`."""
+        return synthetic.load(path).to(device)
+
+    def size(self, product: SyntheticSet | SyntheticStream) -> int:
+        """Bytes of images and labels, or of the generator."""
+        return product.bytes_stored
 
 
 def distillation(cell: Cell, seed: int, workplace: Workplace) -> Stepwise:
@@ -141,39 +161,76 @@ def distillation(cell: Cell, seed: int, workplace: Workplace) -> Stepwise:
     method, left_out = cell.method, ("protocol", "tested_on", "seeds")
     content = {name: value for name, value in cell.settings(deployed=False).items() if name not in left_out}
     content["needs"] = {name: _identity(builder) for name, builder in method.needs.items()}
-    content |= {"data": fingerprint_of(cell, "train"), "seed": seed, "code": VERSION}
-    if (chosen := method.fingerprint) is not None:
-        content["found"] = chosen
-
-    def save(product: SyntheticSet | SyntheticStream, path: Path) -> None:
-        """The same file, whichever of the cells that share it came first."""
-        shared = replace(product, **dict.fromkeys(cell.deployed, 1)) if cell.deployed else product
-        synthetic.save(shared, path)
-
+    content |= {"data": datasets.fingerprint_of(cell.dataset, "train"), "seed": seed, "code": VERSION}
+    if (fingerprint := method.fingerprint) is not None:
+        content["found"] = fingerprint
     return Stepwise(
         folder=workplace.folder / "distilled" / files.key(content),
         name=f"{cell.distilled_name}, seed {seed}",
         job=method,
         start=lambda: method.start(train_set(cell, workplace), prerequisites(cell, workplace), seed),
-        keeping=Keeping("synthetic.safetensors", save, synthetic.load, lambda product: product.bytes_stored),
+        keeping=SyntheticFile(cell.deployed),
+        device=workplace.device,
         about={"settings": cell.settings(deployed=False), "seed": seed},
         code=codeprint.distillation(type(method)),
-        **asked(method),
+        snapshot=lambda state: snapshots.pictured(method.finish(state)),
+        snapshot_steps=snapshots.steps_of(method.iterations),
+        save_snapshots=snapshots.write,
     )
 
 
-def prerequisite(cell: Cell, builder: Any, name: str, workplace: Workplace) -> Stepwise:
+def prerequisite(cell: Cell, builder: Prerequisite, name: str, workplace: Workplace) -> Stepwise:
     """What `builder` makes of the cell's data; shared by all cells that ask for the same settings on the same data."""
-    content = _trained(cell, builder)
+    content = _identity_on_data(cell, builder)
     return Stepwise(
         folder=workplace.folder / builder.name / files.key(content),
         name=f"{name}, {cell.dataset}",
         job=builder,
         start=lambda: builder.start(train_set(cell, workplace), {}, builder.seed),
-        keeping=keeping(builder, workplace.device),
+        keeping=builder,
+        device=workplace.device,
         about={"settings": content, "seed": builder.seed},
         code=codeprint.distillation(type(builder)),
     )
+
+
+def _identity(builder: Prerequisite) -> dict[str, Any]:
+    """What decides the product of a builder, besides the data of the cell."""
+    identity = {"name": builder.name, "version": builder.version, "settings": asdict(builder), "code": VERSION}
+    return identity | ({"of": datasets.fingerprint_of(builder.data, "train")} if builder.data else {})
+
+
+def _identity_on_data(cell: Cell, builder: Prerequisite) -> dict[str, Any]:
+    """What decides the product of a builder on the data of the cell."""
+    data = {"data": datasets.fingerprint_of(cell.dataset, "train"), "whitened": cell.whitened}
+    return _identity(builder) | data
+
+
+def _needs(cell: Cell, workplace: Workplace) -> dict[str, Stepwise]:
+    """The artefacts that the cell's method needs beforehand, by name."""
+    return {name: prerequisite(cell, builder, name, workplace) for name, builder in cell.method.needs.items()}
+
+
+def _share_needs(cell: Cell, seed: int, workplace: Workplace) -> None:
+    """Make what the distillation needs, but for what other processes work on.
+
+    Done before the distillation is locked: processes that come to the same cell each take what is free of its needs,
+    and only then wait for one another.
+    """
+    if not distillation(cell, seed, workplace).finished():
+        for need in _needs(cell, workplace).values():
+            state = status(need)
+            if not state.finished and state.worker is None:
+                artefacts.get(need, workplace)
+
+
+def _teacher(cell: Cell, workplace: Workplace) -> nn.Module | None:
+    """The frozen network that the cell's labels ask, shared likewise; None where they ask none."""
+    builder = cell.protocol.taught_by
+    if not builder:
+        return None
+    trained = artefacts.get(prerequisite(cell, builder, "teacher", workplace), workplace)
+    return builder.frozen(test_set(cell, workplace), trained)
 
 
 @dataclass(frozen=True)
@@ -202,13 +259,13 @@ class Accuracies(Artefact):
         """Of the file, named by everything that decides how the set is judged."""
         content = {
             "protocol": self.cell.protocol.settings(),
-            "test": fingerprint_of(self.cell, "test"),
+            "test": datasets.fingerprint_of(self.cell.dataset, "test"),
             "version": evaluation.VERSION,
         }
         if self.cell.deployed:
             content["deployed"] = self.cell.deployed
         if self.cell.protocol.taught_by:
-            content["teacher"] = _trained(self.cell, self.cell.protocol.taught_by)
+            content["teacher"] = _identity_on_data(self.cell, self.cell.protocol.taught_by)
         return self.distilled.folder / f"evaluation-{files.key(content)}.json"
 
     @property
@@ -254,13 +311,12 @@ class Accuracies(Artefact):
         """Train and test the networks that are missing, and keep each group of them as it is done."""
         cell, protocol = self.cell, self.cell.protocol
         distilled, test = synthetic_set(cell, self.seed, workplace), test_set(cell, workplace)
-        teacher = _teacher(cell, workplace)
-        record = self.record()
+        teacher, record = _teacher(cell, workplace), self.record()
+        name, log = f"{cell}, seed {self.seed}: evaluation", self.distilled.folder / artefacts.LOG_FILE
         for group in evaluation.groups(distilled, test, protocol):
             networks = tuple(network for network in group if network not in record.get("networks", ()))
             if not networks:
                 continue
-            name, log = f"{cell}, seed {self.seed}: evaluation", self.distilled.folder / artefacts.LOG_FILE
             epochs = len(networks) * protocol.rounds
             with (
                 artefacts.progress(name, epochs, workplace, log=log, unit="epoch") as report,
@@ -290,58 +346,3 @@ class Accuracies(Artefact):
         after |= {"of": before["of"], "protocol": self.cell.protocol.settings()}
         files.write_json(self.path, after)
         return after
-
-
-def evaluation_path(cell: Cell, seed: int, workplace: Workplace) -> Path:
-    """Where the evaluation of one seed of the cell is kept."""
-    return Accuracies(cell, seed, workplace).path
-
-
-def fingerprint_of(cell: Cell, split: str) -> str:
-    """Of the pixels and labels of the cell's data; whitening keeps it."""
-    return datasets.fingerprint_of(cell.dataset, split)
-
-
-def _identity(builder: Any) -> dict[str, Any]:
-    """What decides the artefact of a builder, besides the data of the cell."""
-    identity = {"name": builder.name, "version": builder.version, "settings": asdict(builder), "code": VERSION}
-    if builder.data is not None:
-        identity["of"] = datasets.fingerprint_of(builder.data, "train")
-    return identity
-
-
-def _trained(cell: Cell, builder: Any) -> dict[str, Any]:
-    """What decides the artefact of a builder on the data of the cell."""
-    return _identity(builder) | {"data": fingerprint_of(cell, "train"), "whitened": cell.whitened}
-
-
-def _share(cell: Cell, seed: int, workplace: Workplace) -> None:
-    """Make what the distillation needs, but for what other processes work on.
-
-    Done before the distillation is locked: processes that come to the same cell each take what is free of its needs,
-    and only then wait for one another.
-    """
-    if distillation(cell, seed, workplace).finished():
-        return
-    needs = {name: prerequisite(cell, builder, name, workplace) for name, builder in cell.method.needs.items()}
-    while free := [name for name, artefact in needs.items() if _free(artefact)]:
-        _prerequisite(cell, free[0], workplace)
-
-
-def _free(artefact: Artefact) -> bool:
-    """Whether an artefact is neither finished nor under way."""
-    found = status(artefact)
-    return not found.finished and found.worker is None
-
-
-def _prerequisite(cell: Cell, name: str, workplace: Workplace) -> Any:
-    return artefacts.get(prerequisite(cell, cell.method.needs[name], name, workplace), workplace)
-
-
-def _teacher(cell: Cell, workplace: Workplace) -> nn.Module | None:
-    """The frozen network that the cell's labels ask, shared likewise; None where they ask none."""
-    builder = cell.protocol.taught_by
-    if not builder:
-        return None
-    trained = artefacts.get(prerequisite(cell, builder, "teacher", workplace), workplace)
-    return builder.frozen(test_set(cell, workplace), trained)

@@ -53,7 +53,7 @@ def sprites(folder: Path) -> list[Sprite]:
     """A picture file in `folder`, the site's, for the first seed of every sound set in the store but the whole data."""
     first: dict[str, tuple[inventory.Entry, Mapping[str, Any]]] = {}
     distilled = [entry for entry in inventory.entries(OUTPUT / "runs") if entry.kind == "distilled"]
-    facts = [(entry, inventory.described(entry)) for entry in distilled if entry.state == "finished"]
+    facts = [(entry, entry.about) for entry in distilled if entry.state == "finished"]
     for entry, about in sorted(facts, key=lambda pair: pair[1].get("seed", 0)):
         settings = about.get("settings", {"method": "whole"})
         if settings["method"] != "whole":
