@@ -100,7 +100,8 @@ class Run:
         files = sorted((OUTPUT / "figures").glob(f"{self.slug}.*"))  # PNG before SVG
         chosen = {path.stem: path for path in files if path.suffix in stale.KINDS}
         source = "\n".join(cell.source for cell in self.notebook.cells) if self.notebook else ""
-        return sorted(chosen.values(), key=lambda path: source.find(f'{path.suffixes[-2]}"'))
+        places = {path: source.find(f'{path.suffixes[-2]}"') for path in chosen.values()}
+        return sorted(places, key=lambda path: (places[path] < 0, places[path]))
 
 
 @cache
