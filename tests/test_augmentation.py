@@ -158,18 +158,6 @@ def test_parameters_of_the_identity_change_nothing(size):
             assert torch.equal(result, images)
 
 
-def test_four_taps_are_the_sampling_of_the_framework():
-    images = make_images((12, 20), dtype=torch.float64).requires_grad_()
-    points = torch.rand(2, 5, 12, 20, dtype=torch.float64, generator=seeding.generator(0, "points"))
-    x, y = (points - 0.5) * 30  # some of them outside
-    grid = torch.stack((x / 10, y / 6), dim=-1)
-    weights = make_images((12, 20), dtype=torch.float64, seed=1)
-    results = dsa._four_taps(images, x, y), F.grid_sample(images, grid, align_corners=False)
-    gradients = [torch.autograd.grad((weights * result).sum(), images)[0] for result in results]
-    torch.testing.assert_close(*results, rtol=0, atol=1e-12)
-    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("strategy", [*dsa.FAMILIES, "+".join(dsa.FAMILIES)])
 @pytest.mark.parametrize("per_group", [1, 3])
 def test_gradient(strategy, per_group):
@@ -352,17 +340,11 @@ def test_dtype_and_memory_format_are_kept(family, dtype):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_cuda_is_as_the_host(deterministic):
+def test_cuda_is_as_the_host():
     images, draws = make_images(batch=40, dtype=torch.float64), make_draws(40, 1)
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(deterministic)
-    try:
-        given = images.cuda().requires_grad_()
-        result = dsa.augment(given, draws)
-        result.square().sum().backward()
-    finally:
-        torch.use_deterministic_algorithms(before)
+    given = images.cuda().requires_grad_()
+    result = dsa.augment(given, draws)
+    result.square().sum().backward()
     assert given.grad.isfinite().all()
     torch.testing.assert_close(result.detach().cpu(), plain_augment(images, draws), rtol=0, atol=1e-10)
 

@@ -329,11 +329,11 @@ def untied(prior):
     [
         (
             lambda p: (kl(latent_channels=4), p.unet, p.scheduler, p.embedder),
-            "takes latents of 3 .* gives 4; they must",
+            "takes latents of 3 channels, not 4",
         ),
         (lambda p: (p.vae, p.unet, p.scheduler, None), "UNet2DConditionModel without a class embedder"),
-        (lambda p: (p.vae, of_vq(None).unet, p.scheduler, p.embedder), "a class embedder beside UNet2DModel"),
-        (other_embedder, "gives vectors of 8 values, the noise predictor takes 16; they must be equal"),
+        (lambda p: (p.vae, of_vq(None).unet, p.scheduler, p.embedder), "UNet2DModel beside a class embedder"),
+        (other_embedder, "takes class vectors of 16 values, not 8"),
         (velocity, "prediction_type is 'v_prediction'; known: epsilon"),
         (labelled, "class_embed_type='timestep'; only None is known"),
         (untied, "different class tables; they must be copies of one table"),
@@ -467,9 +467,7 @@ def test_refuses_a_folder_whose_parts_do_not_fit(folder, tmp_path):
     save_prior(of_dit(), tmp_path / "other")
     remove(folder / "vae")
     (tmp_path / "other" / "vae").rename(folder / "vae")
-    with pytest.raises(
-        ValueError, match="prior: the noise predictor takes latents of 3 channels, the autoencoder gives 4"
-    ):
+    with pytest.raises(ValueError, match="prior: the noise predictor takes latents of 3 channels, not 4"):
         load_prior(folder)
 
 

@@ -22,7 +22,6 @@ Deviation from the published code: parameters come from one table instead of one
 same but not the random numbers.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -248,7 +247,6 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
 
     Rows are grouped on the host, so an accelerator is never waited for, and each block is one batched call.
     Rows that already lie together, in one family or in few classes, are neither gathered nor scattered.
-    On CUDA the gradients of scale and rotate repeat bit by bit under `torch.use_deterministic_algorithms`.
 
     Args:
         images: (B, C, H, W) floating point, encoded (normalised or whitened), on any device.
@@ -359,24 +357,9 @@ def _resample(images, matrix):
     y, x = (torch.arange(n, device=device, dtype=dtype) - (n - 1) / 2 for _, n in _sides(images))
     (xx, xy), (yx, yy) = (row.unbind(1) for row in matrix[..., None, None].unbind(1))
     x, y = xx * x + xy * y[:, None], yx * x + yy * y[:, None]
-    if images.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return _four_taps(images, x, y)  # the gradient of grid_sample on CUDA varies with the order of sums
     height, width = images.shape[-2:]
     grid = torch.stack((x * (2 / width), y * (2 / height)), dim=-1).expand(len(images), -1, -1, -1)
     return F.grid_sample(images.to(dtype), grid, align_corners=False).to(images.dtype)
-
-
-def _four_taps(images, x, y):
-    """Bilinear samples at x and y, (B or 1, H, W) in pixels from the centre, each a sum over four pixels."""
-    height, width = images.shape[-2:]
-    x, y, total = x + (width - 1) / 2, y + (height - 1) / 2, 0
-    for right, down in itertools.product((0, 1), (0, 1)):
-        column, row = x.floor() + right, y.floor() + down
-        inside = _within(column, width) & _within(row, height)
-        weight = (1 - (x - column).abs()) * (1 - (y - row).abs()) * inside
-        index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-        total = total + _pick(images, index.long()) * weight[:, None]
-    return total.to(images.dtype)
 
 
 def _pick(images, index):

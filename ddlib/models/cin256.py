@@ -47,17 +47,9 @@ def _weights(checkpoint: Path, *, trusted: bool) -> Mapping[str, Tensor]:
         raise FileNotFoundError(f"no checkpoint {str(checkpoint)!r}")
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=not trusted)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{checkpoint} holds objects of the package {error.name!r}; install it and try again"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{checkpoint} is damaged, or holds more than tensors, and loading that runs code of whoever made it; "
-            "`--yes` (trusted=True) loads it all the same"
-        ) from error
-    except (EOFError, RuntimeError) as error:
-        raise ValueError(f"{checkpoint} is damaged: {' '.join(str(error).split())}") from error
+    except (pickle.UnpicklingError, EOFError, ImportError, RuntimeError) as error:
+        advice = "" if trusted else "; `--yes` (trusted=True) loads more than tensors, and runs code of whoever made it"
+        raise ValueError(f"{checkpoint} is damaged, or holds more than tensors ({error}){advice}") from error
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{checkpoint} holds no weights by name")
@@ -76,8 +68,9 @@ def from_compvis(weights: Mapping[str, Tensor]) -> LatentDiffusion:
     Raises:
         ValueError: another topology; the message names a weight that is missing, left over or of another shape.
     """
-    if missing := [name for name in (WIDTH, AUTOENCODER_WIDTH, CODES, CLASSES) if name not in weights]:
-        raise ValueError(f"this is no class-conditional latent diffusion model with a VQ autoencoder: no {missing[0]}")
+    for name in (WIDTH, AUTOENCODER_WIDTH, CODES, CLASSES):
+        if name not in weights:
+            raise ValueError(f"this is no class-conditional latent diffusion model with a VQ autoencoder: no {name}")
     from diffusers import DDIMScheduler
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
@@ -96,10 +89,7 @@ def _fill(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     try:
         network.load_state_dict({name: value.contiguous() for name, value in weights.items()}, assign=True)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise ValueError(
-            f"the weights are not those of cin256's topology, {type(network).__name__}: {first}"
-        ) from error
+        raise ValueError(f"the weights are not those of cin256's topology: {error}") from error
 
 
 def _autoencoder(weights: Mapping[str, Tensor]) -> Any:

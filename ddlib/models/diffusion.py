@@ -82,25 +82,20 @@ class LatentDiffusion:
     embedder: ClassEmbedder | None = None
 
     def __post_init__(self):
-        config, prediction = self.unet.config, self.scheduler.config.prediction_type
-        if config.in_channels != self.latent_channels:
-            raise ValueError(
-                f"the noise predictor takes latents of {config.in_channels} channels, the autoencoder gives "
-                f"{self.latent_channels}; they must be equal"
-            )
+        config, given, prediction = self.unet.config, self.latent_channels, self.scheduler.config.prediction_type
+        if config.in_channels != given:
+            raise ValueError(f"the noise predictor takes latents of {config.in_channels} channels, not {given}")
         if prediction != "epsilon":
             raise ValueError(f"the scheduler's prediction_type is {prediction!r}; known: epsilon")
-        if self.predictor == "UNet2DConditionModel":
-            if self.embedder is None:
-                raise ValueError("UNet2DConditionModel without a class embedder; it needs one")
-            dim, context = self.embedder.embedding.embedding_dim, config.cross_attention_dim
-            if dim != context:
-                raise ValueError(
-                    f"the class embedder gives vectors of {dim} values, the noise predictor takes {context}; "
-                    "they must be equal"
-                )
-        elif self.embedder is not None:
-            raise ValueError(f"a class embedder beside {self.predictor}; only UNet2DConditionModel takes one")
+        if (self.embedder is None) == (self.predictor == "UNet2DConditionModel"):
+            beside = "without" if self.embedder is None else "beside"
+            raise ValueError(
+                f"{self.predictor} {beside} a class embedder; UNet2DConditionModel, and it alone, needs one"
+            )
+        if self.embedder is not None and (dim := self._table.embedding_dim) != config.cross_attention_dim:
+            raise ValueError(
+                f"the noise predictor takes class vectors of {config.cross_attention_dim} values, not {dim}"
+            )
         if self.predictor == "UNet2DModel" and config.class_embed_type is not None:
             raise ValueError(f"UNet2DModel of class_embed_type={config.class_embed_type!r}; only None is known")
         if self.is_transformer:
@@ -112,10 +107,7 @@ class LatentDiffusion:
         return type(self.unet).__name__
 
     def _open_label_slots(self) -> None:
-        """Let every block of a DiT take class vectors.
-
-        One learnt vector stands for a class only where all blocks know it by the same one.
-        """
+        """Let every block of a DiT take class vectors, which must be the same in all of them."""
         norms = [block.norm1.emb for block in self.unet.transformer_blocks]
         first, *others = (norm.class_embedder.embedding_table.weight for norm in norms)
         if not all(torch.equal(first, other) for other in others):
@@ -168,11 +160,7 @@ class LatentDiffusion:
         return None if self.embedder is None else self.embedder.embedding
 
     def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(c, h, w) of the latents of images of `shape` (C, H, W).
-
-        Raises:
-            ValueError: other channels, or sides that the autoencoder or the noise predictor cannot divide.
-        """
+        """(c, h, w) of the latents of images of `shape` (C, H, W), which is refused where the prior cannot take it."""
         channels, *sides = shape
         if channels != self.channels:
             raise ValueError(f"images of {channels} channels; this prior is of images of {self.channels}")
@@ -183,19 +171,13 @@ class LatentDiffusion:
         return self.latent_channels, *(side // self.factor for side in sides)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents (B, c, h, w) of `images` (B, C, H, W) in [-1, 1], before quantisation, of about unit variance.
-
-        Of an AutoencoderKL, the mean.
-        """
+        """Latents (B, c, h, w), of about unit variance, of `images` (B, C, H, W) in [-1, 1]; of KL the mean."""
         encoded = self.vae.encode(images)
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         return latents * self.vae.config.scaling_factor
 
     def quantise(self, z: Tensor) -> Tensor:
-        """q(z): the nearest code at each place of `z` (B, c, h, w), with the gradient of the identity.
-
-        With an AutoencoderKL, which has no codes, `z` itself.
-        """
+        """q(z): the nearest code at each place of `z` (B, c, h, w), with gradient 1; without codes (KL), `z` itself."""
         if not hasattr(self.vae, "quantize"):
             return z
         scale = self.vae.config.scaling_factor
@@ -211,19 +193,11 @@ class LatentDiffusion:
         return 3 + len(self.vae.decoder.up_blocks)
 
     def split_decode(self, z: Tensor, layer: int) -> Tensor:
-        """f: what stages 1..layer of the decoder make of `z` (B, c, h, w); layer 0: `z` itself.
-
-        Raises:
-            ValueError: no such layer.
-        """
+        """f: what stages 1..layer of the decoder make of `z` (B, c, h, w); 0: `z` itself.  A ValueError for others."""
         return self._decode(z, 0, layer)
 
     def decode_from(self, f: Tensor, layer: int) -> Tensor:
-        """Images of what `split_decode` gave: stages layer+1..last.
-
-        Raises:
-            ValueError: no such layer.
-        """
+        """Images of what `split_decode` gave: stages layer+1..last."""
         return self._decode(f, layer, self.stages)
 
     def _decode(self, x: Tensor, start: int, stop: int) -> Tensor:

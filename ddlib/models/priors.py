@@ -43,8 +43,7 @@ def save_prior(prior: LatentDiffusion, folder: str | Path) -> None:
     """Write `prior` as a new folder, whole or not at all: vae/, unet/ or transformer/, scheduler/, class_embedder/.
 
     Raises:
-        FileExistsError: there is something at `folder` already.
-        OSError: it cannot be written.
+        OSError: it cannot be written; FileExistsError: there is something at `folder` already.
     """
     folder = Path(folder)
     check_new(folder)
@@ -115,11 +114,9 @@ def _folder(source: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(source), allow_patterns=patterns))
     except (OSError, ValueError) as error:
-        reason = textwrap.shorten(str(error), 300)
+        reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 300)}"
         raise OSError(
-            f"no prior {str(source)!r}: there is no such folder, and the hub does not give it; `ddlib prior convert` "
-            "makes a folder, and one of the hub is got once, with a network, and then read from the cache "
-            f"({type(error).__name__}: {reason})"
+            f"no prior {str(source)!r}: there is no such folder, and the hub does not give it ({reason})"
         ) from error
 
 
