@@ -118,8 +118,8 @@ def table(records: Sequence[Record], *, paper: str | None = None) -> Table:
 
 def _head(records: Sequence[Record], paper: str | None) -> str:
     counts = Counter(record.verdict for record in records)
-    found = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
-    head = count(len(records), "cell") + (f": {found}" if found else "")
+    verdicts = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
+    head = count(len(records), "cell") + (f": {verdicts}" if verdicts else "")
     return f"{title(paper)}. {head}" if paper else head
 
 
@@ -240,17 +240,17 @@ def amount(value: float | None) -> str:
 
 def _notes(records: Sequence[Record]) -> Iterator[str]:
     """What the marks mean, the sources, and why verdicts are PROXY."""
-    shown = [r.reference for r in records if r.reference and r.reference.value is not None]
+    cited = [r.reference for r in records if r.reference and r.reference.value is not None]
     missing = [r.reference for r in records if r.reference and r.reference.value is None]
     yield "paper: as published, mean ± deviation. ours: mean ± sample deviation (number of networks)."
-    if any(r.unverified for r in shown):
-        sources = _joined(r.source for r in shown if r.unverified)
+    if any(r.unverified for r in cited):
+        sources = _joined(r.source for r in cited if r.unverified)
         yield f"{DAGGER} unverified, not read in a publication of those who measured it: {sources}."
-    for note in dict.fromkeys(r.note for r in shown if not r.comparable):
-        methods = ", ".join(dict.fromkeys(r.method for r in shown if r.note == note and not r.comparable))
+    for note in dict.fromkeys(r.note for r in cited if not r.comparable):
+        methods = ", ".join(dict.fromkeys(r.method for r in cited if r.note == note and not r.comparable))
         yield f"{DOUBLE_DAGGER} not comparable ({methods}): {note or 'another recipe'}."
-    if any(not r.unverified for r in shown):
-        yield f"Sources: {_joined(r.source for r in shown if not r.unverified)}."
+    if any(not r.unverified for r in cited):
+        yield f"Sources: {_joined(r.source for r in cited if not r.unverified)}."
     for state in dict.fromkeys(r.state for r in missing):
         yield f"{state}: {_joined(r.source for r in missing if r.state == state)}."
     deviations = _joined(d for r in records if r.verdict == "PROXY" for d in r.deviations)
@@ -287,9 +287,9 @@ def _heading(check: ClaimCheck) -> str:
 
 
 def _test(test: ClaimTest) -> Texts:
-    found = test.comparison
-    span = f"[{found.low:+5.1f}, {found.high:+5.1f}]" if found.high < float("inf") else "unknown"
-    return test.where, f"{found.difference:+5.1f}", span, test.outcome
+    difference = test.comparison
+    span = f"[{difference.low:+5.1f}, {difference.high:+5.1f}]" if difference.high < float("inf") else "unknown"
+    return test.where, f"{difference.difference:+5.1f}", span, test.outcome
 
 
 def budget_table(records: Sequence[Record]) -> Table:
