@@ -10,6 +10,8 @@ from typing import Any
 
 import nbformat
 
+from ddlib.study.parameters import PARAMETERS
+
 CHECKED = "nbval-check-output"
 UNCHECKING = {"nbval-skip", "nbval-raises-exception", "nbval-ignore-output", "raises-exception"}
 PICTURE = 60_000  # characters of a picture in base64
@@ -92,6 +94,10 @@ def _settings(notebook) -> Iterator[str]:
     third = [cell.source for cell in notebook.cells[2:3] if cell.cell_type == "code"]
     if not any(re.search(r"\bstudy\.settings\(globals\(\)", source) for source in third):
         yield "the third cell does not call study.settings(globals())"
+    for node in ast.walk(ast.parse(third[0] if third else "")):
+        names = [alias.asname or alias.name for alias in getattr(node, "names", ())]
+        if isinstance(node, ast.Import | ast.ImportFrom) and (taken := PARAMETERS.keys() & {*names}):
+            yield f"the third cell imports {min(taken)}, which is the name of a parameter"
 
 
 def _code(notebook) -> Iterator[str]:

@@ -101,6 +101,9 @@ CHANGES = {
     "parameter lr has no comment": set_source(1, 'dataset = "digits"  # name\nlr = 0.1'),
     "assigns no single name": set_source(1, "a = b = 1  # two"),
     "does not call study.settings": set_source(2, "settings = None"),
+    "imports methods, which is the name": set_source(
+        2, "from ddlib import methods, study\n\nsettings = study.settings(globals())"
+    ),
     "cell 4 is no plain Python": set_source(3, "!ls"),
     "cell 4 is no plain Python (": set_source(3, "%matplotlib inline"),
     "cell 4 defines f": set_source(3, "def f():\n    pass"),
