@@ -314,21 +314,6 @@ def test_only_the_step_size_is_new_to_the_optimisers():
     assert int(found["pair.step"]) == 0 and int(found["drawn"]) == -1
 
 
-@pytest.mark.parametrize("after", range(1, 5))
-def test_bits_that_a_cut_leaves_are_those_of_an_uninterrupted_run(after):
-    method = dim(match="features")
-    states = [started(method) for _ in range(3)]
-    for _ in range(5):
-        method.step(states[0])
-    for _ in range(after):
-        method.step(states[1])
-    states[2].load_state_dict(copied(states[1]))
-    for _ in range(5 - after):
-        method.step(states[2])
-    assert same(copied(states[2]), copied(states[0]))
-    assert any(name.startswith("member.sgd.") for name in states[0].state_dict())
-
-
 def test_official_networks_are_shown_another_space_and_nothing_else_differs(double):
     # Images x of [-1, 1] normalised as if they were pixels p: ((2p - 1) - m) / s = (p - (1 + m) / 2) / (s / 2).
     method, train = dim(compat="official"), pictures()

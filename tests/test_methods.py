@@ -71,8 +71,10 @@ def as_set(product):
 
 
 def tensors(product):
-    """What is distilled: the images of a set, or the weights of a generator."""
-    return dict(product.generator) if isinstance(product, SyntheticStream) else {"images": product.images}
+    """What is distilled: images, labels and latents of a set, or the weights of a generator."""
+    if isinstance(product, SyntheticStream):
+        return dict(product.generator)
+    return {"images": product.images, "labels": product.labels} | dict(product.latents or {})
 
 
 def held(product):
@@ -163,10 +165,22 @@ class TestContract:
         assert equal(first, second)
         assert torch.equal(before, torch.random.get_rng_state())
 
-    def test_it_goes_on_bit_by_bit_from_its_checkpoint(self, name, train, tmp_path):
-        method = small(name)
-        whole = distilled(method, train)
-        assert equal(tensors(cut_and_resumed(method, train, prerequisites(method, train), tmp_path)), tensors(whole))
+
+MTT = {"syn_steps": 2, "experts": 1, "expert_training": 2, "max_start_epoch": 1, "expert_epochs": 1}
+VARIANTS = {name: (name, {}) for name in NAMES} | {
+    "dim, features": ("dim", {"match": "features"}),
+    "ld3m, mtt": ("ld3m", {"matching": "mtt", "options": MTT}),
+    "ld3m, adam": ("ld3m", {"optimizer": "adam"}),
+    "glad, mtt": ("glad", {"matching": "mtt", "options": MTT, "layer": 2}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_it_goes_on_bit_by_bit_from_its_checkpoint(variant, train, tmp_path):
+    name, settings = VARIANTS[variant]
+    method = small(name, **settings)
+    whole, product = distilled(method, train), cut_and_resumed(method, train, prerequisites(method, train), tmp_path)
+    assert equal(tensors(product), tensors(whole))
 
 
 @pytest.mark.parametrize("ipc", [0, 31])
