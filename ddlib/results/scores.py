@@ -77,8 +77,7 @@ def lrs(*, full: Side, hard: Side, own: Side, random: Side, weight: float = 0.5)
             `full`, images per class.
     """
     sides = {"full": full, "hard": hard, "own": own, "random": random}
-    parts = {"HLR": {"full": 1.0, "hard": -1.0}, "IOR": {"own": 1.0, "random": -1.0}}
-    return _score("LRS", sides, parts, {"HLR": weight - 1, "IOR": weight}, weight)
+    return _score("LRS", sides, {"HLR": (weight - 1, "full", "hard"), "IOR": (weight, "own", "random")}, weight)
 
 
 def ars(*, aug: Side, noaug: Side, random_aug: Side, random_noaug: Side, weight: float = 0.5) -> Score:
@@ -95,8 +94,8 @@ def ars(*, aug: Side, noaug: Side, random_aug: Side, random_noaug: Side, weight:
         ValueError: as `lrs`.
     """
     sides = {"aug": aug, "noaug": noaug, "random_aug": random_aug, "random_noaug": random_noaug}
-    parts = {"d_aug": {"aug": 1.0, "random_aug": -1.0}, "d_noaug": {"noaug": 1.0, "random_noaug": -1.0}}
-    return _score("ARS", sides, parts, {"d_aug": weight, "d_noaug": 1 - weight}, weight)
+    parts = {"d_aug": (weight, "aug", "random_aug"), "d_noaug": (1 - weight, "noaug", "random_noaug")}
+    return _score("ARS", sides, parts, weight)
 
 
 def gain(*, own: Side, other: Side) -> Estimate:
@@ -124,16 +123,14 @@ Rounds = tuple[tuple, tuple[float, ...]]
 """What names the rounds of a side, equal where sides are paired, and their accuracies as fractions."""
 
 
-def _score(
-    name: str,
-    sides: Mapping[str, Side],
-    parts: Mapping[str, Mapping[str, float]],
-    weights: Mapping[str, float],
-    weight: float,
-) -> Score:
-    """The score of a weighted sum of components, each a difference of two sides.
+def _score(name: str, sides: Mapping[str, Side], parts: Mapping[str, tuple[float, str, str]], weight: float) -> Score:
+    """The score whose exponent is a weighted sum of differences of two sides.
 
     `full` alone may have other images per class, and sides without augmentation another name of their network.
+
+    Args:
+        parts: component -> its weight, and the two sides of which it is the first minus the second.
+        weight: as given, in [0, 1].
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight={weight!r}; allowed: from 0 to 1")
@@ -141,11 +138,12 @@ def _score(
     _check_same("ipc", {side: of for side, of in sides.items() if side != "full"})
     for plain in (True, False):
         _check_same("network", {side: of for side, of in sides.items() if ("noaug" in side) == plain})
-    rounds = {side: _rounds(side, of) for side, of in sides.items()}
-    exponent = {side: weights[part] * sign for part, signs in parts.items() for side, sign in signs.items()}
-    components = {part: _difference(_blocks(rounds, signs)) for part, signs in parts.items()}
-    ordered = {side: exponent[side] for side in sides}
-    return Score(name, _exponential(_blocks(rounds, ordered)), components)
+    rounds, exponent = {side: _rounds(side, of) for side, of in sides.items()}, dict.fromkeys(sides, 0.0)
+    components = {}
+    for part, (share, first, second) in parts.items():
+        components[part] = _difference(_blocks(rounds, {first: 1.0, second: -1.0}))
+        exponent |= {first: share, second: -share}
+    return Score(name, _exponential(_blocks(rounds, exponent)), components)
 
 
 def _check_same(what: str, sides: Mapping[str, Side]) -> None:
