@@ -1,4 +1,4 @@
-"""One step of DiM's stage B, ours against a plain form of the published loop: time, memory, equality; and deployment.
+"""One step of DiM's stage B, ours against a plain form of the published loop: time, memory, equality.
 
     OMP_NUM_THREADS=1 python -m benchmarks.generative_matching [--width 196] [--batch 64] [--size cifar10] [--repeats 2]
 
@@ -12,8 +12,6 @@ make of rounding what they will).  Times are medians of alternating steps in one
 pool; memory is the peak of a process of its own for each side.  The published loader has four workers; with
 `--workers 0`, which flatters the reference, none has to be started, and on a machine that is shared `--clock cpu`
 counts what the one process on its one thread computes.
-
-The second table is that of `benchmarks.generation`, at the same width and shapes.
 """
 
 import argparse
@@ -27,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks import generation, harness
+from benchmarks import harness
 from benchmarks.generation import IMAGES, SHAPES, plain_images
 from benchmarks.harness import CLASSES, CLOCKS
 from ddlib import methods, models, seeding
@@ -234,7 +232,7 @@ def measure(architecture: str, case: argparse.Namespace) -> dict[str, float]:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Compare, time and weigh, then print the table of deployment."""
+    """Compare, time and weigh each network of the pool."""
     parser = harness.options(__doc__)
     parser.set_defaults(repeats=2)
     parser.add_argument("--width", type=int, default=196, help="of generator and critic")
@@ -243,7 +241,6 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--pool", nargs="+", default=list(POOL), choices=POOL)
     parser.add_argument("--workers", type=int, default=0, help="processes of the reference's loader")
     parser.add_argument("--only", nargs="+", default=["float32", "bfloat16"], choices=list(OURS))
-    parser.add_argument("--images", type=int, default=500, help="to be made at deployment; 0: leave it out")
     case = parser.parse_args(words)
     print(f"one step of stage B, {case.size} shapes, width {case.width}, batch {case.batch}", flush=True)
     compare(case.pool, case.size)
@@ -251,9 +248,6 @@ def main(words: list[str] | None = None) -> None:
     for name in case.only:
         ratio = sum(step[name] for step in steps) / sum(step["reference"] for step in steps)
         print(f"  {name} over the networks above: time x{ratio:.2f} of the reference", flush=True)
-    if case.images:
-        clock = CLOCKS[case.clock]
-        generation.table(case.size, width=case.width, images=case.images, repeats=case.repeats, clock=clock)
 
 
 if __name__ == "__main__":

@@ -63,12 +63,11 @@ def small(monkeypatch):
         monkeypatch.setattr(module, "compare", lambda *case: None)
 
 
-def test_stage_b_and_deployment_are_timed(small, monkeypatch, capsys):
+def test_stage_b_is_timed(small, monkeypatch, capsys):
     monkeypatch.setattr(harness, "apart", lambda work, *case: 7.0)
-    words = "--width 4 --batch 4 --repeats 1 --images 20 --pool convnet --only float32"
+    words = "--width 4 --batch 4 --repeats 1 --pool convnet --only float32"
     generative_matching.main(words.split())
-    printed = capsys.readouterr().out
-    assert "float32 over the networks above: time x" in printed and "IPC 50, b = 50  bfloat16" in printed
+    assert "float32 over the networks above: time x" in capsys.readouterr().out
 
 
 def test_a_side_is_weighed(small):

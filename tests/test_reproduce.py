@@ -206,15 +206,12 @@ def test_a_wrong_wish_is_refused_in_one_line(repository, capsys, words, message)
     assert out == "" and err.startswith(message) and err.count("\n") == 1 and not (repository / "runs").exists()
 
 
-def test_an_unknown_profile_is_refused(repository):
+def test_an_unknown_profile_and_a_repository_without_notebooks_are_refused(repository):
+    with pytest.raises(FileNotFoundError, match="no notebooks in"):
+        reproduce.plan([], "quick", output=repository)
     notebook(repository, "atom/accuracy")
     with pytest.raises(ValueError, match="unknown profile 'week'; known: quick, hour, paper"):
         reproduce.plan([], "week", output=repository)
-
-
-def test_a_repository_without_notebooks_is_refused(repository):
-    with pytest.raises(FileNotFoundError, match="no notebooks in"):
-        reproduce.plan([], "quick", output=repository)
 
 
 def test_overrides_are_laid_over_the_profile(repository):

@@ -276,17 +276,13 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def _products(outcome: Outcome) -> list[str]:
-    """What the run left, by path."""
+    """What the run left, by path from here."""
     run, products = outcome.run, []
     if outcome.seconds is not None:
-        products += [_relative(path) for path in (run.executed, run.log) if path.exists()]
+        products += [os.path.relpath(path) for path in (run.executed, run.log) if path.exists()]
     if outcome.verdicts is not None:
-        products.append(_relative(run.results))
+        products.append(os.path.relpath(run.results))
         figures = OUTPUT / "figures" / f"{run.name}.{run.profile}"
         if count := len(list(figures.parent.glob(f"{figures.name}.*"))):
-            products.append(f"{_relative(figures)}.* ({count} file{'s' if count > 1 else ''})")
+            products.append(f"{os.path.relpath(figures)}.* ({count} file{'s' if count > 1 else ''})")
     return products
-
-
-def _relative(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

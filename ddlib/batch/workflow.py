@@ -108,12 +108,10 @@ def compute(run: Run, name: str, gpus: Sequence[str] = ()) -> Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """On what a batch runs.
+    """On what a batch runs: so many `cores` of this machine, or a cluster, by its `executor` "slurm".
 
-    cores: of this machine, >= 1; None for a cluster.
-    executor: None for this machine, or "slurm".
-    jobs: at most so many at once in the cluster's queue, >= 1; None: as the profile says.
-    threads: of each job, >= 1, whatever the number of cores.
+    jobs: at most so many at once in the cluster's queue; None: as the profile says.
+    threads: of each job, whatever the number of cores.
     gpus: of this machine, by name; one job runs on each at a time.  On a cluster its scheduler assigns them.
     options: further words for Snakemake, laid over the profile's.
     """
