@@ -525,6 +525,6 @@ def test_a_file_is_no_prior(tmp_path):
 
 
 def test_diffusers_is_imported_only_where_it_is_used():
-    modules = "ddlib.methods, ddlib.methods.sampler, ddlib.models.priors, ddlib.models.cin256"
+    modules = "ddlib.methods, ddlib.methods.sampler, ddlib.models.priors"
     text = f"import sys, {modules}; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", text]).returncode == 0

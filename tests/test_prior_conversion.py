@@ -7,9 +7,8 @@ import torch
 
 from ddlib import models
 from ddlib.batch.cli import main
-from ddlib.models import cin256
-from ddlib.models.cin256 import convert, from_compvis
-from ddlib.models.priors import load_prior
+from ddlib.models import priors
+from ddlib.models.priors import convert, from_compvis, load_prior
 
 LEVELS = 4
 CLASSES, CONTEXT, CODES = 5, 24, 32
@@ -187,11 +186,11 @@ def test_has_one_head_and_latents_as_they_are(weights):
 
 def test_the_original_has_the_published_size():
     """Parameters of cin256, in millions, from the widths of its first weights alone."""
-    shapes = {cin256.WIDTH: (192, 3, 3, 3), cin256.AUTOENCODER_WIDTH: (128, 3, 3, 3)}
-    shapes |= {cin256.CODES: (8192, 3), cin256.CLASSES: (1001, 512)}
+    shapes = {priors.WIDTH: (192, 3, 3, 3), priors.AUTOENCODER_WIDTH: (128, 3, 3, 3)}
+    shapes |= {priors.CODES: (8192, 3), priors.CLASSES: (1001, 512)}
     first = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     with torch.device("meta"):
-        built = cin256._noise_predictor(first), cin256._autoencoder(first)
+        built = priors._noise_predictor(first), priors._autoencoder(first)
     assert [round(sum(weight.numel() for weight in part.parameters()) / 1e6, 1) for part in built] == [400.9, 55.3]
 
 
@@ -230,8 +229,8 @@ def without(weights, *names):
 @pytest.mark.parametrize(
     ("harm", "match"),
     [
-        (lambda w: without(w, cin256.CLASSES), "no class-conditional latent .* no cond_stage_model.embedding.weight"),
-        (lambda w: without(w, cin256.CODES), "VQ autoencoder: no first_stage_model.quantize.embedding.weight"),
+        (lambda w: without(w, priors.CLASSES), "no class-conditional latent .* no cond_stage_model.embedding.weight"),
+        (lambda w: without(w, priors.CODES), "VQ autoencoder: no first_stage_model.quantize.embedding.weight"),
         (lambda w: without(w, f"{NETWORK}out.2.bias"), "(?s)topology: .*UNet2DConditionModel.*Missing .*conv_out.bias"),
         (lambda w: without(w, "first_stage_model.decoder.conv_out.bias"), "(?s)topology: .*VQModel:.*Missing"),
         (lambda w: w | {f"{NETWORK}input_blocks.1.0.more.weight": torch.ones(1)}, "(?s)Unexpected .*more.weight"),

@@ -173,9 +173,9 @@ def _print_check(check: "Check") -> int:
 
 
 def _convert(options: Namespace) -> int:
-    from ddlib.models import cin256
+    from ddlib.models import priors
 
-    prior = cin256.convert(options.checkpoint, options.folder, trusted=options.yes)
+    prior = priors.convert(options.checkpoint, options.folder, trusted=options.yes)
     size = sum(file.stat().st_size for file in options.folder.rglob("*") if file.is_file())
     print(f"{options.folder}: {prior.num_classes} classes, images of {prior.channels} channels, {size / 1e6:.1f} MB")
     return 0

@@ -2,8 +2,8 @@
 
 Networks are built by name: `build` makes one, `names` lists them, `reset` redraws the weights of one in place, and
 `Features` is what `model.features(images)` returns: the maps of every block and the embedding.  `model(images)` gives
-logits.  `gan` has the generator and the critic, `diffusion` the latent diffusion model, `priors` its folders, `cin256`
-the conversion of the published one; `passes` says how images pass a network, and makes it a pure function of a vector.
+logits.  `gan` has the generator and the critic, `diffusion` the latent diffusion model, `priors` its folders and the
+conversion of the published one; `passes` says how images pass a network, and makes it a pure function of a vector.
 
 The definitions are those of the dataset-condensation lineage (DC, DSA, DM, MTT, DC-Bench), which differ from the
 torchvision networks of the same names: norms with one group a channel, no dropout in AlexNet, one linear layer as the

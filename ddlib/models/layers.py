@@ -228,7 +228,7 @@ def _laws(module: nn.Module) -> dict[str, Callable[[Tensor, torch.Generator], An
             "weight": lambda tensor, stream: nn.init.kaiming_uniform_(tensor, a=math.sqrt(5), generator=stream),
             "bias": lambda tensor, stream: tensor.uniform_(-bound, bound, generator=stream),
         }
-    if isinstance(module, nn.Embedding):
+    if isinstance(module, nn.Embedding) and module.padding_idx is None:
         return {"weight": lambda tensor, stream: tensor.normal_(generator=stream)}
     if isinstance(module, _NORMS):
         start = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
