@@ -51,34 +51,33 @@ class Sprite:
 
 def sprites(folder: Path) -> list[Sprite]:
     """A picture file in `folder`, the site's, for the first seed of every sound set in the store but the whole data."""
-    first: dict[str, tuple[inventory.Entry, Mapping[str, Any]]] = {}
-    distilled = [entry for entry in inventory.entries(OUTPUT / "runs") if entry.kind == "distilled"]
-    facts = [(entry, entry.about) for entry in distilled if entry.state == "finished"]
-    for entry, about in sorted(facts, key=lambda pair: pair[1].get("seed", 0)):
-        settings = about.get("settings", {"method": "whole"})
+    first: dict[str, inventory.Entry] = {}
+    sets = [e for e in inventory.entries(OUTPUT / "runs") if (e.kind, e.state) == ("distilled", "finished")]
+    for entry in sorted(sets, key=lambda entry: entry.about["seed"]):
+        settings = entry.about["settings"]
         if settings["method"] != "whole":
-            first.setdefault(json.dumps([settings[name] for name in SAME]), (entry, about))
+            first.setdefault(json.dumps([settings[name] for name in SAME]), entry)
     drawn = []
-    for entry, about in first.values():
+    for entry in first.values():
         try:
-            drawn.append(_drawn(entry, about, folder))
+            drawn.append(_drawn(entry, folder))
         except (ValueError, OSError):
             continue
     return drawn
 
 
-def _drawn(entry: inventory.Entry, about: Mapping[str, Any], folder: Path) -> Sprite:
+def _drawn(entry: inventory.Entry, folder: Path) -> Sprite:
     """The sprite of a set, whose file is written."""
-    product = synthetic.load(entry.folder / about["product"])
-    pictures = snapshots.read(entry.folder) or {about["steps"]: snapshots.pictured(product)}
+    product = synthetic.load(entry.folder / entry.about["product"])
+    pictures = snapshots.read(entry.folder) or {entry.about["steps"]: snapshots.pictured(product)}
     image = stacked([*pictures.values()])
     path = f"gallery/{entry.key}.png"
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     image.save(folder / path, optimize=True)
     return Sprite(
         path=path,
-        label=about["name"].rpartition(", seed ")[0],
-        dataset=about["settings"]["dataset"],
+        label=entry.name.rpartition(", seed ")[0],
+        dataset=entry.about["settings"]["dataset"],
         steps=tuple(pictures),
         size=(image.width, image.height // len(pictures)),
         classes=tuple(product.class_names[:CLASSES]),
