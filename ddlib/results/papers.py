@@ -310,7 +310,8 @@ def _row(row: Any, block: Mapping[str, Any], content: Mapping[str, Any]) -> Iter
             place = common | {by: at}
             value, std = cell if isinstance(cell, list) and len(cell) == 2 else (cell, None)
             _check_value(value, std, row)
-            yield Reference(**place | {"ipc": _ipc(place["ipc"])}, value=_float(value), std=_float(std))
+            value, std = (number if number is None else float(number) for number in (value, std))
+            yield Reference(**place | {"ipc": _ipc(place["ipc"])}, value=value, std=std)
 
 
 def _check_value(value: Any, std: Any, row: Mapping[str, Any]) -> None:
@@ -322,10 +323,6 @@ def _check_value(value: Any, std: Any, row: Mapping[str, Any]) -> None:
         raise ValueError(f"{value!r} is not a number in [{low}, {high}]")
     if std is not None and not (isinstance(std, int | float) and 0 <= std < math.inf):
         raise ValueError(f"the std {std!r} is not a number from 0")
-
-
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
 
 
 def _ipc(value: Any) -> int | None:

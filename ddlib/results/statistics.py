@@ -284,10 +284,6 @@ class Effect:
     of: str = ""
 
 
-Grid = Mapping[tuple[str, ...], "Record"]
-"""One level of each factor -> the record."""
-
-
 def main_effects(records: Sequence["Record"], factors: Sequence[str], *, apart: str | None = None) -> list[Effect]:
     """What one choice is worth, all else equal: the effect of each level of each factor, from records that were run.
 
@@ -332,7 +328,9 @@ def main_effects(records: Sequence["Record"], factors: Sequence[str], *, apart: 
     return effects
 
 
-def _effects_of(factor: str, place: int, bases: Sequence[str], grid: Grid) -> Iterator[Effect]:
+def _effects_of(
+    factor: str, place: int, bases: Sequence[str], grid: Mapping[tuple[str, ...], "Record"]
+) -> Iterator[Effect]:
     """The effects of one factor, whose level stands at `place` of a label, in the order in which its levels come."""
     for level in dict.fromkeys(levels[place] for levels in grid if levels[place] != bases[place]):
         differences = []  # a row a pair, a column a seed
