@@ -294,7 +294,7 @@ def test_one_teacher_serves_all_rows(study_of_labels):
     workplace, cells, plan, records = study_of_labels
     (folder,) = (workplace.folder / "teacher").iterdir()
     needed = {path for row in plan.rows for path in row.missing.needs if "/teacher/" in path}
-    assert needed == {str(folder)}  # planned, and only once
+    assert needed == {str(folder / "teacher.safetensors")}  # planned, and only once
     assert all(not row.missing.evaluate for row in study.plan(cells, workplace).rows)
     asking = [cell for cell in cells if cell.protocol.taught_by]
     assert {cell.label for cell in asking} == {"Random", "once", "Herding", "GAN"}

@@ -281,7 +281,7 @@ def untrained(job: Any, images: ImageSet) -> dict[str, Any]:
 
 def sample(images: ImageSet, *, least: int = 1) -> ImageSet:
     """The first images of each class, `SAMPLE` in all and at least `least` of each; all where it has hardly more."""
-    each = max(least, math.ceil(SAMPLE[images.device.type] / images.num_classes))
+    each = max(least, math.ceil(SAMPLE.get(images.device.type, SAMPLE["cpu"]) / images.num_classes))
     if len(images) <= 4 * each * images.num_classes:
         return images
     rows = torch.cat([rows[:each] for rows in images.class_indices])
