@@ -31,8 +31,7 @@ from ddlib.seeding import generator
 from ddlib.store import artefacts, files
 from ddlib.store.artefacts import Artefact, Workplace
 from ddlib.store.locks import holder
-from ddlib.store.progress import duration
-from ddlib.study import planning, work
+from ddlib.study import work
 from ddlib.study.rows import Cell
 
 FACTORS: Mapping[str, tuple] = MappingProxyType(
@@ -518,36 +517,17 @@ def _from_store(
 
 
 def outlook(cells: Sequence[Cell], architectures: Sequence[Architecture], workplace: Workplace) -> str:
-    """What `search` would take: one line, for a notebook to show before it begins.
-
-    A training is measured, as in `planning.plan`, for the least, the middle and the greatest network by multiply-adds,
-    and drawn as a line between them for the others, on logarithmic scales.
+    """How much of a `search` is in the store and how much is to be made: one line; no step is taken to learn it.
 
     Raises:
         ValueError: as `reference_of`.
-        FileNotFoundError: data are missing; the message names the command that gets them.
     """
     reference_of(cells)
     every = tasks(cells, architectures)
-    todo = missing(every, workplace)
-    undistilled = [replace(work.missing(cell, workplace), evaluate=()) for cell in cells]
-    proxies = planning.plan(undistilled, workplace.device)
-    kinds: dict[str, list[Cell]] = {}
-    for cell, _ in todo:
-        kinds.setdefault(str((cell.ipc, replace(cell.protocol, options={}).settings())), []).append(cell)
-    seconds = proxies.seconds + sum(_seconds(group, workplace) for group in kinds.values())
+    to_train = missing(every, workplace)
+    distillations = {path for cell in cells for path in work.missing(cell, workplace).distil}
     return (
         f"{len(architectures)} networks on {sum(len(cell.seeds) for cell in cells)} sets: {len(every)} trainings by "
-        f"{cells[0].protocol.num_networks}, {len(every) - len(todo)} of them in the store; to do: "
-        f"{proxies.distillations} distillations and {len(todo)} trainings, about {duration(seconds)} here"
+        f"{cells[0].protocol.num_networks}, {len(every) - len(to_train)} of them in the store; to do: "
+        f"{len(distillations)} distillations and {len(to_train)} trainings"
     )
-
-
-def _seconds(cells: Sequence[Cell], workplace: Workplace) -> float:
-    """Of the trainings and tests of cells that differ in the network alone, one after another."""
-    train, test = work.train_set(cells[0], workplace), work.test_set(cells[0], workplace)
-    sizes = np.array([Architecture(**cell.protocol.options).operations(train.shape) for cell in cells], dtype=float)
-    order = np.argsort(sizes, kind="stable")
-    watched = {sizes[i]: cells[i] for i in (order[0], order[len(order) // 2], order[-1])}
-    seconds = [planning.judging(cell, train, test).seconds for cell in watched.values()]
-    return float(np.exp(np.interp(np.log(sizes), np.log([*watched]), np.log(seconds))).sum())

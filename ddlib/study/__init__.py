@@ -85,8 +85,11 @@ def measured(
 
 
 def outlook(cells: Sequence[Cell], workplace: Workplace) -> str:
-    """What a run of `cells` would take from here: one line, for a notebook to show before it begins."""
-    return planning.line(plan(cells, workplace))
+    """How much of `cells` is in the store and how much is to be made, in one line that a notebook shows first.
+
+    Nothing is loaded and no step taken to learn it; `plan` says what the rest takes.
+    """
+    return planning.counts([work.missing(cell, workplace) for cell in cells])
 
 
 def plan(cells: Sequence[Cell], workplace: Workplace) -> Plan:

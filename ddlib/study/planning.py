@@ -362,13 +362,24 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def line(plan: Plan) -> str:
-    """The plan in one line, for a notebook to show before it begins."""
-    done = sum(not row.missing.evaluate for row in plan.rows)
-    text = (
-        f"{len(plan.rows)} cells, {done} of them in the store; to do: {plan.distillations} distillations and "
-        f"{plan.trainings} trainings, about {duration(plan.seconds)} on this device"
+def counts(missing: Sequence[Missing]) -> str:
+    """How much of the cells is in the store and how much is to be made, in one line; no step is taken to learn it."""
+    done = sum(not each.evaluate for each in missing)
+    distillations = {path for each in missing for path in each.distil}
+    trainings = {
+        path: round(each.left.get(path, 1.0) * each.cell.protocol.num_networks)
+        for each in missing
+        for path in each.evaluate
+    }
+    return (
+        f"{len(missing)} cells, {done} of them in the store; to do: {len(distillations)} distillations and "
+        f"{sum(trainings.values())} trainings"
     )
+
+
+def line(plan: Plan) -> str:
+    """The plan in one line."""
+    text = f"{counts([row.missing for row in plan.rows])}, about {duration(plan.seconds)} on this device"
     return text + (f", peak memory {size(plan.memory)}, {size(plan.disk)} on disk" if plan.seconds else "")
 
 
