@@ -171,9 +171,9 @@ class SyntheticSet:
 
     @property
     def bytes_stored(self) -> int:
-        """Bytes of images and labels as `save` writes them; a ZCA belongs to the real data and is not counted.
+        """Bytes of images and labels as `save` writes them.
 
-        Nor are `latents`: they take the place of the images only for who has their generator.
+        A ZCA belongs to the real data, and `latents` take the place of the images only for who has their generator.
         """
         return self.images.nbytes + self.labels.nbytes
 
@@ -347,11 +347,7 @@ class SyntheticStream:
 
 
 def generator_bytes(*, shape: tuple[int, int, int], num_classes: int, width: int = 196, latent: int = 100) -> int:
-    """`bytes_stored` of a stream with such a generator (see `ddlib.models.gan.Generator`), without making one.
-
-    Raises:
-        ValueError: an argument that the generator refuses.
-    """
+    """`bytes_stored` of a stream with such a generator (see `ddlib.models.gan.Generator`), without making one."""
     state = _network(tuple(shape), num_classes, width, latent).state_dict()
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
@@ -530,9 +526,9 @@ def joined(parts: Sequence[SyntheticSet]) -> SyntheticSet:
 
 
 def _check_alike(parts: Sequence[SyntheticSet]) -> None:
-    streams = [type(part).__name__ for part in parts if not isinstance(part, SyntheticSet)]
-    if not parts or streams:
-        raise ValueError(f"parts has {', '.join(streams) or 'nothing'}; allowed: at least one SyntheticSet")
+    kinds = [type(part).__name__ for part in parts]
+    if set(kinds) != {"SyntheticSet"}:
+        raise ValueError(f"parts has {', '.join(kinds) or 'nothing'}; allowed: at least one SyntheticSet")
     names = [name for part in parts for name in part.class_names]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"parts share the classes {', '.join(twice)}; allowed: sets of different classes")

@@ -116,19 +116,14 @@ class ValueSpace:
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, C, H, W) float32 in [0, 1] to this space, differentiably: (pixels - mean) / std, then whitening.
 
-        Raises:
-            ValueError: another number of channels, or a size that the whitening was not fitted for.
+        Images that the space is not for are refused with a ValueError, here and by `decode`.
         """
         mean, std = self._constants(pixels)
         images = (pixels - mean) / std
         return images if self.zca is None else self.zca.apply(images)
 
     def decode(self, images: Tensor) -> Tensor:
-        """This space to pixels, the inverse of `encode`: in [0, 1] up to rounding for real images, and not clipped.
-
-        Raises:
-            ValueError: as for `encode`.
-        """
+        """This space to pixels, the inverse of `encode`: in [0, 1] up to rounding for real images, and not clipped."""
         mean, std = self._constants(images)
         return (images if self.zca is None else self.zca.invert(images)) * std + mean
 
