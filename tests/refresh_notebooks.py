@@ -12,8 +12,8 @@ from PIL import Image
 
 from ddlib import ROOT
 
-WIDTH, COLOURS = 720, 32
-"""Pixels of a picture at most, and its colours: the whole one is in figures/."""
+COLOURS = 24
+"""Of a picture; the whole one is in figures/."""
 
 
 def refresh(committed: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> None:
@@ -53,10 +53,8 @@ def shortened(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def small(png: str) -> str:
-    """A picture in base64, no wider than `WIDTH` and in few colours; the same one always gives the same text."""
+    """A picture in base64 in few colours; the same one always gives the same text."""
     image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    if image.width > WIDTH:
-        image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
