@@ -299,14 +299,16 @@ def judging(cell: Cell, train: ImageSet, test: ImageSet) -> Estimate:
     batch = min(count, protocol.epoch_images or count, protocol.batch_size)
     rows = torch.arange(batch, device=train.device)
     strategy = augmentation.strategy_for(train.name)
-    shown = synthetic.SyntheticSet(train.take(rows), train.labels[rows], train.class_names, train.space, strategy)
-    groups = evaluation.groups(shown, test, protocol)
+    training_set = synthetic.SyntheticSet(
+        train.take(rows), train.labels[rows], train.class_names, train.space, strategy
+    )
+    groups = evaluation.groups(training_set, test, protocol)
     origin = f"{count} images drawn by {method}" if streamed else f"{batch} images"
     kind = _kind(f"evaluation of {origin} by {len(groups[0])} networks", protocol.settings(), test)
 
     def measure() -> Pace:
         teacher = protocol.taught_by and protocol.taught_by.frozen(train, _product(protocol.taught_by, train))
-        return _evaluating(_product(method, train) if streamed else shown, test, protocol, groups[0], teacher)
+        return _evaluating(_product(method, train) if streamed else training_set, test, protocol, groups[0], teacher)
 
     pace = _paced(kind, measure)
     seconds = len(groups) * (protocol.updates(count) * pace.step + len(protocol.tested_after) * pace.finish)
@@ -314,7 +316,7 @@ def judging(cell: Cell, train: ImageSet, test: ImageSet) -> Estimate:
 
 
 def _evaluating(
-    shown: synthetic.SyntheticSet | synthetic.SyntheticStream,
+    training_set: synthetic.SyntheticSet | synthetic.SyntheticStream,
     test: ImageSet,
     protocol: evaluation.Protocol,
     networks: Sequence[int],
@@ -322,14 +324,14 @@ def _evaluating(
 ) -> Pace:
     """Of networks that are trained together: an update, which takes as long by any schedule, and a test."""
     tested = sample(test)
-    epochs = max(EPOCHS, getattr(shown, "redraw", 1))
+    epochs = max(EPOCHS, getattr(training_set, "redraw", 1))
     protocol = replace(protocol, epochs=epochs, compat=None, schedule="step", ema=None, epoch_images=None)
 
     def course() -> tuple[float, float]:
         """Seconds of the training, building the networks included, and of the test."""
         ticks = [_now(test.device)]
         evaluation.evaluate(
-            shown,
+            training_set,
             tested,
             protocol,
             seed=0,
@@ -342,7 +344,7 @@ def _evaluating(
     reset_peak_memory(str(test.device))
     (cold, cold_test), (training, testing) = course(), course()
     return Pace(
-        step=training / protocol.updates(len(shown)),
+        step=training / protocol.updates(len(training_set)),
         finish=testing * len(test) / len(tested),
         first=max(0.0, cold + cold_test - training - testing),
         memory=peak_memory(str(test.device)),

@@ -256,7 +256,7 @@ def _cells_of_row(
         "the row": {"compat": row["compat"]} if "compat" in row else {},
     }
     usual = {"norm": method.norm, **chosen.network}
-    found = []
+    tested_cells = []
     for tested_on, settings in _protocols(kind.evaluation, evaluations, usual).items():
         speed = {"precision": chosen.precision, "compiled": chosen.compiled}
         cell = Cell(
@@ -276,8 +276,8 @@ def _cells_of_row(
                 check_batches(cell.protocol.batch_size, data.num_classes * cell.ipc)
             except ValueError as error:
                 raise ValueError(f"{cell.label!r} at {cell.amount}: {error}") from error
-        found.append(cell)
-    return found
+        tested_cells.append(cell)
+    return tested_cells
 
 
 def _method(kind: type[Method], row: Mapping[str, Any], ipc: int | None, chosen: SimpleNamespace) -> Method:
