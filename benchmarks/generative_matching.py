@@ -31,7 +31,7 @@ from benchmarks.harness import CLASSES, CLOCKS
 from ddlib import methods, models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
-from ddlib.methods.generative import POOL, DiM, Distilling
+from ddlib.methods.generative import POOL, DiM, DiMState
 from ddlib.models.gan import Critic, Generator
 from ddlib.pretraining import gan as adversarial
 
@@ -63,7 +63,7 @@ class Pictures(Dataset):
 class Plain:
     """Stage B as published: modules, `backward`, and a loader that is made anew in each step."""
 
-    def __init__(self, method: DiM, state: Distilling, workers: int):
+    def __init__(self, method: DiM, state: DiMState, workers: int):
         self.method, self.train, self.workers = method, state.pair.train, workers
         shape = self.train.shape
         self.generator = Generator(shape=shape, num_classes=CLASSES, width=method.generator_width)
@@ -148,7 +148,7 @@ class Plain:
 class Ours:
     """Stage B of `ddlib.methods.generative`."""
 
-    def __init__(self, method: DiM, state: Distilling):
+    def __init__(self, method: DiM, state: DiMState):
         self.method, self.state = method, state
 
     def step(self, number: int) -> dict[str, float]:

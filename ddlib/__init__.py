@@ -1,7 +1,7 @@
 """Dataset distillation: the methods of four papers, one evaluation, and the records of what they reach.
 
-The modules, in the order in which they import one another: seeding, datasets, augment, models, synthetic,
-objectives, methods and evaluate, study, report.  `ddlib.methods` states what a method is.
+The rooms, each importing only those before it: seeding, models, store, data, results, pretraining, methods, evaluation,
+study, analyses, report, export, batch.  `ddlib.methods` states what a method is.
 """
 
 import os

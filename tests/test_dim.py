@@ -230,12 +230,12 @@ def test_the_match_alone_reaches_the_generator_alone(match, monkeypatch):
 
     def train(self, state):
         nonlocal trained_alone
-        loss = train_pool(self, state)
+        loss = train_member(self, state)
         trained_alone = {name: value.detach().clone() for name, value in state.member.parameters.items()}
         return loss
 
-    train_pool = generative.DiM.train_pool
-    monkeypatch.setattr(generative.DiM, "train_pool", train)
+    train_member = generative.DiM.train_member
+    monkeypatch.setattr(generative.DiM, "train_member", train)
     found = method.step(state)
     after = copied(state.pair)
     assert found.keys() == {"loss", "pool_loss", "match"}
@@ -251,10 +251,10 @@ def test_the_match_alone_reaches_the_generator_alone(match, monkeypatch):
 def test_the_match_pulls_at_the_fakes_alone(match):
     method = dim(match=match)
     state = started(method)
-    method.train_pool(state)
+    method.train_member(state)
     labels = torch.arange(5) % CLASSES
     real, fake = (torch.randn(5, *SHAPE, generator=seeding.generator(i)).requires_grad_() for i in (0, 1))
-    found = method.mismatch(state, real, fake, labels)
+    found = method.match_loss(state, real, fake, labels)
     to_fake, to_real, *to_network = torch.autograd.grad(
         found, [fake, real, *state.member.parameters.values()], allow_unused=True
     )

@@ -89,7 +89,7 @@ def test_the_gradient_is_that_of_the_loss_through_the_sampler():
     pixel = methods.build("dm", **SMALL)
     plain = pixel.start(train, {}, 7)
     plain.images = images
-    metrics, slope = pixel.slope(plain)
+    metrics, slope = pixel.loss_and_gradient(plain)
     wanted = torch.autograd.grad(images, list(leaves.values()), slope)
     before = {name: tensor.clone() for name, tensor in state.tensors.items()}
     assert float(method.step(state)["loss"]) == pytest.approx(float(metrics["loss"]), rel=1e-6)

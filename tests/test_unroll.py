@@ -143,7 +143,7 @@ def test_tesla_differentiates_each_step_through_its_own_data_alone():
 def test_what_is_compiled_computes_what_the_eager_passes_do(monkeypatch):
     monkeypatch.setattr(unrolling.passes, "compiled", lambda function: function)  # the functions, uncompiled
     eager, functional = (unrolling.student(network(width=5), compiled) for compiled in (False, True))
-    assert functional.pull is not eager.pull
+    assert functional.vjp is not eager.vjp
     (_, start, goal), given = setting(eager, 4)
     for way in (unrolling.adjoint, unrolling.tesla):
         wanted, found = (way(student, start, goal, **given) for student in (eager, functional))

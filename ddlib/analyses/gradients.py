@@ -47,7 +47,7 @@ def term_norms(
             state = alone.start(train, {}, seed)
             for draw in range(draws):
                 state.step = draw
-                gradient = float(alone.slope(state)[1].norm())
+                gradient = float(alone.loss_and_gradient(state)[1].norm())
                 rows.append({"term": term, "norm": norm, "p": p, "draw": draw, "gradient": gradient})
     return rows
 

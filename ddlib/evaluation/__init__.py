@@ -1,6 +1,6 @@
 """The one protocol that judges every method: fresh networks, trained on what was distilled, tested on real images.
 
-    outcome = evaluate(synthetic, datasets.load("cifar10", "test"), Protocol(num_networks=5), seed=0)
+    outcome = evaluate(distilled, datasets.load("cifar10", "test"), Protocol(num_networks=5), seed=0)
     outcome.accuracies      # percent, one a network
     again(synthetic.load("set.safetensors"))      # what an exported set states, made again
 

@@ -31,16 +31,16 @@ class Method:
     name: as rows call it.
     version: raised when its numbers change.
     iterations: how many steps it takes; a hyper-parameter, a constant or a property.
+    ipc: images per class; None: it takes the whole training set.
 
     and, where they are not what stands here:
 
-    ipc: images per class; None: it takes the whole training set.
     whitened: the data sets that its paper ZCA-whitens.
     whitening: what is whitened there: True, normalised images; "pixels", pixels as they are.
     evaluation: settings of the evaluation that are its paper's, where they are not the protocol's.
     norm: of the networks that it matches in, which evaluation takes over.
     batch_real: real images of a class that a step takes.
-    matching_steps: steps that go by until a step is as long as the first again.
+    matching_steps: the period after which steps cost the same again (T of DC).
     sweeps: whether its start and steps go over all training images, so that they take longer with more of them.
     deployment: hyper-parameters that decide nothing of what is distilled, only how it is used: the fields of its
         `SyntheticStream` of the same names, set when it is read; cells that differ in them alone share a distillation.
@@ -85,7 +85,10 @@ class Method:
         return None
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Any:
-        """The state before the first step: a `ddlib.models.state.State`, or what has its `step` and two functions."""
+        """The state before the first step, a `ddlib.models.state.State`.
+
+        What is not derived from it has its `step`, `state_dict` and `load_state_dict`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no start")
 
     def step(self, state: Any) -> Mapping[str, Any]:

@@ -62,11 +62,11 @@ class FeatureMatching(PixelMatching):
 
     def step(self, state: PixelState) -> dict[str, Tensor]:
         """One pixel step down the gradient of L; returns the loss before it."""
-        metrics, gradient = self.slope(state)
+        metrics, gradient = self.loss_and_gradient(state)
         self.descend(state, gradient)
         return metrics
 
-    def slope(self, state: PixelState) -> tuple[dict[str, Tensor], Tensor]:
+    def loss_and_gradient(self, state: PixelState) -> tuple[dict[str, Tensor], Tensor]:
         """L of this step's network and real images, as a metric, and dL/dS, its gradient in the synthetic ones."""
         models.reset(state.network, seeding.generator(state.seed, "network", state.step))
         real, syn = pixels.siamese(state, pixels.real_batch(state), state.images)  # (K*n, C, H, W), (K*m, C, H, W)

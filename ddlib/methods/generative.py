@@ -57,7 +57,7 @@ class Generative(Method):
     beta1, beta2: of both Adams.
     gradient_penalty: its coefficient.
     precision: of convolutions and products; norms, losses and weights are float32 always.
-    compat: "official" shows the departures of the published code from what is right; None: the rulings.
+    compat: "official" shows the departures of the published code from what is right; None: they are corrected.
     """
 
     deployment: ClassVar[tuple[str, ...]] = ("ipc", "redraw")
@@ -158,7 +158,7 @@ class PlainGan(Generative):
 
 
 @functools.lru_cache(maxsize=16)
-def judging(network: PureNetwork, compiled: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+def member_functions(network: PureNetwork, compiled: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     """Logits and mean cross-entropy of a kind of network in training mode, as functions that are compiled once.
 
     Returns:
@@ -187,7 +187,7 @@ class Member(State):
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W) in the networks' space; differentiable in the images alone."""
-        return judging(self.network, self.compiled)[0](self._frozen(), self.buffers, self.arranged(images))
+        return member_functions(self.network, self.compiled)[0](self._frozen(), self.buffers, self.arranged(images))
 
     def embedding(self, images: Tensor) -> Tensor:
         """Embeddings (B, F), differentiable in the images alone."""
@@ -196,7 +196,7 @@ class Member(State):
     def gradients(self, images: Tensor, labels: Tensor, *, create_graph: bool) -> list[Tensor]:
         """Gradients of the mean cross-entropy by the weights of more than two dimensions: the convolutions'."""
         weights = [value for value in self.parameters.values() if value.dim() > 2]
-        logits = judging(self.network, self.compiled)[0](self.parameters, self.buffers, self.arranged(images))
+        logits = member_functions(self.network, self.compiled)[0](self.parameters, self.buffers, self.arranged(images))
         return [*torch.autograd.grad(F.cross_entropy(logits, labels), weights, create_graph=create_graph)]
 
     def descend(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -204,7 +204,7 @@ class Member(State):
 
         Images that do not depend on one another pass as many at a time as is quick.
         """
-        loss, values, count = judging(self.network, self.compiled)[1], [*self.parameters.values()], len(images)
+        loss, values, count = member_functions(self.network, self.compiled)[1], [*self.parameters.values()], len(images)
         size = count if self.network.whole_batches else passes.size(count, self.network.elements, images.device)
         total, gradients = 0.0, None
         for part, own in zip(self.arranged(images).split(size), labels.split(size), strict=True):
@@ -247,7 +247,7 @@ def draw_member(
 
 
 @dataclass
-class Distilling(State):
+class DiMState(State):
     """State of stage B: the GAN, and the network of the pool that is in use.
 
     draw: the network of a number.
@@ -341,7 +341,7 @@ class DiM(Generative):
         require("pool", self.pool, known, f"a list of at least one of {', '.join(POOL)}")
         object.__setattr__(self, "pool", tuple(self.pool))
 
-    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Distilling:
+    def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> DiMState:
         """The trained GAN with the step size of this stage; no network of the pool is drawn yet.
 
         Raises:
@@ -369,9 +369,9 @@ class DiM(Generative):
             momentum=self.momentum_pool,
             weight_decay=self.decay_pool,
         )
-        return Distilling(pair, draw)
+        return DiMState(pair, draw)
 
-    def step(self, state: Distilling) -> dict[str, Tensor]:
+    def step(self, state: DiMState) -> dict[str, Tensor]:
         """One step of the generator, down L_G, and one of the critic."""
         pair = state.pair
         train = pair.train
@@ -380,13 +380,13 @@ class DiM(Generative):
         noise = adversarial.noise(pair, self.batch_size, "dim")
         metrics, loss = {}, torch.zeros((), device=train.device)
         if self.weight:
-            metrics["pool_loss"] = self.train_pool(state)
+            metrics["pool_loss"] = self.train_member(state)
         with self.gan.autocast(pair):
             fake = at_least_float32(pair.generator(noise, labels))
             if self.adversarial:
                 loss = adversarial.generator_loss(pair.critic, fake, labels)
             if self.weight:
-                metrics["match"] = self.mismatch(state, real, fake, labels)
+                metrics["match"] = self.match_loss(state, real, fake, labels)
                 loss = loss + self.weight * metrics["match"]
         adversarial.descend(loss, pair.generator, pair.generator_adam)
         if self.adversarial and not self.freeze_critic:
@@ -394,7 +394,7 @@ class DiM(Generative):
         pair.step += 1
         return {name: value.detach() for name, value in {"loss": loss, **metrics}.items()}
 
-    def train_pool(self, state: Distilling) -> Tensor:
+    def train_member(self, state: DiMState) -> Tensor:
         """Draw a network where it is time for a new one, and train it on real images, each augmented by itself.
 
         Returns:
@@ -416,7 +416,7 @@ class DiM(Generative):
         state.member.sgd.zero_grad()
         return loss
 
-    def mismatch(self, state: Distilling, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
+    def match_loss(self, state: DiMState, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
         """How differently the pool's network judges the fakes and the real images, under one augmentation."""
         train, member = state.pair.train, state.member
         stream = seeding.generator(state.pair.seed, "dim", "match", state.pair.step)
@@ -440,6 +440,6 @@ class DiM(Generative):
         """Images in [-1, 1] in the space of the pool's networks."""
         return train.space.encode(images if self.compat == "official" else (images + 1) / 2)
 
-    def finish(self, state: Distilling) -> SyntheticStream:
+    def finish(self, state: DiMState) -> SyntheticStream:
         """The generator as it stands."""
         return self.deployed(state.pair, iterations=state.step)

@@ -67,13 +67,13 @@ class GradientMatching(PixelMatching):
 
     def step(self, state: PixelState) -> dict[str, Tensor]:
         """One pixel step and, unless the network's time is up, its training; returns the distance before it."""
-        metrics, gradient = self.slope(state)
+        metrics, gradient = self.loss_and_gradient(state)
         self.descend(state, gradient)
         if state.step % self.matching_steps > 0:
             self.train_network(state)
         return metrics
 
-    def slope(self, state: PixelState) -> tuple[dict[str, Tensor], Tensor]:
+    def loss_and_gradient(self, state: PixelState) -> tuple[dict[str, Tensor], Tensor]:
         """The distance, as a metric, and its gradient in the synthetic images; a restart draws its network here."""
         if state.step % self.matching_steps == 0:
             restart = state.step // self.matching_steps

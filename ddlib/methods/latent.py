@@ -141,7 +141,7 @@ class LatentMatching(NetworkMatching):
 
     @property
     def needs(self) -> Mapping[str, Any]:
-        """The prior, unless it is one that is there, and what the matching needs."""
+        """The prior, unless it is one read from a folder or the hub, and what the matching needs."""
         return ({} if self.trained is None else {"prior": self.trained}) | dict(self.objective.needs)
 
     @property
@@ -207,7 +207,7 @@ class LatentMatching(NetworkMatching):
         with torch.set_grad_enabled(len(chunks) == 1):
             images = [self.images(state, *_rows_of(leaves, noise, rows)) for rows in chunks]
         self._place(state, torch.cat(images).detach())
-        metrics, slope = self.objective.slope(state.inner)
+        metrics, slope = self.objective.loss_and_gradient(state.inner)
         if slope is not None:
             gradients = [torch.zeros_like(leaf) for leaf in learnt]
             for rows, chunk in zip(chunks, images, strict=True):
@@ -306,7 +306,7 @@ class LD3M(LatentMatching):
 
     The sampling, with its residual connections, is `ddlib.methods.sampler.Sampler`.
     Z starts as the encoding of a real image of the class, c as the vector of the class.  Each step draws one noise,
-    with which Z is brought to the schedule's highest level before it is sampled down again.
+    with which Z is brought to the noise level of t_K before it is sampled down again.
 
     Defaults: DM at 128 pixels (10 steps of DDIM, step size 1), by the published code; at 256 pixels `steps` is 20.
 
@@ -314,7 +314,7 @@ class LD3M(LatentMatching):
     loss; real and synthetic images are normalised alike; the encoder is shown pixels in [-1, 1], as it was trained,
     where the published code gives it normalised ones.
 
-    steps: T of the sampling; a divisor of the schedule's 1,000.
+    steps: K of `Sampler` (the paper's T); a divisor of the schedule's 1,000.
     residual: "x0" as the published code, "eq7" as the paper writes it, "none": the unmodified sampler.
     guidance: of the classes; 1: none.
     backprop_steps: the last calls of the noise predictor that carry gradient; None: all.  Of two, the gradient of Z is

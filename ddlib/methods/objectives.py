@@ -1,8 +1,8 @@
 """The distances that distillation makes small, as pure functions of tensors.
 
-Class-major batches everywhere: a batch of K classes with n images each is ordered class by class, so the mean
-over the images of each class is a reshape.  Reductions are sums over entries, layers, rows and classes, and
-means over images alone.
+Unless a docstring says otherwise, batches are class-major: a batch of K classes with n images each is ordered class by
+class, so the mean over the images of each class is a reshape.  Attention, DM's and DC's distances are sums over
+entries, layers, rows and classes, of means over images.
 """
 
 from collections.abc import Sequence

@@ -11,8 +11,8 @@ at the times t_k = (k - 1) T / K + 1 of T = 1,000, and t_0 = 0.  From the learna
         z_{k-1} = a_{k-1} x + s_{k-1} e
     image = D(q(z_0))
 
-with the autoencoder's quantiser q, whose gradient is that of the identity, and decoder D.  Since w_K = 1, what does not
-pass through eps carries dz_0 / dZ = a_0 I at every K.
+with the autoencoder's quantiser q, whose gradient is that of the identity, and decoder D.  With e held fixed,
+dz_0 / dZ = a_0 I for every K and w_k (but not for "eq7").
 """
 
 import math

@@ -76,9 +76,9 @@ class MatchingState(State):
 class TrajectoryMatching(NetworkMatching):
     """Learn images (labels, step size) on which a student moves in N steps as an expert does in M epochs.
 
-    Each step: an expert, each once a sweep in random order; a start epoch t ~ U{T-..U-1}; a student from theta*_t
-    takes N steps of SGD with step size a on mini-batches of the synthetic set, augmented by DSA, not siamese; then
-    one SGD step of images, labels and a down the gradient of
+    Each step: an expert, each once a sweep in random order; a start epoch t drawn uniformly from T-, ..., U-1; a
+    student from theta*_t takes N steps of SGD with step size a on mini-batches of the synthetic set, augmented by DSA,
+    not siamese; then one SGD step of images, labels and a down the gradient of
 
         L = ||theta_N - theta*_{t+M}||^2 / ||theta*_t - theta*_{t+M}||^2.
 
@@ -97,7 +97,7 @@ class TrajectoryMatching(NetworkMatching):
     label_source: "ensemble" (`ensemble_logits`) or "single" (expert 0, right or wrong) for the first two.
     gradient: "adjoint" or "unrolled" (the same numbers), or "tesla"; see `ddlib.methods.unrolling`.
     experts, expert_training: experts and the epochs that each is trained.
-    kept_epochs: epochs 0..kept_epochs of each are stored; None: T+ - 1 + M.  Equal ones share their experts.
+    kept_epochs: epochs 0..kept_epochs of each are stored; None: T+ - 1 + M.  Methods with equal ones share experts.
     expert_lr, expert_batch, optimizer, rho, alpha, expert_precision: of the experts; see
         `ddlib.pretraining.experts.Experts`.
     shard: experts that are made and stored together, >= 1.
@@ -295,7 +295,7 @@ class TrajectoryMatching(NetworkMatching):
             "distance": (state.images - state.first).square().mean().sqrt(),
         }
 
-    def slope(self, state: MatchingState) -> tuple[dict[str, float | Tensor], Tensor | None]:
+    def loss_and_gradient(self, state: MatchingState) -> tuple[dict[str, float | Tensor], Tensor | None]:
         """For methods that render the images: metrics and dL/dX, None where the step may change nothing.
 
         The step size a, which is learnt, takes its own step here.
@@ -460,10 +460,10 @@ def expert_logits(images: Tensor, *, flat: Flat, experts: Trajectories) -> Itera
 
 @dataclass(frozen=True, kw_only=True)
 class MTT(TrajectoryMatching):
-    """MTT (Cazenavette et al., CVPR 2022): from random real images with hard labels, after 50 epochs of SGD of experts.
+    """MTT (Cazenavette et al., CVPR 2022): random real images, hard labels; experts trained by SGD for 50 epochs.
 
-    Defaults: CIFAR-10 at 10 images a class, by the authors' commands as DC-Bench gives them; `papers/datm.yaml`
-    has the other settings.
+    Defaults: CIFAR-10 at 10 images a class, by the authors' commands as DC-Bench gives them;
+    `ddlib/results/papers/datm.yaml` has the other settings.
 
     Deviations: the gradient is that of the published unrolled loop, by the adjoint sweep; the published code whitens
     some settings only, here the data set decides unless a row says otherwise.
@@ -478,9 +478,10 @@ class MTT(TrajectoryMatching):
 class TESLA(TrajectoryMatching):
     """TESLA (Cui et al., ICML 2023): MTT at constant memory, by a gradient that holds theta fixed in each inner step.
 
-    Defaults: CIFAR-10 at 1 image a class (the authors' README); `papers/datm.yaml` has the other setting.
+    Defaults: CIFAR-10 at 1 image a class (the authors' README); `ddlib/results/papers/datm.yaml` has the other setting.
 
-    Deviations: the gradient is not that of the loss (`unrolling.tesla`), though its abstract says so; the labels of
+    Deviations: CIFAR-10 is whitened unless a row says otherwise, which the README does not; the gradient is not that of
+    the loss (`unrolling.tesla`), though its abstract says so; the labels of
     its ImageNet-1K run, which follow the target expert at each step, are not here.
     """
 
@@ -498,9 +499,10 @@ class TESLA(TrajectoryMatching):
 class FTD(TrajectoryMatching):
     """FTD, flat trajectories (Du et al., CVPR 2023): MTT after experts trained by GSAM, with an average of the images.
 
-    Defaults: CIFAR-10 at 10 images a class (FTD, Table 7); `papers/datm.yaml` has the other settings.
+    Defaults: CIFAR-10 at 10 images a class (FTD, Table 7); `ddlib/results/papers/datm.yaml` has the other settings.
 
-    average: decay of the moving average of the images, in [0, 1), which is what the method gives; None: the images.
+    average: decay of the moving average of the images, in [0, 1), which is what the method gives; None: the images, as
+        in the rows of `datm/accuracy`.
 
     Deviation: the published code evaluates the average with the very network that was trained on the images before;
     here fresh networks are.
@@ -539,8 +541,8 @@ class DATM(TrajectoryMatching):
     `expansion_end` outer steps (sequential generation).  Images start from real ones that the experts get right,
     label logits from the experts' mean.  Experts are trained by GSAM for 100 epochs.
 
-    Defaults: CIFAR-10 at 10 images a class, the authors' corrected configuration; `papers/datm.yaml` has all twelve
-    settings.
+    Defaults: CIFAR-10 at 10 images a class, the authors' corrected configuration;
+    `ddlib/results/papers/datm.yaml` has all twelve settings.
 
     Deviations: the gradient is that of the published unrolled loop, by the adjoint sweep; experts come in one random
     order a sweep, not in files shuffled and experts shuffled within each; the set given is the last, never the one

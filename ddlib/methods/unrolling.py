@@ -1,7 +1,8 @@
 """The exact gradient of an unrolled SGD inner loop, at the memory of one of its steps.
 
 A student theta_0 takes N steps on mini-batches S_i of a synthetic set, theta_{i+1} = theta_i - a g_i with
-g_i = grad_theta l(theta_i; A_i(X[S_i]), Q[S_i]), and the outer loss compares where it ends with a goal theta*:
+g_i = grad_theta l(theta_i; A_i(X[S_i]), Q[S_i]), and the outer loss compares where it ends with a goal theta*
+(l is the mean cross-entropy of the mini-batch; the functions of `Student` give its sum, hence the divisions by B):
 
     L = ||theta_N - theta*||^2 / ||theta_0 - theta*||^2                       (MTT, Cazenavette et al. 2022, Eq. 2)
 
@@ -39,15 +40,15 @@ class Student:
     network: the network.
     loss: -> l, ().
     descent: -> grad_theta l, (P,).
-    pull: -> gradients of s = <direction, grad_theta l> in theta, images and targets, and s.
-    pull_fixed: -> the same in images and targets alone, and s.
+    vjp: -> gradients of s = <direction, grad_theta l> in theta, images and targets, and s.
+    vjp_data: -> the same in images and targets alone, and s.
     """
 
     network: PureNetwork
     loss: Callable[..., Tensor]
     descent: Callable[..., Tensor]
-    pull: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
-    pull_fixed: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    vjp: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
+    vjp_data: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
 @lru_cache(maxsize=16)
@@ -70,21 +71,21 @@ def student(network: PureNetwork, compiled: bool = False) -> Student:
 
 
 def _by_autograd(loss: Callable[..., Tensor]) -> tuple[Callable, Callable, Callable]:
-    """`descent`, `pull` and `pull_fixed`; torch.func would keep graphs that are not needed, for time and memory."""
+    """`descent`, `vjp` and `vjp_data`; torch.func would keep graphs that are not needed, for time and memory."""
 
     def descent(theta, images, targets):
         with torch.enable_grad():
             theta = theta.detach().requires_grad_()
             return torch.autograd.grad(loss(theta, images, targets), theta)[0]
 
-    def pull(theta, images, targets, direction, *, last=3):
+    def vjp(theta, images, targets, direction, *, last=3):
         with torch.enable_grad():
             arguments = [tensor.detach().requires_grad_() for tensor in (theta, images, targets)]
             (slope,) = torch.autograd.grad(loss(*arguments), arguments[0], create_graph=True)
             s = torch.dot(slope, direction)
         return *torch.autograd.grad(s, arguments[-last:]), s.detach()
 
-    return descent, pull, partial(pull, last=2)
+    return descent, vjp, partial(vjp, last=2)
 
 
 def _by_func(loss: Callable[..., Tensor]) -> tuple[Callable, Callable, Callable]:
@@ -94,11 +95,11 @@ def _by_func(loss: Callable[..., Tensor]) -> tuple[Callable, Callable, Callable]
         s = torch.dot(grad(loss)(theta, images, targets), direction)
         return s, s
 
-    def pull(*arguments, wanted=(0, 1, 2)):
+    def vjp(*arguments, wanted=(0, 1, 2)):
         gradients, s = grad(along, argnums=wanted, has_aux=True)(*arguments)
         return *gradients, s
 
-    return tuple(map(passes.compiled, (grad(loss), pull, partial(pull, wanted=(1, 2)))))
+    return tuple(map(passes.compiled, (grad(loss), vjp, partial(vjp, wanted=(1, 2)))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +181,7 @@ def adjoint(
         targets: Q, (n, K), probabilities.
         lr: a, ().
         batches: S_0..S_{N-1} with their augmentations, N >= 1.
-        piece: images that pass together; None: by `ddlib.models.passes`.  Sums alone depend on it.
+        piece: images that pass together; None: by `ddlib.models.passes`.  Only rounding depends on it.
         limit: where L is above it, or no number, the sweep is left out and the gradients are 0; None: never.
         frozen: keep lambda_N throughout; see `tesla`.
 
@@ -191,8 +192,8 @@ def adjoint(
     path = [start]  # theta_0, ..., theta_N
     with torch.no_grad():
         for batch in batches:
-            augmented, aims = batch.transform(images[batch.rows]), targets[batch.rows]
-            parts = zip(augmented.split(piece), aims.split(piece), strict=True)
+            augmented, batch_targets = batch.transform(images[batch.rows]), targets[batch.rows]
+            parts = zip(augmented.split(piece), batch_targets.split(piece), strict=True)
             slope = sum(student.descent(path[-1], x, q) for x, q in parts)
             path.append(path[-1] - lr / len(batch.rows) * slope)
     end, scale = path.pop(), (start - goal).square().sum()
@@ -200,21 +201,21 @@ def adjoint(
     gradient = Gradient(loss, torch.zeros_like(images), torch.zeros_like(targets), torch.zeros_like(lr), end)
     if limit is not None and not loss <= limit:
         return gradient
-    pull = student.pull_fixed if frozen else student.pull
+    vjp = student.vjp_data if frozen else student.vjp
     for batch in reversed(batches):
         theta, weight, leaf = path.pop(), 1 / len(batch.rows), images[batch.rows].requires_grad_()
         augmented = batch.transform(leaf)
-        bent, v_images, v_targets = 0, [], []  # sum_i H_i lambda, J_i^T lambda
+        hessian_product, v_images, v_targets = 0, [], []  # sum_i H_i lambda, J_i^T lambda
         for x, q in zip(augmented.detach().split(piece), targets[batch.rows].split(piece), strict=True):
-            *v_theta, v_x, v_q, s = pull(theta, x, q, direction)
-            bent = bent + v_theta[0] if v_theta else bent
+            *v_theta, v_x, v_q, s = vjp(theta, x, q, direction)
+            hessian_product = hessian_product + v_theta[0] if v_theta else hessian_product
             v_images.append(v_x)
             v_targets.append(v_q)
             gradient.lr.sub_(weight * s)
         (v_leaf,) = torch.autograd.grad(augmented, leaf, torch.cat(v_images))
         gradient.images.index_add_(0, batch.rows, -lr * weight * v_leaf)
         gradient.targets.index_add_(0, batch.rows, -lr * weight * torch.cat(v_targets))
-        direction = direction if frozen else direction - lr * weight * bent  # lambda_i from lambda_{i+1}
+        direction = direction if frozen else direction - lr * weight * hessian_product  # lambda_i from lambda_{i+1}
     return gradient
 
 

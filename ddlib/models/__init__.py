@@ -3,7 +3,8 @@
 Networks are built by name: `build` makes one, `names` lists them, `reset` redraws the weights of one in place, and
 `Features` is what `model.features(images)` returns: the maps of every block and the embedding.  `model(images)` gives
 logits.  `gan` has the generator and the critic, `diffusion` the latent diffusion model, `priors` its folders and the
-conversion of the published one; `passes` says how images pass a network, and makes it a pure function of a vector.
+conversion of the published one; `passes` says how images pass a network, and makes it a pure function of a vector;
+`state.State` is what a step changes, saved and restored.
 
 The definitions are those of the dataset-condensation lineage (DC, DSA, DM, MTT, DC-Bench), which differ from the
 torchvision networks of the same names: norms with one group a channel, no dropout in AlexNet, one linear layer as the

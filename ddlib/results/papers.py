@@ -230,7 +230,7 @@ def _named(paper: str) -> Paper:
 
 
 def load(path: str | Path) -> Paper:
-    """Read one paper's file.  The head of `papers/atom.yaml` explains its keys.
+    """Read one paper's file.  The head of `ddlib/results/papers/atom.yaml` explains its keys.
 
     Raises:
         ValueError: not YAML, a key twice, unknown or missing, a value outside what its metric allows, a source that is

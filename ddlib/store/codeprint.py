@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ddlib import ROOT
 
 Sources = Mapping[str, bytes]
-"""Path within the repository ("ddlib/methods/dm.py") -> what is in the file."""
+"""Path within the repository ("ddlib/methods/feature_matching.py") -> what is in the file."""
 
 Definition = tuple[str, str]
 """Path of a module and a name that it defines."""

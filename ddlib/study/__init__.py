@@ -103,6 +103,7 @@ def plan(cells: Sequence[Cell], workplace: Workplace) -> Plan:
 
 def _computed(cell: Cell, workplace: Workplace) -> Record:
     """The record of a cell, whose sets and evaluations are made where the store does not have them."""
+    # An evaluation distils first where the store lacks its set (`work.Accuracies.make`).
     evaluations = [work.evaluated(cell, seed, workplace) for seed in cell.seeds]
     distillations = [work.distillation_record(cell, seed, workplace) for seed in cell.seeds]
     seconds = sum(distillation["seconds"] for distillation in distillations)

@@ -133,8 +133,8 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     - "evaluation": settings laid over those of `chosen.evaluation`, which lie over those of the method's paper;
     - "reported": false where it is no row of the paper's, such as a control;
     - "compat": "official", for its evaluation and, where this has it, its method;
-    - "ipcs", the numbers of images per class at which it stands: those of them that all rows have, or all its own where
-      all rows have none of them; and "by_ipc", what differs at some of them: {10: {"lr_images": 1000.0}, ...};
+    - "ipcs", the numbers of images per class at which it stands: those that are in `chosen.ipcs` too, or all its own
+      where none is; and "by_ipc", what differs at some of them: {10: {"lr_images": 1000.0}, ...};
     - "like": a row above, whose settings it has but for its own.
 
     Numbers of images that only single rows have come after those of all rows, and a row whose method has no `ipc` has

@@ -163,7 +163,7 @@ def distillation(cell: Cell, seed: int, workplace: Workplace) -> Stepwise:
     content["needs"] = {name: _identity(builder) for name, builder in method.needs.items()}
     content |= {"data": datasets.fingerprint_of(cell.dataset, "train"), "seed": seed, "code": VERSION}
     if (fingerprint := method.fingerprint) is not None:
-        content["found"] = fingerprint
+        content["found"] = fingerprint  # the name stays: those of the store depend on it
     return Stepwise(
         folder=workplace.folder / "distilled" / files.key(content),
         name=f"{cell.distilled_name}, seed {seed}",
