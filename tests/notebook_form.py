@@ -137,6 +137,8 @@ def _outputs(notebook) -> Iterator[str]:
         ran = bool(cell.outputs) and cell.execution_count is not None
         if any(output.output_type == "error" or output.get("name") == "stderr" for output in cell.outputs):
             yield f"cell {number} keeps stderr or an error"
+        if any("PosixPath(" in output.get("data", {}).get("text/plain", "") for output in cell.outputs):
+            yield f"cell {number} keeps a path of the machine that it was run on"
         pictures = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
         if any(len(picture) > PICTURE for picture in pictures):
             yield f"cell {number} keeps a picture of more than {PICTURE} characters; refresh_notebooks.py shrinks it"

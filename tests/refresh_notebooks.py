@@ -17,7 +17,7 @@ COLOURS = 24
 
 
 def refresh(committed: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> None:
-    """Give each cell of `committed` the outputs of the cell of the same id in `executed`, but for stderr.
+    """Give each cell of `committed` the outputs of the cell of the same id in `executed`, but for the machine's own.
 
     A checked cell keeps them as they are; in the others pictures are made small, and the plain text of what has a
     richer form is left out.
@@ -25,9 +25,14 @@ def refresh(committed: nbformat.NotebookNode, executed: nbformat.NotebookNode) -
     by_id = {cell.id: cell for cell in executed.cells}
     for cell in committed.cells:
         if cell.cell_type == "code":
-            outputs = joined([output for output in by_id[cell.id].outputs if output.get("name") != "stderr"])
+            outputs = joined([output for output in by_id[cell.id].outputs if not of_the_machine(output)])
             cell.outputs = outputs if CHECKED in tags(cell) else [shortened(output) for output in outputs]
             cell.execution_count = by_id[cell.id].execution_count if outputs else None
+
+
+def of_the_machine(output: nbformat.NotebookNode) -> bool:
+    """Whether an output tells of the machine alone: a warning, or the files that a figure was written to."""
+    return output.get("name") == "stderr" or "PosixPath(" in output.get("data", {}).get("text/plain", "")
 
 
 def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:

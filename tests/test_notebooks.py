@@ -116,6 +116,9 @@ CHANGES = {
     "keeps a picture, which": lambda n: n.cells[3].outputs.append(new_output("display_data", data=PICTURE)),
     "more than 60000 characters": lambda n: n.cells[2].outputs.append(new_output("display_data", data=LARGE)),
     "keeps stderr": lambda n: n.cells[3].outputs[0].__setitem__("name", "stderr"),
+    "keeps a path of the machine": lambda n: n.cells[2].outputs.append(
+        new_output("execute_result", data={"text/plain": "PosixPath('x.png')"})
+    ),
     "nothing of what the notebook shows": lambda n: n.cells.pop(3),
     "not 'Provenance'": lambda n: n.cells.append(new_markdown_cell("## And then")),
     "titled 'Deviations'": lambda n: n.cells.pop(4),

@@ -12,6 +12,7 @@ from ddlib import evaluation, methods, study
 from ddlib.batch import cli
 from ddlib.data import datasets
 from ddlib.pretraining.classifier import Embedding
+from ddlib.store import artefacts
 from ddlib.study import notebooks, planning
 from ddlib.study.planning import Estimate, Missing, Pace
 
@@ -366,6 +367,7 @@ def test_seeds_that_two_rows_share_are_planned_once(tmp_path):
 def output(tmp_path, monkeypatch):
     """A place of its own for what is computed, and a file of small parameters."""
     monkeypatch.setattr(study, "OUTPUT", tmp_path)
+    monkeypatch.setattr(artefacts, "OUTPUT", tmp_path)
     file = tmp_path / "small.yaml"
     file.write_text(
         "ipcs: [1]\nseeds: [0]\nmethods: {Random: {method: random}, DM: {method: dm, iterations: 2, batch_real: 4}}\n"
