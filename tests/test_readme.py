@@ -8,8 +8,7 @@ import sys
 
 from ddlib import ROOT, methods, results
 from ddlib.data import datasets
-from ddlib.report.site import claims
-from ddlib.report.site.runs import Run
+from ddlib.report import evidence
 from ddlib.study.parameters import PROFILES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,43 +22,34 @@ def claims_table() -> str:
 
     A column for each profile at which there are results.
     """
-    runs = [committed(path) for path in sorted((ROOT / "results").glob("*/*.json"))]
+    runs = [evidence.read_run(path) for path in sorted((ROOT / "results").glob("*/*.json"))]
     profiles = [profile for profile in PROFILES if any(run.profile == profile for run in runs)]
     lines = [f"| paper | claim | {' | '.join(f'`{name}`' for name in profiles)} |", "|---" * (2 + len(profiles)) + "|"]
     for paper, title in PAPERS.items():
-        for verdict in claims.verdicts(paper, runs):
+        for verdict in evidence.verdicts(paper, runs):
             mark = " *(unverified)*" if verdict.claim.unverified else ""
             found = [outcomes(verdict, profile) for profile in profiles]
             lines.append(f"| {title} | {verdict.claim.statement}{mark} | {' | '.join(found)} |")
     return "\n".join(lines)
 
 
-def committed(path) -> Run:
-    """A committed results file as a run."""
-    name, _, profile = path.stem.rpartition(".")
-    measured = results.read_measurements(path)
-    return Run(f"{path.parent.name}/{name}", profile, () if measured else tuple(results.read(path)), measured)
-
-
-def outcomes(verdict: claims.Verdict, profile: str) -> str:
+def outcomes(verdict: evidence.Verdict, profile: str) -> str:
     """What the notebooks say of a claim at one profile: outcome by outcome, each with the notebooks that say so.
 
     Reduced rows are marked as such: they tell of their setting alone.
     """
     said = {}
-    for one in (one for one in verdict.evidence if one.run.profile == profile):
-        reduced = " with reduced rows" if any(" against " in test.where for test in one.check.tests) else ""
-        said.setdefault(f"**{one.check.outcome}**{reduced}", []).append(linked(one.run))
-    for gap in (gap for gap in verdict.gaps if gap.run.profile == profile and gap.word != claims.NOT_RUN):
-        said.setdefault(gap.word, []).append(linked(gap.run))
-    none = claims.NOT_RUN if not verdict.claim.shown_in or verdict.claim.measured else claims.NOT_TESTED
-    return "; ".join(f"{outcome} ({', '.join(where)})" for outcome, where in said.items()) or none
-
-
-def linked(run: Run) -> str:
-    """The name of the run's notebook as a link to it."""
-    name = run.name.split(".")[0]
-    return f"[{name}](notebooks/{name}.ipynb)"
+    for run, check in verdict.evidence:
+        reduced = " with reduced rows" if any(" against " in test.where for test in check.tests) else ""
+        said.setdefault((run.profile, f"**{check.outcome}**{reduced}"), []).append(run.notebook)
+    for run, word, _ in verdict.gaps:
+        said.setdefault((run.profile, word), []).append(run.notebook)
+    links = {
+        outcome: ", ".join(f"[{name}](notebooks/{name}.ipynb)" for name in names)
+        for (where, outcome), names in said.items()
+        if where == profile
+    }
+    return "; ".join(f"{outcome} ({where})" for outcome, where in links.items()) or verdict.untested
 
 
 def between(text: str, what: str) -> str:

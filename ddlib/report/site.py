@@ -1,0 +1,254 @@
+"""The report to read in a browser: every claim with its evidence, a page a paper, every notebook, a gallery.
+
+Pages are filled into one template.  Nothing is loaded from a network, and every page opens from the file system.
+"""
+
+import html
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import nbformat
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from latex2mathml.converter import convert
+from markupsafe import Markup
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pygments.formatters import HtmlFormatter
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from ddlib import OUTPUT, PROFILES, __version__, results
+from ddlib.data import snapshots, synthetic
+from ddlib.report import evidence, stale
+from ddlib.report.evidence import Run
+from ddlib.report.style import footer, read_provenance
+from ddlib.report.tables import claims_table, table
+from ddlib.store import files, inventory
+from ddlib.store.provenance import checkout
+from ddlib.study import notebooks
+
+ACROSS = "compare"
+"""The folder of notebooks that compare papers."""
+
+CLASSES, LARGEST = 10, 64
+"""Of a set in the gallery: the classes shown, and the pixels of an image's longer side."""
+
+SAME = ("method", "version", "dataset", "whitened", "hyperparameters")
+"""Settings that sets of several seeds share."""
+
+
+def build(output: Path | None = None, profiles: Sequence[str] = ()) -> Path:
+    """Write the site, whole or not at all, in place of an earlier one, and return its front page.
+
+    Args:
+        output: the folder; default: `report/` under `ddlib.OUTPUT`.
+        profiles: those to show; none: all.
+
+    Raises:
+        ValueError: a profile is unknown, or `output` is there and is no site.
+        OSError: the folder cannot be written; the message names it.
+    """
+    output = Path(output or OUTPUT / "report")
+    if wrong := [profile for profile in profiles if profile not in PROFILES]:
+        raise ValueError(f"profiles contain {wrong[0]!r}; allowed: {', '.join(PROFILES)}")
+    is_site = output.is_dir() and not files.foreign(output) and (output / "index.html").is_file()
+    if output.exists() and not is_site and not (output.is_dir() and not any(output.iterdir())):
+        raise ValueError(
+            f"output={str(output)!r} is there and is no report; allowed: a new folder, or a report's alone"
+        )
+    with files.whole_folder(output) as folder:
+        write(folder, profiles or PROFILES)
+    return output / "index.html"
+
+
+def write(folder: Path, profiles: Sequence[str]) -> None:
+    """Write every page of the site into a new folder."""
+    papers = [*results.papers(), ACROSS]
+    runs, damaged = _runs(profiles)
+    template = _template(papers)
+
+    def page(path: str, title: str, **values: Any) -> None:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        text = template.render(path=path, root="../" * path.count("/"), title=title, **values)
+        (folder / path).write_text(text, encoding="utf-8")
+
+    sources = {f"notebook/{name}.html": notebooks.path_of(name) for name in notebooks.names()}
+    committed = {*sources}
+    for path in sorted((OUTPUT / "runs" / "notebooks").glob("*/*.ipynb")):
+        if path.stem.rpartition(".")[2] in profiles:
+            sources[f"notebook/{path.parent.name}/{path.stem}.html"] = path
+    for place, path in sources.items():
+        title = f"{path.parent.name}/{path.stem}"
+        page(place, title, notebook=notebook_html(path, title), executed=place not in committed)
+    verdicts = {paper: evidence.verdicts(paper, runs) for paper in results.papers()}
+    testers = {name: evidence.claims_of(name) for name in notebooks.names()}
+    page("index.html", "Claims", verdicts=verdicts, testers=testers, claims_table=claims_table)
+    reasons = stale.reasons()
+    for paper in papers:
+        own = [(run, _tables(run), _figures(run, folder, reasons)) for run in runs if run.paper == paper]
+        counts = Counter(record.verdict for run, _, _ in own for record in run.records)
+        faults = {name: text for name, text in damaged.items() if name.startswith(f"{paper}/")}
+        pages = [place for place in sources if place.startswith(f"notebook/{paper}/")]
+        page(f"{paper}.html", paper, runs=own, counts=counts, reasons=reasons, damaged=faults, pages=pages)
+    page("gallery.html", "Gallery", sets=_gallery(folder))
+
+
+def _template(papers: Sequence[str]) -> Any:
+    """The template of all pages, with what each may use."""
+    environment = Environment(
+        loader=PackageLoader("ddlib.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    commit, modified = checkout()
+    environment.globals.update(
+        made_by=f"ddlib {__version__}" + (f", commit {commit[:7]}{', modified' * bool(modified)}" if commit else ""),
+        titles={paper: "Across papers" if paper == ACROSS else results.title(paper) for paper in papers},
+        code_style=Markup(HtmlFormatter(style="friendly").get_style_defs(".highlight")),
+    )
+    return environment.get_template("site.html.jinja")
+
+
+def _runs(profiles: Sequence[str]) -> tuple[list[Run], dict[str, str]]:
+    """The results at `profiles`, sorted, and the name of each file that cannot be read with the reason."""
+    runs, damaged = [], {}
+    for path in sorted((OUTPUT / "results").glob("*/*.json")):
+        if path.stem.rpartition(".")[2] not in profiles:
+            continue
+        try:
+            runs.append(evidence.read_run(path))
+        except ValueError as error:
+            damaged[f"{path.parent.name}/{path.stem}"] = str(error).replace(str(OUTPUT), ".")
+    return runs, damaged
+
+
+def _tables(run: Run) -> list[Markup]:
+    """The table of a run's records, as the notebook shows it, or each table that it measured."""
+    import pandas
+
+    if run.records:
+        return [Markup(table(run.records)._repr_html_())]
+    frames = [pandas.DataFrame(rows) for rows in run.measured.tables.values()] if run.measured else []
+    texts = [frame.to_html(index=False, border=0, na_rep="–", float_format="{:.4g}".format) for frame in frames]
+    return [Markup(f'<div style="overflow-x:auto">{text}</div>') for text in texts]
+
+
+def _figures(run: Run, folder: Path, reasons: Mapping[str, Sequence[str]]) -> list[tuple[str, str, Sequence[str]]]:
+    """Place in the site, provenance and reasons to be stale of each figure: the SVG, or the PNG where there is none."""
+    paths = sorted((OUTPUT / "figures").glob(f"{run.name}.{run.profile}.*"))
+    figures = []
+    for path in {path.stem: path for path in paths if path.suffix in stale.KINDS}.values():
+        place = f"figures/{run.paper}/{path.name}"
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / place)
+        try:
+            origin = footer(read_provenance(path))
+        except ValueError:
+            origin = "carries no provenance"
+        figures.append((place, origin, reasons.get(path.relative_to(OUTPUT).as_posix(), ())))
+    return figures
+
+
+# ---- the gallery
+
+
+def _gallery(folder: Path) -> list[dict[str, Any]]:
+    """A picture of the first seed of every sound set in the store but the whole data; what its caption says."""
+    first: dict[str, inventory.Entry] = {}
+    sets = [e for e in inventory.entries(OUTPUT / "runs") if (e.kind, e.state) == ("distilled", "finished")]
+    for entry in sorted(sets, key=lambda entry: entry.about["seed"]):
+        settings = entry.about["settings"]
+        if settings["method"] != "whole":
+            first.setdefault(json.dumps([settings[name] for name in SAME]), entry)
+    (folder / "gallery").mkdir(parents=True)
+    captions = []
+    for entry in first.values():
+        try:
+            product = synthetic.load(entry.folder / entry.about["product"])
+            pictures = snapshots.read(entry.folder) or {entry.about["steps"]: snapshots.pictured(product)}
+        except (ValueError, OSError):
+            continue
+        place = f"gallery/{entry.key}.png"
+        to_pil_image(stacked([*pictures.values()])).save(folder / place, optimize=True)
+        accuracies = [
+            f"{fmean(e['accuracies']):.1f} % over {len(e['accuracies'])} × {e['protocol']['network']}"
+            for e in inventory.evaluations(entry)
+        ]
+        label = entry.name.rpartition(", seed ")[0]
+        captions.append({"place": place, "label": label, "steps": [*pictures], "accuracies": accuracies})
+    return captions
+
+
+def stacked(pictures: Sequence[Tensor]) -> Tensor:
+    """Pictures (K, n, C, H, W) in uint8 below one another, (3, H', W'): in each, classes are columns."""
+    grids = []
+    for picture in pictures:
+        images = picture[:CLASSES].transpose(0, 1).flatten(0, 1)
+        side = max(images.shape[-2:])
+        if side > LARGEST:
+            images = torch.nn.functional.interpolate(images.float(), scale_factor=LARGEST / side, mode="area").byte()
+        grids.append(make_grid(images, nrow=len(picture[:CLASSES]), padding=1, pad_value=128))
+    return torch.cat(grids, dim=1)
+
+
+# ---- notebooks
+
+
+def notebook_html(path: Path, name: str) -> Markup:
+    """A notebook as nbconvert has it, with its pictures inside and its equations as MathML."""
+    exporter = HTMLExporter(
+        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True
+    )
+    exporter.register_filter("markdown2html", markdown_html)
+    text, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4))
+    text = re.sub(r'\salt="No description[^"]*"', "", text)
+    return Markup(re.sub(r"<img (?![^>]*\balt=)", f'<img alt="Figure of {html.escape(name)}" ', text))
+
+
+def markdown_html(source: str) -> str:
+    """Markdown as HTML, as nbconvert's own, with MathML in place of the LaTeX that a script would set."""
+    return MarkdownWithMath(renderer=_Renderer(escape=False, exclude_anchor_links=True)).render(source)
+
+
+class _Renderer(IPythonRenderer):
+    def block_math(self, body: str) -> str:
+        return mathml(body, display="block")
+
+    def inline_math(self, body: str) -> str:
+        return mathml(body, display="inline")
+
+
+SPELT = {
+    r"\lVert": r"\Vert ", r"\rVert": r"\Vert ", r"\lvert": r"\vert ", r"\rvert": r"\vert ",
+    r"\lfloor": "⌊", r"\rfloor": "⌋", r"\lceil": "⌈", r"\rceil": "⌉", r"\arg": r"\operatorname{arg}",
+    r"\mathbb 1": r"\mathbb{1}", r"\mathcal L": r"\mathcal{L}", r"\mathcal U": r"\mathcal{U}",
+}  # fmt: skip
+"""What the converter does not know, or not after `\\big` -> what stands for it."""
+
+
+def mathml(latex: str, display: str) -> str:
+    """An equation as MathML, which browsers show without a script; its LaTeX as code where it cannot be converted.
+
+    Args:
+        display: "block" or "inline".
+    """
+    text = re.sub(r"\\([bB]igg?)[lrm]?(?![a-zA-Z])", "", latex.strip())  # MathML stretches delimiters by itself
+    for command, spelt in SPELT.items():
+        text = re.sub(re.escape(command) + r"(?![a-zA-Z])", lambda _, spelt=spelt: spelt, text)
+    try:
+        element = convert(text, display=display)
+    except Exception:  # of many kinds, none of which the converter documents
+        element = ""
+    if not element or re.search(r"\\[a-zA-Z]", Markup(element).striptags()):
+        return f'<code class="latex">{html.escape(latex.strip())}</code>'
+    return element
