@@ -2,8 +2,9 @@
 
     python -m benchmarks.planning [--rounds 3] [--cells 4]
 
-The prediction is the total of the plan of one cell: reading the data, first steps, three distillations and their
-evaluations; the run's time is that of the same, from a store with nothing in it.  Importing is in neither.  Other
+The prediction is the total of the plan of one cell: three distillations and their evaluations.  The run's time is that
+of the same, from a store with nothing in it, with reading the data and what first steps take more; importing is not in
+it.  Other
 processes only ever add time, to either, so that the least of the rounds are compared; processor time over wall time,
 "of a core", tells how far they did: on a quiet machine with one thread it is near 1.  Exits with 1 if a prediction is
 more than 30 % off.

@@ -188,7 +188,7 @@ def test_shards_are_timed_once(train):
         planning.prerequisite(Experts(**(SMALL | changed)), train)
         for changed in ({}, {"first": 2}, {"count": 1, "optimizer": "sgd"})
     )
-    assert first == second and first.kind != other.kind
+    assert first == second != other
     size = sum(tensor.nbytes for tensor in made(train).values())
     assert size <= first.disk < 1.5 * size
 

@@ -16,20 +16,18 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
-from ddlib import evaluation, models, results
+from ddlib import models, results
 from ddlib.data import datasets
-from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 from ddlib.results.statistics import ZERO, Sample, welch
 from ddlib.seeding import generator
-from ddlib.store import artefacts, files
-from ddlib.store.artefacts import Artefact, Workplace
+from ddlib.store import artefacts
+from ddlib.store.artefacts import Workplace
 from ddlib.store.locks import holder
 from ddlib.study import work
 from ddlib.study.rows import Cell
@@ -74,11 +72,6 @@ class Architecture:
         """As tables and figures call it, such as "d3-w64-relu-batch-max"."""
         return f"d{self.depth}-w{self.width}-{self.activation}-{self.norm}-{self.pooling}"
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Of the network."""
-        return asdict(self)
-
     def operations(self, shape: tuple[int, int, int]) -> int:
         """Multiply-adds of the convolutions for one image of `shape` (C, H, W)."""
         channels, height, width = shape
@@ -100,14 +93,11 @@ def space(values: Mapping[str, Sequence] = MappingProxyType({})) -> tuple[Archit
     Raises:
         ValueError: an unknown factor, one without values, with one twice, or with one that no ConvNet has.
     """
-    for factor in values:
+    for factor, chosen in values.items():
         if factor not in FACTORS:
             raise ValueError(f"unknown factor {factor!r} of the space; known: {', '.join(FACTORS)}")
-    for factor, chosen in values.items():
-        if isinstance(chosen, str) or not isinstance(chosen, Sequence) or not chosen:
-            raise ValueError(f"space[{factor!r}]={chosen!r}; it must be a list of at least one value")
-        if len(set(chosen)) < len(chosen):
-            raise ValueError(f"space[{factor!r}]={chosen!r} has a value twice; allowed: each once")
+        if not isinstance(chosen, list | tuple) or not chosen or len(set(chosen)) < len(chosen):
+            raise ValueError(f"space[{factor!r}]={chosen!r}; it must be a list of values, each of them once")
         for value in chosen:
             _check_value(factor, value)
     return tuple(Architecture(*levels) for levels in itertools.product(*(FACTORS | dict(values)).values()))
@@ -376,10 +366,8 @@ def reference_of(cells: Sequence[Cell]) -> Cell:
 def search(cells: Sequence[Cell], architectures: Sequence[Architecture], workplace: Workplace) -> Search:
     """Train and test every network on every set: from the store where that is done, else now.
 
-    A result lies where the evaluation of the cell with that network lies, so that it is computed once, whoever asks: a
-    search that was killed goes on with the networks that are missing, and several processes share one search, network
-    by network; one that another process trains comes last.  Networks of one kind are trained at once on sets of one
-    size, as `ddlib.evaluation.training.at_once` allows on the device.
+    Each result is the evaluation of the cell with that network: a search that was killed goes on with what is missing,
+    and several processes share one; what another process trains comes last.
 
     Args:
         cells: one of them the whole data (`reference_of`), the others proxies; the network of their protocols is
@@ -393,24 +381,19 @@ def search(cells: Sequence[Cell], architectures: Sequence[Architecture], workpla
     reference = reference_of(cells)
     if len(architectures) < LEAST:
         raise ValueError(f"{len(architectures)} networks in the space; a ranking needs at least {LEAST}")
-    sets = {_place(cell, seed): work.synthetic_set(cell, seed, workplace) for cell in cells for seed in cell.seeds}
-    trainings = [Training(one, tuple(tasks(cells, [one])), sets, workplace) for one in architectures]
-    waiting = [(training, count) for training in trainings if (count := len(training.missing()))]
-    total, done = sum(count for _, count in waiting), 0
-    if waiting:
-        log = workplace.folder / "nas" / "log.txt"
-        with artefacts.progress("architecture search", total, workplace, log=log, unit="set") as report:
-            for training, count in artefacts.in_turn(waiting, lambda pair: holder(pair[0].lock)):
-                artefacts.get(training, workplace)
-                done += count
-                report(done)
+    every = tasks(cells, architectures)
+    with artefacts.progress("architecture search", len(every), workplace, unit="training") as report:
+        trainings = artefacts.in_turn(every, lambda task: holder(work.Accuracies(*task, workplace).lock))
+        for done, task in enumerate(trainings, 1):
+            work.evaluated(*task, workplace)
+            report(done)
     return _from_store(cells, architectures, reference, workplace)
 
 
 def tasks(cells: Sequence[Cell], architectures: Sequence[Architecture]) -> list[Task]:
     """Every network on every set: the cells with the network in place of their own, seed by seed."""
     return [
-        (replace(cell, protocol=replace(cell.protocol, network="convnet", options=architecture.options)), seed)
+        (replace(cell, protocol=replace(cell.protocol, network="convnet", options=asdict(architecture))), seed)
         for architecture in architectures
         for cell in cells
         for seed in cell.seeds
@@ -420,78 +403,6 @@ def tasks(cells: Sequence[Cell], architectures: Sequence[Architecture]) -> list[
 def missing(tasks: Sequence[Task], workplace: Workplace) -> list[Task]:
     """The tasks whose result the store does not have."""
     return [(cell, seed) for cell, seed in tasks if not work.Accuracies(cell, seed, workplace).finished()]
-
-
-@dataclass(frozen=True, eq=False)
-class Training(Artefact):
-    """One network trained and tested on every set of a search; what it comes to lies with the evaluations of the cells.
-
-    architecture: the network.
-    tasks: the cells with this network, seed by seed.
-    sets: what they train on, by `_place`.
-    """
-
-    architecture: Architecture
-    tasks: tuple[Task, ...]
-    sets: Mapping[str, SyntheticSet | SyntheticStream]
-    workplace: Workplace
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.architecture.name} of the architecture search"
-
-    @property
-    def lock(self) -> Path:
-        """One for all sets of a data set."""
-        content = {"options": self.architecture.options, "dataset": self.tasks[0][0].dataset}
-        return self.workplace.folder / "nas" / f".{files.key(content)}.lock"
-
-    def missing(self) -> list[Task]:
-        """The tasks whose accuracies the store does not have."""
-        return missing(self.tasks, self.workplace)
-
-    def finished(self) -> bool:
-        """Whether the store has the accuracies on every set."""
-        return not self.missing()
-
-    def left(self) -> float:
-        """The share of sets whose accuracies the store does not have."""
-        return len(self.missing()) / len(self.tasks)
-
-    def load(self) -> bool | None:
-        """True where it is finished; the accuracies are read set by set."""
-        return self.finished() or None
-
-    def make(self, workplace: Workplace) -> bool:
-        """Train the network on the sets that it was not trained on, as many at once as is quick."""
-        groups: dict[tuple, list[Task]] = {}
-        for cell, seed in self.missing():
-            images = self.sets[_place(cell, seed)]
-            alone = not evaluation.fits_together(images, cell.protocol)
-            shape = type(images).__name__, len(images), getattr(images, "is_soft", None), images.strategy
-            kind = str(cell.protocol.settings()), *shape, seed if alone else -1, alone
-            groups.setdefault(kind, []).append((cell, seed))
-        for (*_, alone), group in groups.items():
-            if alone:
-                for task in group:
-                    work.evaluated(*task, workplace)
-                continue
-            with artefacts.deterministic():
-                outcomes = evaluation.evaluate_together(
-                    [self.sets[_place(*task)] for task in group],
-                    [work.test_set(cell, workplace) for cell, _ in group],
-                    group[0][0].protocol,
-                    seeds=[seed for _, seed in group],
-                )
-            for task, outcome in zip(group, outcomes, strict=True):
-                work.Accuracies(*task, workplace).add(outcome)
-        return True
-
-
-def _place(cell: Cell, seed: int) -> str:
-    """Names a set: the protocol that it is judged by does not count."""
-    return files.key({"label": cell.label, "method": cell.settings()["hyperparameters"], "seed": seed})
 
 
 def _from_store(

@@ -13,8 +13,6 @@ from ddlib.evaluation.accuracy import (
     again,
     bytes_stored,
     evaluate,
-    evaluate_together,
-    fits_together,
     groups,
 )
 from ddlib.evaluation.images import check_batches
@@ -23,5 +21,5 @@ from ddlib.pretraining.classifier import Teacher
 
 __all__ = [
     "LABELS", "PRECISIONS", "VERSION", "Evaluation", "Protocol", "Teacher", "again", "bytes_stored", "check_batches",
-    "evaluate", "evaluate_together", "fits_together", "groups",
+    "evaluate", "groups",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from ddlib.data.datasets import ImageSet, parsed_name
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import training
-from ddlib.evaluation.images import Beside, TeacherFunction, TrainingImages, training_images
+from ddlib.evaluation.images import TeacherFunction, TrainingImages, training_images
 from ddlib.evaluation.protocol import ASKING, BATCH, FIXED, HARD, Protocol
 
 VERSION = 1
@@ -106,8 +106,7 @@ def evaluate(
 
     for start in range(0, len(networks), size):
         group = networks[start : start + size]
-        tests = [test] * len(group)
-        reached = _judge(learner, images, tests, protocol, networks=group, seed=seed, after_epoch=tick)
+        reached = _judge(learner, images, test, protocol, networks=group, seed=seed, after_epoch=tick)
         accuracies += reached[0]
         losses += reached[1]
     return Evaluation(
@@ -124,17 +123,14 @@ def evaluate(
 def _judge(
     learner: training.Learner,
     images: TrainingImages,
-    tests: Sequence[ImageSet],
+    test: ImageSet,
     protocol: Protocol,
     *,
     networks: tuple[int, ...],
-    seed: int | Sequence[int],
-    after_epoch: Callable[[], object] = lambda: None,
+    seed: int,
+    after_epoch: Callable[[], object],
 ) -> tuple[list[float], list[float]]:
     """Accuracies (percent) and last losses of networks trained together; of several tests of a network the best.
-
-    Args:
-        tests: a test set for each network.
 
     Raises:
         FloatingPointError: a loss is not finite.
@@ -147,7 +143,7 @@ def _judge(
                 raise FloatingPointError(
                     f"network {index}: the training loss is {loss} in the last epoch; lr {protocol.lr} may be too large"
                 )
-        for i, (network, test) in enumerate(zip(trained, tests, strict=True)):
+        for i, network in enumerate(trained):
             accuracies[i] = max(accuracies[i], _accuracy(learner, network, test))
     return accuracies, losses
 
@@ -242,82 +238,6 @@ def again(
         warnings.warn(f"{what}; other libraries decode other pixels, and the accuracies differ a little", stacklevel=2)
     networks = card.networks if networks is None else networks
     return evaluate(synthetic, test, protocol, seed=card.seed, networks=networks, teacher=teacher)
-
-
-def fits_together(synthetic: SyntheticSet | SyntheticStream, protocol: Protocol) -> bool:
-    """Whether `evaluate_together` takes such a set: no stream, no learning rate of its own, no compat, no teacher."""
-    ours = protocol.compat is None and protocol.labels not in ASKING
-    return isinstance(synthetic, SyntheticSet) and synthetic.learning_rate is None and ours
-
-
-def evaluate_together(
-    sets: Sequence[SyntheticSet],
-    tests: Sequence[ImageSet],
-    protocol: Protocol,
-    *,
-    seeds: Sequence[int],
-    after: Callable[[int], object] = lambda count: None,
-) -> list[Evaluation]:
-    """What `evaluate` finds on each of several sets, by networks that are trained at once; equal up to rounding.
-
-    Args:
-        sets: alike but for the values of their images and labels.
-        tests: a test set for each, in its value space.
-        protocol: for all of them.
-        seeds: one for each.
-        after: called with the number of networks whenever so many more are trained and tested.
-
-    Returns:
-        One for each set.  `seconds` are shared out evenly among networks that were trained at once.
-
-    Raises:
-        ValueError: the sets are not alike; the message says in what.
-        FloatingPointError: as `evaluate`.
-    """
-    _check_alike(sets, tests, protocol)
-    device = tests[0].device
-    images = [training_images(s.to(device), protocol, seed) for s, seed in zip(sets, seeds, strict=True)]
-    learner = training.learner(protocol, tests[0].shape, tests[0].num_classes)
-    trainings = [(which, network) for which in range(len(sets)) for network in range(protocol.num_networks)]
-    size = training.at_once(protocol, learner, len(images[0]), device, different_sets=True)
-    outcomes: list[tuple[float, float, float]] = []
-    for start in range(0, len(trainings), size):
-        group, begin = trainings[start : start + size], time.perf_counter()
-        accuracies, losses = _judge(
-            learner,
-            Beside(tuple(images[which] for which, _ in group)),
-            [tests[which] for which, _ in group],
-            protocol,
-            networks=tuple(network for _, network in group),
-            seed=[seeds[which] for which, _ in group],
-        )
-        seconds = (time.perf_counter() - begin) / len(group)
-        outcomes += [(accuracy, loss, seconds) for accuracy, loss in zip(accuracies, losses, strict=True)]
-        after(len(group))
-    evaluations = []
-    for which, part in enumerate(images):
-        first = which * protocol.num_networks
-        accuracies, losses, seconds = zip(*outcomes[first : first + protocol.num_networks], strict=True)
-        networks, updates = tuple(range(protocol.num_networks)), protocol.updates(len(part.images))
-        evaluations.append(Evaluation(networks, accuracies, losses, sum(seconds), updates, part.distinct))
-    return evaluations
-
-
-def _check_alike(sets: Sequence[SyntheticSet], tests: Sequence[ImageSet], protocol: Protocol) -> None:
-    if not all(fits_together(synthetic, protocol) for synthetic in sets):
-        raise ValueError(
-            "sets are trained on at once without streams, learning rates of their own, compat and teachers"
-        )
-    kinds = [
-        {"images": len(s), "shape": tuple(s.shape), "labels": "soft" if s.is_soft else "hard", "strategy": s.strategy}
-        for s in sets
-    ]
-    for name in kinds[0]:
-        if len(values := dict.fromkeys(kind[name] for kind in kinds)) > 1:
-            differing = " and ".join(map(str, values))
-            raise ValueError(f"sets that are trained on at once differ in {name}: {differing}; allowed: one")
-    for synthetic, test in zip(sets, tests, strict=True):
-        _check_fit(synthetic, test)
 
 
 def bytes_stored(synthetic: SyntheticSet | SyntheticStream, labels: str | None, *, teacher_bytes: int = 0) -> int:

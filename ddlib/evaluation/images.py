@@ -72,38 +72,6 @@ class Fixed:
             yield self.images[rows], self.targets[rows]
 
 
-@dataclass(frozen=True, eq=False)
-class Beside:
-    """Sets of one size beside one another, `parts`: the i-th network is trained on the i-th of them."""
-
-    parts: tuple[Fixed, ...]
-    teacher = None
-
-    def __len__(self) -> int:
-        """Images in an epoch of one network."""
-        return len(self.parts[0])
-
-    @property
-    def like(self) -> Tensor:
-        """A tensor of the type and on the device of the images."""
-        return self.parts[0].like
-
-    @property
-    def strategy(self) -> str:
-        """Of the augmentation."""
-        return self.parts[0].strategy
-
-    def epoch(self, epoch: int, networks: Sequence[int], seeds: Sequence[int], batch_size: int) -> Iterator[Batch]:
-        """The mini-batches of an epoch, for the networks of the given indices, each with a seed of its own."""
-        walks = [
-            part.epoch(epoch, [network], seed, batch_size)
-            for part, network, seed in zip(self.parts, networks, seeds, strict=True)
-        ]
-        for batches in zip(*walks, strict=True):
-            images, targets = zip(*batches, strict=True)
-            yield torch.cat(images), torch.cat(targets)
-
-
 @dataclass(eq=False)
 class Generated:
     """The images of a stream, drawn anew every `stream.redraw` epochs; several draws are made in one pass.

@@ -28,14 +28,6 @@ Tensors = dict[str, Tensor]
 TEST_BATCH = 128
 """Test images whose statistics a network is tested on with `Protocol.compat`: the default batch of DiM's code."""
 
-SMALL, SEVERAL = 2**17, 8
-"""On a CPU, `SEVERAL` networks with sets of their own are trained at a time where the largest map of a mini-batch of
-one has at most `SMALL` elements.
-
-Calls cost more than arithmetic there; `python -m benchmarks.architecture_search` prints what is gained, and what would
-be lost beyond.
-"""
-
 
 @dataclass(frozen=True, eq=False)
 class Learner:
@@ -101,7 +93,7 @@ def train(
     protocol: Protocol,
     *,
     networks: Sequence[int],
-    seed: int | Sequence[int],
+    seed: int,
     after_epoch: Callable[[], Any] = lambda: None,
 ) -> Iterator[list[Trained]]:
     """Train the networks of the given indices together, by the protocol.
@@ -110,24 +102,23 @@ def train(
         learner: of the protocol's network.
         images: what they are trained on; the networks are of its type and on its device.
         networks: their indices.  Only one with a network that draws random numbers itself.
-        seed: of all randomness; or one for each network, where `images` takes these (`images.Beside`).
+        seed: of all randomness.
         after_epoch: called after each epoch.
 
     Yields:
         One `Trained` a network, whenever the protocol tests them; with the next epoch their tensors go on changing.
     """
-    seeds = [seed] * len(networks) if isinstance(seed, int) else seed
-    parameters, buffers = _fresh(learner, images.like, networks, seeds)
+    parameters, buffers = _fresh(learner, images.like, networks, seed)
     averages = parameters, buffers
     optimiser = _sgd(parameters, protocol)
     size = micro_batch(min(protocol.batch_size, len(images)), learner, images.like.device)
     for epoch in range(protocol.rounds):
         for group in optimiser.param_groups:
             group["lr"] = protocol.rate(epoch)
-        streams = [generator(s, STREAM, "augmentation", i, epoch) for s, i in zip(seeds, networks, strict=True)]
+        streams = [generator(seed, STREAM, "augmentation", index, epoch) for index in networks]
         losses = torch.zeros(len(networks), dtype=images.like.dtype, device=images.like.device)
         draws = learner.network.draws  # dropout, of the one network then
-        with scoped(seeds[0], STREAM, "dropout", networks[0], epoch) if draws else contextlib.nullcontext():
+        with scoped(seed, STREAM, "dropout", networks[0], epoch) if draws else contextlib.nullcontext():
             for batch, targets in images.epoch(epoch, networks, seed, protocol.batch_size):
                 batch = augment_stacked(batch, images.strategy, streams)
                 targets = targets if images.teacher is None else images.teacher(batch)
@@ -165,25 +156,19 @@ def predictions(learner: Learner, trained: Trained, count: int, take: Callable[[
     return classes
 
 
-def at_once(
-    protocol: Protocol, learner: Learner, num_images: int, device: torch.device, *, different_sets: bool = False
-) -> int:
+def at_once(protocol: Protocol, learner: Learner, num_images: int, device: torch.device) -> int:
     """How many networks to train together: `protocol.at_once`, or as many as pass together on the device; at least 1.
 
     A network that draws random numbers itself is always trained alone: under vmap its numbers would be others.
 
     Args:
         num_images: of the set or of a stream's epoch.
-        different_sets: whether each network has a set of its own; on a CPU, `SEVERAL` small ones go together then.
     """
     if learner.network.draws:
         return 1
     if protocol.at_once is not None:
         return protocol.at_once
-    elements = min(protocol.batch_size, num_images) * learner.network.elements
-    if different_sets and device.type == "cpu" and elements <= SMALL:
-        return SEVERAL
-    return passes.together(elements, device)
+    return passes.together(min(protocol.batch_size, num_images) * learner.network.elements, device)
 
 
 def micro_batch(batch: int, learner: Learner, device: torch.device) -> int:
@@ -194,9 +179,9 @@ def micro_batch(batch: int, learner: Learner, device: torch.device) -> int:
     return batch if learner.network.whole_batches else passes.size(batch, learner.network.elements, device)
 
 
-def _fresh(learner: Learner, like: Tensor, networks: Sequence[int], seeds: Sequence[int]) -> tuple[Tensors, Tensors]:
+def _fresh(learner: Learner, like: Tensor, networks: Sequence[int], seed: int) -> tuple[Tensors, Tensors]:
     """Parameters, which ask for gradients, and buffers of fresh networks, stacked."""
-    streams = [generator(seed, STREAM, "network", index) for seed, index in zip(seeds, networks, strict=True)]
+    streams = [generator(seed, STREAM, "network", index) for index in networks]
     built = [learner.network.build(generator=stream).to(like) for stream in streams]
 
     def stack(kind: Callable[[nn.Module], Mapping[str, Tensor]]) -> Tensors:

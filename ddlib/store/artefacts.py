@@ -316,7 +316,7 @@ def deterministic() -> Iterator[None]:
         backend.deterministic, backend.benchmark = before
 
 
-def progress(name: str, total: int, workplace: Workplace, *, log: Path, unit: str = "step") -> Progress:
+def progress(name: str, total: int, workplace: Workplace, *, log: Path | None = None, unit: str = "step") -> Progress:
     """How far a piece of work is, shown as the workplace wants it and logged beside what it makes."""
     memory = functools.partial(peak_memory, workplace.device)
     return Progress(name, total, unit=unit, mode=workplace.progress, memory=memory, log=log)

@@ -2,6 +2,7 @@
 
 `work.missing` says what the store lacks of a cell; `plan` says what that costs.  What differs in its number of steps
 alone is of one kind, and a kind is measured once a process.  What several cells share counts once in the total.
+Reading the data and what a first step takes more, such as compiling, are not counted.
 """
 
 import math
@@ -42,10 +43,8 @@ RECORD = 4096
 class Missing:
     """What the store lacks of a cell, each artefact under the path that it will have there.
 
-    cell: of a table.
     needs: what is to be made beforehand: path -> builder.
-    distil: the sets that are to be distilled, one a seed.
-    evaluate: the evaluations that are to be made, one a seed.
+    distil, evaluate: the sets to be distilled and the evaluations to be made, one a seed.
     left: path -> the share of the work that is still to do, where some of it is done.
     """
 
@@ -58,12 +57,11 @@ class Missing:
 
 @dataclass(frozen=True)
 class Pace:
-    """What a kind of work takes: seconds before its steps, of each, after them, and more the first time; and bytes."""
+    """What a kind of work takes: seconds before its steps, of each, and after them; bytes as of `Estimate`."""
 
     start: float = 0.0
     step: float = 0.0
     finish: float = 0.0
-    first: float = 0.0
     memory: int = 0
     disk: int = 0
     checkpoint: int = 0
@@ -73,18 +71,13 @@ class Pace:
 class Estimate:
     """What one artefact takes.
 
-    kind: what it shares with all artefacts of equal steps.
-    seconds: of all its work.
-    first: seconds more for the first of its kind in a process: reading data, compiling, warming up.
     memory: most bytes in use while the steps were taken, data included; of the process on a CPU, else of the device.
     disk: bytes that it leaves in the store.
     checkpoint: bytes of its state while it is in progress.
     trainings: networks trained to judge by.
     """
 
-    kind: str
     seconds: float = 0.0
-    first: float = 0.0
     memory: int = 0
     disk: int = 0
     checkpoint: int = 0
@@ -93,7 +86,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """A cell: what it lacks, and path in the store -> what the artefact there takes, reading the data included."""
+    """A cell: what it lacks, and path in the store -> what the artefact there takes."""
 
     missing: Missing
     estimates: Mapping[str, Estimate]
@@ -101,42 +94,30 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells in order, and what all of them take in one process; an artefact that several share counts once.
-
-    work: seconds, without what is done
-    once: in a process, seconds too: reading data, and what the first step of a kind takes more, such as compiling.
-    memory: most bytes in use at a time.
-    disk: bytes in the store at the most: what stays there, and the largest checkpoint.
-    distillations, trainings: sets distilled, and networks trained to judge them.
-    """
+    """Cells in order; what all of them take together, where an artefact that several share counts once."""
 
     rows: tuple[Row, ...]
-    work: float
-    once: float
-    memory: int
-    disk: int
-    distillations: int
-    trainings: int
+
+    @property
+    def estimates(self) -> list[Estimate]:
+        """Of every artefact."""
+        return list({path: estimate for row in self.rows for path, estimate in row.estimates.items()}.values())
 
     @property
     def seconds(self) -> float:
-        """Of `work` and `once`."""
-        return self.work + self.once
+        """Of all work that is not done."""
+        return sum(estimate.seconds for estimate in self.estimates)
 
+    @property
+    def memory(self) -> int:
+        """Most bytes in use at a time."""
+        return max((estimate.memory for estimate in self.estimates), default=0)
 
-def plan_of(rows: Iterable[Row]) -> Plan:
-    """The plan of some cells."""
-    rows = tuple(rows)
-    estimates = {path: estimate for row in rows for path, estimate in row.estimates.items()}.values()
-    return Plan(
-        rows=rows,
-        work=sum(estimate.seconds for estimate in estimates),
-        once=sum({estimate.kind: estimate.first for estimate in estimates}.values()),
-        memory=max((estimate.memory for estimate in estimates), default=0),
-        disk=sum(e.disk for e in estimates) + max((e.checkpoint for e in estimates), default=0),
-        distillations=len({path for row in rows for path in row.missing.distil}),
-        trainings=sum(estimate.trainings for estimate in estimates),
-    )
+    @property
+    def disk(self) -> int:
+        """Most bytes in the store: what stays there, and the largest checkpoint."""
+        largest = max((estimate.checkpoint for estimate in self.estimates), default=0)
+        return sum(estimate.disk for estimate in self.estimates) + largest
 
 
 def plan(missing: Iterable[Missing], device: str) -> Plan:
@@ -146,21 +127,19 @@ def plan(missing: Iterable[Missing], device: str) -> Plan:
         FileNotFoundError: data are missing; the message names the command that gets them.
         ValueError: a step cannot be taken, as where it needs more memory than there is; the cell is named.
     """
-    return plan_of(_row(cell, device) for cell in missing)
+    return Plan(tuple(_row(cell, device) for cell in missing))
 
 
 def together(plans: Iterable[Plan]) -> Plan:
-    """Several plans as one, carried out one after another in one process; equal cells are one."""
-    return plan_of({str(row.missing.cell.settings()): row for plan in plans for row in plan.rows}.values())
+    """Several plans as one, carried out one after another; equal cells are one."""
+    return Plan(tuple({str(row.missing.cell.settings()): row for plan in plans for row in plan.rows}.values()))
 
 
 def _row(missing: Missing, device: str) -> Row:
     cell = missing.cell
     if not (missing.needs or missing.distil or missing.evaluate):
         return Row(missing, {})
-    reading = f"reading {cell.dataset}, whitened {cell.whitened}, for {device}"
-    pace = _paced(reading, lambda: _reading(cell, device))
-    train, test = _images(cell, device)
+    train, test = (datasets.load(cell.dataset, split, zca=cell.whitened, device=device) for split in ("train", "test"))
     try:
         estimates = {path: prerequisite(builder, train) for path, builder in missing.needs.items()}
         if missing.distil:
@@ -174,53 +153,34 @@ def _row(missing: Missing, device: str) -> Row:
         share = missing.left.get(path, 1.0)
         trainings = round(share * estimate.trainings)
         estimates[path] = replace(estimate, seconds=share * estimate.seconds, trainings=trainings)
-    return Row(missing, estimates | {reading: Estimate(reading, first=pace.first, memory=pace.memory)})
-
-
-def _images(cell: Cell, device: str) -> tuple[ImageSet, ImageSet]:
-    """The cell's training and test images."""
-    return tuple(datasets.load(cell.dataset, split, zca=cell.whitened, device=device) for split in ("train", "test"))
-
-
-def _reading(cell: Cell, device: str) -> Pace:
-    """What it takes to read the data the first time, and to whiten them."""
-    reset_peak_memory(device)
-    _, seconds = timed(lambda: _images(cell, device), torch.device(device))
-    return Pace(first=seconds, memory=peak_memory(device))
+    return Row(missing, estimates)
 
 
 PACES: dict[str, Pace] = {}
 """Kind -> its pace, as far as this process has measured it."""
 
 
-def _paced(kind: str, measure: Callable[[], Pace]) -> Pace:
-    """The pace of a kind, measured the first time."""
+def _paced(name: str, settings: Mapping[str, Any], images: ImageSet, measure: Callable[[], Pace]) -> Pace:
+    """The pace of a kind of work, measured the first time; its name, settings and data say of what kind it is."""
+    steps = {key: value for key, value in settings.items() if key not in LENGTHS}
+    kind = f"{name} {steps} on {images.name} {images.fingerprint} {images.space.name} {images.device}"
     if kind not in PACES:
         PACES[kind] = measure()
     return PACES[kind]
 
 
-def _kind(name: str, settings: Mapping[str, Any], images: ImageSet) -> str:
-    """What an artefact shares with all of equal steps, from its name, its settings and its data."""
-    steps = {key: value for key, value in settings.items() if key not in LENGTHS}
-    return f"{name} {steps} on {images.name} {images.fingerprint} {images.space.name} {images.device}"
-
-
 def prerequisite(builder: Any, train: ImageSet) -> Estimate:
     """What `builder` takes on `train`, on its device: its `stages` one after another."""
-    total = Estimate(_kind(builder.name, asdict(builder), train))
+    total = Estimate()
     for stage in builder.stages:
         steps = [name for name in LENGTHS if name != "first" and getattr(stage, name, 0)]
-        kind = _kind(f"{builder.name} by {', '.join(steps)}", asdict(stage), train)
-        pace = _paced(kind, lambda stage=stage: measured(stage, train, stage.size))
-        part = _estimate(kind, pace, pace.start + stage.iterations * pace.step + pace.finish)
+        name = f"{builder.name} by {', '.join(steps)}"
+        pace = _paced(name, asdict(stage), train, lambda stage=stage: measured(stage, train, stage.size))
         total = Estimate(
-            kind=total.kind,
-            seconds=total.seconds + part.seconds,
-            first=total.first + part.first,
-            memory=max(total.memory, part.memory),
-            disk=max(total.disk, part.disk),
-            checkpoint=max(total.checkpoint, part.checkpoint, pace.disk),  # a state may grow to the product's size
+            seconds=total.seconds + pace.start + stage.iterations * pace.step + pace.finish,
+            memory=max(total.memory, pace.memory),
+            disk=max(total.disk, pace.disk + RECORD),
+            checkpoint=max(total.checkpoint, pace.checkpoint, pace.disk),  # a state may grow to the product's size
         )
     return total
 
@@ -229,13 +189,9 @@ def distillation(cell: Cell, train: ImageSet) -> Estimate:
     """What one seed of the cell takes to distil, on the device of `train`, with what it needs at hand."""
     method = cell.method.rehearsal
     settings = {name: value for name, value in asdict(method).items() if name not in cell.deployed}
-    kind = _kind(f"{method.name} {method.version}", settings, train)
-    pace = _paced(kind, lambda: measured(method, train, _file_size))
-    return _estimate(kind, pace, pace.start + method.iterations * pace.step + pace.finish)
-
-
-def _estimate(kind: str, pace: Pace, seconds: float, *, trainings: int = 0) -> Estimate:
-    return Estimate(kind, seconds, pace.first, pace.memory, pace.disk + RECORD, pace.checkpoint, trainings)
+    pace = _paced(f"{method.name} {method.version}", settings, train, lambda: measured(method, train, _file_size))
+    seconds = pace.start + method.iterations * pace.step + pace.finish
+    return Estimate(seconds, pace.memory, pace.disk + RECORD, pace.checkpoint)
 
 
 def measured(job: Any, train: ImageSet, size: Callable[[Any], int]) -> Pace:
@@ -253,12 +209,11 @@ def measured(job: Any, train: ImageSet, size: Callable[[Any], int]) -> Pace:
     seconds, end = [], time.perf_counter() + LOOK
     while state.step < job.iterations and (len(seconds) < 2 or (len(seconds) < MOST and time.perf_counter() < end)):
         seconds.append(timed(lambda: job.step(state), device)[1])
-    step = statistics.fmean(seconds[1:] or seconds or [0.0])
     checkpoint = sum(tensor.nbytes for tensor in state.state_dict().values())
     disk, finish = timed(lambda: size(job.finish(state)), device)
+    step = statistics.fmean(seconds[1:] or seconds or [0.0])  # the first one warms up
     scale = len(train) / len(images)
-    first = max(0.0, seconds[0] - step) if seconds else 0.0
-    return Pace(scale * start, scale * step, finish, first, peak_memory(str(device)), disk, checkpoint)
+    return Pace(scale * start, scale * step, finish, peak_memory(str(device)), disk, checkpoint)
 
 
 def _file_size(product: Any) -> int:
@@ -299,24 +254,21 @@ def judging(cell: Cell, train: ImageSet, test: ImageSet) -> Estimate:
     batch = min(count, protocol.epoch_images or count, protocol.batch_size)
     rows = torch.arange(batch, device=train.device)
     strategy = augmentation.strategy_for(train.name)
-    training_set = synthetic.SyntheticSet(
-        train.take(rows), train.labels[rows], train.class_names, train.space, strategy
-    )
-    groups = evaluation.groups(training_set, test, protocol)
-    origin = f"{count} images drawn by {method}" if streamed else f"{batch} images"
-    kind = _kind(f"evaluation of {origin} by {len(groups[0])} networks", protocol.settings(), test)
+    images = synthetic.SyntheticSet(train.take(rows), train.labels[rows], train.class_names, train.space, strategy)
+    groups = evaluation.groups(images, test, protocol)
 
     def measure() -> Pace:
         teacher = protocol.taught_by and protocol.taught_by.frozen(train, _product(protocol.taught_by, train))
-        return _evaluating(_product(method, train) if streamed else training_set, test, protocol, groups[0], teacher)
+        return _evaluating(_product(method, train) if streamed else images, test, protocol, groups[0], teacher)
 
-    pace = _paced(kind, measure)
+    origin = f"{count} images drawn by {method}" if streamed else f"{batch} images"
+    pace = _paced(f"evaluation of {origin} by {len(groups[0])} networks", protocol.settings(), test, measure)
     seconds = len(groups) * (protocol.updates(count) * pace.step + len(protocol.tested_after) * pace.finish)
-    return _estimate(kind, pace, seconds, trainings=protocol.num_networks)
+    return Estimate(seconds, pace.memory, RECORD, trainings=protocol.num_networks)
 
 
 def _evaluating(
-    training_set: synthetic.SyntheticSet | synthetic.SyntheticStream,
+    images: synthetic.SyntheticSet | synthetic.SyntheticStream,
     test: ImageSet,
     protocol: evaluation.Protocol,
     networks: Sequence[int],
@@ -324,31 +276,23 @@ def _evaluating(
 ) -> Pace:
     """Of networks that are trained together: an update, which takes as long by any schedule, and a test."""
     tested = sample(test)
-    epochs = max(EPOCHS, getattr(training_set, "redraw", 1))
+    epochs = max(EPOCHS, getattr(images, "redraw", 1))
     protocol = replace(protocol, epochs=epochs, compat=None, schedule="step", ema=None, epoch_images=None)
-
-    def course() -> tuple[float, float]:
-        """Seconds of the training, building the networks included, and of the test."""
+    reset_peak_memory(str(test.device))
+    for _ in range(2):  # the first time warms up
         ticks = [_now(test.device)]
         evaluation.evaluate(
-            training_set,
+            images,
             tested,
             protocol,
             seed=0,
             networks=networks,
             teacher=teacher,
-            on_epoch=lambda *_: ticks.append(_now(test.device)),
+            on_epoch=lambda *_, ticks=ticks: ticks.append(_now(test.device)),
         )
-        return ticks[-1] - ticks[0], _now(test.device) - ticks[-1]
-
-    reset_peak_memory(str(test.device))
-    (cold, cold_test), (training, testing) = course(), course()
-    return Pace(
-        step=training / protocol.updates(len(training_set)),
-        finish=testing * len(test) / len(tested),
-        first=max(0.0, cold + cold_test - training - testing),
-        memory=peak_memory(str(test.device)),
-    )
+        testing = _now(test.device) - ticks[-1]
+    step = (ticks[-1] - ticks[0]) / protocol.updates(len(images))
+    return Pace(step=step, finish=testing * len(test) / len(tested), memory=peak_memory(str(test.device)))
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
@@ -362,6 +306,9 @@ def _now(device: torch.device) -> float:
     """Wall-clock time after synchronising the GPU."""
     synchronise(device)
     return time.perf_counter()
+
+
+# --- a plan in words --------------------------------------------------------------------------------------------------
 
 
 def counts(missing: Sequence[Missing]) -> str:
@@ -389,16 +336,15 @@ def table(plan: Plan) -> str:
     """The plan as text, a line for each cell; what cells share stands in the line of each."""
     lines = [("cell", "IPC", "in store", "trainings", "time", "memory", "disk")]
     for row in plan.rows:
-        cell, alone = row.missing.cell, plan_of([row])
+        cell, alone = row.missing.cell, Plan((row,))
         seeds, left = len(cell.seeds), len(row.missing.evaluate)
         distilled = left - len(row.missing.distil)
         in_store = f"{seeds - left}/{seeds}" + (f" + {distilled} distilled" if distilled else "")
-        cost = (str(alone.trainings), duration(alone.work), size(alone.memory), size(alone.disk))
+        trainings = sum(estimate.trainings for estimate in alone.estimates)
+        cost = (str(trainings), duration(alone.seconds), size(alone.memory), size(alone.disk))
         label = f"{cell.label}, {cell.tested_on}" if cell.tested_on else cell.label
         ipc = "all" if cell.ipc is None else str(cell.ipc)
         lines.append((label, ipc, in_store, *(cost if row.estimates else "----")))
-    if plan.once:
-        lines.append(("once: data, first steps", "", "", "", duration(plan.once), "", ""))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = ["  ".join([f"{a:<{widths[0]}}", *map(str.rjust, rest, widths[1:])]).rstrip() for a, *rest in lines]
     return "\n".join([rows[0], "-" * max(map(len, rows)), *rows[1:]])
@@ -411,20 +357,20 @@ def refusals(plan: Plan, *, budget_hours: float | None = None, memory: int | Non
     it that fit leave of `budget_hours`.  None: no limit.
     """
     sentences: list[str] = []
-    fitting: list[Row] = []
+    fitting: tuple[Row, ...] = ()
     for row in plan.rows:
-        cell, alone, end = row.missing.cell, plan_of([row]), plan_of([*fitting, row]).seconds
+        cell, alone, end = row.missing.cell, Plan((row,)), Plan((*fitting, row)).seconds
         if memory is not None and alone.memory > memory:
             sentences.append(f"{cell} takes {size(alone.memory)} of memory; allowed: {size(memory)}")
         elif budget_hours is not None and end > 3600 * budget_hours:
-            times = f"{duration(alone.work)}, done after {duration(end)}"
+            times = f"{duration(alone.seconds)}, done after {duration(end)}"
             sentences.append(f"{cell} takes {times}; allowed: {budget_hours} h")
         else:
-            fitting.append(row)
+            fitting += (row,)
     return sentences
 
 
 def size(count: float) -> str:
-    """Bytes to read: in the decimal unit that fits them."""
+    """Bytes in the decimal unit that fits them."""
     unit, length = next(((u, n) for u, n in (("GB", 1e9), ("MB", 1e6)) if count >= n), ("kB", 1e3))
     return f"{count / length:.1f} {unit}"
