@@ -11,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from ddlib import results
 from ddlib.batch import cli, reproduce
+from ddlib.report import compare
 from ddlib.study import notebooks
 
 OVERRIDABLE = 'profile = "quick"  # the budget\nseeds = [0]  # of each cell'
@@ -239,3 +240,38 @@ def test_overrides_that_no_notebook_knows_are_refused_before_anything_runs(repos
     out, err = capsys.readouterr()
     assert out == "" and re.match(message, err.replace(f"{repository}/", "")) and err.count("\n") == 1
     assert not (repository / "runs").exists()
+
+
+def accuracies_of(label, accuracies, verdict_ipc=1):
+    return results.Record.of(accuracies, label=label, method="dm", dataset="digits", ipc=verdict_ipc, cell={})
+
+
+def test_two_folders_of_results_are_set_beside_each_other(tmp_path, capsys):
+    rows = {"a": [("Random", (70.0, 71.0, 72.0)), ("DM", (80.0, 81.0, 82.0)), ("Old", (1.0, 2.0))]}
+    rows["b"] = [("Random", (70.0, 71.0, 72.0)), ("DM", (85.0, 86.0, 87.0)), ("New", (1.0, 2.0))]
+    for folder, its in rows.items():
+        results.write([accuracies_of(*row) for row in its], tmp_path / folder / "atom/accuracy.quick.json")
+    results.write([accuracies_of("DM", (1.0, 2.0))], tmp_path / "b/datm/lossless.quick.json")
+
+    assert cli.main(["report", "compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.startswith("1 of 2 rows agree") and "1 are equal" in head and "up to 5.0 points" in head
+    assert "1 of 1 claims" in head  # that DM is above Random
+    assert [line.strip() for line in lines] == [
+        "atom/accuracy.quick: DM, digits, IPC 1, convnet: 81.0 -> 86.0 [+2.7, +7.3]",
+        "atom/accuracy.quick: Old, digits, IPC 1, convnet: only before",
+        "atom/accuracy.quick: New, digits, IPC 1, convnet: only after",
+        "datm/lossless.quick: only after",
+    ]
+    assert cli.main(["report", "compare", str(tmp_path / "a"), str(tmp_path)]) == 2
+    assert "holds no results" in capsys.readouterr().err
+
+
+def test_a_claim_with_another_outcome_is_named(tmp_path):
+    higher, lower = (70.0, 71.0, 72.0), (50.0, 51.0, 52.0)
+    for name, (dm, atom) in {"a": (lower, higher), "b": (higher, lower)}.items():
+        both = [accuracies_of("DM", dm), accuracies_of("ATOM", atom)]
+        results.write(both, tmp_path / name / "atom/accuracy.quick.json")
+    found = compare.agreement(*(compare.read(tmp_path / name) for name in "ab"))
+    assert found.claims and all(change.endswith("holds -> fails") for change in found.changed)

@@ -8,7 +8,7 @@
     ddlib runs list | show KEY | clean [KEY ...]
     ddlib export RUN --to npz|pt|png|hf|safetensors|ddranking|dcbench [--output FOLDER] [--force] ...
     ddlib report [--output FOLDER] [--profile quick|hour|paper ...]
-    ddlib report stale
+    ddlib report stale | compare A B
 
 Exit codes: 0 all is well; 1 a notebook failed, data are missing or differ, or a product is stale or damaged; 2 the
 command was refused, or a plan does not fit.
@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING
 from ddlib import OUTPUT, PROFILES
 
 if TYPE_CHECKING:
-    from ddlib.batch.reproduce import Run
     from ddlib.batch.workflow import Where
     from ddlib.data.datasets import Check
 
@@ -248,10 +247,12 @@ def _plan(options: Namespace) -> int:
 
 def _reproduce(options: Namespace) -> int:
     from ddlib.batch import reproduce, workflow
+    from ddlib.report import compare
 
     where = _batch_options(options)
     overrides = options.parameters and options.parameters.absolute()
     runs = reproduce.plan(options.notebooks, options.profile, output=options.output.absolute(), overrides=overrides)
+    before = compare.readable(path for run in runs for path in (run.committed, run.results))
     if where:
         batch = workflow.prepare(runs, where)
         counts = f"{len(batch.cells)} cells to compute, {len(batch.runs)} notebooks to run"
@@ -260,16 +261,16 @@ def _reproduce(options: Namespace) -> int:
         outcomes = workflow.outcomes(runs, batch)
     else:
         with workflow.pinned(options.gpus):
-            outcomes = reproduce.execute(runs, at_once=options.at_once, on_begin=_print_begin)
+            outcomes = reproduce.execute(runs, at_once=options.at_once)
     print(reproduce.table(outcomes))
+    after = compare.readable(outcome.run.results for outcome in outcomes if outcome.verdicts is not None)
+    before = {name: content for name, content in before.items() if name in after}
+    if before:
+        print(f"\nDid it come out the same as before?  {compare.agreement(before, after)}")
     failures = [outcome for outcome in outcomes if outcome.error]
     for outcome in failures:
         print(f"ddlib: {outcome.run.name} failed: {outcome.error}", file=sys.stderr)
     return 1 if failures else 0
-
-
-def _print_begin(run: "Run") -> None:
-    print(f"{run.name} ({run.profile}): running, log in {run.log}", file=sys.stderr, flush=True)
 
 
 def _batch_options(options: Namespace) -> "Where | None":
@@ -356,6 +357,9 @@ def _add_store_commands(commands: Commands) -> None:
     report.add_argument("--profile", choices=PROFILES, nargs="+", default=[], help="those to show (default: all)")
     verbs = report.add_subparsers(title="verbs", metavar="VERB")
     _add(verbs, "stale", _report_stale, "results and figures older than their code or parameters, and why")
+    same = _add(verbs, "compare", _report_compare, "whether two folders of results say the same, row by row")
+    same.add_argument("before", type=Path, metavar="A", help="a folder such as results/")
+    same.add_argument("after", type=Path, metavar="B", help="the other one")
 
 
 def _size(count: int) -> str:
@@ -450,6 +454,13 @@ def _report(options: Namespace) -> int:
     page = site.build(options.output.absolute(), options.profile)
     pages = len(list(page.parent.rglob("*.html")))
     print(f"{pages} pages in {time.perf_counter() - begin:.0f} s; open {page.as_uri()}")
+    return 0
+
+
+def _report_compare(options: Namespace) -> int:
+    from ddlib.report import compare
+
+    print(compare.agreement(compare.read(options.before), compare.read(options.after)))
     return 0
 
 

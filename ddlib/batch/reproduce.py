@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,11 @@ from typing import Any
 
 import nbformat
 import psutil
+from tqdm import tqdm
 
-from ddlib import OUTPUT, results
+from ddlib import OUTPUT, ROOT, results
 from ddlib.store import files
+from ddlib.store.progress import duration
 from ddlib.study import notebooks, parameters
 from ddlib.study.rows import Cell
 
@@ -37,7 +40,13 @@ def run(words: Sequence[str], **options: Any) -> int:
     return run_all([lambda: psutil.Popen(words, process_group=0, **options)])[0][0]
 
 
-def run_all(starts: Sequence[Callable[[], psutil.Popen]], *, at_once: int = 1) -> list[tuple[int, float]]:
+def run_all(
+    starts: Sequence[Callable[[], psutil.Popen]],
+    *,
+    at_once: int = 1,
+    on_end: Callable[[int, int, float], object] = lambda position, code, seconds: None,
+    on_poll: Callable[[], object] = lambda: None,
+) -> list[tuple[int, float]]:
     """Run child processes, at most `at_once` at a time, and wait for all of them.
 
     SIGINT and SIGTERM to this process reach the children and all that they have started as SIGINT, upon which work is
@@ -47,6 +56,8 @@ def run_all(starts: Sequence[Callable[[], psutil.Popen]], *, at_once: int = 1) -
         starts: each begins one child, in a process group of its own, so that a terminal's Ctrl-C comes from here alone;
             called in their order, in this thread.
         at_once: >= 1.
+        on_end: called with position, exit code and seconds of each child as it ends.
+        on_poll: called every `POLL` seconds.
 
     Returns:
         Exit code and seconds of each.
@@ -76,6 +87,8 @@ def run_all(starts: Sequence[Callable[[], psutil.Popen]], *, at_once: int = 1) -
             for child in psutil.wait_procs([*running], timeout=POLL)[0]:
                 position, begin = running.pop(child)
                 ends[position] = child.returncode, time.perf_counter() - begin
+                on_end(position, *ends[position])
+            on_poll()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -121,6 +134,11 @@ class Run:
     def results(self) -> Path:
         """The records that the notebook writes."""
         return OUTPUT / "results" / f"{self.name}.{self.profile}.json"
+
+    @property
+    def committed(self) -> Path:
+        """The same of the repository, which are others where `ddlib.OUTPUT` lies elsewhere."""
+        return ROOT / "results" / f"{self.name}.{self.profile}.json"
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -186,28 +204,26 @@ def plan(wanted: Sequence[str], profile: str, *, output: Path, overrides: Path |
     return runs
 
 
-def execute(
-    runs: Sequence[Run], *, at_once: int = 1, on_begin: Callable[[Run], object] = lambda run: None
-) -> list[Outcome]:
+def execute(runs: Sequence[Run], *, at_once: int = 1) -> list[Outcome]:
     """Execute notebooks with papermill, each in a process of its own, on the kernel of this very environment.
 
     The working directory is the notebook's folder, as in JupyterLab.  A notebook without parameters for the
-    profile is left out.  What an earlier run left is never taken for this one's.
+    profile is left out.  What an earlier run left is never taken for this one's.  How far it is goes to stderr: a line
+    for each notebook as it ends, and in a terminal a bar with the cells and steps at hand.
 
     Args:
         at_once: how many run at the same time, >= 1.  Each then has its share of the cores, unless OMP_NUM_THREADS
             says otherwise; a cell that two of them need is computed by one.
-        on_begin: called with each notebook that begins.
 
     Raises:
         KeyboardInterrupt: it was stopped, by SIGINT or SIGTERM; the notebooks' work is saved.
     """
     able = [run for run in runs if notebooks.has_profile(run.name, run.profile)]
     stamps = [_stamp(run.results) for run in able]
-    environment = _environment(at_once)
+    environment, outcomes = _environment(at_once), {run: Outcome(run, None) for run in runs}
 
     def start(run: Run) -> psutil.Popen:
-        on_begin(run)
+        display.begin(run)
         run.executed.parent.mkdir(parents=True, exist_ok=True)
         run.executed.unlink(missing_ok=True)
         notebook, file = notebooks.path_of(run.name), notebooks.params_file(run.name, run.profile)
@@ -217,12 +233,94 @@ def execute(
         with run.log.open("wb") as log:
             return psutil.Popen(words, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
 
-    ends = run_all([partial(start, run) for run in able], at_once=at_once)
-    outcomes = {run: Outcome(run, None) for run in runs}
-    for run, (code, seconds), stamp in zip(able, ends, stamps, strict=True):
+    def end(position: int, code: int, seconds: float) -> None:
+        run = able[position]
         error = _last_error(run, code) if code else ""
-        outcomes[run] = outcome(run, seconds, error, fresh=_stamp(run.results) != stamp)
+        outcomes[run] = outcome(run, seconds, error, fresh=_stamp(run.results) != stamps[position])
+        display.end(outcomes[run])
+
+    with Display(able) as display:
+        run_all([partial(start, run) for run in able], at_once=at_once, on_end=end, on_poll=display.update)
     return list(outcomes.values())
+
+
+class Display:
+    """How far notebooks are, on stderr: a line as each begins and ends; in a terminal, a bar below them.
+
+    What is left is estimated from what the results that lie there cost, in proportion to the time that has gone.
+    """
+
+    def __init__(self, runs: Sequence[Run]):
+        costs = {run: _recorded_seconds(run) for run in runs}
+        known = [seconds for seconds in costs.values() if seconds] or [1.0]
+        self._weights = {run: seconds or sum(known) / len(known) for run, seconds in costs.items()}
+        self._begin = self._last_end = self._drawn = time.monotonic()
+        self._running: list[Run] = []
+        self._ended: list[Run] = []
+        self._bar = tqdm(
+            total=len(runs), bar_format="{n} of {total} |{bar:12}| {elapsed}{postfix}", dynamic_ncols=True,
+            disable=not sys.stderr.isatty(), file=sys.stderr, leave=False,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def begin(self, run: Run) -> None:
+        """Say that a notebook begins."""
+        self._running.append(run)
+        self._say(f"{run.name} ({run.profile}): running, log in {run.log}")
+
+    def end(self, outcome: Outcome) -> None:
+        """Say what came of a notebook, and how much is left."""
+        self._running.remove(outcome.run)
+        self._ended.append(outcome.run)
+        self._last_end = time.monotonic()
+        done = f"{len(self._ended)} of {len(self._weights)} done after {duration(time.monotonic() - self._begin)}"
+        self._say(f"{outcome.run.name}: {outcome.seconds:.0f} s, {outcome}; {done}{self._left()}")
+        self._bar.update()
+
+    def update(self) -> None:
+        """Draw the bar anew, where there is one and a while has gone by."""
+        if not self._bar.disable and time.monotonic() - self._drawn > 1:
+            self._drawn = time.monotonic()
+            self._bar.set_postfix_str(" | ".join([self._left()[2:] or "...", *map(_position, self._running)]))
+
+    def _left(self) -> str:
+        done, all_of_it = (sum(map(self._weights.get, runs)) for runs in (self._ended, self._weights))
+        if not done or done == all_of_it:
+            return ""
+        taken, since = self._last_end - self._begin, time.monotonic() - self._last_end
+        return f", about {duration(max(0.0, taken * (all_of_it / done - 1) - since))} left"
+
+    def _say(self, text: str) -> None:
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
+
+
+def _recorded_seconds(run: Run) -> float:
+    """What distilling and evaluating took when the results that lie there were made; 0 where they do not say."""
+    try:
+        records = [] if results.read_measurements(run.results) else results.read(run.results)
+    except (OSError, ValueError):
+        return 0.0
+    return sum(record.cost.get(name) or 0.0 for record in records for name in ("distil_seconds", "evaluate_seconds"))
+
+
+def _position(run: Run) -> str:
+    """The cell at which a notebook is and the last line that it printed, from the end of its log."""
+    with run.log.open("rb") as log:
+        log.seek(max(0, run.log.stat().st_size - 8192))
+        lines = log.read().decode(errors="replace").splitlines()
+    cell, step = "", ""
+    for line in lines:
+        if number := re.match(r"Executing Cell (\d+)", line):
+            cell, step = f" cell {number[1]}", ""
+        elif not line.startswith("Ending Cell"):
+            step = line.strip() or step
+    return f"{run.name}{cell}{f': {step}' if step else ''}"
 
 
 def _environment(at_once: int) -> dict[str, str]:

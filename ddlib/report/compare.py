@@ -1,0 +1,140 @@
+"""Did it come out the same?  Two folders of results beside each other, row by row and claim by claim.
+
+Another kind of processor rounds otherwise, and small differences grow as networks train: the same notebooks then give
+other accuracies.  So rows agree where the difference of their means is none that their networks' spread would not
+explain, and claims where they come out the same.
+"""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ddlib import results
+from ddlib.results import Measurements, Record
+
+Contents = Mapping[str, list[Record] | Measurements]
+"""Notebook and profile, such as "atom/accuracy.quick" -> what was written of them."""
+
+BELOW = 20
+"""Differences that are listed before the rest is counted."""
+
+
+@dataclass
+class Agreement:
+    """What two contents have in common.
+
+    rows, equal: rows that stand in both, and how many of them to the last digit.
+    moved: the largest difference of two means, in points.
+    claims: outcomes of claims, a notebook each, that both can tell.
+    differing, changed, alone: rows that do not agree, claims of another outcome, and what only one side has, in words.
+    """
+
+    rows: int = 0
+    equal: int = 0
+    moved: float = 0.0
+    claims: int = 0
+    differing: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    alone: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        rows, claims = self.rows - len(self.differing), self.claims - len(self.changed)
+        head = (
+            f"{rows} of {self.rows} rows agree (the 95 % interval of their difference holds zero; {self.equal} are "
+            f"equal to the last digit, means differ by up to {self.moved:.1f} points); "
+            f"{claims} of {self.claims} claims, each in its notebook, have the same outcome"
+        )
+        lines = [*self.changed, *self.differing, *self.alone]
+        rest = [f"... and {len(lines) - BELOW} more"] if len(lines) > BELOW else []
+        return "\n  ".join([head, *lines[:BELOW], *rest])
+
+
+def read(folder: str | Path) -> Contents:
+    """The results in a folder, as notebooks write them into `results/`.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+        ValueError: a file is damaged; the message names it.
+    """
+    paths = sorted(Path(folder).glob("*/*.json"))
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no results, which are <paper>/<experiment>.<profile>.json")
+    return {_name(path): _content(path) for path in paths}
+
+
+def readable(paths: Iterable[Path]) -> Contents:
+    """What lies in those of the files that are there and whole."""
+    contents = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            contents[_name(path)] = _content(path)
+    return contents
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def _content(path: Path) -> list[Record] | Measurements:
+    measured = results.read_measurements(path)
+    return results.read(path) if measured is None else measured
+
+
+def agreement(before: Contents, after: Contents) -> Agreement:
+    """What the notebooks that stand in both contents agree on, and where they differ."""
+    whole = Agreement()
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before or name not in after:
+            whole.alone.append(f"{name}: only {'before' if name in before else 'after'}")
+            continue
+        _compare_rows(name, before[name], after[name], whole)
+        outcomes, new = _outcomes(name, before[name]), _outcomes(name, after[name])
+        both = outcomes.keys() & new.keys()
+        whole.claims += len(both)
+        whole.changed += [f"{name}: {key}: {outcomes[key]} -> {new[key]}" for key in outcomes if key in both
+                          and outcomes[key] != new[key]]  # fmt: skip
+    return whole
+
+
+def _compare_rows(
+    name: str, before: list[Record] | Measurements, after: list[Record] | Measurements, whole: Agreement
+) -> None:
+    """Count the rows of one notebook in both, and name those that differ or stand alone."""
+    old, new = _rows(before), _rows(after)
+    for row in [*old, *(row for row in new if row not in old)]:
+        label, dataset, ipc, network = row
+        where = f"{name}: {label}, {dataset}, {'all images' if ipc is None else f'IPC {ipc}'}, {network}"
+        if row not in old or row not in new:
+            whole.alone.append(f"{where}: only {'before' if row in old else 'after'}")
+            continue
+        difference = results.compare(new[row], old[row])
+        whole.rows += 1
+        whole.equal += new[row].accuracies == old[row].accuracies
+        whole.moved = max(whole.moved, abs(difference.difference))
+        if difference.significant:
+            means = f"{old[row].accuracy_mean:.1f} -> {new[row].accuracy_mean:.1f}"
+            whole.differing.append(f"{where}: {means} [{difference.low:+.1f}, {difference.high:+.1f}]")
+
+
+def _rows(content: list[Record] | Measurements) -> dict[tuple, Record]:
+    """The rows that were run, by what tells them apart; measurements have none."""
+    records = [] if isinstance(content, Measurements) else content
+    return {(record.label, record.dataset, record.ipc, record.network): record for record in records if record.n}
+
+
+def _outcomes(name: str, content: list[Record] | Measurements) -> dict[str, str]:
+    """Every claim that the notebook's results can test -> how it comes out there."""
+    paper = name.partition("/")[0]
+    outcomes = {}
+    for claim in [c for each in results.papers() if paper in (each, "compare") for c in results.claims(each)]:
+        try:
+            if isinstance(content, Measurements):
+                check = results.check_measured(claim, content, "")
+            else:
+                check = results.check_claim(claim, content)
+        except ValueError:  # rows that cannot be told apart, or a table of another claim
+            continue
+        if check.tests:
+            outcomes[claim.statement] = check.outcome
+    return outcomes
