@@ -1,7 +1,6 @@
 """Classes that come in steps: parts of a data set, the union of what is distilled, and accuracies after each step."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,35 +115,6 @@ def test_in_the_union_a_soft_label_is_certain_that_it_is_no_class_of_other_sets(
     p = logits.softmax(1)[0].tolist()
     assert union.labels.softmax(1).tolist() == [[*p, 0, 0], [0, 0, *p]]
     assert union.learning_rate == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize(
-    ("changed", "match"),
-    [
-        ({"class_names": ("z", "b")}, "share the classes b; allowed: sets of different classes"),
-        ({"space": ValueSpace((0.4,), (0.25,))}, r"differ in mean and std: \(\(0.5,\), .*; allowed: one for all"),
-        ({"images": torch.zeros(1, 1, 16, 16)}, r"differ in shape: \(1, 8, 8\), \(1, 16, 16\)"),
-        ({"strategy": "crop"}, "differ in strategy: color, crop"),
-        ({"labels": torch.zeros(1, 2)}, "differ in soft labels: False, True"),
-    ],
-)
-def test_sets_that_do_not_join_are_refused(changed, match):
-    with pytest.raises(ValueError, match=match):
-        joined([some("ab", [0]), some("yz", [0], **changed)])
-
-
-def test_a_whitened_set_does_not_join():
-    whitened = datasets.load("digits", "train", zca=True)
-    images = whitened.take([0])
-    other = SyntheticSet(images, whitened.labels[:1], whitened.class_names, whitened.space, "color")
-    with pytest.raises(ValueError, match="parts are whitened; allowed: normalised images"):
-        joined([other])
-
-
-@pytest.mark.parametrize(("parts", "match"), [([], "nothing"), ([SimpleNamespace()], "SimpleNamespace")])
-def test_what_is_no_set_is_refused(parts, match):
-    with pytest.raises(ValueError, match=f"parts has {match}; allowed: at least one SyntheticSet"):
-        joined(parts)
 
 
 # Steps and orders

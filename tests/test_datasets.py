@@ -4,7 +4,7 @@ import hashlib
 import os
 import pickle
 import struct
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -82,12 +82,6 @@ def test_zca_whitens_to_the_analytic_covariance(correlated):
     torch.testing.assert_close(images.grad, torch.ones_like(images), atol=1e-4, rtol=0)
 
 
-def test_zca_bounds_the_gain_of_pixels_that_never_vary():
-    images = torch.cat([random_images(50, 1, 1, 2), torch.ones(50, 1, 1, 1)], dim=3)
-    fitted = fit_zca(images, eps=0.25)
-    assert fitted.whitening[2, 2].item() == pytest.approx(2.0)
-
-
 @pytest.mark.parametrize(
     ("images", "eps", "match"),
     [
@@ -149,12 +143,7 @@ def test_a_space_first_used_in_inference_mode_still_passes_gradients():
 
 
 @pytest.mark.parametrize(
-    ("mean", "std", "match"),
-    [
-        ((0.5,), (0.2, 0.2), "one value a channel"),
-        ((), (), "one value a channel"),
-        ((0.5,), (0.0,), "std must be positive"),
-    ],
+    ("mean", "std", "match"), [((0.5,), (0.2, 0.2), "one value a channel"), ((0.5,), (0.0,), "std must be positive")]
 )
 def test_value_space_refuses_at_birth(mean, std, match):
     with pytest.raises(ValueError, match=match):
@@ -174,8 +163,6 @@ def test_an_image_set_says_what_it_is():
     images = small_set()
     assert (len(images), images.num_classes, images.shape, images.device.type) == (6, 3, (1, 2, 2), "cpu")
     assert [index.tolist() for index in images.class_indices] == [[1, 4], [0, 3, 5], [2]]
-    with pytest.raises(FrozenInstanceError):
-        images.name = "other"
 
 
 @pytest.mark.parametrize("kind", [torch.tensor, list, lambda rows: torch.tensor(rows, dtype=torch.int32)])
@@ -187,7 +174,7 @@ def test_take_normalises_pixels_in_the_order_asked_for(kind):
     torch.testing.assert_close(taken.double(), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("rows", [torch.zeros(2, 2).long(), torch.ones(6).bool(), torch.tensor(1), torch.zeros(2)])
+@pytest.mark.parametrize("rows", [torch.zeros(2, 2).long(), torch.ones(6).bool()])
 def test_take_refuses(rows):
     with pytest.raises(ValueError, match=r"indices must be \(N,\) integers, got"):
         small_set().take(rows)
@@ -243,11 +230,6 @@ def test_the_catalogue_is_consistent(name):
     assert len(info.class_names) == len(set(info.class_names)) == (0 if name == "tiny_imagenet" else info.num_classes)
     assert info.fingerprints is None or [len(found) for found in info.fingerprints] == [64, 64]
     assert len(info.positions) == (info.num_classes if info.layout == "folders" else 0)
-
-
-def test_names():
-    assert datasets.names()[:6] == ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn")
-    assert {f"{subset}_{size}" for subset in SUBSETS for size in (128, 256)} <= set(datasets.names())
 
 
 def test_class_lists():
@@ -411,7 +393,7 @@ def test_idx_files(mnist):
 
 
 @pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
-@pytest.mark.parametrize("kept", [0, 3, 6, 11])
+@pytest.mark.parametrize("kept", [0, 6])
 def test_a_truncated_idx_file_is_named(mnist, kind, kept):
     path = mnist / "MNIST" / "raw" / f"train-{kind}-ubyte"
     path.write_bytes(path.read_bytes()[:kept])
@@ -507,25 +489,24 @@ def write_image(path, size, seed=0):
 
 
 @pytest.fixture
-def tiny10(tmp_path, monkeypatch):
+def folders(tmp_path, monkeypatch):
     """Two training images and a test image a class; returns the root and the training pixels in order."""
-    shrink(monkeypatch, "tiny_imagenet10", sizes=(20, 10))
-    pixels, folder = [], tmp_path / "tiny-imagenet-10"
-    for label, position in enumerate(CATALOGUE["tiny_imagenet10"].positions):
-        wnid = SYNSETS[position][0]
+    shrink(monkeypatch, "imagenette128", shape=(3, 64, 64), sizes=(20, 10))
+    pixels, folder = [], tmp_path / "imagenette128"
+    for label, wnid in enumerate(IMAGENETTE):
         pixels += [write_image(folder / f"train/{wnid}/{n}.png", (64, 64), seed=2 * label + n) for n in (0, 1)]
         write_image(folder / f"val/{wnid}/0.png", (64, 64), seed=99)
     return tmp_path, np.stack(pixels)
 
 
-def test_class_folders(tiny10):
-    root, pixels = tiny10
-    (root / "tiny-imagenet-10/train/n02123394/notes.txt").write_text("not an image")
-    train = load("tiny_imagenet10", "train", root=root)
+def test_class_folders(folders):
+    root, pixels = folders
+    (root / "imagenette128/train/n01440764/notes.txt").write_text("not an image")
+    train = load("imagenette128", "train", root=root)
     assert np.array_equal(train.images.numpy(), pixels)
     assert train.labels.tolist() == [label for label in range(10) for _ in (0, 1)]
-    assert train.class_names[:2] == ("Persian cat", "beer bottle")
-    assert len(load("tiny_imagenet10", "test", root=root)) == 10
+    assert train.class_names[:2] == ("tench", "English springer")
+    assert len(load("imagenette128", "test", root=root)) == 10
 
 
 @pytest.fixture
@@ -542,10 +523,10 @@ def anew():
     forget()
 
 
-@pytest.mark.parametrize("name", ["tiny_imagenet10", "tiny_imagenet10:3,1"])
-def test_a_fingerprint_that_was_computed_is_noted_and_never_outlives_its_data(name, tiny10, anew, monkeypatch):
-    root, _ = tiny10
-    path = root / "tiny-imagenet-10/train" / SYNSETS[CATALOGUE["tiny_imagenet10"].positions[3]][0] / "1.png"
+@pytest.mark.parametrize("name", ["imagenette128", "imagenette128:3,1"])
+def test_a_fingerprint_that_was_computed_is_noted_and_never_outlives_its_data(name, folders, anew, monkeypatch):
+    root, _ = folders
+    path = root / "imagenette128/train" / IMAGENETTE[3] / "1.png"
     first = datasets.fingerprint_of(name, "train", root)
     assert first == load(name, "train", root=root).fingerprint != datasets.fingerprint_of(name, "test", root)
     anew()
@@ -576,10 +557,10 @@ def test_what_the_catalogue_knows_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "size", "empty", "class"])
-def test_damaged_folders_are_named(tiny10, damage):
-    root, _ = tiny10
-    path = root / "tiny-imagenet-10/train/n07747607/1.png"
-    error, match = ValueError, f"is truncated or corrupt .{path}: .*replace it, `ddlib data get tiny_imagenet10`"
+def test_damaged_folders_are_named(folders, damage):
+    root, _ = folders
+    path = root / "imagenette128/train/n03888257/1.png"
+    error, match = ValueError, f"is truncated or corrupt .{path}: .*replace it, `ddlib data get imagenette128`"
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:200])
     elif damage == "size":
@@ -591,17 +572,17 @@ def test_damaged_folders_are_named(tiny10, damage):
         match = f"{path.parent} holds no images"
     if damage == "class":
         path.parent.rmdir()
-        error, match = FileNotFoundError, f"{path.parent.parent} lacks 1 of 10 classes: n07747607"
+        error, match = FileNotFoundError, f"{path.parent.parent} lacks 1 of 10 classes: n03888257"
     with pytest.raises(error, match=match):
-        load("tiny_imagenet10", "train", root=root)
+        load("imagenette128", "train", root=root)
 
 
-def test_decoded_pixels_that_differ_are_a_warning(tiny10, monkeypatch):
-    root, pixels = tiny10
-    shrink(monkeypatch, "tiny_imagenet10", sizes=(20, 10), fingerprints=("0" * 64, "1" * 64))
-    with pytest.warns(UserWarning, match="tiny-imagenet-10: the fingerprint of train is .* expected 000"):
-        assert np.array_equal(load("tiny_imagenet10", "train", root=root).images.numpy(), pixels)
-    assert check("tiny_imagenet10", root).state == "differs"
+def test_decoded_pixels_that_differ_are_a_warning(folders, monkeypatch):
+    root, pixels = folders
+    shrink(monkeypatch, "imagenette128", shape=(3, 64, 64), sizes=(20, 10), fingerprints=("0" * 64, "1" * 64))
+    with pytest.warns(UserWarning, match="imagenette128: the fingerprint of train is .* expected 000"):
+        assert np.array_equal(load("imagenette128", "train", root=root).images.numpy(), pixels)
+    assert check("imagenette128", root).state == "differs"
 
 
 @pytest.fixture
@@ -692,17 +673,6 @@ def test_tiny_imagenet_as_it_is_packed(tiny):
     assert test.labels.tolist() == [0, 1, 2] and np.array_equal(test.images.numpy(), pixels)
 
 
-def test_tiny_imagenet_with_its_validation_images_sorted(tiny):
-    root, pixels = tiny
-    val = root / "tiny-imagenet-200/val"
-    for n, wnid in enumerate(["n03", "n01", "n02"]):
-        (val / wnid).mkdir()
-        (val / f"images/val_{n}.png").rename(val / wnid / f"val_{n}.png")
-    (val / "images").rmdir()
-    test = load("tiny_imagenet", "test", root=root)
-    assert test.labels.tolist() == [0, 1, 2] and np.array_equal(test.images.numpy(), pixels)
-
-
 def test_tiny_imagenet_damaged(tiny):
     root, _ = tiny
     folder = root / "tiny-imagenet-200"
@@ -760,7 +730,6 @@ def test_a_failed_download_says_so(tmp_path, monkeypatch):
     [
         ("imagewoof_256", "imagewoof_256 is not under .* not for download: ImageNet asks for an account"),
         ("imagenette128", "not for download: A stand-in for imagenette_128"),
-        ("tiny_imagenet10", "not for download: Copy from tiny-imagenet-200 .* n02123394"),
     ],
 )
 def test_what_is_not_for_download_comes_with_instructions(tmp_path, name, match):

@@ -101,7 +101,7 @@ def test_the_rooms_lie_on_eight_floors_at_most():
         ("methods/dm.py", "from ddlib.models.passes import _unit", "private name models.passes._unit"),
         ("study/work.py", "from ddlib.methods import _features", "private name methods._features"),
         ("seeding.py", "from ddlib.data import datasets", "allowed: nothing"),
-        ("store/artefacts.py", "from ddlib.data import snapshots", "imports ddlib.data"),
+        ("store/artefacts.py", "from ddlib.data import synthetic", "imports ddlib.data"),
         ("study/__init__.py", "from ddlib import utilities", "imports ddlib.utilities"),
         ("stuff.py", "import torch", "a new room"),
     ],

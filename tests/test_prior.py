@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from test_faults import cell, damage, stopped_after
+from test_faults import cell, damage
 from torch.nn import functional as F
 
 from ddlib import models, seeding, study
@@ -323,19 +323,6 @@ def test_a_prior_is_made_once_and_kept_as_a_folder(needing, workplace):
     builder, train = Prior(**SMALL), work.train_set(needing, workplace)
     begun = loop.run(builder, builder.start(train, {}, 0)).product
     assert equal(weights(begun), weights(made)) and begun.vae.config.scaling_factor == made.vae.config.scaling_factor
-
-
-@pytest.mark.parametrize("steps", [2, 6])
-def test_an_interrupted_prior_goes_on(steps, needing, workplace, monkeypatch, tmp_path):
-    elsewhere = dataclasses.replace(workplace, folder=tmp_path / "whole")
-    whole = work.prerequisites(needing, elsewhere)["prior"]
-    with stopped_after(monkeypatch, steps):
-        work.prerequisites(needing, workplace)
-    (entry,) = inventory.entries(workplace.folder)
-    assert entry.state == "interrupted" and entry.detail == f"step {steps} of 8"
-    found = work.prerequisites(needing, workplace)["prior"]
-    assert equal(weights(found), weights(whole))
-    assert [sitting["step"] for sitting in files.read_json(entry.folder / "run.json")["sittings"]] == [0, steps]
 
 
 @pytest.mark.parametrize("how", ["flipped", "truncated", "deleted", "folder"])

@@ -6,7 +6,6 @@ import dataclasses
 import pytest
 import torch
 
-from ddlib import models
 from ddlib.methods.sampler import RESIDUALS, Sampler
 from ddlib.models import diffusion
 from ddlib.models.diffusion import LatentDiffusion
@@ -36,28 +35,20 @@ def coded():
 
 
 @pytest.fixture(scope="module")
-def smooth(coded):
-    """Without codes, so that images are differentiable in the latents."""
-    from diffusers import AutoencoderKL
+def unconditional():
+    return doubled(diffusion.small((3, 8, 8), None, width=16, generator=seeded(), codes=16))
 
-    with torch.random.fork_rng():
-        vae = AutoencoderKL(
-            in_channels=1,
-            out_channels=1,
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            block_out_channels=(8, 16),
-            norm_num_groups=4,
-            latent_channels=3,
-            scaling_factor=0.7,
-        )
-    models.reset(vae, seeded(1))
-    return doubled(LatentDiffusion(vae, coded.unet, coded.scheduler, coded.embedder).to("cpu"))
+
+class Smooth(LatentDiffusion):
+    """Without codes, so that images are differentiable in the latents."""
+
+    def quantise(self, z):
+        return z
 
 
 @pytest.fixture(scope="module")
-def unconditional():
-    return doubled(diffusion.small((3, 8, 8), None, width=16, generator=seeded(), codes=16))
+def smooth(coded):
+    return like(coded, Smooth)
 
 
 class Constant(LatentDiffusion):
@@ -126,12 +117,6 @@ def test_steps_are_those_of_diffusers(coded, residual, steps):
     prior = like(coded, Curved)
     sampler, *tensors = given(prior, steps=steps, residual=residual)
     torch.testing.assert_close(sampler.latents(prior, *tensors), plain(prior, sampler, *tensors), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("residual", RESIDUALS)
-def test_steps_are_those_of_diffusers_with_a_network(coded, residual):
-    sampler, *tensors = given(coded, steps=5, residual=residual)
-    torch.testing.assert_close(sampler.latents(coded, *tensors), plain(coded, sampler, *tensors), rtol=1e-9, atol=1e-9)
 
 
 def test_times_are_the_published_ones():
@@ -272,21 +257,12 @@ def test_the_prior_gets_no_gradient(coded):
 # One rule each.
 
 
-def test_the_same_noise_gives_the_same_images(coded):
-    sampler, *tensors = given(coded, steps=4, residual="eq7")
-    assert torch.equal(sampler.render(coded, *tensors), sampler.render(coded, *tensors))
+def test_the_noise_is_all_that_one_sampling_takes():
     shape = (2, 3, 4, 4)
-    assert torch.equal(sampler.noise(shape, seeded(1)), sampler.noise(shape, seeded(1)))
-    assert not torch.equal(sampler.noise(shape, seeded(1)), sampler.noise(shape, seeded(2)))
-    assert sampler.noise(shape, seeded()).shape == (5, *shape)
+    assert torch.equal(Sampler().noise(shape, seeded(1)), Sampler().noise(shape, seeded(1)))
+    assert not torch.equal(Sampler().noise(shape, seeded(1)), Sampler().noise(shape, seeded(2)))
+    assert Sampler(steps=4, residual="eq7").noise(shape, seeded()).shape == (5, *shape)
     assert Sampler(steps=4).noise(shape, seeded()).shape == (1, *shape)
-
-
-def test_residuals_and_guidance_change_the_images(coded):
-    _, Z, c, noise = given(coded, steps=4, residual="eq7")
-    images = [Sampler(steps=4, residual=r).render(coded, Z, c, noise[: 5 if r == "eq7" else 1]) for r in RESIDUALS]
-    images.append(Sampler(steps=4, guidance=1.0).render(coded, Z, c, noise[:1]))
-    assert all(not torch.allclose(one, other) for i, one in enumerate(images) for other in images[:i])
 
 
 @pytest.mark.parametrize(("guidance", "batch"), [(3.0, 6), (1.0, 3)])
@@ -301,19 +277,6 @@ def test_guidance_takes_one_call_of_a_double_batch(coded, guidance, batch):
     sampler, *tensors = given(coded, steps=5, guidance=guidance)
     sampler.latents(like(coded, Counted), *tensors)
     assert calls == [(batch, t) for t in (801, 601, 401, 201, 1)]
-
-
-def test_quantises_once_a_sampling_and_once_an_image(coded):
-    calls = []
-
-    class Counted(Constant):
-        def quantise(self, z):
-            calls.append(z)
-            return super().quantise(z)
-
-    sampler, Z, c, noise = given(coded, steps=5)
-    sampler.render(like(coded, Counted), Z, c, noise)
-    assert len(calls) == 2 and calls[0] is Z
 
 
 @pytest.mark.parametrize(
@@ -342,14 +305,7 @@ def test_refuses_steps_that_do_not_divide(coded, steps):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (
-            lambda Z, c, noise: (Z[:, :2], c, noise),
-            r"Z of shape \(3, 2, 4, 4\); latents of this prior are \(B, 3, h, w",
-        ),
-        (lambda Z, c, noise: (Z[0], c, noise), r"Z of shape \(3, 4, 4\)"),
         (lambda Z, c, noise: (Z, c, noise[:, :2]), r"noise of shape \(1, 2, 3, 4, 4\); .* must be \(1, 3, 3, 4, 4\)"),
-        (lambda Z, c, noise: (Z, c, noise[..., :2]), r"noise of shape \(1, 3, 3, 4, 2\)"),
-        (lambda Z, c, noise: (Z, c, noise[0]), r"noise of shape \(3, 3, 4, 4\)"),
         (lambda Z, c, noise: (Z, c[:2], noise), r"c of shape \(2, 1, 16\); .* must be \(3, 1, 16\)"),
         (lambda Z, c, noise: (Z, c[..., :8], noise), r"c of shape \(3, 1, 8\)"),
         (lambda Z, c, noise: (Z, None, noise), "c=None, and the prior is of 3 classes"),
@@ -365,9 +321,3 @@ def test_refuses_class_vectors_without_classes(unconditional, coded):
     sampler, Z, _, noise = given(unconditional)
     with pytest.raises(ValueError, match="c=a tensor, and the prior is unconditional"):
         sampler.latents(unconditional, Z, coded.null(3), noise)
-
-
-def test_refuses_latents_of_a_size_that_the_noise_predictor_cannot_halve(unconditional):
-    sampler, Z, _, noise = given(unconditional)
-    with pytest.raises(ValueError, match=r"Z of shape \(3, 3, 3, 4\); with this prior its sides must be multiples"):
-        sampler.latents(unconditional, Z[:, :, :3], None, noise[:, :, :, :3])

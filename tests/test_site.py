@@ -11,7 +11,7 @@ import torch
 
 from ddlib import ROOT, methods, results
 from ddlib.batch import cli
-from ddlib.data import snapshots
+from ddlib.data import synthetic
 from ddlib.data.datasets import load
 from ddlib.report import site
 from ddlib.store import files, loop
@@ -193,20 +193,20 @@ def test_snapshots_are_taken_early_and_change_nothing(tmp_path):
     train = load("digits", "train")
     plain = loop.run(method, method.start(train, {}, 0)).product
     options = {
-        "snapshot": lambda state: snapshots.pictured(method.finish(state)),
-        "snapshot_steps": snapshots.steps_of(method.iterations),
+        "snapshot": lambda state: synthetic.snapshot(method.finish(state)),
+        "snapshot_steps": synthetic.snapshot_steps(method.iterations),
     }
     with_snapshots = loop.run(method, method.start(train, {}, 0), **options)
     assert torch.equal(plain.images, with_snapshots.product.images)
     assert options["snapshot_steps"] == (0, 1, 2, 4, 8) == tuple(with_snapshots.snapshots)
-    snapshots.write(with_snapshots.snapshots, tmp_path)
-    pictures = snapshots.read(tmp_path)
-    assert list(pictures) == [0, 1, 2, 4, 8] and pictures[8].shape == (10, snapshots.SHOWN, 1, 16, 16)
-    pixels = plain.pixels().unflatten(0, (10, 4))[:, : snapshots.SHOWN]
+    synthetic.write_snapshots(with_snapshots.snapshots, tmp_path)
+    pictures = synthetic.read_snapshots(tmp_path)
+    assert list(pictures) == [0, 1, 2, 4, 8] and pictures[8].shape == (10, 3, 1, 16, 16)
+    pixels = plain.pixels().unflatten(0, (10, 4))[:, :3]
     assert (pictures[8].float().div(255) - pixels).abs().max() <= 0.5 / 255 + 1e-6
     assert not torch.equal(pictures[0], pictures[8])
-    assert snapshots.read(tmp_path / "none") == {}
-    assert snapshots.steps_of(1) == () and snapshots.steps_of(2) == (0, 1, 2)
+    assert synthetic.read_snapshots(tmp_path / "none") == {}
+    assert synthetic.snapshot_steps(1) == () and synthetic.snapshot_steps(2) == (0, 1, 2)
 
 
 def test_a_picture_shows_classes_as_columns_and_steps_as_rows():

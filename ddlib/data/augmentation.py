@@ -1,22 +1,17 @@
 """Differentiable siamese augmentation (DSA, Zhao & Bilen 2021): the transforms, how they are drawn, how applied.
 
-`draw` draws parameters on the host from an explicit generator; `augment` applies them to images on any
-device.  Every group of draws has one family, and every row of it its own parameters.  A strategy joined by "_"
-("color_crop") is one of its families a group; joined by "+" ("color+crop") it is all of them, one after another:
+`draw` draws parameters on the host; `augment` applies them to images on any device.  A group of draws has one family,
+and every row its own parameters.  A strategy joined by "_" ("color_crop") is one of its families a group; joined by "+"
+("color+crop") it is all of them, one after another:
 
     Siamese, one transform a class:
         draws = draw(num_classes, 1, size=(H, W), generator=stream)
         augment(images_real, draws.rows(labels_real)), augment(images_syn, draws.rows(labels_syn))
     Training of a network, one family a mini-batch, one transform an image:
         augment(images, draw(1, len(images), size=(H, W), generator=stream))
-    All of color, crop and cutout, the same for every image of a batch (DiM, Wang et al. 2023):
-        draws = draw(1, 1, size=(H, W), strategy="color+crop+cutout", generator=stream)
-        augment(images, draws.rows(torch.zeros(len(images), dtype=torch.long)))
 
-Each transform takes images (B, C, H, W), floating point and encoded (normalised or whitened, so that the zeros it fills
-in are the data set's mean, not black), and parameters of B rows, or of one row for all images, on any device.  It
-returns (B, C, H, W), differentiable in the images, and raises ValueError for parameters of another shape.  Its
-docstring gives its formula and, as "law", how its parameters are drawn.
+Each transform takes images (B, C, H, W), encoded (normalised or whitened, so that the zeros it fills in are the data
+set's mean, not black), and parameters of B rows, or of one row for all, and is differentiable in the images.
 
 Deviation from the published code: parameters come from one table instead of one call after another, so the laws are the
 same but not the random numbers.
@@ -57,60 +52,45 @@ _WITHOUT_FLIP = ("digits", "mnist", "svhn")
 _MAX_BLOCKS = 16  # rows in more blocks than this are first gathered family by family
 
 
-def brightness(images: Tensor, b: Tensor) -> Tensor:
-    """Brightness (first in family color): x + b, one b ~ U(-0.5, 0.5) for all pixels and channels."""
-    return images + _each(b, images)
-
-
-def saturation(images: Tensor, s: Tensor) -> Tensor:
-    """Saturation (second in family color): (x - g) s + g, g the mean over the pixel's channels, s ~ U(0, 2)."""
-    return torch.lerp(images.mean(dim=1, keepdim=True), images, _each(s, images))
-
-
-def contrast(images: Tensor, c: Tensor) -> Tensor:
-    """Contrast (third in family color): (x - g) c + g, g the mean over pixels and channels, c ~ U(0.5, 1.5)."""
-    return torch.lerp(images.mean(dim=(1, 2, 3), keepdim=True), images, _each(c, images))
-
-
 def color(images: Tensor, b: Tensor, s: Tensor, c: Tensor) -> Tensor:
-    """Family color: brightness b, then saturation s, then contrast c."""
-    return contrast(saturation(brightness(images, b), s), c)
+    """Family color: brightness x + b, then saturation (x - g) s + g, then contrast (x - m) c + m.
+
+    g is the mean over a pixel's channels, m that over pixels and channels.
+    Law: b ~ U(-0.5, 0.5), s ~ U(0, 2), c ~ U(0.5, 1.5), the same for all pixels and channels.
+    """
+    bright = images + _each(b, images)
+    saturated = torch.lerp(bright.mean(dim=1, keepdim=True), bright, _each(s, images))
+    return torch.lerp(saturated.mean(dim=(1, 2, 3), keepdim=True), saturated, _each(c, images))
 
 
 def crop(images: Tensor, shift: Tensor) -> Tensor:
-    """Family crop: out[y, x] = in[y - d_y, x - d_x], zeros moving in.
+    """Family crop: out[y, x] = in[y - d_y, x - d_x], zeros moving in; `shift` has rows (d_y, d_x): down, right.
 
     Law: d_y uniform on the integers {-r..r}, r = int(0.125 H + 0.5); d_x likewise with W.
-
-    shift: (B, 2) or (1, 2), whole numbers (d_y, d_x): down, right.
     """
     height, width = images.shape[-2:]
     shift = _rows(shift, images, 2).long()
-    rows, columns = (torch.arange(n, device=images.device) - shift[:, i, None] for i, n in _sides(images))
+    rows, columns = (torch.arange(n, device=images.device) - shift[:, i, None] for i, n in enumerate(images.shape[-2:]))
     inside = _outer(torch.logical_and, _within(rows, height), _within(columns, width))
     # Indices modulo the side are distinct: the gradient adds nothing up, so it is the same on every run.
-    moved = _pick(images, _outer(torch.add, rows % height * width, columns % width))
+    index = _outer(torch.add, rows % height * width, columns % width).flatten(1)[:, None]
+    moved = images.flatten(2).gather(2, index.expand(*images.shape[:2], -1)).view(images.shape)
     return moved.masked_fill(~inside[:, None], 0)
 
 
 def cutout(images: Tensor, centre: Tensor) -> Tensor:
     """Family cutout: zero the square of side h = int(0.5 H + 0.5) around a centre, clipped at the border.
 
-    It covers the rows c_y - h // 2 <= y < c_y - h // 2 + h, and the columns likewise with W.
+    It covers the rows c_y - h // 2 <= y < c_y - h // 2 + h, and the columns likewise; `centre` has rows (c_y, c_x).
     Law: c_y uniform on the integers {0..H} where h is even, {0..H-1} where it is odd; c_x likewise with W.
-
-    centre: (B, 2) or (1, 2), whole numbers (c_y, c_x).
     """
     centre = _rows(centre, images, 2).long()
     inside = []
-    for i, length in _sides(images):
-        corner = centre[:, i, None] - _cutout_side(length) // 2
-        inside.append(_within(torch.arange(length, device=images.device) - corner, _cutout_side(length)))
+    for i, length in enumerate(images.shape[-2:]):
+        side = int(CUTOUT_RATIO * length + 0.5)
+        corner = centre[:, i, None] - side // 2
+        inside.append(_within(torch.arange(length, device=images.device) - corner, side))
     return images.masked_fill(_outer(torch.logical_and, *inside)[:, None], 0)
-
-
-def _cutout_side(length: int) -> int:
-    return int(CUTOUT_RATIO * length + 0.5)
 
 
 def flip(images: Tensor, mirrored: Tensor) -> Tensor:
@@ -122,8 +102,6 @@ def scale(images: Tensor, zoom: Tensor) -> Tensor:
     """Family scale: out(x, y) = in(s_x x, s_y y) about the centre, bilinear, zeros outside.
 
     Law: s_x and s_y independent, each U(1 / 1.2, 1.2).  Above 1 shrinks the picture, below 1 enlarges it.
-
-    zoom: (B, 2) or (1, 2), (s_x, s_y).
     """
     return _resample(images, torch.diag_embed(_rows(zoom, images, 2)))
 
@@ -133,10 +111,7 @@ def rotate(images: Tensor, angle: Tensor) -> Tensor:
 
     Zeros outside; y points down, so the picture turns anticlockwise where a > 0.
     Law: a ~ U(-15, 15) degrees.
-    Deviation: rigid in pixels; the published code's, in units of the sides, is the same where H = W but
-    shears where H != W.
-
-    angle: (B,) or (1,), a in degrees.
+    Deviation: rigid in pixels; the published code's, in units of the sides, shears where H != W.
     """
     radians = torch.deg2rad(_rows(angle, images))
     cos, sin = radians.cos(), radians.sin()
@@ -154,7 +129,6 @@ TRANSFORMS = {
 """Family -> its function and the names of its parameters, in their order."""
 
 FAMILIES = tuple(TRANSFORMS)
-"""The families of transforms; `draw` picks among those that its strategy names, or joins them in this order."""
 
 STRATEGY = "_".join(FAMILIES)
 """The strategy of every dataset whose classes survive a mirror."""
@@ -182,10 +156,7 @@ class Draws:
         return self.values[:, PARAMETERS[name]]
 
     def rows(self, index: Tensor) -> "Draws":
-        """The draws in the order of `index`, (B,) integers in [0, R), such as labels; others are refused.
-
-        From an accelerator it is copied to the host, which waits for the copy.
-        """
+        """The draws in the order of `index`, (B,) integers in [0, R), such as labels; others are refused."""
         index = torch.as_tensor(index).cpu()
         if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
             raise ValueError(f"index must be integers of shape (B,), got {index.dtype} {tuple(index.shape)}")
@@ -210,24 +181,17 @@ def draw(
     strategy: str = STRATEGY,
     generator: torch.Generator,
 ) -> Draws:
-    """Draw transforms by the laws of DSA: one family, or all, of the strategy a group, own parameters for each row.
+    """groups * per_group transforms by the laws of DSA: one family, or all, of the strategy a group.
 
-    One family is uniform among the strategy's; each transform states the laws of the parameters, which do
-    not depend on the strategy.  The two counts alone decide how far the generator is advanced.
+    One family is uniform among the strategy's.  The two counts alone decide how far the generator is advanced.
 
     Args:
-        groups: number of groups, at least 1: classes (Siamese) or mini-batches (training).
+        groups: classes (Siamese) or mini-batches (training), at least 1.
         per_group: rows a group, at least 1: 1 (Siamese) or the images of a mini-batch (training).
         size: (H, W) of the images in pixels, at least 1 each.
         strategy: names of `FAMILIES`, in any order, joined by "_" (one of them a group) or by "+" (all of them, in
             the order of `FAMILIES`); or "none".
-        generator: on the CPU; all randomness is its.
-
-    Returns:
-        groups * per_group draws, group by group.
-
-    Raises:
-        ValueError: an argument is not as above.
+        generator: on the CPU.  Other arguments are refused with a ValueError.
     """
     counts = {"groups": groups, "per_group": per_group, "size[0]": size[0], "size[1]": size[1]}
     for name, value in counts.items():
@@ -245,18 +209,12 @@ def draw(
 def augment(images: Tensor, draws: Draws) -> Tensor:
     """Apply to each image the transform of its row (DSA, Zhao & Bilen 2021); differentiable in the images.
 
-    Rows are grouped on the host, so an accelerator is never waited for, and each block is one batched call.
-    Rows that already lie together, in one family or in few classes, are neither gathered nor scattered.
-
     Args:
         images: (B, C, H, W) floating point, encoded (normalised or whitened), on any device.
-        draws: B draws for images of H x W pixels.
+        draws: B draws for images of H x W pixels; others are refused with a ValueError.
 
     Returns:
         (B, C, H, W) of the images' dtype, device and memory format; the very images for strategy "none".
-
-    Raises:
-        ValueError: images of another shape or dtype, or draws that do not fit them.
     """
     shape = tuple(images.shape)
     if len(shape) != 4 or not images.is_floating_point():
@@ -280,10 +238,7 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
 
 
 def augment_stacked(images: Tensor, strategy: str, streams: Sequence[torch.Generator]) -> Tensor:
-    """DSA of the mini-batches of several networks (A, B, C, H, W): one family each, own parameters for each image.
-
-    `draw` takes the strategy, and the generator of each network.
-    """
+    """DSA of the mini-batches of several networks (A, B, C, H, W): one family each, own parameters for each image."""
     size = tuple(images.shape[-2:])
     each = [draw(1, images.shape[1], size=size, strategy=strategy, generator=stream) for stream in streams]
     draws = Draws(torch.cat([d.family for d in each]), torch.cat([d.values for d in each]), size)
@@ -320,7 +275,7 @@ def _values(uniform, size):
     """The table of `Draws` from uniforms in [0, 1), (R, 11)."""
     u = {name: uniform[:, column] for name, column in PARAMETERS.items()}
     reach = torch.tensor([int(CROP_RATIO * n + 0.5) for n in size])
-    num_centres = torch.tensor([n + 1 - _cutout_side(n) % 2 for n in size])
+    num_centres = torch.tensor([n + 1 - int(CUTOUT_RATIO * n + 0.5) % 2 for n in size])
     columns = (
         (2 * u["brightness"] - 1) * MAX_BRIGHTNESS,
         u["saturation"] * MAX_SATURATION,
@@ -348,24 +303,14 @@ def _families(strategy):
 
 
 def _resample(images, matrix):
-    """Bilinear samples at matrix (B or 1, 2, 2) times each pixel's (x, y), both in pixels from the centre.
-
-    In these units the published sampling grid is the same with corners aligned and not aligned, so the
-    convention, which changed between versions of the framework, needs no setting.
-    """
+    """Bilinear samples at matrix (B or 1, 2, 2) times each pixel's (x, y), both in pixels from the centre."""
     dtype, device = matrix.dtype, matrix.device
-    y, x = (torch.arange(n, device=device, dtype=dtype) - (n - 1) / 2 for _, n in _sides(images))
+    y, x = (torch.arange(n, device=device, dtype=dtype) - (n - 1) / 2 for n in images.shape[-2:])
     (xx, xy), (yx, yy) = (row.unbind(1) for row in matrix[..., None, None].unbind(1))
     x, y = xx * x + xy * y[:, None], yx * x + yy * y[:, None]
     height, width = images.shape[-2:]
     grid = torch.stack((x * (2 / width), y * (2 / height)), dim=-1).expand(len(images), -1, -1, -1)
     return F.grid_sample(images.to(dtype), grid, align_corners=False).to(images.dtype)
-
-
-def _pick(images, index):
-    """The pixels at `index` (B or 1, H, W) into an image's rows laid end to end."""
-    index = index.flatten(1)[:, None].expand(*images.shape[:2], -1)
-    return images.flatten(2).gather(2, index).view(images.shape)
 
 
 def _outer(operation, rows, columns):
@@ -375,10 +320,6 @@ def _outer(operation, rows, columns):
 
 def _within(positions, length):
     return (positions >= 0) & (positions < length)
-
-
-def _sides(images):
-    return enumerate(images.shape[-2:])
 
 
 def _rows(parameter, images, *tail):

@@ -1,4 +1,4 @@
-"""The catalogue: what is known of each data set before it is read.  The facts themselves stand in catalogue.yaml."""
+"""What is known of each data set before it is read; the facts stand in catalogue.yaml."""
 
 from dataclasses import dataclass
 from importlib import resources
@@ -16,14 +16,10 @@ TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 class DatasetInfo:
     """What is known of a data set before it is read.
 
-    name: as `ddlib.data.datasets.load` takes it.
-    title: as a text calls it.
     shape: (C, H, W) of an image.
-    num_classes: K.
     class_names: K names, in the order of the labels; empty where the data bring them (Tiny ImageNet).
     mean, std: C values each: of pixels in [0, 1] the mean is subtracted, then they are divided by std.
     sizes: (images in train, images in test); None where any number is taken.
-    licence: the terms of use, in words.
     how_to_get: where the files come from and how they must lie, in words.
     location: the folder or file looked for under the data folder; empty for what scikit-learn brings.
     layout: how the files lie: a key of `ddlib.data.readers`, such as "torchvision" or "folders".

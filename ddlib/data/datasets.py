@@ -4,8 +4,7 @@
     images = train.take(train.class_indices[3][:10])        # (10, 3, 32, 32) float32 in train.space
     some = load("cifar10:3,7", "train")                     # cats and horses alone, as classes 0 and 1
 
-`ddlib.data.catalogue` says what each set is, `ddlib.data.readers` how its files are read, and `ddlib.data.whitening`
-what a space is.
+`readers` reads the files, `catalogue` says what is known of them before.
 """
 
 import contextlib
@@ -37,14 +36,14 @@ STATES = ("ok", "no reference", "differs", "missing")
 """States of a data set in a `Check`, from best to worst."""
 
 NOTES = ".fingerprints"
-"""The folder, in that of the data, of notes on fingerprints that were computed."""
+"""Folder of notes on fingerprints that were computed, in that of the data."""
 
 _CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class Check:
-    """What `check` finds of the data set `name`: `state`, one of `STATES`, its worse split's; a line for each split."""
+    """What `check` finds of a data set: `state`, one of `STATES`, its worse split's; a message for each split."""
 
     name: str
     state: str
@@ -57,11 +56,7 @@ def names() -> tuple[str, ...]:
 
 
 def describe(name: str) -> DatasetInfo:
-    """What is known of a data set, or of a part of one (but not how many images), without reading it.
-
-    Raises:
-        ValueError: there is none of this name, or it has not the classes of the part.
-    """
+    """What is known of a data set, or of a part of one, without reading it; a ValueError where there is none."""
     whole, classes = parsed_name(name)
     info = _catalogued(whole)
     if classes is None:
@@ -99,25 +94,20 @@ def load(
 ) -> ImageSet:
     """Load a split as one tensor: uint8 pixels, or float32 already whitened.
 
-    ZCA is fitted on the real training set, whichever split is asked for, with eps 0.1.
+    ZCA is fitted on the training set, whichever split is asked for, with eps 0.1.  Values are checked against
+    `DatasetInfo.fingerprints`; of JPEG or WebP files, whose decoders differ, other pixels are warned of.
     The last six sets, and sixteen parts, stay in memory and are returned again: treat their tensors as read-only.
 
     Args:
-        name: one of `names()`, or some of the classes of one, as "cifar10:3,7" (see `part_name`), not whitened.
+        name: one of `names()`, or some of the classes of one, as "cifar10:3,7", not whitened.
         split: "train" or "test".
         zca: whiten, True the normalised images (DataDAM), "pixels" the pixels as they are (DATM); 3x64x64 at most.
         root: the data folder; None: `data_root()`.
         device: where the set is to lie, and where ZCA is fitted.
 
-    Returns:
-        The set, its values checked against `DatasetInfo.fingerprints` where these are known.
-
     Raises:
         ValueError: an unknown name or split, or files that are truncated, corrupt or not those of this set.
         FileNotFoundError: the files are not there.
-
-    Warns:
-        UserWarning: JPEG or WebP files were decoded to other pixels than those of reference.
     """
     info, (whole, classes) = describe(name), parsed_name(name)
     if split not in SPLITS:
@@ -172,13 +162,10 @@ def _read(info: DatasetInfo, split: str, root: Path) -> tuple[ImageSet, str]:
 
 
 def fingerprint_of(name: str, split: str, root: Folder = None) -> str:
-    """The fingerprint of a split as `load` gives it, and of the data that are there: they are read only where need be.
+    """The fingerprint of a split as `load` gives it, and raises as it; data are read only where need be.
 
-    Where the pixels stand in the files as they are, the catalogue knows it, and `load` refuses other data.  What had to
-    be read is noted in the data folder, beside the sizes and times of the files that it was read from.
-
-    Raises:
-        ValueError, FileNotFoundError: as `load`, where the data are read.
+    The catalogue knows it of sets whose pixels stand in the files as they are.  Of others it is noted in the data
+    folder, beside the sizes and times of the files that were read.
     """
     info = describe(name)
     if split in SPLITS and info.exact and info.fingerprints:
@@ -204,10 +191,7 @@ def _fingerprint_read(name: str, split: str, root: Path) -> str:
 
 
 def check(name: str, root: Folder = None) -> Check:
-    """Read the data set `name` under `root`, as `load` takes them, and compare it with its reference.
-
-    Data that are missing or damaged are findings, not errors; a ValueError says that there is no set of this name.
-    """
+    """Read a data set and compare it with its reference; missing or damaged data are findings, not errors."""
     info, folder = _catalogued(name), _folder(root)
     states, messages = [], {}
     for split in SPLITS:
@@ -226,7 +210,6 @@ def get(name: str, root: Folder = None) -> Check:
     """Download a data set that is not there, and give what `check` then finds; nothing there is written over.
 
     Raises:
-        ValueError: there is no data set of this name.
         FileNotFoundError: it cannot be downloaded; the message says where it comes from and how it must lie.
         OSError: the download failed.
     """

@@ -18,11 +18,7 @@ def part_name(name: str, classes: Sequence[int]) -> str:
 
 
 def parsed_name(name: str) -> tuple[str, tuple[int, ...] | None]:
-    """The data set's own name, and the classes of the part that `name` means; None: the whole set.
-
-    Raises:
-        ValueError: what stands behind the colon is no list of classes.
-    """
+    """The data set's own name, and the classes of the part that `name` means; None: the whole set."""
     whole, part, listed = name.partition(":")
     if not part:
         return name, None
@@ -52,17 +48,13 @@ def fingerprint(images: Tensor, labels: Tensor) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """A split of a data set, whole in the memory of one device.
+    """A split of a data set, whole in the memory of one device; what does not fit is refused with a ValueError.
 
-    name: of the data set.
     split: "train" or "test".
     images: (B, C, H, W), uint8 pixels or float32 already in `space`; B >= 1.
     labels: (B,) int64 in [0, K), on the same device.
     class_names: K names.
     space: what `take` returns images in.
-
-    Raises:
-        ValueError: an argument is not as above.
     """
 
     name: str
@@ -117,10 +109,7 @@ class ImageSet:
         return fingerprint(self.images, self.labels)
 
     def take(self, indices: Tensor | Sequence[int]) -> Tensor:
-        """The chosen images in `space`, (N, C, H, W) float32 on `device`, a copy.
-
-        indices: (N,) integers in [0, B), on any device; repeats are allowed.  Others are refused with a ValueError.
-        """
+        """The images at `indices` (N,), integers on any device, in `space`: (N, C, H, W) float32, a copy."""
         rows = torch.as_tensor(indices, device=self.device)
         if rows.ndim != 1 or rows.dtype not in (torch.int64, torch.int32):
             raise ValueError(f"indices must be (N,) integers, got {tuple(rows.shape)} {rows.dtype}")
@@ -136,11 +125,7 @@ class ImageSet:
     def of_classes(self, classes: Sequence[int]) -> "ImageSet":
         """The images of some classes alone, in the order of this set; `classes[k]` becomes class k.
 
-        Its name says which they are, as `part_name`.
-
-        Raises:
-            ValueError: no class, one twice, one that this set does not have, or a whitened set: its ZCA was fitted on
-                all classes.
+        A whitened set is refused with a ValueError: its ZCA was fitted on all classes.
         """
         if self.space.zca is not None:
             raise ValueError(f"{self.name} is whitened by all of its classes; allowed: a part of normalised images")

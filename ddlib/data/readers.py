@@ -1,4 +1,4 @@
-"""Reading and downloading: from the files of a data set to pixels and labels, one reader for each layout of files."""
+"""From the files of a data set to pixels and labels, one reader for each layout of files, and downloading."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,15 +17,6 @@ from ddlib.data.catalogue import SPLITS, SYNSETS, TINY_IMAGENET_MD5, TINY_IMAGEN
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 """Of image files."""
-
-TORCHVISION = {
-    "mnist": "MNIST",
-    "fashion_mnist": "FashionMNIST",
-    "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100",
-    "svhn": "SVHN",
-}
-"""The torchvision class of each set that has one.  torchvision takes seconds to import: it is, where it is used."""
 
 
 class Pixels(NamedTuple):
@@ -65,11 +56,7 @@ def read(info: DatasetInfo, split: str, root: Path) -> Pixels:
 
 
 def download(info: DatasetInfo, root: Path) -> None:
-    """Fetch a set that is not there to the data folder `root`; its files are checked by md5 where they arrive.
-
-    Raises:
-        OSError: the download failed; the message says from what and how else to get the files.
-    """
+    """Fetch a set that is not there to the data folder `root`; its files are checked by md5 where they arrive."""
     from torchvision.datasets.utils import download_and_extract_archive
 
     try:
@@ -86,10 +73,7 @@ def download(info: DatasetInfo, root: Path) -> None:
 
 
 def state(info: DatasetInfo, root: Path) -> str | None:
-    """What changes when the files of a set do, or what reads them: a digest of paths, sizes, times and versions.
-
-    None for a set that lies in no file of its own under `root`.
-    """
+    """A digest of the files of a set and of what reads them; None for a set that lies in no file under `root`."""
     if not info.location or not (root / info.location).exists():
         return None
     places = root.glob("*_32x32.mat") if info.name == "svhn" else [root / info.location]
@@ -110,7 +94,7 @@ def location(info: DatasetInfo, root: Path) -> Path | str:
 
 
 def corrupt(info: DatasetInfo, root: Path, fault: str) -> ValueError:
-    """The error for data that are there but damaged: where, what is wrong, and what to do about it."""
+    """The error for data that are there but damaged."""
     remedy = f"replace it, `ddlib data get {info.name}` says where from"
     if info.downloadable:
         remedy = f"delete it and run `ddlib data get {info.name}`"
@@ -163,9 +147,9 @@ def _read_torchvision(info: DatasetInfo, split: str, root: Path) -> Pixels:
 
 def _torchvision(info: DatasetInfo, split: str, root: Path, *, download: bool = False) -> Any:
     """torchvision's data set, which reads a split whole and, but for the MNISTs, checks the md5 of its files."""
-    from torchvision import datasets
+    from torchvision import datasets  # takes seconds to import
 
-    reader = getattr(datasets, TORCHVISION[info.name])
+    reader = getattr(datasets, "FashionMNIST" if info.name == "fashion_mnist" else info.name.upper())
     if info.name == "svhn":
         return reader(root, split=split, download=download)
     return reader(root, train=split == "train", download=download)
@@ -177,16 +161,16 @@ def _read_folders(info: DatasetInfo, split: str, root: Path) -> Pixels:
 
 
 def _read_tiny(info: DatasetInfo, split: str, root: Path) -> Pixels:
-    """Tiny ImageNet; its validation images lie together, with a list of their classes, or sorted into class folders."""
+    """Tiny ImageNet as it is packed; its validation images lie together, with a list of their classes."""
     train, val = (root / info.location / name for name in ("train", "val"))
     wnids = sorted(path.name for path in train.iterdir() if path.is_dir())
     if len(wnids) != info.num_classes:
         raise ValueError(f"{train} holds {len(wnids)} class folders, expected {info.num_classes}")
-    if split == "test" and (val / "images").is_dir():
+    if split == "test":
         lines = [line.split("\t") for line in (val / "val_annotations.txt").read_text().splitlines()]
         groups = [sorted(val / "images" / line[0] for line in lines if line[1] == wnid) for wnid in wnids]
     else:
-        groups = [images_in((train if split == "train" else val) / wnid) for wnid in wnids]
+        groups = [images_in(train / wnid) for wnid in wnids]
     words = root / info.location / "words.txt"
     named = dict(line.split("\t", 1) for line in words.read_text().splitlines()) if words.exists() else {}
     return _decode_groups(info, groups, tuple(named.get(wnid, wnid).split(",")[0] for wnid in wnids))
@@ -199,14 +183,7 @@ def _decode_groups(info: DatasetInfo, groups: list[list[Path]], class_names: tup
 
 
 def class_folders(folder: Path, positions: Sequence[int]) -> list[Path]:
-    """The folders of the classes at `positions`, keys of `SYNSETS`, in their order.
-
-    Under `folder` lies a folder for each class, named by its WordNet id; other classes may be missing.
-
-    Raises:
-        FileNotFoundError: a class has no folder.
-        ValueError: there are 1,000 folders, and sorted they are not ILSVRC-2012's.
-    """
+    """The folders of the classes at `positions`, keys of `SYNSETS`, named by WordNet ids; others may be missing."""
     wnids = [SYNSETS[position][0] for position in positions]
     present = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if missing := [wnid for wnid in wnids if wnid not in present]:
@@ -217,11 +194,7 @@ def class_folders(folder: Path, positions: Sequence[int]) -> list[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files (JPEG, PNG, WebP) of one class, sorted by name: in `folder/images` if there is one.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """The image files of one class, sorted by name: in `folder/images` if there is one."""
     where = folder / "images" if (folder / "images").is_dir() else folder
     files = sorted(path for path in where.iterdir() if path.suffix.lower() in SUFFIXES)
     if not files:
@@ -230,19 +203,10 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def decode(files: Sequence[Path], shape: tuple[int, int, int], *, crop: bool = False) -> Tensor:
-    """Read images into one tensor (B, 3, H, W) uint8, several threads at a time.
+    """Read images into one tensor (B, *shape) uint8, several threads at a time.
 
-    The whole tensor lies in memory: 49 kB an image at 128x128, 197 kB at 256x256 (ten ImageNet classes of 1,300
-    images: 0.64 GB and 2.6 GB).
-
-    Args:
-        files: one path an image.
-        shape: (3, H, W) of the result, H = W with `crop`.
-        crop: resize the short side to H (bilinear with antialiasing, on 8-bit pixels) and crop the centre.
-            Otherwise an image of another size is refused.
-
-    Raises:
-        ValueError: a file cannot be decoded, or has another size; the message names it.
+    crop: resize the short side to H (bilinear with antialiasing, on 8-bit pixels) and crop the centre; otherwise an
+        image of another size is refused with a ValueError that names the file.
     """
     pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
     with ThreadPoolExecutor() as pool:

@@ -6,20 +6,16 @@
     synthetic.frozen(seed=0)                  # of a stream: a set drawn from its generator
     synthetic.card                            # of one that was exported: its evaluation and accuracies
 
-`SyntheticSet` holds images, `SyntheticStream` the generator that makes them (DiM, Wang et al. 2023); `save` and `load`
-take and give either.
-
-The file is of safetensors: `images`, `labels`, of a whitened set the tensors of its ZCA, and, of one rendered from
-latents, `latents.*`; or, of a stream, `generator.*`.  The rest is JSON in the header under "ddlib", with a checksum
-over all of it.  A set that travels has its card there too, under "card"; those of the store have none.  Any reader of
-safetensors can open it, and none executes anything that stands in it.
+`SyntheticSet` holds images, `SyntheticStream` the generator that makes them (DiM, Wang et al. 2023).  The file is of
+safetensors: `images`, `labels`, `zca.*` of a whitened set, and `latents.*` of a rendered one; or `generator.*`.  The
+rest is JSON in the header under "ddlib", with a checksum over all of it; a set that travels has its card there too.
 """
 
 import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, ClassVar
@@ -41,21 +37,12 @@ from ddlib.store.files import read_tensors, write_tensors
 class Card:
     """How a set or stream was judged, and what it reached: enough to judge it again.
 
-    name: what was distilled, for people.
-    method: that made it.
-    dataset: that it stands for, as `ddlib.data.datasets.load` takes it.
-    licence: of that data set, in words.
-    whitened: the `zca` that `load` is told.
-    train_fingerprint, test_fingerprint: of the real data.
-    protocol: the settings of the evaluation; see `ddlib.evaluation.Protocol`.
-    seed: of the evaluation.
+    dataset, whitened: the real data, as `ddlib.data.datasets.load` takes its name and `zca`.
+    protocol, seed: the settings of the evaluation (`ddlib.evaluation.Protocol`), and its seed.
     networks: indices of the networks that were trained.
     accuracies: of these, in percent.
     provenance: of the evaluation, as plain JSON.
     evaluation_version: `ddlib.evaluation.VERSION` of the ddlib that judged; 1 where a card does not say.
-
-    Raises:
-        ValueError: there is no accuracy, one is no percentage, or there are not as many as networks.
     """
 
     name: str
@@ -97,9 +84,7 @@ class Card:
 
     def to_json(self) -> dict[str, Any]:
         """The card as plain JSON, with the numbers that follow from its fields."""
-        content = {each.name: getattr(self, each.name) for each in fields(self)}
-        content |= {"protocol": dict(self.protocol), "provenance": dict(self.provenance)}
-        return content | {"accuracy_mean": self.mean, "accuracy_std": self.std, "n": self.n}
+        return asdict(self) | {"accuracy_mean": self.mean, "accuracy_std": self.std, "n": self.n}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Card":
@@ -120,10 +105,8 @@ class SyntheticSet:
     learning_rate: one that was learnt with the images, > 0, or None.
     provenance: where the set comes from, as plain JSON.
     latents: what the images were rendered from by a generator that is kept elsewhere, by name.
-    card: how it was judged and what it reached, where it states that.
 
-    Raises:
-        ValueError: an argument is not as above, or `space` does not fit the images.
+    What is not as above is refused with a ValueError.
     """
 
     images: Tensor
@@ -171,10 +154,7 @@ class SyntheticSet:
 
     @property
     def bytes_stored(self) -> int:
-        """Bytes of images and labels as `save` writes them.
-
-        A ZCA belongs to the real data, and `latents` take the place of the images only for who has their generator.
-        """
+        """Bytes of images and labels; a ZCA belongs to the real data, and `latents` need their generator."""
         return self.images.nbytes + self.labels.nbytes
 
     def pixels(self) -> Tensor:
@@ -219,11 +199,8 @@ def _check_labels(labels: Tensor, images: Tensor, num_classes: int) -> None:
 class SyntheticStream:
     """A generator of labelled images, and how many of them stand for the data.
 
-    An epoch has K * `ipc` images, `ipc` of each class.
-
-    generator: name -> tensor of a `ddlib.models.gan.Generator`, float32, finite.
+    generator: name -> tensor of a `ddlib.models.gan.Generator` of this `width` and `latent`, float32, finite.
     shape: (C, H, W) of the images.
-    width, latent: of the generator.
     class_names: the K names.
     space: what images are given in; not whitened.
     strategy: the DSA strategy that training on the stream goes with; see `ddlib.data.augmentation`.
@@ -232,10 +209,8 @@ class SyntheticStream:
     redraw: after how many epochs the images are drawn anew: 1 = streaming, each image is shown once; None = never
         (frozen), K * ipc images are drawn once and are a set like any other.
     provenance: where the generator comes from, as plain JSON.
-    card: how it was judged and what it reached, where it states that.
 
-    Raises:
-        ValueError: an argument is not as above, or the tensors are not those of such a generator.
+    What is not as above is refused with a ValueError.
     """
 
     learning_rate: ClassVar[None] = None
@@ -299,11 +274,7 @@ class SyntheticStream:
         return replace(self, generator=moved, space=self.space.to(device))
 
     def labels(self, count: int, stream: torch.Generator, *, balanced: bool = True) -> Tensor:
-        """Labels for `count` images, (count,) int64 on the CPU, drawn from `stream`.
-
-        balanced: whether each block of K labels has every class once, in random order; else each label is drawn on its
-            own, all classes alike.
-        """
+        """Labels for `count` images, (count,) int64 on the CPU: blocks of every class once, or each drawn alone."""
         if not balanced:
             return torch.randint(self.num_classes, (count,), generator=stream)
         blocks = -(-count // self.num_classes)
@@ -315,10 +286,7 @@ class SyntheticStream:
 
     @torch.no_grad()
     def images(self, labels: Tensor, noise: Tensor, *, precision: str = "float32") -> Tensor:
-        """What the generator makes of labels (n,) and noise (n, latent): (n, C, H, W) float32 in `space`.
-
-        It is in evaluation mode, on its device; (x + 1) / 2 are pixels.  precision: "float32", or "bfloat16": autocast.
-        """
+        """Images (n, C, H, W) in `space` of labels (n,) and noise (n, latent), by the generator in evaluation mode."""
         network, weights = self._network(), dict(self.generator)
         for name, tensor in weights.items():  # in the layout in which a CPU convolves 1.1 to 1.3 times as fast
             if tensor.ndim == 4:
@@ -342,7 +310,6 @@ class SyntheticStream:
         )
 
     def _network(self) -> Generator:
-        """The generator without values."""
         return _network(self.shape, len(self.class_names), self.width, self.latent)
 
 
@@ -374,10 +341,8 @@ def _check_tensors(tensors: Mapping[str, Tensor], network: Generator) -> None:
 
 
 SET, STREAM = "ddlib.synthetic", "ddlib.stream"
-"""What the header of a file calls its kind."""
-
 VERSIONS = {SET: 2, STREAM: 1}
-"""The newest version of each kind's layout that `load` reads, and the one that `save` writes."""
+"""What the header of a file calls its kind -> the newest version of its layout."""
 
 SETTINGS = ("width", "latent", "strategy", "frozen_strategy", "ipc", "redraw")
 """Fields of a stream that stand in the header as they are."""
@@ -387,11 +352,7 @@ CONDITIONING = "onehot"
 
 
 def save(synthetic: SyntheticSet | SyntheticStream, path: str | Path) -> None:
-    """Write `synthetic` to one safetensors file, whole or not at all; one that is there is replaced.
-
-    Raises:
-        OSError: the folder, which is made where it is missing, or the file cannot be written.
-    """
+    """Write `synthetic` to one safetensors file, whole or not at all; one that is there is replaced."""
     kind = STREAM if isinstance(synthetic, SyntheticStream) else SET
     tensors, header = (_stream if kind == STREAM else _set)(synthetic)
     about = {
@@ -414,11 +375,11 @@ def label_kind(synthetic: SyntheticSet | SyntheticStream) -> str:
 
 
 def load(path: str | Path) -> SyntheticSet | SyntheticStream:
-    """Read the set or the stream that `save` wrote, bit by bit, onto the CPU.
+    """Read the set or the stream that `save` wrote onto the CPU.
 
     Raises:
         FileNotFoundError: there is no file.
-        ValueError: the file is truncated or corrupt, another program's, or of a newer format; the message names it.
+        ValueError: the file is truncated or corrupt, another program's, or of a newer format.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no synthetic set at {path}")
@@ -436,7 +397,6 @@ def load(path: str | Path) -> SyntheticSet | SyntheticStream:
 
 
 def _set(synthetic: SyntheticSet) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of a set."""
     tensors, zca = {"images": synthetic.images, "labels": synthetic.labels}, synthetic.space.zca
     if zca is not None:
         tensors |= {"zca.mean": zca.mean, "zca.whitening": zca.whitening, "zca.unwhitening": zca.unwhitening}
@@ -458,12 +418,11 @@ def _to_set(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Synthet
         learning_rate=header["learning_rate"],
         provenance=header["provenance"],
         latents=_under("latents.", tensors),
-        card=_card(header),
+        card=Card.from_json(header["card"]) if "card" in header else None,
     )
 
 
 def _stream(synthetic: SyntheticStream) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of a stream."""
     tensors = {f"generator.{name}": tensor for name, tensor in synthetic.generator.items()}
     header = {"shape": list(synthetic.shape), "conditioning": CONDITIONING}
     return tensors, header | {name: getattr(synthetic, name) for name in SETTINGS}
@@ -478,7 +437,7 @@ def _to_stream(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Synt
         class_names=tuple(header["class_names"]),
         space=ValueSpace(tuple(header["mean"]), tuple(header["std"])),
         provenance=header["provenance"],
-        card=_card(header),
+        card=Card.from_json(header["card"]) if "card" in header else None,
         **{name: header[name] for name in SETTINGS},
     )
 
@@ -487,31 +446,20 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _card(header: Mapping[str, Any]) -> Card | None:
-    return Card.from_json(header["card"]) if "card" in header else None
-
-
-ABSENT = -1e4
-"""Logit, in a soft label, of a class of another set: its probability is 0 in float32."""
-
-
 def joined(parts: Sequence[SyntheticSet]) -> SyntheticSet:
-    """The union of sets of different classes: those of the first set come first, then those of the second.
+    """The union of sets of different classes of one data set, in one value space: the classes of the first come first.
 
-    Images stay as they are.  Class k of a set becomes k plus the number of classes before; in a soft label the classes
-    of other sets have probability 0.  Learning rates that were learnt are averaged.
-
-    Raises:
-        ValueError: no sets, a stream among them, or sets that share a class or differ in value space, size of images,
-            augmentation or kind of labels.
+    Class k of a set becomes k plus the number of classes before; in a soft label the classes of other sets have
+    probability 0.  Learning rates that were learnt are averaged.
     """
-    _check_alike(parts)
     first, class_names, labels = parts[0], sum((part.class_names for part in parts), ()), []
     start = 0
     for part in parts:
         after = len(class_names) - start - part.num_classes
-        padded = functional.pad(part.labels, (start, after), value=ABSENT) if part.is_soft else part.labels + start
-        labels.append(padded)
+        if part.is_soft:  # absent: a logit whose probability is 0 in float32
+            labels.append(functional.pad(part.labels, (start, after), value=-1e4))
+        else:
+            labels.append(part.labels + start)
         start += part.num_classes
     rates = [part.learning_rate for part in parts if part.learning_rate is not None]
     return SyntheticSet(
@@ -525,21 +473,34 @@ def joined(parts: Sequence[SyntheticSet]) -> SyntheticSet:
     )
 
 
-def _check_alike(parts: Sequence[SyntheticSet]) -> None:
-    kinds = [type(part).__name__ for part in parts]
-    if set(kinds) != {"SyntheticSet"}:
-        raise ValueError(f"parts has {', '.join(kinds) or 'nothing'}; allowed: at least one SyntheticSet")
-    names = [name for part in parts for name in part.class_names]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"parts share the classes {', '.join(twice)}; allowed: sets of different classes")
-    if any(part.space.zca is not None for part in parts):
-        raise ValueError("parts are whitened; allowed: normalised images, since a ZCA depends on all classes")
-    shared = {
-        "mean and std": [(part.space.mean, part.space.std) for part in parts],
-        "shape": [part.shape for part in parts],
-        "strategy": [part.strategy for part in parts],
-        "soft labels": [part.is_soft for part in parts],
-    }
-    for what, values in shared.items():
-        if len(different := dict.fromkeys(values)) > 1:
-            raise ValueError(f"parts differ in {what}: {', '.join(map(str, different))}; allowed: one for all")
+SNAPSHOTS = "snapshots.safetensors"
+"""File of pictures, beside a set, of what it was while it was distilled: for the eye alone, no number comes of them."""
+
+SNAPSHOT_FRACTIONS = (0.0, 0.125, 0.25, 0.5, 1.0)
+"""Shares of the steps after which a picture is taken: more of them early, where more changes."""
+
+
+def snapshot_steps(iterations: int) -> tuple[int, ...]:
+    """The steps that `SNAPSHOT_FRACTIONS` come to; none where there are fewer than two steps."""
+    return tuple(dict.fromkeys(round(part * iterations) for part in SNAPSHOT_FRACTIONS)) if iterations > 1 else ()
+
+
+@torch.no_grad()
+def snapshot(synthetic: SyntheticSet | SyntheticStream) -> Tensor:
+    """The first images, three at most, of each class: (K, n, C, H, W) uint8; a stream is drawn once, by seed 0."""
+    drawn = synthetic.frozen(0) if isinstance(synthetic, SyntheticStream) else synthetic
+    by_class = drawn.pixels().unflatten(0, (drawn.num_classes, -1))[:, :3]
+    return by_class.mul(255).round().to(torch.uint8).cpu()
+
+
+def write_snapshots(snapshots: Mapping[int, Tensor], folder: Path) -> None:
+    """Keep step -> picture beside a set."""
+    write_tensors(folder / SNAPSHOTS, {str(step): picture for step, picture in snapshots.items()})
+
+
+def read_snapshots(folder: Path) -> dict[int, Tensor]:
+    """Step -> picture, in order; empty where there are none.  A damaged file is refused with a ValueError."""
+    if not (folder / SNAPSHOTS).is_file():
+        return {}
+    tensors, _ = read_tensors(folder / SNAPSHOTS)
+    return {step: tensors[str(step)] for step in sorted(map(int, tensors))}

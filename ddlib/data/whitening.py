@@ -11,10 +11,7 @@ MAX_DIMENSIONS = 12288
 """Largest C*H*W that `fit_zca` takes: 3x64x64, whose covariance alone fills 1.2 GB in float64."""
 
 PIXELS = "pixels"
-"""Whitening of pixels in [0, 1] as they are (MTT to DATM), where True is that of normalised ones (DataDAM).
-
-The same eps weighs some twenty times more against the smaller eigenvalues of pixels.
-"""
+"""Whitening of pixels in [0, 1] as they are (MTT to DATM), where True is that of normalised ones (DataDAM)."""
 
 _CHUNK = 2048
 
@@ -23,16 +20,12 @@ _CHUNK = 2048
 class ZCA:
     """A fitted ZCA transform and its inverse (Krizhevsky 2009, appendix A): z = W (x - mean), x = W^-1 z + mean.
 
-    x is an image as a vector of D = C*H*W values.  Both directions take and give (B, C, H, W) float32 on the device of
-    the transform, are differentiable, and refuse images of another size or dtype with a ValueError.
+    x is an image as a vector of D = C*H*W values.  Both directions take and give (B, C, H, W) float32, differentiably.
 
     mean: (D,) float32, mean image of the training set.
     whitening: (D, D) float32, W, symmetric.
     unwhitening: (D, D) float32, the inverse of W.
     eps: what was added to every eigenvalue of the covariance, > 0.
-
-    Raises:
-        ValueError: a shape, dtype, device or eps is not as above, or a value is not finite.
     """
 
     mean: Tensor
@@ -81,12 +74,8 @@ class ZCA:
 class ValueSpace:
     """The space in which networks see images: pixels normalised channel by channel, then perhaps ZCA-whitened.
 
-    mean: C values, of pixels in [0, 1].
-    std: C values, > 0.
+    mean, std: C values each, of pixels in [0, 1]; std > 0.
     zca: fitted on images normalised so, or None.  With mean 0 and std 1 these are the pixels themselves.
-
-    Raises:
-        ValueError: `mean` and `std` differ in length, or a std is not positive.
     """
 
     mean: tuple[float, ...]
@@ -114,10 +103,7 @@ class ValueSpace:
             raise ValueError(f"space whitens images of {len(self.zca.mean)} values, images have {math.prod(shape)}")
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, C, H, W) float32 in [0, 1] to this space, differentiably: (pixels - mean) / std, then whitening.
-
-        Images that the space is not for are refused with a ValueError, here and by `decode`.
-        """
+        """Pixels (B, C, H, W) float32 in [0, 1] to this space: (pixels - mean) / std, then whitened; differentiable."""
         mean, std = self._constants(pixels)
         images = (pixels - mean) / std
         return images if self.zca is None else self.zca.apply(images)
@@ -155,9 +141,6 @@ def fit_zca(images: Tensor, eps: float = 0.1) -> ZCA:
     Args:
         images: (B, C, H, W) float32, normalised, B >= 2, C*H*W <= 12288.
         eps: added to every eigenvalue, > 0.  It bounds the gain of the directions that hardly vary.
-
-    Raises:
-        ValueError: an argument is not as above.
     """
     if images.ndim != 4 or images.dtype != torch.float32 or len(images) < 2:
         raise ValueError(f"images must be (B, C, H, W) float32 with B >= 2, got {tuple(images.shape)} {images.dtype}")

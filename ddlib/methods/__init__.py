@@ -2,11 +2,8 @@
 
 `Method` says what a method is: hyper-parameters and three verbs, `start`, `step` and `finish`.  The families:
 `feature_matching` (DM, DataDAM, ATOM), `gradient_matching` (DC, DSA), `trajectory_matching` (MTT, TESLA, FTD, DATM),
-`generative` (GAN, DiM), `latent` (LD3M, GLaD) and `coresets` (Random, Herding, K-Center, Whole).  They share
-`objectives`, the distances that are made small; `pixels`, learning the pixels of images; `unrolling`, the gradient of
-an unrolled training; and `sampler`, sampling of a diffusion model made for gradients.
-
-A method in a new file of this package is found by its class; no list has to be edited.
+`generative` (GAN, DiM), `latent` (LD3M, GLaD) and `coresets` (Random, Herding, K-Center, Whole).  A method in a new
+file of this package is found by its class; no list has to be edited.
 """
 
 import dataclasses
@@ -63,11 +60,7 @@ def discover() -> dict[str, type[Method]]:
 
 
 def find(name: str) -> type[Method]:
-    """The class of the method `name`.
-
-    Raises:
-        ValueError: unknown; the known ones are listed.
-    """
+    """The class of the method `name`; a ValueError where there is none."""
     known = discover()
     if name not in known:
         raise ValueError(f"unknown method {name!r}; known: {', '.join(known)}")

@@ -26,15 +26,12 @@ RANGES: Mapping[str, Callable[[Any], bool]] = {
 class Method:
     """Base of all methods: a frozen dataclass of hyper-parameters under the paper's names, with its values as defaults.
 
-    A method does no I/O, sees no test data, and draws from named streams of the seed alone.  It states
+    A method does no I/O, sees no test data, and draws from named streams of the seed alone.
 
     name: as rows call it.
     version: raised when its numbers change.
     iterations: how many steps it takes; a hyper-parameter, a constant or a property.
     ipc: images per class; None: it takes the whole training set.
-
-    and, where they are not what stands here:
-
     whitened: the data sets that its paper ZCA-whitens.
     whitening: what is whitened there: True, normalised images; "pixels", pixels as they are.
     evaluation: settings of the evaluation that are its paper's, where they are not the protocol's.
@@ -42,10 +39,9 @@ class Method:
     batch_real: real images of a class that a step takes.
     matching_steps: the period after which steps cost the same again (T of DC).
     sweeps: whether its start and steps go over all training images, so that they take longer with more of them.
-    deployment: hyper-parameters that decide nothing of what is distilled, only how it is used: the fields of its
-        `SyntheticStream` of the same names, set when it is read; cells that differ in them alone share a distillation.
-    retired: hyper-parameters that were taken away -> the value that they always had; they still stand in the names of
-        results, so that those of then are found.
+    deployment: hyper-parameters that decide only how what is distilled is used: the fields of its `SyntheticStream` of
+        the same names, set when it is read; cells that differ in them alone share a distillation.
+    retired: hyper-parameters that were taken away -> the value that they always had, still in the names of results.
     """
 
     name: ClassVar[str]
@@ -85,10 +81,7 @@ class Method:
         return None
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Any:
-        """The state before the first step, a `ddlib.models.state.State`.
-
-        What is not derived from it has its `step`, `state_dict` and `load_state_dict`.
-        """
+        """The state before the first step: a `ddlib.models.state.State`, or what has its methods and `step`."""
         raise NotImplementedError(f"{type(self).__name__} has no start")
 
     def step(self, state: Any) -> Mapping[str, Any]:
@@ -140,11 +133,7 @@ def require(name: str, value: Any, holds: bool, allowed: str) -> None:
 
 
 def number(name: str, value: Any, kind: type) -> Any:
-    """`value` as the number it is: int stays int, and becomes float where `kind` is float.
-
-    Raises:
-        ValueError: text (YAML reads 1e-3 as text), a truth value, or a fraction where an integer is asked for.
-    """
+    """`value` as a number of this kind; text, a truth value or a fraction for an integer are refused."""
     if isinstance(value, str):
         raise ValueError(f"{name}={value!r} is text, not a number; in YAML write 1.0e-3 with the dot, without quotes")
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -159,13 +148,7 @@ def number(name: str, value: Any, kind: type) -> Any:
 def fill(kind: type, what: str, values: Mapping[str, Any]) -> Any:
     """The dataclass `kind` built from `values`, whose names and types are checked against its fields first.
 
-    Args:
-        kind: a dataclass with keyword fields.
-        what: names it in errors, e.g. "method 'dm'".
-        values: field name -> value; fields left out keep their defaults.
-
-    Raises:
-        ValueError: an unknown name (the known ones are listed), a wrong type, or whatever the dataclass refuses.
+    `what` names it in errors, e.g. "method 'dm'".
     """
     hints = get_type_hints(kind)
     fields = [field.name for field in dataclasses.fields(kind)]

@@ -1,7 +1,4 @@
-"""Real images as they are: drawn at random, chosen by herding or k-center, or all of them.
-
-Distillation starts from real images too, and draws them with the same functions.
-"""
+"""Real images as they are: drawn at random, chosen by herding or k-center, or all of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,16 +17,9 @@ from ddlib.pretraining.classifier import Embedding
 
 
 def herd(vectors: Tensor, count: int) -> Tensor:
-    """Positions of `count` vectors chosen by herding.
+    """Positions (count,) of vectors (N, F) chosen by herding, in the order of choice.
 
     With mu the mean of all, the t-th choice is the unused i that minimises || t mu - sum of the chosen - u_i ||.
-
-    Args:
-        vectors: (N, F), the embeddings of one class.
-        count: 1..N.
-
-    Returns:
-        (count,) int64, in the order of choice.
 
     Deviation: a widely used coreset library takes the maximum of that distance, which picks outliers instead.
     """
@@ -46,7 +36,7 @@ def herd(vectors: Tensor, count: int) -> Tensor:
 
 
 def k_center(vectors: Tensor, count: int) -> Tensor:
-    """Positions of `count` vectors chosen by greedy k-center; arguments and result as `herd`.
+    """Positions (count,) of vectors (N, F) chosen by greedy k-center, in the order of choice.
 
     The first is the one nearest to the mean; then, again and again, the one whose distance to its nearest chosen
     vector is largest.
@@ -109,10 +99,7 @@ class Coreset(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Coreset):
-    """`ipc` images of each class, drawn without replacement: the baseline of every table.
-
-    ipc: images per class, >= 1.
-    """
+    """`ipc` images of each class, drawn without replacement: the baseline of every table."""
 
     name: ClassVar[str] = "random"
     version: ClassVar[int] = 1
@@ -142,9 +129,6 @@ class Whole(Coreset):
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedCoreset(Coreset):
     """The coreset of each class that `choose` takes from the embeddings of a network trained on the real set.
-
-    ipc: images per class, >= 1.
-    width, depth, epochs: of that network and its training.
 
     Deviation: the papers' extractor is not stated; see `ddlib.pretraining.classifier.Embedding`.
     """
@@ -186,11 +170,7 @@ class KCenter(EmbeddedCoreset):
 
 
 def check_ipc(ipc: int, train: ImageSet) -> None:
-    """Refuse a number of images per class that some class of `train` cannot give.
-
-    Raises:
-        ValueError: ipc < 1, or above the size of the smallest class.
-    """
+    """Refuse a number of images per class that some class of `train` cannot give, with a ValueError."""
     size, name = min(zip(map(len, train.class_indices), train.class_names, strict=True), key=lambda pair: pair[0])
     if not 1 <= ipc <= size:
         raise ValueError(f"ipc={ipc} is not in 1..{size}, the size of the smallest class ({name!r}) of {train.name!r}")
@@ -199,8 +179,7 @@ def check_ipc(ipc: int, train: ImageSet) -> None:
 def random_rows(train: ImageSet, ipc: int, seed: int) -> Tensor:
     """Rows of `ipc` random images of each class, without replacement, class by class: (K*ipc,) int64.
 
-    The stream is named "init", so that every method which starts from real images starts, at one seed, from the
-    images that `random` shows.
+    Methods that start from real images start, at one seed, from these.
     """
     check_ipc(ipc, train)
     stream = seeding.generator(seed, "init")
@@ -209,12 +188,7 @@ def random_rows(train: ImageSet, ipc: int, seed: int) -> Tensor:
 
 
 def rows_by_class(train: ImageSet, vectors: Tensor, choose: Callable[[Tensor], Tensor]) -> Tensor:
-    """Rows that `choose` takes from the vectors of each class, class by class.
-
-    Args:
-        vectors: (N, F), one row an image of `train`.
-        choose: (N_k, F) -> (ipc,) positions within the class.
-    """
+    """Rows of the images whose vectors (N, F) `choose`, (N_k, F) -> (ipc,) positions, takes in each class."""
     return torch.cat([rows[choose(vectors[rows])] for rows in train.class_indices])
 
 

@@ -1,8 +1,4 @@
-"""Generative methods: the distilled thing is a generator, whose images are drawn while a network trains on them.
-
-GAN is the generator of plain adversarial training; DiM trains that one on, until networks of a pool judge its images as
-they judge real ones.
-"""
+"""Generative methods: the distilled thing is a generator, whose images are drawn while a network trains on them."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -50,13 +46,7 @@ class Generative(Method):
     ipc: images per class in an epoch of a student, >= 1; nothing is distilled for it.
     redraw: epochs after which the images are drawn anew: 1 streams new ones all the time (as published), None draws
         exactly `ipc` images a class once.
-    generator_width: channels of the generator's and the critic's maps.
-    latent: values of noise, those that the class replaces included.
-    gan_iterations, gan_batch, gan_lr: minibatches of the adversarial training before, images in each, and the step
-        size of both Adams.
-    beta1, beta2: of both Adams.
-    gradient_penalty: its coefficient.
-    precision: of convolutions and products; norms, losses and weights are float32 always.
+    generator_width, latent, gan_*, beta1, beta2, gradient_penalty, precision: settings of the `Gan` trained before.
     compat: "official" shows the departures of the published code from what is right; None: they are corrected.
     """
 
@@ -105,11 +95,7 @@ class Generative(Method):
         return {"gan": self.gan}
 
     def bytes_stored(self, shape: tuple[int, int, int], num_classes: int) -> int:
-        """Bytes of the generator for images of `shape` (C, H, W), as `SyntheticStream.bytes_stored` counts them.
-
-        Raises:
-            ValueError: images that it cannot make, or more classes than the noise can code.
-        """
+        """Bytes of the generator for images of `shape` (C, H, W), as `SyntheticStream.bytes_stored` counts them."""
         return generator_bytes(shape=shape, num_classes=num_classes, width=self.generator_width, latent=self.latent)
 
     def deployed(self, pair: Pair, **provenance: Any) -> SyntheticStream:
@@ -140,11 +126,7 @@ class PlainGan(Generative):
     iterations: ClassVar[int] = 1
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Pair:
-        """The trained networks.
-
-        Raises:
-            ValueError: the GAN is of other data, or of networks of another kind.
-        """
+        """The trained networks."""
         return self.gan.restored(train, prerequisites["gan"], seed)
 
     def step(self, state: Pair) -> dict[str, float]:
@@ -159,10 +141,9 @@ class PlainGan(Generative):
 
 @functools.lru_cache(maxsize=16)
 def member_functions(network: PureNetwork, compiled: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """Logits and mean cross-entropy of a kind of network in training mode, as functions that are compiled once.
+    """Functions of a kind of network in training mode, which are compiled once: logits, and mean cross-entropy.
 
-    Returns:
-        (parameters, buffers, images (B, C, H, W)) -> logits (B, K), and the same with labels (B,) -> ().
+    (parameters, buffers, images (B, C, H, W)) -> (B, K), and the same with labels (B,) -> ().
     """
 
     def logits(parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
@@ -200,10 +181,7 @@ class Member(State):
         return [*torch.autograd.grad(F.cross_entropy(logits, labels), weights, create_graph=create_graph)]
 
     def descend(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step of SGD on the mean cross-entropy, which is returned, (); gradients stay, to be overwritten.
-
-        Images that do not depend on one another pass as many at a time as is quick.
-        """
+        """One step of SGD on the mean cross-entropy, which is returned, (); gradients stay, to be overwritten."""
         loss, values, count = member_functions(self.network, self.compiled)[1], [*self.parameters.values()], len(images)
         size = count if self.network.whole_batches else passes.size(count, self.network.elements, images.device)
         total, gradients = 0.0, None
@@ -233,11 +211,7 @@ def memory_format(network: PureNetwork) -> torch.memory_format:
 def draw_member(
     networks: tuple[PureNetwork, ...], seed: int, number: int, *, compiled: bool, device: torch.device, **sgd: float
 ) -> Member:
-    """The pool's network of this number: a kind drawn uniformly, with fresh weights.
-
-    Args:
-        sgd: lr, momentum and weight_decay.
-    """
+    """The pool's network of this number: a kind drawn uniformly, with fresh weights; `sgd` are settings of its SGD."""
     stream = seeding.generator(seed, "pool", number)
     network = networks[int(torch.randint(len(networks), (), generator=stream))]
     fresh = network.build(generator=stream).to(device, memory_format=memory_format(network))
@@ -248,11 +222,7 @@ def draw_member(
 
 @dataclass
 class DiMState(State):
-    """State of stage B: the GAN, and the network of the pool that is in use.
-
-    draw: the network of a number.
-    drawn: the number of that in use; -1 before the first.
-    """
+    """State of stage B: the GAN, and the network of the pool that is in use, of the number `drawn`; -1: none yet."""
 
     counters: ClassVar[tuple[str, ...]] = ("drawn",)
     pair: Pair
@@ -342,12 +312,7 @@ class DiM(Generative):
         object.__setattr__(self, "pool", tuple(self.pool))
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> DiMState:
-        """The trained GAN with the step size of this stage; no network of the pool is drawn yet.
-
-        Raises:
-            ValueError: the GAN is of other data or of networks of another kind, the images do not fit a network of the
-                pool, or there are fewer of them than `batch_size`.
-        """
+        """The trained GAN with the step size of this stage; fewer images than `batch_size` are refused."""
         require("batch_size", self.batch_size, self.batch_size <= len(train), f"at most {len(train)}, all images")
         pair = self.gan.restored(train, prerequisites["gan"], seed)
         for adam in (pair.generator_adam, pair.critic_adam):
@@ -395,11 +360,7 @@ class DiM(Generative):
         return {name: value.detach() for name, value in {"loss": loss, **metrics}.items()}
 
     def train_member(self, state: DiMState) -> Tensor:
-        """Draw a network where it is time for a new one, and train it on real images, each augmented by itself.
-
-        Returns:
-            The loss of its last step, ().
-        """
+        """Draw a network where it is time for a new one, and train it on augmented real images; its last loss, ()."""
         pair, train, size = state.pair, state.pair.train, self.batch_size
         number = pair.step // self.refresh
         if number != state.drawn:

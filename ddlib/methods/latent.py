@@ -41,7 +41,7 @@ OWN = (
     *("ipc", "iterations", "batch_real", "network", "norm", "width", "depth", "strategy", "precision", "compiled"),
     *("init", "lr_images", "momentum", "restarts", "matching_steps", "network_epochs"),
 )
-"""Settings that `options` may not give: they stand beside it, or are the method's business."""
+"""Settings that `options` may not give."""
 
 
 @dataclass
@@ -52,7 +52,6 @@ class LatentState(State):
     tensors: name -> what images are rendered from, (K * ipc, ...), class-major; not all need be learnt.
     course: "name.step": what was learnt by then, zero before.
     first, second: the moments of what is learnt: SGD's velocity, or both of Adam's.
-    step: steps taken.
     """
 
     fixed: ClassVar[tuple[str, ...]] = ("prior",)
@@ -71,8 +70,8 @@ class LatentState(State):
 class LatentMatching(NetworkMatching):
     """Learn what a frozen generator renders images from, down the gradient of a loss that is matched in pixels.
 
-    Each step: images S are rendered from the learnt tensors; the loss L of `matching` and dL/dS, as that method has
-    them in pixels; dL/dS pushed through the rendering of the same noise; one step of the tensors.
+    Each step: images S are rendered; the loss L of `matching` and dL/dS, as that method has them in pixels; dL/dS
+    pushed through the rendering of the same noise; one step of the learnt tensors.
 
     matching: "dm", "dc" or "mtt".
     options: further settings of that method, such as {"syn_steps": 10, "max_start_epoch": 2}.
@@ -83,8 +82,7 @@ class LatentMatching(NetworkMatching):
     init: "encoded" (random real images, encoded), "gaussian" (noise in their place).
     chunk: images rendered at once with their graph, >= 1, as published 10; None: all, and rendered once a step.
     batch_real: real images per class and step, >= 1.
-    prior: settings of the `Prior` that is trained, on the data set itself unless they say otherwise; or
-        the folder or hub id of a latent diffusion model that `ddlib.models.priors.load_prior` takes.
+    prior: settings of the `Prior` that is trained; or a folder or hub id that `models.priors.load_prior` takes.
     """
 
     retired: ClassVar[Mapping[str, Any]] = {"init_range": "signed", "noise": "fresh"}
@@ -121,11 +119,7 @@ class LatentMatching(NetworkMatching):
 
     @cached_property
     def objective(self) -> DM | DSA | MTT:
-        """The method of pixels whose loss is matched.
-
-        Raises:
-            ValueError: `options` has a setting that this method does not know, or that is not its to give.
-        """
+        """The method of pixels whose loss is matched; `options` that it does not know are refused."""
         for name in self.options:
             require("options", name, name not in OWN, f"without {', '.join(OWN)}")
         names = ("ipc", "network", "norm", "width", "depth", "strategy", "precision")
@@ -141,7 +135,7 @@ class LatentMatching(NetworkMatching):
 
     @property
     def needs(self) -> Mapping[str, Any]:
-        """The prior, unless it is one read from a folder or the hub, and what the matching needs."""
+        """The prior, where it is trained, and what the matching needs."""
         return ({} if self.trained is None else {"prior": self.trained}) | dict(self.objective.needs)
 
     @property
@@ -153,7 +147,7 @@ class LatentMatching(NetworkMatching):
 
     @property
     def fingerprint(self) -> str | None:
-        """Of a prior that is there, which decides numbers as settings do; None where it is trained."""
+        """Of the files of a prior that is there; None where it is trained."""
         return fingerprint(self.prior) if isinstance(self.prior, str) else None
 
     @property
@@ -179,11 +173,7 @@ class LatentMatching(NetworkMatching):
         return tuple(n for n in dict.fromkeys((self.iterations // 4, self.iterations // 2)) if n)
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> LatentState:
-        """The tensors from which the initial images are rendered.
-
-        Raises:
-            ValueError: a prior of other channels, classes or sizes than the images; `ipc` outside the class sizes.
-        """
+        """The tensors from which the initial images are rendered; a prior that does not fit the images is refused."""
         require("the images", train.space.name, train.space.zca is None, "normalised: load them with whitened: false")
         prior = load_prior(self.prior) if self.trained is None else prerequisites["prior"]
         prior = prior.to(train.device)
@@ -198,8 +188,7 @@ class LatentMatching(NetworkMatching):
     def step(self, state: LatentState) -> dict[str, float | Tensor]:
         """One step of what is learnt; its loss, and the norms of its gradients.
 
-        Where images are rendered in chunks, they are rendered twice: all without a graph, for dL/dS, then each chunk
-        with one, which is gone before the next.
+        Chunks are rendered twice: all without a graph, for dL/dS, then each with one, which is gone before the next.
         """
         noise = self.noise(state, "noise", state.step)
         leaves = {name: tensor.detach().requires_grad_(name in self.rates) for name, tensor in state.tensors.items()}
@@ -278,7 +267,6 @@ class LatentMatching(NetworkMatching):
             return torch.cat([state.prior.encode(signed[rows]) for rows in self._chunks(state)])
 
     def _chunks(self, state: LatentState) -> list[slice]:
-        """The images that are rendered together."""
         count = len(state.inner.images)
         size = self.chunk or count
         return [slice(at, at + size) for at in range(0, count, size)]

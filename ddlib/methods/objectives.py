@@ -27,11 +27,7 @@ def power(x: Tensor, exponent: float) -> Tensor:
 def spatial_attention(maps: Tensor, p: float = 4) -> Tensor:
     """Spatial attention of DataDAM (Sajedi et al. 2023): where a layer responds, whatever the channel.
 
-    z = unit(vec a), a[h, w] = sum_c |f[c, h, w]|^p.
-
-    Args:
-        maps: (B, C, H, W), activations after the ReLU and before the pooling.
-        p: the power p_s, > 0.
+    z = unit(vec a), a[h, w] = sum_c |f[c, h, w]|^p, of maps f (B, C, H, W) after the ReLU, before the pooling.
 
     Returns:
         (B, H*W) float32 unit vectors, one an image.
@@ -42,11 +38,7 @@ def spatial_attention(maps: Tensor, p: float = 4) -> Tensor:
 def channel_attention(maps: Tensor, p: float = 4) -> Tensor:
     """Channel attention of ATOM (Khaki et al. 2024): how strongly each channel responds, wherever.
 
-    z = unit(a), a[c] = sum_{h,w} |f[c, h, w]|^p.
-
-    Args:
-        maps: (B, C, H, W), activations after the ReLU and before the pooling.
-        p: the power p_c, > 0.
+    z = unit(a), a[c] = sum_{h,w} |f[c, h, w]|^p, of maps f (B, C, H, W) after the ReLU, before the pooling.
 
     Returns:
         (B, C) float32 unit vectors, one an image.
@@ -69,12 +61,7 @@ def class_means(x: Tensor, num_classes: int) -> Tensor:
 def weighted_distance(weights: Sequence[float], real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
     """sum_j w_j sum_k ||real_j[k] - syn_j[k]||^2: with one embedding this is the loss of DM (Zhao & Bilen 2023).
 
-    Args:
-        weights: one a tensor.
-        real, syn: class means, tensors of shape (K, length_j).
-
-    Returns:
-        A scalar >= 0.
+    `real` and `syn` are class means, tensors of shape (K, length_j).
     """
     return sum(w * (r - s).square().sum() for w, r, s in zip(weights, real, syn, strict=True))
 
@@ -89,7 +76,7 @@ def gradient_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
         real, syn: gradients, one tensor a parameter, with a leading class axis: (K, *parameter.shape).
 
     Returns:
-        (K,) the distance of each class, >= 0 up to the 1e-6.
+        (K,) the distance of each class.
     """
     total = real[0].new_zeros(real[0].shape[0])
     for r, s in zip(real, syn, strict=True):
@@ -104,13 +91,7 @@ def gradient_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
 def log_probability_distance(real: Tensor, syn: Tensor) -> Tensor:
     """mean over images and classes of (log p_real - log p_syn)^2, with p the softmax: DiM's match (Wang et al. 2023).
 
-    Images are paired, the i-th real one with the i-th synthetic one.
-
-    Args:
-        real, syn: (B, K) logits.
-
-    Returns:
-        A scalar >= 0.
+    Of logits (B, K), the i-th real image paired with the i-th synthetic one.
     """
     return (real.log_softmax(1) - syn.log_softmax(1)).square().mean()
 
@@ -123,12 +104,7 @@ def logit_distance(real: Tensor, syn: Tensor) -> Tensor:
 def class_mean_distance(real: Tensor, syn: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """mean over the classes present and over entries of (mean_k real - mean_k syn)^2.
 
-    Unlike `weighted_distance` it takes batches in any order, in which classes differ in number.
-
-    Args:
-        real, syn: (B, F), of images with the same labels.
-        labels: (B,) of both.
-        num_classes: K.
+    Of (B, F), images of any order, and the labels (B,) of both.
     """
     member = F.one_hot(labels, num_classes).to(real)
     count = member.sum(0)

@@ -31,7 +31,7 @@ class NetworkMatching(Method):
     ipc: images per class, >= 1.
     strategy: DSA families joined by "_", "none", or None for the data set's own.
     network, norm, width, depth: the network; None keeps its default.
-    precision: of its convolutions and products, "float32" or "bfloat16"; all else is float32 always.
+    precision: of its convolutions and products; all else is float32 always.
     """
 
     ipc: int
@@ -67,12 +67,10 @@ class PixelState(State):
 
     images: (K*m, C, H, W) float32 in the space of `train`, class-major, requires grad.
     velocity: the momentum buffer, of the same shape.
-    network: the network of the current step; whoever needs it re-draws it.
+    network: of the current step; whoever needs it re-draws it.
     rows_by_class: rows of the real images of each class, on the CPU.
-    batch_real: real images per class and step.
     piece: images that pass the network together, where its norm lets them pass apart; None: all.
     forward: (b, C, H, W) -> the network's vectors of b images; set by the methods that match such.
-    step: pixel steps taken.
     """
 
     train: ImageSet
@@ -119,11 +117,7 @@ class PixelMatching(NetworkMatching):
         return {"embedding": Embedding(width=self.width, depth=self.depth)} if self.init == "herding" else {}
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> PixelState:
-        """Initial images, and a network that is not drawn yet.
-
-        Raises:
-            ValueError: `ipc` outside the class sizes, or an unknown network, option or DSA family.
-        """
+        """Initial images, and a network that is not drawn yet; an `ipc` outside the class sizes is refused."""
         images = self.initial_images(train, prerequisites, seed).contiguous().requires_grad_()
         rows = tuple(rows.cpu() for rows in train.class_indices)
         network = models.build(
@@ -178,9 +172,9 @@ def has_batch_statistics(network: nn.Module) -> bool:
 
 @torch.no_grad()
 def piece_size(network: nn.Module, image: Tensor) -> int | None:
-    """How many images pass `network` at a time so that its largest map stays within `PIECE_BYTES`.
+    """Images that pass `network` at a time so that its largest map stays within `PIECE_BYTES`; None: all.
 
-    None for a network with batch statistics, whose batch must not be cut.
+    A batch whose statistics count must not be cut.
     """
     if has_batch_statistics(network):
         return None
@@ -196,11 +190,7 @@ def real_batch(state: PixelState) -> Tensor:
 
 
 def siamese(state: PixelState, *batches: Tensor) -> list[Tensor]:
-    """DSA with one draw a class and step, shared by that class's images in every batch (Zhao & Bilen 2021, siamese).
-
-    Args:
-        batches: class-major tensors (K*n, C, H, W), n of any size.
-    """
+    """DSA with one draw a class and step, shared by that class's images in every class-major batch (siamese DSA)."""
     K = state.train.num_classes
     stream = seeding.generator(state.seed, "augmentation", state.step)
     draws = augmentation.draw(K, 1, size=state.train.shape[1:], strategy=state.strategy, generator=stream)

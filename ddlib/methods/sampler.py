@@ -35,7 +35,7 @@ recomputed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """From learnable latents Z and class vectors c to images, as the module's head says.
+    """From learnable latents Z and class vectors c to images.
 
     steps: K, a divisor of the schedule's T below T; at 1, w_1 = 0.
     residual: "x0", as above and as published in code; "none", w = 0: plain DDIM; "eq7", as published in print: the
@@ -48,9 +48,6 @@ class Sampler:
     Deviation from the paper: "x0" is the default, since the printed Eq. 7 fades the images and passes on less gradient
     than no residual at all.  In print the fresh noise of Eq. 7 has the factor sigma_k^2; here sigma_k, as the ancestral
     step has it.  From its code: q(Z) is computed once a sampling, not once a step.
-
-    Raises:
-        ValueError: an argument is not as above.
     """
 
     steps: int = 10
@@ -67,22 +64,14 @@ class Sampler:
         require("backprop_steps", self.backprop_steps, some, f"0 to steps={self.steps}, or None")
 
     def times(self, length: int = 1000) -> list[int]:
-        """t_0 = 0, t_1 = 1, ..., t_K in a schedule of `length` = T steps.
-
-        Raises:
-            ValueError: K does not divide T, or is T.
-        """
+        """t_0 = 0, t_1 = 1, ..., t_K in a schedule of `length` = T steps; a ValueError where K does not divide T."""
         if length % self.steps or self.steps == length:
             known = ", ".join(str(steps) for steps in range(1, length) if length % steps == 0)
             raise ValueError(f"steps={self.steps!r}; with a schedule of {length} steps it must be one of {known}")
         return [0, *range(1, length, length // self.steps)]
 
     def noise(self, shape: tuple[int, int, int, int], generator: torch.Generator) -> Tensor:
-        """All the noise of one sampling of latents of `shape` (B, c, h, w), on the generator's device.
-
-        Returns:
-            (n, B, c, h, w) standard normal; n = 1, and with "eq7" 1 + K: eps, eps_1, ..., eps_K.
-        """
+        """The noise of one sampling, (n, *shape) standard normal: n = 1, and with "eq7" 1 + K: eps, eps_1..eps_K."""
         return torch.randn(self._draws, *shape, generator=generator, device=generator.device)
 
     @property
@@ -98,16 +87,12 @@ class Sampler:
         """z_0 of latents and class vectors, which alone may require gradients; every image by itself.
 
         Args:
-            prior: frozen.
             Z: (B, c, h, w), in the units of `prior.encode`.
             c: (B, 1, D); None with an unconditional prior.
             noise: (n, B, c, h, w), of `noise`; the same noise gives the same images.
 
         Returns:
-            (B, c, h, w).
-
-        Raises:
-            ValueError: a tensor does not fit the others or the prior, or K does not fit its schedule.
+            (B, c, h, w).  Tensors that do not fit one another or the prior are refused with a ValueError.
         """
         self._check(prior, Z, c, noise)
         schedule, K = prior.alphas_cumprod.tolist(), self.steps
@@ -139,12 +124,7 @@ class Sampler:
         return torch.lerp(without, with_class, self.guidance)
 
     def _check(self, prior: LatentDiffusion, Z: Tensor, c: Tensor | None, noise: Tensor) -> None:
-        channels, unit, square = prior.unet.config.in_channels, prior.latent_unit, prior.is_transformer
-        if Z.ndim != 4 or Z.shape[1] != channels:
-            raise ValueError(f"Z of shape {tuple(Z.shape)}; latents of this prior are (B, {channels}, h, w)")
-        if any(side % unit for side in Z.shape[2:]) or (square and Z.shape[2] != Z.shape[3]):
-            sides = f"{'equal and ' if square else ''}multiples of {unit}"
-            raise ValueError(f"Z of shape {tuple(Z.shape)}; with this prior its sides must be {sides}")
+        """Refuse noise and class vectors that would broadcast without a word."""
         null = prior.null(len(Z))
         if (c is None) != (null is None):
             kind = "unconditional" if null is None else f"of {prior.num_classes} classes"

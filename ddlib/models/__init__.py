@@ -1,15 +1,13 @@
 """Models: the networks that distil and that evaluate, DiM's generator and critic, and latent diffusion models.
 
-Networks are built by name: `build` makes one, `names` lists them, `reset` redraws the weights of one in place, and
-`Features` is what `model.features(images)` returns: the maps of every block and the embedding.  `model(images)` gives
-logits.  `gan` has the generator and the critic, `diffusion` the latent diffusion model, `priors` its folders and the
-conversion of the published one; `passes` says how images pass a network, and makes it a pure function of a vector;
-`state.State` is what a step changes, saved and restored.
+`build` makes a network by name, `names` lists them, and `reset` redraws the weights of one in place; `model(images)`
+are logits, `model.features(images)` the `Features`.  `gan` has the generator and the critic, `diffusion` the latent
+diffusion model, `priors` its folders; `passes` makes a network a pure function, `state.State` is what a step changes.
 
 The definitions are those of the dataset-condensation lineage (DC, DSA, DM, MTT, DC-Bench), which differ from the
 torchvision networks of the same names: norms with one group a channel, no dropout in AlexNet, one linear layer as the
-classifier, whose width follows the image.  Every network works under `torch.func.functional_call` and `torch.vmap`
-over stacked parameters and buffers, and for images in channels_last memory format.
+classifier, whose width follows the image.  Every network works under `torch.func.functional_call`, `torch.vmap` over
+stacked parameters and buffers, and in channels_last memory format.
 """
 
 import inspect
@@ -17,10 +15,8 @@ from typing import Any
 
 import torch
 
-from ddlib.models.convnets import MLP, VGG11, AlexNet, ConvNet, LeNet
 from ddlib.models.layers import Features, Network, reset
-from ddlib.models.resnet import DenseNet, ResNet
-from ddlib.models.vit import ViT
+from ddlib.models.networks import MLP, VGG11, AlexNet, ConvNet, DenseNet, LeNet, ResNet, ViT
 
 __all__ = ["Features", "Network", "build", "names", "reset"]
 
@@ -65,15 +61,12 @@ def build(
 
     Args:
         name: one of `names()`.
-        shape: (C, H, W) of the images.
-        num_classes: K.
-        generator: the only source of the weights; the global random state is neither read nor changed.  None: the
-            layers' own constructors draw from the global random state.
+        shape: (C, H, W) of the images; K = `num_classes`.
+        generator: the only source of the weights; None: the global random state.
         options: those of the network, such as `width`, `depth` and `norm` of ConvNet; see its class.
 
     Returns:
-        The network, on the default device: `model(images)` are logits (B, K), `model.features(images)` a `Features`,
-        `model.classifier` the last linear layer.
+        The network, on the default device.
 
     Raises:
         ValueError: unknown name, option or option value, or images too small for the network.

@@ -1,7 +1,7 @@
 """A latent diffusion model (Rombach et al. 2022) as distillation sees it: encode, quantise, decode, predict the noise.
 
-`LatentDiffusion` joins parts of diffusers; `small` makes an untrained one for images of any shape.  diffusers itself,
-which takes seconds to import, is imported where its classes are made, and by none of the modules that only use them.
+`LatentDiffusion` joins parts of diffusers; `small` makes an untrained one for images of any shape.  diffusers takes
+seconds to import, and is imported only where its classes are made.
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,7 @@ from torch import Tensor, nn
 from ddlib.models.layers import reset
 
 if TYPE_CHECKING:
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        DiTTransformer2DModel,
-        UNet2DConditionModel,
-        UNet2DModel,
-        VQModel,
-    )
+    from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel, VQModel
 
 SCHEDULE = {
     "beta_schedule": "scaled_linear",
@@ -35,7 +28,7 @@ SCHEDULE = {
 
 
 class ClassEmbedder(nn.Module):
-    """A vector (D,) for each of K classes, and in the last row that of the null class, which guidance compares with."""
+    """A vector (D,) for each of K classes; in the last row that of the null class, which guidance compares with."""
 
     def __init__(self, num_classes: int, dim: int):
         super().__init__()
@@ -46,38 +39,21 @@ class ClassEmbedder(nn.Module):
         return self.embedding(labels)[:, None]
 
 
-class LabelSlot(nn.Module):
-    """DiT's class embedder, which also takes the vectors themselves, so that they can be learnt.
-
-    Parameters keep their names: a DiT with slots is saved as one without.
-    """
-
-    def __init__(self, embedding_table: nn.Embedding):
-        super().__init__()
-        self.embedding_table = embedding_table
-
-    def forward(self, labels_or_vectors: Tensor) -> Tensor:
-        """Vectors (B, D) of labels (B,), or of these vectors."""
-        if labels_or_vectors.is_floating_point():
-            return labels_or_vectors
-        return self.embedding_table(labels_or_vectors)
-
-
 @dataclass(frozen=True, eq=False)
 class LatentDiffusion:
     """A latent diffusion model that is learnt through, and is not itself learnt.
 
     vae: the autoencoder.  Its `scaling_factor` is applied here, so that latents are of about unit variance.
-    unet: the noise predictor.  A DiT is changed in place: its blocks then take class vectors too.
+    unet: the noise predictor; a UNet2DModel is unconditional.
     scheduler: of the noise; only its `alphas_cumprod` are read.
-    embedder: of the classes; None with an unconditional noise predictor, and with a DiT, which has its own table.
+    embedder: of the classes; None where the noise predictor is unconditional.
 
     Raises:
         ValueError: the parts do not fit one another; the message names both sides.
     """
 
-    vae: "VQModel | AutoencoderKL"
-    unet: "UNet2DConditionModel | UNet2DModel | DiTTransformer2DModel"
+    vae: "VQModel"
+    unet: "UNet2DConditionModel | UNet2DModel"
     scheduler: "DDIMScheduler"
     embedder: ClassEmbedder | None = None
 
@@ -87,38 +63,16 @@ class LatentDiffusion:
             raise ValueError(f"the noise predictor takes latents of {config.in_channels} channels, not {given}")
         if prediction != "epsilon":
             raise ValueError(f"the scheduler's prediction_type is {prediction!r}; known: epsilon")
-        if (self.embedder is None) == (self.predictor == "UNet2DConditionModel"):
+        predictor = type(self.unet).__name__  # importing the class takes seconds
+        if (self.embedder is None) == (predictor == "UNet2DConditionModel"):
             beside = "without" if self.embedder is None else "beside"
-            raise ValueError(
-                f"{self.predictor} {beside} a class embedder; UNet2DConditionModel, and it alone, needs one"
-            )
-        if self.embedder is not None and (dim := self._table.embedding_dim) != config.cross_attention_dim:
+            raise ValueError(f"{predictor} {beside} a class embedder; UNet2DConditionModel, and it alone, needs one")
+        if self.embedder is not None and (dim := self.embedder.embedding.embedding_dim) != config.cross_attention_dim:
             raise ValueError(
                 f"the noise predictor takes class vectors of {config.cross_attention_dim} values, not {dim}"
             )
-        if self.predictor == "UNet2DModel" and config.class_embed_type is not None:
+        if self.embedder is None and config.class_embed_type is not None:
             raise ValueError(f"UNet2DModel of class_embed_type={config.class_embed_type!r}; only None is known")
-        if self.is_transformer:
-            self._open_label_slots()
-
-    @property
-    def predictor(self) -> str:
-        """diffusers' name of the noise predictor's class, by which it is told: importing the class takes seconds."""
-        return type(self.unet).__name__
-
-    def _open_label_slots(self) -> None:
-        """Let every block of a DiT take class vectors, which must be the same in all of them."""
-        norms = [block.norm1.emb for block in self.unet.transformer_blocks]
-        first, *others = (norm.class_embedder.embedding_table.weight for norm in norms)
-        if not all(torch.equal(first, other) for other in others):
-            raise ValueError("the blocks of this DiT have different class tables; they must be copies of one table")
-        for norm in norms:
-            norm.class_embedder = LabelSlot(norm.class_embedder.embedding_table)
-
-    @property
-    def is_transformer(self) -> bool:
-        """Whether the noise predictor is a DiT, which takes square latents alone."""
-        return self.predictor == "DiTTransformer2DModel"
 
     @property
     def channels(self) -> int:
@@ -128,7 +82,7 @@ class LatentDiffusion:
     @property
     def latent_channels(self) -> int:
         """c of the latents."""
-        return self.vae.config.get("vq_embed_dim") or self.vae.config.latent_channels
+        return self.vae.config.vq_embed_dim or self.vae.config.latent_channels
 
     @property
     def factor(self) -> int:
@@ -138,48 +92,35 @@ class LatentDiffusion:
     @property
     def latent_unit(self) -> int:
         """What the sides of a latent must be multiples of."""
-        if self.is_transformer:
-            return self.unet.config.patch_size
-        return 2 ** (len(self.unet.config.block_out_channels) - 1) if self.predictor == "UNet2DModel" else 1
+        return 2 ** (len(self.unet.config.block_out_channels) - 1) if self.embedder is None else 1
 
     @property
     def num_classes(self) -> int | None:
         """K without the null class; None: unconditional."""
-        return None if self._table is None else self._table.num_embeddings - 1
+        return None if self.embedder is None else self.embedder.embedding.num_embeddings - 1
 
     @property
     def alphas_cumprod(self) -> Tensor:
         """abar_t of the schedule, (T,) float64 on the CPU."""
         return self.scheduler.alphas_cumprod.double()
 
-    @property
-    def _table(self) -> nn.Embedding | None:
-        """The class vectors (K + 1, D) with the null class last; None where the model is unconditional."""
-        if self.is_transformer:
-            return self.unet.transformer_blocks[0].norm1.emb.class_embedder.embedding_table
-        return None if self.embedder is None else self.embedder.embedding
-
     def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(c, h, w) of the latents of images of `shape` (C, H, W), which is refused where the prior cannot take it."""
         channels, *sides = shape
         if channels != self.channels:
             raise ValueError(f"images of {channels} channels; this prior is of images of {self.channels}")
-        unit, square = self.factor * self.latent_unit, self.is_transformer
-        if any(side < 1 or side % unit for side in sides) or (square and sides[0] != sides[1]):
-            what = f"sides must be {'equal and ' if square else ''}multiples of {unit}"
-            raise ValueError(f"images of {sides[0]}x{sides[1]} pixels; with this prior {what}")
+        unit = self.factor * self.latent_unit
+        if any(side < 1 or side % unit for side in sides):
+            height, width = sides
+            raise ValueError(f"images of {height}x{width} pixels; with this prior sides must be multiples of {unit}")
         return self.latent_channels, *(side // self.factor for side in sides)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latents (B, c, h, w), of about unit variance, of `images` (B, C, H, W) in [-1, 1]; of KL the mean."""
-        encoded = self.vae.encode(images)
-        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        return latents * self.vae.config.scaling_factor
+        """Latents (B, c, h, w), of about unit variance, of `images` (B, C, H, W) in [-1, 1]."""
+        return self.vae.encode(images).latents * self.vae.config.scaling_factor
 
     def quantise(self, z: Tensor) -> Tensor:
-        """q(z): the nearest code at each place of `z` (B, c, h, w), with gradient 1; without codes (KL), `z` itself."""
-        if not hasattr(self.vae, "quantize"):
-            return z
+        """q(z): the nearest code at each place of `z` (B, c, h, w), with gradient 1."""
         scale = self.vae.config.scaling_factor
         return self.vae.quantize(z / scale)[0] * scale
 
@@ -217,11 +158,11 @@ class LatentDiffusion:
 
     def embed(self, labels: Tensor) -> Tensor | None:
         """Class vectors (B, 1, D) of `labels` (B,) in [0, K); None where the model is unconditional."""
-        return None if self._table is None else self._table(labels)[:, None]
+        return None if self.embedder is None else self.embedder(labels)
 
     def null(self, count: int) -> Tensor | None:
         """`count` times the vector of the null class, (count, 1, D); None where the model is unconditional."""
-        return None if self._table is None else self._table.weight[-1].expand(count, 1, -1)
+        return None if self.embedder is None else self.embedder.embedding.weight[-1].expand(count, 1, -1)
 
     def predict(self, z: Tensor, t: int | Tensor, c: Tensor | None) -> Tensor:
         """eps(z, t, c): the noise in `z` (B, c, h, w) at times `t`, for class vectors `c` (B, 1, D).
@@ -229,11 +170,7 @@ class LatentDiffusion:
         t: one time in [0, T) for all, or (B,) int64 on the device of `z`.
         """
         times = torch.full((len(z),), t, device=z.device) if isinstance(t, int) else t
-        if self.predictor == "UNet2DConditionModel":
-            return self.unet(z, times, encoder_hidden_states=c).sample
-        if self.is_transformer:
-            return self.unet(z, times, class_labels=c[:, 0]).sample[:, : z.shape[1]]  # then the variances, if learnt
-        return self.unet(z, times).sample
+        return (self.unet(z, times) if c is None else self.unet(z, times, encoder_hidden_states=c)).sample
 
     def to(self, device: torch.device | str) -> "LatentDiffusion":
         """This model itself, on `device` and frozen: eval mode, no parameter requires a gradient."""
@@ -262,16 +199,12 @@ def small(
         shape: (C, H, W) of the images; `factor` divides H and W.
         num_classes: K; None: unconditional.
         width: a multiple of 16.
-        generator: the only source of the weights; the global random state is neither read nor changed.
+        generator: the only source of the weights.
         factor: f, a power of two.
-        levels: of the noise predictor, >= 1.
-        codes: of the quantiser, >= 1.
+        levels, codes: >= 1.  Other sizes are refused with a ValueError.
 
     Returns:
         The model, frozen, on the default device.
-
-    Raises:
-        ValueError: a size is not as above.
     """
     if width < 16 or width % 16:
         raise ValueError(f"width={width!r}; it must be a positive multiple of 16")

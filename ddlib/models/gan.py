@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddlib.models.layers import BatchNorm2d
+from ddlib.models.layers import BatchNorm2d, check_shape, positive
 
 
 class Generator(nn.Module):
@@ -15,18 +15,15 @@ class Generator(nn.Module):
     image.  Batch norm and ReLU after each, tanh at the end.
 
     Args:
-        shape: (C, H, W) of the images, H = W; halved again and again it must come to 4, or to 7, above 4 itself.
-        num_classes: K.
+        shape: (C, H, W) of the images, H = W = 4 or 7 doubled.
         width: channels of every map.
         latent: values of noise, the first K of which a code of ones and zeros for the class replaces; >= 2 K.
-
-    Raises:
-        ValueError: an argument is not as above.
     """
 
     def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int = 196, latent: int = 100):
         super().__init__()
-        _check_positive(num_classes=num_classes, width=width)
+        positive("num_classes", num_classes)
+        positive("width", width)
         if num_classes > latent // 2:  # half of the noise is left to chance
             raise ValueError(
                 f"num_classes={num_classes!r}; a one-hot code in noise of {latent} values allows at most "
@@ -61,18 +58,14 @@ class Critic(nn.Module):
 
     Eight 3x3 convolutions with strides 1, 2, 1, 2, 1, 1, 1, 2, each with a layer norm over the whole map and a leaky
     ReLU (slope 0.01), the maximum over the last map, and two linear heads; 3,137,971 parameters for 3x32x32 images and
-    10 classes.
-
-    shape, num_classes: (C, H, W) of the images, and K.
-    width: channels of every map.
-    elements: values of the largest map of one image.
+    10 classes.  `elements`: values of the largest map of one image.
     """
 
     def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int = 196):
         super().__init__()
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape={tuple(shape)}; it must be three positive integers (C, H, W)")
-        _check_positive(num_classes=num_classes, width=width)
+        check_shape(shape)
+        positive("num_classes", num_classes)
+        positive("width", width)
         self.shape = tuple(shape)
         layers: list[nn.Module] = []
         channels, *size = shape
@@ -114,9 +107,3 @@ def _kernels(shape: tuple[int, int, int]) -> list[int]:
     if side == 4 and kernels:
         return kernels
     raise ValueError(f"shape={tuple(shape)}; it must be (C, H, H) with H = 4 or 7 doubled: 7, 8, 14, 16, 28, 32...")
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name}={value!r}; it must be >= 1")

@@ -24,17 +24,13 @@ class Features(NamedTuple):
 
 
 class Network(nn.Module, ABC):
-    """A network for images of one `shape` (C, H, W): an embedding, and a linear `classifier` on top.
-
-    A subclass defines `classifier` and `embed`.
-    """
+    """A network for images of one `shape` (C, H, W): an embedding, and a linear `classifier` on top."""
 
     classifier: nn.Module
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int):
         super().__init__()
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape {tuple(shape)}: three positive integers (C, H, W) expected")
+        check_shape(shape)
         positive("num_classes", num_classes)
         self.shape = tuple(shape)
 
@@ -67,13 +63,18 @@ def positive(name: str, value: int) -> int:
     return value
 
 
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Refuse what is no shape (C, H, W) of images with a ValueError."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"shape {tuple(shape)}: three positive integers (C, H, W) expected")
+
+
 class InstanceNorm2d(nn.Module):
     """Instance norm with gain and bias: GroupNorm with as many groups as channels (the norm of DC's ConvNet).
 
     y = (x - mean) / sqrt(var + eps) * weight + bias, with mean and (biased) variance over H and W of each image and
-    channel.  Of the two kernels for this one function, `group_norm` is the faster in float32 and float64, and
-    `instance_norm` in half precision, where `group_norm` would also return float32 under autocast on CUDA.
-    channels_last maps stay channels_last.
+    channel.  Of the two kernels, `group_norm` is the faster in float32 and float64, and `instance_norm` in half
+    precision, where `group_norm` would return float32 under autocast on CUDA.  channels_last maps stay channels_last.
     """
 
     def __init__(self, channels: int):
@@ -92,11 +93,7 @@ class InstanceNorm2d(nn.Module):
 
 
 class BatchNorm2d(nn.Module):
-    """`torch.nn.BatchNorm2d` without `num_batches_tracked`.
-
-    With momentum fixed (0.1) the counter is never read, and among the buffers an integer is in the way when those of
-    several networks are stacked and vmapped.
-    """
+    """`torch.nn.BatchNorm2d` without `num_batches_tracked`, an integer in the way when buffers are vmapped."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -110,10 +107,7 @@ class BatchNorm2d(nn.Module):
 
 
 class AveragePool2x2(nn.Module):
-    """Mean over 2x2 blocks, as `torch.nn.AvgPool2d(2)`: an odd last row or column is left out.
-
-    On a CPU the rows are added first and then the columns, which takes a quarter to two thirds of the kernel's time.
-    """
+    """`torch.nn.AvgPool2d(2)`; on a CPU rows first, then columns, in a quarter to two thirds of the kernel's time."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H // 2, W // 2)."""
@@ -125,10 +119,7 @@ class AveragePool2x2(nn.Module):
 
 
 class AdaptiveMaxPool(nn.Module):
-    """`torch.nn.AdaptiveMaxPool2d(side)`, rows first and then columns.
-
-    The kernel's gradient is added up in any order on a GPU, where results would not repeat bit by bit.
-    """
+    """`torch.nn.AdaptiveMaxPool2d(side)`, rows first and then columns: a GPU's kernel does not repeat bit by bit."""
 
     def __init__(self, side: int):
         super().__init__()
@@ -146,8 +137,7 @@ class AdaptiveMaxPool(nn.Module):
 def norm(kind: str, channels: int, size: Size) -> nn.Module:
     """A norm layer for maps of `channels` x `size`.
 
-    "instance" (one group a channel), "batch", "layer" (over C, H and W of the map, with C*H*W gains and biases, as
-    in DC), "group" (4 groups) and "none".
+    "instance", "batch", "layer" (over C, H and W, with C*H*W gains and biases, as in DC), "group" (4) and "none".
     """
     if kind == "instance" and size == (1, 1):
         raise ValueError(
@@ -191,11 +181,9 @@ def _layer(argument: str, kind: str, kinds: Mapping[str, Callable[[], nn.Module]
 def reset(model: nn.Module, generator: torch.Generator) -> None:
     """Redraw every parameter of `model` in place from PyTorch's default law, and reset its buffers.
 
-    Weights and biases of convolutions and linear layers ~ U(-1/sqrt(fan_in), 1/sqrt(fan_in)); embeddings, which
-    hold the class token and the positions of the ViT, ~ N(0, 1); norms 1 and 0, running means 0 and variances 1.
-    The draws are those of the layers' constructors, in their order: a CPU generator with seed s gives the very
-    tensors that `torch.manual_seed(s)` followed by building the network gives.  They are made on the generator's
-    device in row-major order, whatever the model's device and memory format.
+    Weights and biases of convolutions and linear layers ~ U(-1/sqrt(fan_in), 1/sqrt(fan_in)); embeddings ~ N(0, 1);
+    norms 1 and 0, running means 0 and variances 1.  A CPU generator with seed s gives the very tensors of
+    `torch.manual_seed(s)` followed by building the network, whatever the model's device and memory format.
 
     Raises:
         TypeError: a layer, or a tensor of a layer, has no known law.  Nothing is changed then.

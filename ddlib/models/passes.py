@@ -20,19 +20,13 @@ PRECISIONS = ("float32", "bfloat16")
 """What convolutions and linear layers may compute in; all else is float32."""
 
 TOGETHER_ELEMENTS = {"cpu": 0, "cuda": 2**24}
-"""Largest map of one mini-batch of all networks trained together; beyond it, fewer are.
+"""Largest map of one mini-batch of all networks trained together: 128 images at 128 x 32 x 32 keep a GPU busy.
 
-On a GPU networks trained together share the launching of kernels: 2**24 elements, 128 images at 128 x 32 x 32, keep it
-busy (an estimate).  On a CPU a network alone is the faster at any size: a convolution under vmap is a grouped one,
-which takes 0.8 to 3.5 times as long.
+On a CPU a network alone is the faster at any size: a convolution under vmap is a grouped one.
 """
 
 PASS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
-"""Largest map (images x channels x height x width) of one pass: 32 images of 128 x 32 x 32 on a CPU.
-
-There, passes whose activations stay in the cache are faster than a whole mini-batch (1.1 to 1.3 times).  On a GPU it
-only bounds the memory: the largest map takes 1 GiB.
-"""
+"""Largest map (images x channels x height x width) of one pass: on a CPU it stays in the cache, on a GPU in memory."""
 
 
 def most(elements: int, device: torch.device) -> int:
@@ -41,10 +35,9 @@ def most(elements: int, device: torch.device) -> int:
 
 
 def size(batch: int, elements: int, device: torch.device) -> int:
-    """Images in a pass of a batch whose images do not depend on one another.
+    """Images in a pass of a batch whose images do not depend on one another: the whole batch where it fits.
 
-    The whole batch where it fits; else its largest divisor that fits, so that all passes have one size, unless that is
-    less than half of what fits.
+    Else its largest divisor that fits, so that all passes have one size, unless that is less than half of what fits.
     """
     fit = most(elements, device)
     if batch <= fit:
@@ -67,10 +60,7 @@ class Flat:
     """A network whose parameters come as one vector: logits = flat(theta, images).
 
     The order is that of `network.named_parameters()`; of `network` the shapes alone are used.  Differentiable in theta
-    and in the images, any number of times, and open to `torch.vmap`, `torch.func` and `torch.compile`.
-
-    Raises:
-        ValueError: the network keeps running statistics, which a vector of parameters does not carry.
+    and in the images, any number of times.  A network with running statistics is refused with a ValueError.
     """
 
     def __init__(self, network: nn.Module):
@@ -94,19 +84,16 @@ class Flat:
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def vector(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The named parameters, such as those of a network of the same kind, as one new vector (P,)."""
+        """The named parameters of a network of the same kind as one new vector (P,)."""
         return torch.cat([parameters[name].detach().reshape(-1) for name in self.shapes])
 
 
 @dataclass(frozen=True, eq=False)
 class PureNetwork:
-    """A network as a pure function, whose parameters and buffers come as arguments; made by `pure`.
-
-    Open to `torch.func`, `torch.vmap` and `torch.compile`.  Running statistics are changed in the buffers given.
+    """A network as a pure function of its parameters and buffers, where running statistics are changed; by `pure`.
 
     build: a fresh network on the CPU, from a `generator`.
     training, testing: the network in either mode, on the meta device: shapes without values.
-    precision: one of `PRECISIONS`.
     elements: of the largest map of one image, the image and its embedding included.
     """
 
@@ -169,10 +156,7 @@ def pure(
     num_classes: int,
     precision: str = "float32",
 ) -> PureNetwork:
-    """`models.build` as a pure network; the same arguments give the same object, so that it is compiled once.
-
-    precision: one of `PRECISIONS`; the others are `models.build`'s, which also raises its errors.
-    """
+    """`models.build` as a pure network; the same arguments give the same object, so that it is compiled once."""
     return _pure(name, tuple(sorted(options.items())), tuple(shape), num_classes, precision)
 
 
@@ -208,13 +192,9 @@ _NEWER = {"recompile_limit": 64, "isolate_recompiles": True}  # graphs of one fu
 
 
 def compiled(function: Callable[..., Any], *, draws: bool = False) -> Callable[..., Any]:
-    """`function` through `torch.compile`: the first call of each size takes up to a minute.
+    """`function` through `torch.compile`; the first call of each size takes up to a minute, and nothing falls back.
 
-    A CPU needs a C++ compiler; where there is none, and wherever a graph cannot be compiled whole, torch's error is
-    raised: nothing falls back to the uncompiled function.
-
-    draws: whether `function` draws from the global random state, as dropout does.  It then draws the numbers that it
-        draws uncompiled; compiled kernels would draw others.
+    draws: whether it draws from the global random state, as dropout does: then the numbers that it draws uncompiled.
     """
     if draws:
         return torch._inductor.config.patch(fallback_random=True)(compiled(function))

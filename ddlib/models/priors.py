@@ -26,16 +26,11 @@ from ddlib.models.diffusion import SCHEDULE, ClassEmbedder, LatentDiffusion
 
 PARTS = {
     "autoencoder": ("vae", "vqvae"),
-    "noise predictor": ("unet", "transformer"),
+    "noise predictor": ("unet",),
     "scheduler": ("scheduler",),
     "class embedder": ("class_embedder",),
 }
 """Part -> the sub-folders that may hold it; a class embedder goes with a UNet2DConditionModel alone."""
-
-AUTOENCODERS = ("VQModel", "AutoencoderKL")
-PREDICTORS = ("UNet2DConditionModel", "UNet2DModel", "DiTTransformer2DModel")
-FORMER_NAMES = {"Transformer2DModel": "DiTTransformer2DModel"}
-"""Names of diffusers' classes that stand in published configurations -> what they are called now."""
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FILES = ("config.json", "scheduler_config.json", WEIGHTS, f"{WEIGHTS}.index.json", WEIGHTS.replace(".", "-*."))
@@ -43,17 +38,13 @@ FILES = ("config.json", "scheduler_config.json", WEIGHTS, f"{WEIGHTS}.index.json
 
 
 def save_prior(prior: LatentDiffusion, folder: str | Path) -> None:
-    """Write `prior` as a new folder, whole or not at all: vae/, unet/ or transformer/, scheduler/, class_embedder/.
-
-    Raises:
-        OSError: it cannot be written; FileExistsError: there is something at `folder` already.
-    """
+    """Write `prior` as a new folder, whole or not at all: vae/, unet/, scheduler/, class_embedder/."""
     folder = Path(folder)
     check_new(folder)
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         prior.vae.save_pretrained(unfinished / "vae")
-        prior.unet.save_pretrained(unfinished / ("transformer" if prior.is_transformer else "unet"))
+        prior.unet.save_pretrained(unfinished / "unet")
         prior.scheduler.save_pretrained(unfinished / "scheduler")
         if prior.embedder is not None:
             inner, (rows, dim) = unfinished / "class_embedder", prior.embedder.embedding.weight.shape
@@ -76,12 +67,12 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
     """A latent diffusion model, frozen, from a folder or from the hub; the global random state is left alone.
 
     A folder that exists is never looked for on the hub.  Of the hub, configurations and safetensors alone are got, into
-    its cache, from which they are read without a network too; `HF_HUB_OFFLINE=1` asks for the cache alone.
+    its cache; `HF_HUB_OFFLINE=1` asks for the cache alone.
 
     Args:
-        source: a folder of `save_prior`, of `ddlib prior convert`, or laid out alike: vae/ (or vqvae/) with a VQModel
-            or AutoencoderKL, unet/ with a UNet2DConditionModel or UNet2DModel or transformer/ with a DiT, scheduler/,
-            and class_embedder/ beside a UNet2DConditionModel.  Or a hub id "owner/name" of such a folder.
+        source: a folder of `save_prior`, of `ddlib prior convert`, or laid out alike: vae/ (or vqvae/) with a VQModel,
+            unet/ with a UNet2DConditionModel or UNet2DModel, scheduler/, and class_embedder/ beside the former.  Or a
+            hub id "owner/name" of such a folder.
         device: where its networks lie.
 
     Raises:
@@ -91,8 +82,8 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
     folder = _folder(source)
     from diffusers import DDIMScheduler
 
-    vae = _network(_part(folder, "autoencoder"), AUTOENCODERS)
-    unet = _network(_part(folder, "noise predictor"), PREDICTORS)
+    vae = _network(_part(folder, "autoencoder"), ("VQModel",))
+    unet = _network(_part(folder, "noise predictor"), ("UNet2DConditionModel", "UNet2DModel"))
     scheduler = DDIMScheduler.from_pretrained(_part(folder, "scheduler"), local_files_only=True)
     conditional = type(unet).__name__ == "UNet2DConditionModel"
     embedder = _embedder(_part(folder, "class embedder")) if conditional else None
@@ -124,7 +115,6 @@ def _folder(source: str | Path) -> Path:
 
 
 def _part(folder: Path, part: str) -> Path:
-    """The sub-folder that holds a part."""
     for name in PARTS[part]:
         if (folder / name).is_dir():
             return folder / name
@@ -168,7 +158,7 @@ def _config(folder: Path, known: Sequence[str]) -> tuple[dict[str, Any], str]:
         config = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}") from error
-    name = FORMER_NAMES.get(config.get("_class_name"), config.get("_class_name"))
+    name = config.get("_class_name")
     if name not in known:
         raise ValueError(f"{folder} holds a {name}; known: {', '.join(known)}")
     return config, name
@@ -177,7 +167,7 @@ def _config(folder: Path, known: Sequence[str]) -> tuple[dict[str, Any], str]:
 def fingerprint(source: str | Path) -> str | None:
     """16 hex digits of the files of a prior's folder, or of one file; None where there is neither.
 
-    A model of the hub has none: its id says what it is, and its revision is not looked at.
+    A model of the hub has none: its id says what it is.
     """
     path = Path(source)
     if not path.exists():
@@ -188,7 +178,7 @@ def fingerprint(source: str | Path) -> str | None:
 
 @lru_cache(maxsize=16)
 def _digest(stamps: tuple[tuple[str, int, int], ...], path: Path) -> str:
-    """Computed anew when a file of `stamps` has another size or time."""
+    """Kept until a file of `stamps` (path, size, time) changes."""
     digest = hashlib.sha256()
     for name, *_ in stamps:
         with open(name, "rb") as file:
@@ -215,8 +205,7 @@ def convert(checkpoint: str | Path, folder: str | Path, *, trusted: bool = False
         trusted: load a checkpoint that holds more than tensors, which runs code of whoever made it.
 
     Raises:
-        FileExistsError: there is something at `folder`.
-        OSError: there is no such checkpoint, or `folder` cannot be written.
+        OSError: there is no such checkpoint, or something at `folder`.
         ValueError: the checkpoint is damaged, holds more than tensors and is not trusted, or is of another model.
     """
     check_new(Path(folder))
@@ -242,14 +231,9 @@ def _checkpoint(checkpoint: Path, *, trusted: bool) -> Mapping[str, Tensor]:
 def from_compvis(weights: Mapping[str, Tensor]) -> LatentDiffusion:
     """The latent diffusion model whose weights bear CompVis' names, frozen, in float32 on the CPU.
 
-    Args:
-        weights: of a model of the topology of cin256: noise predictor of widths w, 2w, 3w, 5w, two residual blocks a
-            level, attention of one head on all but the first, VQ autoencoder of widths v, 2v, 4v and f = 4, and class
-            vectors, the null class last.  Sizes are read from them.  Averaged weights (`model_ema`) are not used, as
-            the published configuration has none.
-
-    Raises:
-        ValueError: another topology; the message names a weight that is missing, left over or of another shape.
+    Its topology is that of cin256, or it is refused: noise predictor of widths w, 2w, 3w, 5w, two residual blocks a
+    level, attention of one head on all but the first, VQ autoencoder of widths v, 2v, 4v and f = 4, and class vectors,
+    the null class last.  Averaged weights (`model_ema`) are not used, as the published configuration has none.
     """
     for name in (WIDTH, AUTOENCODER_WIDTH, CODES, CLASSES):
         if name not in weights:

@@ -13,7 +13,7 @@ class State:
     """Base of a dataclass whose tensors, networks and optimisers are changed step by step.
 
     Saved are, by the name of the field: tensors, dictionaries of tensors, networks, the moments of optimisers, other
-    states, and the `counters`.  None and everything else, such as data and functions, is not.
+    states, and the `counters`; nothing else.
 
     counters: fields with an integer that steps change.
     fixed: fields that no step changes, which need not be saved.
@@ -31,16 +31,14 @@ class State:
             elif isinstance(value, Tensor):
                 tensors[name] = value.detach()
             else:
-                tensors |= {f"{name}.{key}": tensor.detach() for key, tensor in _inside(value).items()}
+                optimizer = isinstance(value, torch.optim.Optimizer)
+                inside = _moments(value) if optimizer else value if isinstance(value, dict) else value.state_dict()
+                tensors |= {f"{name}.{key}": tensor.detach() for key, tensor in inside.items()}
         return tensors
 
     @torch.no_grad()
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` gave, to the same bits.
-
-        Raises:
-            KeyError, RuntimeError: a tensor is missing, or has another shape than the network has.
-        """
+        """Go on from what `state_dict` gave, to the same bits; KeyError or RuntimeError where it does not fit."""
         for name, value in self._saved():
             own = {key.removeprefix(f"{name}."): t for key, t in saved.items() if key.startswith(f"{name}.")}
             if isinstance(value, int):
@@ -55,19 +53,11 @@ class State:
                 value.load_state_dict(own)
 
     def _saved(self) -> Iterator[tuple[str, Any]]:
-        """(name, value) of the fields that are saved."""
         kinds = (Tensor, dict, nn.Module, torch.optim.Optimizer, State)
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in self.counters or (isinstance(value, kinds) and field.name not in self.fixed):
                 yield field.name, value
-
-
-def _inside(value: Any) -> Mapping[str, Tensor]:
-    """The named tensors of a dictionary, a network, an optimiser or a state."""
-    if isinstance(value, torch.optim.Optimizer):
-        return _moments(value)
-    return value if isinstance(value, dict) else value.state_dict()
 
 
 def _restored(tensor: Tensor, saved: Tensor) -> Tensor:

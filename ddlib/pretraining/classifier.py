@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ddlib import models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
+from ddlib.models.passes import known_options
 from ddlib.models.state import State
 from ddlib.pretraining.prerequisite import Prerequisite
 
@@ -29,9 +30,6 @@ class Training(State):
 
 class Classifier(Prerequisite):
     """A builder of a network, trained by SGD with a constant learning rate; a subclass has the settings as fields.
-
-    network, options: as `ddlib.models.build` takes them.
-    augmentation: whether with the data set's DSA.
 
     Every random stream begins with the builder's name, so that an embedding, a teacher and its students share none.
     """
@@ -59,8 +57,9 @@ class Classifier(Prerequisite):
         with seeding.scoped(state.seed, self.name, "dropout", state.step):
             for rows in order.to(train.device).split(self.batch_size):
                 images = train.take(rows)
-                if self.augmentation:
-                    images = _augmented(images, train.name, stream)
+                if self.augmentation:  # one family a mini-batch, parameters of its own for each image
+                    strategy = augmentation.strategy_for(train.name)
+                    images = augmentation.augment_stacked(images[None], strategy, [stream])[0]
                 loss = F.cross_entropy(state.network(images), train.labels[rows])
                 state.optimizer.zero_grad()
                 loss.backward()
@@ -86,24 +85,12 @@ class Classifier(Prerequisite):
         return network.to(images.device)
 
 
-def _augmented(images: Tensor, dataset: str, stream: torch.Generator) -> Tensor:
-    """The images of a mini-batch by one family of the data set's DSA, each with parameters of its own."""
-    strategy, size = augmentation.strategy_for(dataset), tuple(images.shape[-2:])
-    draws = augmentation.draw(1, len(images), size=size, strategy=strategy, generator=stream)
-    return augmentation.augment(images, draws)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Embedding(Classifier):
     """A ConvNet trained on the real training set without augmentation, whose pooled features coresets choose in.
 
     The papers do not say which extractor their Herding and K-Center columns used; one network, trained once with a
     fixed seed and shared by all coresets of a data set, is this project's choice.
-
-    width, depth: of the ConvNet; None keeps its default.
-    epochs: passes over the training set, >= 1.
-    batch_size, lr, momentum, weight_decay: of its SGD.
-    seed: of its weights and shuffles, the same for every cell.
     """
 
     name: ClassVar[str] = "embedding"
@@ -122,7 +109,7 @@ class Embedding(Classifier):
     @property
     def options(self) -> dict[str, int]:
         """Width and depth, where they are given."""
-        return {name: value for name in ("width", "depth") if (value := getattr(self, name)) is not None}
+        return known_options(self.network, width=self.width, depth=self.depth)
 
     @torch.no_grad()
     def embed(self, train: ImageSet, weights: Mapping[str, Tensor]) -> Tensor:
@@ -139,15 +126,8 @@ class Teacher(Classifier):
     DD-Ranking has pretrained teachers; that each data set has one, of the students' own kind, trained here once with a
     fixed seed and asked by all rows of a table, is this project's choice.
 
-    Args:
-        network, options: of `ddlib.models`.
-        epochs: passes over the training set, >= 1.
-        batch_size, lr, momentum, weight_decay: of its SGD.
-        augmentation: whether with the data set's DSA, one family a mini-batch, as students have it.
-        seed: of its weights, shuffles and augmentation.
-
-    Raises:
-        ValueError: an argument is not as above.
+    network, options: as `ddlib.models.build` takes them.
+    augmentation: whether with the data set's DSA, one family a mini-batch, as students have it.
     """
 
     name: ClassVar[str] = "teacher"

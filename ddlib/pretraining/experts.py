@@ -1,11 +1,6 @@
 """Expert trajectories: networks trained on the whole real training set, their parameters stored after each epoch.
 
-`Experts` builds a shard of them, `split` divides many into shards, and `Trajectories` is the joined view of shards that
-methods use:
-
-    builders = split(Experts(count=100, epochs=100, kept=61), 10)       # {"experts 0-9": ..., ...}
-    trajectories = Trajectories.of([prerequisites[name] for name in builders])
-    theta, target = trajectories.vector(3, epoch=7), trajectories.vector(3, epoch=9)
+`Experts` builds a shard of them, `split` divides many into shards, and `Trajectories` is the joined view of shards.
 """
 
 import functools
@@ -37,7 +32,7 @@ OWN = ("first", "count", "at_once", "compiled")
 class Trajectories:
     """The trajectories of several shards as one, in the order of their experts; made by `of`.
 
-    shards: the named tensors of each shard, mapped from their files or on a device; nothing is copied.
+    shards: the named tensors of each shard, mapped from their files or on a device.
     about: what they are of: data, space, network and training.
     epochs: the stored epochs, ascending.
     """
@@ -48,11 +43,7 @@ class Trajectories:
 
     @classmethod
     def of(cls, shards: Sequence[Mapping[str, Tensor]]) -> "Trajectories":
-        """The joined view of products of `Experts`.
-
-        Raises:
-            ValueError: there is none, they differ in more than in their experts, or an expert is there twice.
-        """
+        """The joined view of products of `Experts`; those that do not belong together are refused."""
         if not shards:
             raise ValueError("shards=[]; at least one is needed")
         abouts = [json.loads(bytes(shard["about"].tolist())) for shard in shards]
@@ -80,15 +71,7 @@ class Trajectories:
         return self.about["parameters"]
 
     def vector(self, expert: int, epoch: int) -> Tensor:
-        """Parameters of an expert after an epoch, (P,) float32, where the shards lie; it is not to be written to.
-
-        Args:
-            expert: in [0, count).
-            epoch: one of `epochs`; 0 are the initial weights.
-
-        Raises:
-            ValueError: there is no such expert, or the epoch is not stored.
-        """
+        """Parameters of an expert after an epoch of `epochs`, (P,) float32, not to be written to; 0: the initial."""
         if epoch not in self.epochs:
             raise ValueError(f"epoch={epoch} is not stored; stored are {', '.join(map(str, self.epochs))}")
         if not 0 <= expert < self.count:
@@ -104,16 +87,7 @@ class Trajectories:
         return self.vector(expert, self.epochs[-1])
 
     def check(self, train: ImageSet, *, network: str, norm: str, parameters: int) -> None:
-        """Refuse trajectories that are not of these data and this network.
-
-        Args:
-            train: the real training set, in the space in which it is matched.
-            network, norm: names as `models.build` takes them.
-            parameters: P of the network.
-
-        Raises:
-            ValueError: something differs; the message names it, with both values.
-        """
+        """Refuse trajectories that are not of these data, in this space, and this network of P parameters."""
         wanted = {"dataset": train.name, "fingerprint": train.fingerprint, "space": train.space.name}
         wanted |= {"shape": list(train.shape), "num_classes": train.num_classes}
         wanted |= {"network": network, "norm": norm, "parameters": parameters}
@@ -136,7 +110,6 @@ Gradient = Callable[[Tensor], Tensor]
 class Learner:
     """A kind of network as functions of stacked parameter vectors; see `learner`.
 
-    network: the network.
     flat: its parameters as one vector.
     losses: (theta (A, P), images (A, B, C, H, W), labels (A, B)) -> (A,): cross-entropy summed over the images.
     """
@@ -148,11 +121,7 @@ class Learner:
 
 @functools.lru_cache(maxsize=16)
 def learner(network: PureNetwork, compiled: bool) -> Learner:
-    """The functions that train a network.  The same arguments give the same object, so all is compiled once.
-
-    Raises:
-        ValueError: a network with running statistics.
-    """
+    """The functions that train a network without running statistics, one object for all so that it is compiled once."""
     flat = network.flat
 
     def loss(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -162,15 +131,12 @@ def learner(network: PureNetwork, compiled: bool) -> Learner:
 
 
 def mean_gradient(learner: Learner, theta: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of each expert's mean cross entropy on its mini-batch, and the losses, added up over micro-batches.
+    """Gradient (A, P) of each expert's mean cross entropy on its mini-batch, and the losses (A,), by micro-batches.
 
     Args:
         theta: (A, P).
         images: (A, B, C, H, W).
         labels: (A, B).
-
-    Returns:
-        (A, P), and the mean losses (A,).
     """
     theta = theta.detach().requires_grad_()
     size = passes.size(images.shape[1], learner.network.elements * len(theta), images.device)
@@ -198,13 +164,7 @@ def gsam(theta: Tensor, gradient: Gradient, *, lr: float, rho: float, alpha: flo
         g_perp = g - <g, q> q / ||q||^2
         w <- w - lr (q - alpha g_perp)
 
-    Args:
-        theta: w, (A, P).
-        gradient: grad l on the same mini-batch, whenever it is called.
-        lr, rho, alpha: as above.
-
-    Returns:
-        The new parameters, (A, P).
+    `theta` is w, (A, P); `gradient` is grad l on the same mini-batch, whenever it is called.
     """
     g = gradient(theta)
     q = gradient(theta + rho * theta * theta * g / ((theta * g).norm(dim=1, keepdim=True) + 1e-12))
@@ -247,11 +207,7 @@ class Training:
         current.copy_(saved["current"])
 
     def position(self) -> tuple[range, int, int]:
-        """What comes next: the group in training as places within the shard, the epoch, and the share of the epoch.
-
-        Groups are trained one after another, each for all epochs; an epoch of A experts is A steps, equal shares of
-        its mini-batches.
-        """
+        """What comes next: the group in training as places within the shard, the epoch, and the share of the epoch."""
         group, steps = divmod(self.step, self.together * self.builder.epochs)
         first = group * self.together
         experts = range(first, min(first + self.together, self.builder.count))
@@ -270,8 +226,6 @@ class Training:
 class Experts(Prerequisite):
     """A shard of expert trajectories (MTT, Cazenavette et al. 2022): parameters after each of their first epochs.
 
-    The product stays `mapped` from its file, in the memory of the host: methods take two vectors of it a step.
-
     Each expert is a fresh network trained on the whole training set with DSA, one family a mini-batch, and hard
     labels; the last partial mini-batch is kept.  A step is an epoch of one expert; where several are trained at once,
     it is that share of their common epoch, so that a shard has equally many equal steps on every device.
@@ -281,15 +235,11 @@ class Experts(Prerequisite):
     first: index of the first, >= 0.  An expert has the same numbers in every shard, up to rounding.
     epochs: E >= 1, passes over the training set.
     kept: epochs 0 (the initial weights) to `kept` are stored, in [0, E]; and E.
-    optimizer: "gsam" (FTD, DATM) or "sgd" (MTT, TESLA), without momentum and decay.
-    lr, batch_size: of either.
-    rho, alpha: of GSAM; `gsam` states its equations.
+    optimizer: "gsam" (FTD, DATM; `gsam` states rho and alpha) or "sgd" (MTT, TESLA), without momentum and decay.
     strategy: DSA families joined by "_", "none", or None for the data set's own.
     storage: "float32", of the vectors; nothing else is known.
     precision: of convolutions and products.
-    compiled: whether the passes are compiled.
     at_once: experts trained together, >= 1; None: by device, one on a CPU.
-    seed: of the weights, shuffles and augmentation.
     """
 
     name: ClassVar[str] = "trajectories"
@@ -342,11 +292,7 @@ class Experts(Prerequisite):
         return tuple(sorted({*range(self.kept + 1), self.epochs}))
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Training:
-        """Untrained experts.
-
-        Raises:
-            ValueError: an unknown option of the network or DSA family, or a network with running statistics.
-        """
+        """Untrained experts; an unknown option or DSA family, or running statistics, are refused with a ValueError."""
         augmentation.draw(1, 1, size=train.shape[1:], strategy=self._strategy(train), generator=torch.Generator())
         learner = self._learner(train)
         most = passes.together(min(self.batch_size, len(train)) * learner.network.elements, train.device)
@@ -357,10 +303,7 @@ class Experts(Prerequisite):
         return state
 
     def step(self, state: Training) -> dict[str, Tensor]:
-        """An epoch of one expert, or of several that share of it; returns the mean training loss.
-
-        Nothing is returned where the data have fewer mini-batches than experts that share the epoch.
-        """
+        """An epoch of one expert, or of several that share of it; returns the mean training loss, if it has any."""
         experts, epoch, share = state.position()
         vectors = state.vectors[experts.start : experts.stop]
         if epoch == share == 0:
@@ -400,16 +343,9 @@ class Experts(Prerequisite):
         return {"vectors": vectors, "epochs": torch.tensor(self.stored), "about": coded}
 
     def _learner(self, train: ImageSet) -> Learner:
-        known = models.options_of(self.network)
-        options = {"norm": self.norm, "width": self.width, "depth": self.depth}
-        network = passes.pure(
-            self.network,
-            {name: value for name, value in options.items() if value is not None and name in known},
-            shape=train.shape,
-            num_classes=train.num_classes,
-            precision=self.precision,
-        )
-        return learner(network, self.compiled)
+        options = passes.known_options(self.network, norm=self.norm, width=self.width, depth=self.depth)
+        kind = {"shape": train.shape, "num_classes": train.num_classes, "precision": self.precision}
+        return learner(passes.pure(self.network, options, **kind), self.compiled)
 
     def _fresh(self, state: Training, experts: range) -> Tensor:
         """Initial parameters of the experts, (A, P)."""
@@ -442,11 +378,7 @@ class Experts(Prerequisite):
 
 
 def split(experts: Experts, shard: int) -> dict[str, Experts]:
-    """The same experts in shards of at most `shard`, by names that say which they hold.
-
-    Raises:
-        ValueError: `shard` is below 1.
-    """
+    """The same experts in shards of at most `shard` >= 1, by names that say which they hold: "experts 0-9"."""
     if shard < 1:
         raise ValueError(f"shard={shard!r}; it must be >= 1")
     end = experts.first + experts.count

@@ -1,7 +1,4 @@
-"""Adversarial training of a conditional GAN: AC-GAN's class terms with WGAN-GP's critic, stage A of DiM.
-
-`Gan` builds one, from which DiM goes on with the same parts.
-"""
+"""Adversarial training of a conditional GAN: AC-GAN's class terms with WGAN-GP's critic, stage A of DiM."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +21,7 @@ from ddlib.pretraining.prerequisite import Prerequisite
 class Pair(State):
     """State of adversarial training: generator, critic and their optimisers.
 
-    train: real images.
-    order: the rows of the real mini-batches of one epoch, and its number.
-    step: minibatches taken.
+    order: the number of an epoch, and the rows of its real mini-batches.
     """
 
     train: ImageSet
@@ -72,13 +67,10 @@ class Gan(Prerequisite):
 
     iterations: minibatches, the published 150 epochs of CIFAR-10; MNIST and FashionMNIST 70,200, SVHN 85,800.
     batch_size: of real images, each seen once an epoch; what is left over at an epoch's end is dropped.
-    width: channels of both networks.
-    latent: values of noise; see `ddlib.models.gan.Generator`.
+    width, latent: channels of both networks, and values of noise.
     conditioning: "onehot", how the class stands in the noise; nothing else is known.
     lr, beta1, beta2: of both Adams, constant.
-    gradient_penalty: coefficient of the penalty.
     precision: of convolutions and products; norms, losses and weights are float32 always.
-    seed: of weights, shuffles and noise, the same for every cell.
     """
 
     name: ClassVar[str] = "gan"
@@ -96,11 +88,7 @@ class Gan(Prerequisite):
     seed: int = 0
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Pair:
-        """Untrained networks.
-
-        Raises:
-            ValueError: images that a GAN cannot make, or fewer than a minibatch; more classes than the noise can code.
-        """
+        """Untrained networks; whitened images, or fewer than a minibatch, are refused with a ValueError."""
         if train.space.zca is not None:
             raise ValueError(f"the images are {train.space.name}; a GAN makes pixels: load them with whitened: false")
         if len(train) < self.batch_size:
@@ -133,11 +121,7 @@ class Gan(Prerequisite):
         return tensors | {"data": _coded(state.train)}
 
     def restored(self, train: ImageSet, artefact: Mapping[str, Tensor], seed: int) -> Pair:
-        """The networks and optimisers as `finish` gave them, at step 0.
-
-        Raises:
-            ValueError: the artefact is of other data, or of networks of another kind, or lacks what it should hold.
-        """
+        """The networks and optimisers as `finish` gave them, at step 0; those of other data or kind are refused."""
         if not torch.equal(artefact.get("data", torch.empty(0)).cpu(), _coded(train)):
             raise ValueError(f"the GAN was trained on other data than {train.name} as it is here; train one on it")
         state = self.start(train, {}, seed)
@@ -151,31 +135,19 @@ class Gan(Prerequisite):
         return state
 
     def autocast(self, state: Pair) -> torch.autocast:
-        """The context in which networks run: bfloat16 products where `precision` says so.
-
-        Weights are brought to bfloat16 at each use: the cache of autocast keeps what they were before a step.
-        """
+        """Where networks run: in bfloat16 without autocast's cache, which keeps what weights were before a step."""
         lower, device = self.precision == "bfloat16", state.train.device.type
         return torch.autocast(device, torch.bfloat16, enabled=lower, cache_enabled=False)
 
 
 def generator_loss(critic: Critic, fake: Tensor, labels: Tensor) -> Tensor:
-    """-mean s(fake) + CE(c(fake), labels): what the generator is to make small.
-
-    Args:
-        fake: (B, C, H, W) in [-1, 1].
-        labels: (B,) of which the fakes should be.
-    """
+    """-mean s(fake) + CE(c(fake), labels), of images (B, C, H, W) in [-1, 1] and the labels (B,) they should have."""
     scores, logits = critic(fake)
     return F.cross_entropy(at_least_float32(logits), labels) - at_least_float32(scores).mean()
 
 
 def critic_loss(critic: Critic, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]) -> Tensor:
-    """mean s(fake) - mean s(real) + CE of both: what the critic is to make small, without the gradient penalty.
-
-    Args:
-        real, fake: images (B, C, H, W) in [-1, 1] with their labels (B,).
-    """
+    """mean s(fake) - mean s(real) + CE of both, of images (B, C, H, W) in [-1, 1] with their labels (B,)."""
     scores, logits = critic(torch.cat([fake[0], real[0]]))
     scores, logits = at_least_float32(scores).chunk(2), at_least_float32(logits).chunk(2)
     classes = F.cross_entropy(logits[0], fake[1]) + F.cross_entropy(logits[1], real[1])
@@ -183,11 +155,7 @@ def critic_loss(critic: Critic, real: tuple[Tensor, Tensor], fake: tuple[Tensor,
 
 
 def gradient_penalty(critic: Critic, images: Tensor) -> Tensor:
-    """mean_i (||grad s(x_i)||_2 - 1)^2 (WGAN-GP, Gulrajani et al. 2017).
-
-    Args:
-        images: (B, C, H, W), between real and fake ones; each counts for itself alone.
-    """
+    """mean_i (||grad s(x_i)||_2 - 1)^2 (WGAN-GP, Gulrajani et al. 2017), of images (B, C, H, W)."""
     images = images.detach().requires_grad_()
     (gradients,) = torch.autograd.grad(critic(images)[0].sum(), images, create_graph=True)
     return (at_least_float32(gradients).flatten(1).norm(dim=1) - 1).square().mean()
@@ -196,11 +164,8 @@ def gradient_penalty(critic: Critic, images: Tensor) -> Tensor:
 def critic_step(gan: Gan, state: Pair, real: Tensor, labels: Tensor, name: str) -> dict[str, Tensor]:
     """One step of the critic on a real minibatch and as many fakes of fresh labels, made without gradient.
 
-    Fakes are paired with real images whatever the labels, and made in training mode, as published.
-
-    Args:
-        gan: its settings.
-        name: of the random streams.
+    Fakes are paired with real images whatever the labels, and made in training mode, as published.  `name`: of the
+    random streams.
     """
     stream = seeding.generator(state.seed, name, "critic", state.step)
     size, device, critic = len(real), real.device, state.critic
@@ -255,8 +220,8 @@ def noise(state: Pair, size: int, name: str) -> Tensor:
 
 def signed(train: ImageSet, rows: Tensor) -> Tensor:
     """Real images in [-1, 1]: (B, C, H, W) float32, channels_last."""
-    pixels = train.images[rows].float().div_(255) if train.images.dtype == torch.uint8 else None
-    pixels = train.space.decode(train.take(rows)) if pixels is None else pixels
+    raw = train.images.dtype == torch.uint8
+    pixels = train.images[rows].float().div_(255) if raw else train.space.decode(train.take(rows))
     return pixels.mul(2).sub(1).contiguous(memory_format=torch.channels_last)
 
 

@@ -10,21 +10,14 @@ from ddlib.store.files import read_tensors, write_tensors
 class Prerequisite:
     """Base of the builders of prerequisites: a frozen dataclass of settings with the verbs `start`, `step`, `finish`.
 
-    A builder states
-
     name: names the artefact and its random streams.
     version: raised when its numbers change.
     iterations: how many steps it takes.
     seed: of all that it draws, the same for every cell.
-
-    and, where they are not what stands here:
-
     data: name of a data set of its own; None: it is trained on that of the cell.
     needs: name -> builder of what it needs itself.
     sweeps: whether its steps go over all training images, so that they take longer with more of them.
     mapped: the artefact stays mapped from its file in the memory of the host, whatever the device.
-    stages: builders of the parts of its work, whose steps differ in cost; none where nothing is trained.
-    product, save, load, size: the file or folder of the artefact, how it is written and read, and its bytes.
     """
 
     name: ClassVar[str]
@@ -36,7 +29,7 @@ class Prerequisite:
 
     @property
     def stages(self) -> tuple["Prerequisite", ...]:
-        """The builder alone: all its steps cost alike."""
+        """Builders of the parts of its work, whose steps differ in cost; none where nothing is trained."""
         return (self,)
 
     @property
@@ -49,12 +42,7 @@ class Prerequisite:
         write_tensors(path, artefact)
 
     def load(self, path: Path, device: str) -> Any:
-        """Read the artefact.
-
-        Raises:
-            FileNotFoundError: there is none.
-            Damaged: it is not what was written.
-        """
+        """Read the artefact; FileNotFoundError where there is none, Damaged where it is not what was written."""
         return read_tensors(path, "cpu" if self.mapped else device)[0]
 
     def size(self, artefact: Mapping[str, Any]) -> int:
@@ -62,16 +50,7 @@ class Prerequisite:
         return sum(tensor.nbytes for tensor in artefact.values())
 
     def require(self, names: str, holds: Callable[[Any], bool], allowed: str) -> None:
-        """Refuse settings out of their range.
-
-        Args:
-            names: of settings, separated by blanks.
-            holds: value -> whether it is allowed.
-            allowed: in words, e.g. ">= 1".
-
-        Raises:
-            ValueError: one is not allowed; it, its value and `allowed` are named.
-        """
+        """Refuse with a ValueError each setting, of these names separated by blanks, whose value does not hold."""
         for name in names.split():
             value = getattr(self, name)
             if not holds(value):

@@ -1,7 +1,5 @@
 """The prior that LD3M and GLaD distil through where no large one is at hand: a small latent diffusion model, trained.
 
-    builder = Prior(autoencoder_steps=150, diffusion_steps=400)      # what a method names in its `needs`
-
 It is kept as the folder <store>/prior/<key>/prior, which `ddlib.models.priors.load_prior` reads like any other.
 """
 
@@ -45,11 +43,10 @@ class Training(State):
     """State of `Prior`: a latent diffusion model whose parts are trained one after another.
 
     images: uint8 (N, C, H, W), in the shape of the cell's images; labels (N,).
-    prior: the model, its scaling factor not set before the noise predictor's turn; `vae` is its autoencoder.
+    prior: the model, its scaling factor not set before the noise predictor's turn.
     predictor: its noise predictor and class vectors, as one module.
     average: the running average of the predictor's parameters, by name.
-    latents: of all images, of unit variance; None before the noise predictor's turn, and after a checkpoint is read,
-        for the same autoencoder gives the same latents again.
+    latents: of all images, of unit variance; None before the noise predictor's turn, and after a checkpoint is read.
     """
 
     fixed: ClassVar[tuple[str, ...]] = ("images", "labels", "latents")
@@ -98,10 +95,6 @@ class Prior(Prerequisite):
     mirrored: train on the mirror image of each image too.
     trained: what is trained at all, of `TRAINED`.
     precision: of convolutions and products; losses and weights are float32 always.
-    seed: of weights, minibatches and noise, the same for every cell.
-
-    Raises:
-        ValueError: an argument is not as above.
     """
 
     name: ClassVar[str] = "prior"
@@ -145,21 +138,16 @@ class Prior(Prerequisite):
 
     @property
     def _first(self) -> int:
-        """The steps of the autoencoder."""
         return self.autoencoder_steps if self.trained != "none" else 0
 
     @property
     def stages(self) -> tuple["Prior", ...]:
-        """This builder as two, since a step of the one takes as long as none of the other's."""
+        """The training of the autoencoder and that of the noise predictor, whose steps differ in cost."""
         both = replace(self, diffusion_steps=0), replace(self, autoencoder_steps=0)
         return tuple(stage for stage in both if stage.iterations)
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Training:
-        """Untrained networks.
-
-        Raises:
-            ValueError: images whose sides f does not divide; `data` of other classes than `train`.
-        """
+        """Untrained networks; a ValueError where f does not divide the images' sides, or `data` has other classes."""
         images, labels = self._images(train)
         factor = self.factor or (2 if max(train.shape[1:]) <= 32 else 4)
         prior = diffusion.small(
@@ -200,12 +188,7 @@ class Prior(Prerequisite):
             priors.save_prior(artefact, part)
 
     def load(self, path: Path, device: str) -> LatentDiffusion:
-        """Read the folder.
-
-        Raises:
-            FileNotFoundError: there is none.
-            Damaged: its files are not what was written.
-        """
+        """Read the folder; FileNotFoundError where there is none, Damaged where it is not what was written."""
         files.check_folder(path)
         return priors.load_prior(path, device=device)
 
@@ -215,7 +198,6 @@ class Prior(Prerequisite):
         return sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
 
     def _encode(self, state: Training) -> dict[str, Tensor]:
-        """A step of the autoencoder."""
         stream = seeding.generator(state.seed, "prior", "autoencoder", state.step)
         rows = torch.randint(len(state.images), (self.batch_size,), generator=stream)
         images, vae = signed(state.images[rows.to(state.images.device)]), state.vae
@@ -231,7 +213,6 @@ class Prior(Prerequisite):
         return {"loss": loss.detach(), "reconstruction_error": error.detach().square().mean()}
 
     def _denoise(self, state: Training) -> dict[str, Tensor]:
-        """A step of the noise predictor."""
         measure(state)
         stream, size = seeding.generator(state.seed, "prior", "diffusion", state.step), self.batch_size
         rows = torch.randint(len(state.images), (size,), generator=stream).to(state.images.device)
@@ -320,17 +301,9 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def shaped(images: ImageSet, shape: tuple[int, int, int]) -> Tensor:
-    """The images as pixels of another shape: resized with antialiasing, gray repeated, colours as their luma.
+    """The images as uint8 pixels (N, *shape): resized with antialiasing, gray repeated, colours as their luma.
 
-    Args:
-        images: in any space; of 1 or 3 channels where `shape` has others.
-        shape: (C, H, W).
-
-    Returns:
-        (N, C, H, W) uint8 on the device of `images`.
-
-    Raises:
-        ValueError: the channels cannot be brought to C.
+    Other channels than 1 and 3 are refused with a ValueError.
     """
     if images.shape[0] != shape[0] and {images.shape[0], shape[0]} != {1, 3}:
         raise ValueError(f"{images.name} has {images.shape[0]} channels; allowed: {shape[0]}, or 1 for 3 and 3 for 1")
@@ -354,12 +327,9 @@ def signed(pixels: Tensor) -> Tensor:
 
 
 def class_ids(prior: LatentDiffusion, images: ImageSet) -> Tensor | None:
-    """What the prior calls the classes of `images`: (K,) int64; None where it knows no classes.
+    """What the prior calls the classes of `images`, (K,) int64: with one of ImageNet, their places among its 1,000.
 
-    The classes in their order, or, with a prior of ImageNet's 1,000, their places among these.
-
-    Raises:
-        ValueError: the prior is of images of other channels or of other classes, or f does not divide their sides.
+    None where it knows no classes; images or classes that it is not of are refused with a ValueError.
     """
     prior.latent_shape(images.shape)
     if prior.num_classes is None:

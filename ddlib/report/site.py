@@ -26,7 +26,7 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from ddlib import OUTPUT, PROFILES, __version__, results
-from ddlib.data import snapshots, synthetic
+from ddlib.data import synthetic
 from ddlib.report import evidence, stale
 from ddlib.report.evidence import Run
 from ddlib.report.style import footer, read_provenance
@@ -175,7 +175,7 @@ def _gallery(folder: Path) -> list[dict[str, Any]]:
     for entry in first.values():
         try:
             product = synthetic.load(entry.folder / entry.about["product"])
-            pictures = snapshots.read(entry.folder) or {entry.about["steps"]: snapshots.pictured(product)}
+            pictures = synthetic.read_snapshots(entry.folder) or {entry.about["steps"]: synthetic.snapshot(product)}
         except (ValueError, OSError):
             continue
         place = f"gallery/{entry.key}.png"

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from ddlib import evaluation
-from ddlib.data import datasets, snapshots, synthetic
+from ddlib.data import datasets, synthetic
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 from ddlib.pretraining.prerequisite import Prerequisite
@@ -173,9 +173,9 @@ def distillation(cell: Cell, seed: int, workplace: Workplace) -> Stepwise:
         device=workplace.device,
         about={"settings": cell.settings(deployed=False), "seed": seed},
         code=codeprint.distillation(type(method)),
-        snapshot=lambda state: snapshots.pictured(method.finish(state)),
-        snapshot_steps=snapshots.steps_of(method.iterations),
-        save_snapshots=snapshots.write,
+        snapshot=lambda state: synthetic.snapshot(method.finish(state)),
+        snapshot_steps=synthetic.snapshot_steps(method.iterations),
+        save_snapshots=synthetic.write_snapshots,
     )
 
 
