@@ -12,8 +12,8 @@ from ddlib.results import Record, Reference
 REFERENCE = Reference(
     paper="p", table="main", method="dm", dataset="cifar10", ipc=1, value=26.0, std=0.8, n=5, source="s"
 )
-DM = Record.of(
-    (24.0, 25.0, 26.0, 27.0, 28.0, 29.0),
+DM = Record(
+    accuracies=(24.0, 25.0, 26.0, 27.0, 28.0, 29.0),
     label="DM",
     method="dm",
     dataset="cifar10",
@@ -22,8 +22,10 @@ DM = Record.of(
     reference=REFERENCE,
     cost={"distil_seconds": 6.5, "bytes_stored": 10},
 )
-WHOLE = Record.of((80.0,), label="Whole", method="whole", dataset="cifar10", ipc=None, cell={})
-MISSING = Record.of((), label="ATOM", method="atom", dataset="cifar10", ipc=10, cell={}, deviations=["narrow", "short"])
+WHOLE = Record(accuracies=(80.0,), label="Whole", method="whole", dataset="cifar10", ipc=None, cell={})
+MISSING = Record(
+    accuracies=(), label="ATOM", method="atom", dataset="cifar10", ipc=10, cell={}, deviations=("narrow", "short")
+)
 
 
 def test_a_row_is_a_trained_network_with_all_that_its_record_says():

@@ -16,7 +16,7 @@ def record(accuracies, label="DM", method="", seeds=(0, 1, 2), network="convnet"
     known = {"bytes_stored": 10_240, "bits_per_class": 8192.0, "images_shown": 10, "distil_seconds": 6.0}
     known |= {"prerequisite_seconds": 0.0, "evaluate_seconds": 3.0}
     fields = {"method": method or label.lower(), "dataset": "digits", "ipc": ipc, "cell": cell, "cost": known | cost}
-    return Record.of(accuracies, label=label, **fields)
+    return Record(accuracies=accuracies, label=label, **fields)
 
 
 RANDOM = record((70.0, 72.0, 69.0, 71.0, 73.0, 71.0), "Random")
@@ -197,7 +197,7 @@ def test_sides_of_other_networks_are_no_score():
 
 
 def test_a_row_of_one_network_and_no_cost_shows_dashes():
-    bare = Record.of((50.0,), label="x", method="x", dataset="digits", ipc=1, cell={"seeds": [0]})
+    bare = Record(accuracies=(50.0,), label="x", method="x", dataset="digits", ipc=1, cell={"seeds": [0]})
     row = report.leaderboard(report.standings([bare])).groups[0][1][0]
     assert row[1].strip() == "50.0" and {text.strip() for text in row[3:-1]} == {"–"}
 

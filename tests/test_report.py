@@ -32,7 +32,7 @@ def reference(method="dm", value=26.0, **fields):
 
 def record(accuracies=(25.0, 26.0, 27.0), label="DM", **fields):
     common = {"method": label.lower(), "dataset": "cifar10", "ipc": 1, "cell": {}}
-    return Record.of(accuracies, label=label, **(common | fields))
+    return Record(accuracies=accuracies, label=label, **(common | fields))
 
 
 RECORDS = [

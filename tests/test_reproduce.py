@@ -45,7 +45,7 @@ def printed(path):
 def record(verdict_of):
     """A record whose verdict is NO REFERENCE or NOT RUN."""
     accuracies = () if verdict_of == "NOT RUN" else (50.0, 51.0)
-    return results.Record.of(accuracies, label="Random", method="random", dataset="digits", ipc=1, cell={})
+    return results.Record(accuracies=accuracies, label="Random", method="random", dataset="digits", ipc=1, cell={})
 
 
 def test_a_run_uses_this_kernel_its_folder_and_its_parameters(repository, monkeypatch):

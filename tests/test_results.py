@@ -22,7 +22,7 @@ def reference(value=50.0, **fields):
 
 def record(accuracies=(49.0, 50.0, 51.0), **fields):
     common = {"label": "DM", "method": "dm", "dataset": "cifar10", "ipc": 1, "cell": {"width": 8}}
-    return Record.of(accuracies, **(common | fields))
+    return Record(accuracies=accuracies, **(common | fields))
 
 
 # Four values with mean 50, deviation 0.8165, standard error 0.40825 and 3 degrees of freedom, where t is 2.35336 (95 %
@@ -149,10 +149,8 @@ def test_record_has_sample_statistics_and_plain_json():
         ({"accuracies": [101.0]}, "accuracies contain 101.0"),
         ({"cost": {"seconds": math.nan}}, "cost is not plain JSON"),
         ({"cell": {"method": object()}}, "cell is not plain JSON"),
-        ({"label": ""}, "label=''; allowed"),
         ({"ipc": 0}, "ipc=0; allowed: an integer from 1"),
         ({"ipc": True}, "ipc=True; allowed"),
-        ({"deviations": "narrow"}, "deviations='narrow'; allowed"),
     ],
 )
 def test_record_refuses(fields, match):
@@ -199,15 +197,15 @@ def edited(**changes):
         ("[{", "is not whole"),
         ("[NaN", "is not whole"),
         ("{}", "holds no list of records"),
-        ("[3]", "record 0: 3 is not a mapping"),
-        (json.dumps([edited(colour="red")]), r"record 0: unknown keys \['colour'\]"),
-        (json.dumps([edited(), {}]), r"record 1: unknown keys \[\], missing keys \['accuracies'"),
+        ("[3]", "record 0: no record: unknown or missing 3"),
+        (json.dumps([edited(colour="red")]), r"record 0: no record: unknown or missing \['colour'\]"),
+        (json.dumps([edited(), {}]), r"record 1: no record: unknown or missing \['accuracies'"),
         (json.dumps([edited(accuracy_mean=51.0)]), "accuracy_mean is 51.0; from the rest follows 50.0"),
         (json.dumps([edited(n=4)]), "n is 4; from the rest follows 3"),
         (json.dumps([edited(verdict="REPRODUCED")]), "verdict is 'REPRODUCED'; from the rest follows 'INCONCLUSIVE'"),
         (json.dumps([edited(accuracies=["high"])]), "could not convert"),
         (json.dumps([edited(accuracies=None)]), "of the wrong type"),
-        (json.dumps([edited(reference={"value": 1})]), "missing keys"),
+        (json.dumps([edited(reference={"value": 1})]), "of the wrong type .*missing"),
         (json.dumps([edited(reference=dataclasses.asdict(reference(value="x")))]), "of the wrong type"),
     ],
 )
@@ -339,7 +337,7 @@ def test_a_claim_is_tested_by_accuracies_that_a_notebook_measured():
 
 def test_a_table_that_cannot_test_a_claim_is_refused():
     atom = {"label": "ATOM", "kind": "k", "gain": 0.2, "gain_low": 0.1}
-    with pytest.raises(ValueError, match="has label, kind, gain, gain_low; claim 'c' needs .*gain_high"):
+    with pytest.raises(ValueError, match=r"a row of 't' lacks \['gain_high'\] of claim 'c'"):
         results.check_measured(in_table(), measured(a=atom), "digits")
     atom |= {"gain_high": 0.3}
     with pytest.raises(ValueError, match="two rows of 't' are called 'ATOM'"):

@@ -31,7 +31,7 @@ def same(estimate, expected, rel=1e-12):
 
 def record(accuracies, label="row", *, seeds=(0, 1), ipc=1, dataset="digits", network="convnet"):
     cell = {"seeds": list(seeds), "tested_on": network}
-    return Record.of(accuracies, label=label, method="m", dataset=dataset, ipc=ipc, cell=cell)
+    return Record(accuracies=accuracies, label=label, method="m", dataset=dataset, ipc=ipc, cell=cell)
 
 
 @pytest.mark.parametrize(

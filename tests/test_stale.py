@@ -46,8 +46,8 @@ def record(cell):
     provenance = made | {"code": codeprint.fingerprint(codeprint.EVALUATION), "parameters": cell.parameters}
     fields = {"label": cell.label, "method": cell.method.name, "dataset": cell.dataset, "ipc": cell.ipc}
     distilled = made | {"code": CODE[cell.method.name]}
-    return results.Record.of(
-        (50.0, 51.0), **fields, cell=cell.settings(), provenance=provenance | {"distilled": distilled}
+    return results.Record(
+        accuracies=(50.0, 51.0), **fields, cell=cell.settings(), provenance=provenance | {"distilled": distilled}
     )
 
 

@@ -13,7 +13,7 @@ NETWORKS = {"convnet": (90.0, 80.0, 70.0), "vgg11": (30.0, 32.0, 34.0), "vit": (
 def record(network, accuracies, label="LD3M", **fields):
     common = {"method": "ld3m", "dataset": "cifar10", "ipc": 1}
     cell = {"tested_on": network, "protocol": {"network": network}, "seeds": [0, 1, 2]}
-    return Record.of(accuracies, label=label, **(common | {"cell": cell} | fields))
+    return Record(accuracies=accuracies, label=label, **(common | {"cell": cell} | fields))
 
 
 def records(**fields):

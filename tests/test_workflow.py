@@ -366,7 +366,8 @@ def test_what_came_of_a_batch_is_told_from_what_its_jobs_left(tmp_path, store):
     assert first.startswith("1 of its cells not computed; DM, digits, IPC 1: OSError: no space left (log: ")
     assert second.startswith("the notebook's job: nothing printed, as when a job is killed (log: ") and third == ""
 
-    results.write([results.Record.of((), label="DM", method="dm", dataset="digits", ipc=1, cell={})], run.results)
+    record = results.Record(accuracies=(), label="DM", method="dm", dataset="digits", ipc=1, cell={})
+    results.write([record], run.results)
     for mark in (batch.mark("cells", "b"), batch.mark("notebooks", NAME)):
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()

@@ -44,8 +44,8 @@ def independent(records: Sequence[Record]) -> "pandas.DataFrame":
     """The independent accuracies of `records`, a row each: what seaborn takes with `errorbar=results.interval`.
 
     Returns:
-        label, method, dataset, ipc, network, unit and accuracy in percent: the mean of each distilled set, unit being
-        its seed, where a record has several; else each network's, unit being its number.  What was not run is left out.
+        label, method, dataset, ipc, network, unit and accuracy in percent: the mean of each distilled set (unit: its
+        seed) where a record has several, else of each network (unit: its number).
     """
     place = ["label", "method", "dataset", "ipc", "network"]
     networks = frame(records).dropna(subset="accuracy")
@@ -64,9 +64,8 @@ def t_interval(values: Iterable[float]) -> tuple[float, float]:
 def accuracy_bars(records: Sequence[Record]) -> Picture:
     """Test accuracy against images per class, a bar for every method, with 95 % intervals of the mean.
 
-    A hollow marker shows what the paper reports where the comparison is fair: in the paper's setting, with a comparable
-    reference.  Each data set (and each network) has a panel; with one number of images per class and several networks,
-    the networks stand along the axis instead.  Where no record was run, the figure says so.
+    A hollow marker is what the paper reports for the same setting.  Each data set (and each network) has a panel; with
+    one number of images per class and several networks, the networks stand along the axis instead.
     """
     records = [record for record in records if record.n]
     if not records:
@@ -134,9 +133,8 @@ def _draw_bars(ax: Axes, records: Sequence[Record], shades: Mapping[str, str], b
 def accuracy_curves(records: Sequence[Record]) -> Picture:
     """Test accuracy against images per class, a line for every row, with 95 % intervals of the mean.
 
-    Records of a whole training set are a horizontal broken line, their interval a band.  A hollow marker shows what the
-    paper reports where the comparison is fair: in the paper's setting, with a comparable reference.  Each data set (and
-    each network) has a panel.  Where no record was run, the figure says so.
+    The whole training set is a horizontal broken line, its interval a band.  A hollow marker is what the paper reports
+    for the same setting.  Each data set (and each network) has a panel.
     """
     records = [record for record in records if record.n]
     if not records:
@@ -187,9 +185,13 @@ def _draw_curves(ax: Axes, records: Sequence[Record], looks: Mapping[str, Mappin
     if not ipcs:
         ax.set_xticks([])
         return
-    ax.set_xscale("log")
-    ax.set_xlim(ipcs[0] / 1.3, ipcs[-1] * 1.3)
-    style.ticks_at(ax, ipcs, inches=0.65 * WIDTH)
+    numbered = ipcs[-1:]  # where there is room, the last one always
+    for ipc in reversed(ipcs[:-1]):
+        numbered += [ipc] if 2 * ipc <= numbered[-1] else []
+    ax.set(xscale="log", xlim=(ipcs[0] / 1.3, ipcs[-1] * 1.3))
+    ax.set_xticks(ipcs, [str(ipc) if ipc in numbered else "" for ipc in ipcs])
+    ax.set_xticks([], minor=True)
+    ax.tick_params(axis="x", which="major", length=3)
 
 
 def draw_line(ax: Axes, points: Sequence[tuple[float, float]], look: Mapping[str, Any], errorbar=t_interval) -> None:
@@ -229,12 +231,7 @@ def _marker_handles(records: Sequence[Record]) -> list[Line2D]:
 
 @styled()
 def metric_panels(metrics: Mapping[str, Course], *, over: str = "step") -> Picture:
-    """The courses of several metrics of one run, a panel for each on a linear axis of its own.
-
-    Args:
-        metrics: name -> course, such as some of `study.history`; an empty one is left out.
-        over: what the courses run over.
-    """
+    """The courses of several metrics of one run over steps, or `over` something else, a linear panel for each."""
     metrics = {name: list(points) for name, points in metrics.items() if points}
     if not metrics:
         return note("nothing with a course was run")
@@ -256,8 +253,6 @@ def metric_panels(metrics: Mapping[str, Course], *, over: str = "step") -> Pictu
 @styled()
 def loss_against_start(points: Sequence[tuple[int, float]]) -> Picture:
     """The loss of trajectory matching against the expert's epoch that a step starts from, with the mean of each.
-
-    The line L = 1 is what a student reaches that does not move at all.
 
     Args:
         points: (start epoch, loss), one an outer step, in any order.

@@ -31,10 +31,7 @@ def image_grid(sets: Mapping[str, Images], *, per_class: int = 1) -> Picture:
 
     Args:
         sets: name of the block -> SyntheticSet; all have the same classes.  Soft labels count as their greatest.
-        per_class: rows of a block, at least 1; a class with fewer images leaves its place empty.
-
-    Raises:
-        ValueError: sets of different classes, or per_class below 1.
+        per_class: rows of a block; a class with fewer images leaves its place empty.
     """
     if not sets:
         return note("no set was made")
@@ -66,9 +63,6 @@ def image_strips(names: Sequence[str], columns: Mapping[str | int, Tensor]) -> P
     Args:
         names: what the rows show, such as classes.
         columns: title -> (B, C, H, W) pixels in [0, 1], as many as `names`; a number stands for as many iterations.
-
-    Raises:
-        ValueError: a column of another number of images than there are names, or of neither 1 nor 3 channels.
     """
     if not columns or not len(names):
         return note("no image was made")

@@ -32,13 +32,11 @@ NOTES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A row of the ranking, with what else is known of it.
+    """A row of the ranking, with what else is known of it; None for what was not run.
 
-    record: judged by the protocol.
-    others: the mean over networks of other kinds, or None.
-    lrs, ars: where all that they need was run, or None.
-    by_bytes: IOR over the real images of the bytes of its generator, where it stores one and these were run, or None.
-    pair: with the next row, or None in the last one.
+    others: the mean over networks of other kinds.
+    by_bytes: IOR over the real images of the bytes of its generator.
+    pair: with the next row.
     """
 
     record: Record
@@ -67,11 +65,9 @@ def standings(
         records: of one data set, every row on `network`, and on any others.
         network: tested on, by the protocol.
         plain: what the same network trained without augmentation is called; None: there is none, and no ARS.
-        hard: label of a row with soft labels -> label of the row that has the same set with hard ones.  The labels of
-            rows that are not in it are hard.
+        hard: label of a row with soft labels -> label of the row that has the same set with hard ones.
         random: label of real images drawn at random, without which there is neither IOR, LRS nor ARS.
-        equal_bytes: label of a row that stores a generator -> label of the real images drawn at random that take its
-            bytes, which have no ranking of their own.
+        equal_bytes: label of a row that stores a generator -> label of the real images of its bytes.
 
     Raises:
         ValueError: records are of several data sets, a row stands twice at one place, `network` or a label of `hard`
@@ -90,18 +86,24 @@ def standings(
         rankings[ipc] = []
         for record, pair in zip(ranked(rows), [*neighbours(rows), None], strict=False):
             label, images = record.label, record.ipc
-            hard_row = run.get((hard.get(label, label), images, network))
-            random_row = run.get((random, images, network))
+            hard_row, random_row = (run.get((row, images, network)) for row in (hard.get(label, label), random))
             unaugmented, random_unaugmented = (run.get((row, images, plain)) for row in (label, random))
             filling = next((row for row in rows if row.label == equal_bytes.get(label)), None)
+            others = [r for r in records if (r.label, r.ipc) == (label, images) and r.network not in (network, plain)]
+            comparable = others and len({r.n for r in others}) == 1 and others[0].n
             lrs = ars = None
             if whole and hard_row and random_row:
                 lrs = scores.lrs(full=whole, hard=hard_row, own=record, random=random_row)
             if unaugmented and random_row and random_unaugmented:
                 ars = scores.ars(aug=record, noaug=unaugmented, random_aug=random_row, random_noaug=random_unaugmented)
-            by_bytes = scores.gain(own=record, other=filling) if filling else None
-            others = _others([r for r in records if r.label == label and r.ipc == images], (network, plain))
-            entry = Entry(record=record, others=others, lrs=lrs, ars=ars, by_bytes=by_bytes, pair=pair)
+            entry = Entry(
+                record=record,
+                others=mean_record(others) if comparable else None,
+                lrs=lrs,
+                ars=ars,
+                by_bytes=scores.gain(own=record, other=filling) if filling else None,
+                pair=pair,
+            )
             rankings[ipc].append(entry)
     return rankings
 
@@ -122,21 +124,10 @@ def _check(records: Sequence[Record], network: str, pairs: Mapping[str, Mapping[
                 raise ValueError(f"{name} names {label!r}; known: {', '.join(labels) or 'none'}")
 
 
-def _others(row: Sequence[Record], protocol: Sequence[str | None]) -> Record | None:
-    """The mean of a row over the networks that are not the protocol's, where it was run as often on each."""
-    group = [record for record in row if record.network not in protocol]
-    return mean_record(group) if group and len({record.n for record in group}) == 1 and group[0].n else None
-
-
 def leaderboard(
     rankings: Mapping[int | None, Sequence[Entry]], *, provenance: Mapping[str, Any] | None = None
 ) -> Table:
-    """The rankings as one table, a group for each number of images per class.
-
-    Args:
-        rankings: as `standings` gives them.
-        provenance: where the numbers come from.
-    """
+    """The rankings of `standings` as one table, a group for each number of images per class."""
     groups = []
     for ipc, entries in rankings.items():
         images = {None: "all images", 1: "1 image per class"}.get(ipc, f"{ipc} images per class")
@@ -172,7 +163,6 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 
 def _accuracy(record: Record) -> str:
-    """Mean accuracy and half its 95 % interval."""
     half = f" ± {interval(record.accuracies)[1] - record.accuracy_mean:3.1f}" if record.n > 1 else ""
     return f"{record.accuracy_mean:4.1f}{half}"
 

@@ -1,13 +1,11 @@
 """Which results and figures are older than the code or the parameters they depend on, and why.
 
-Results are `results/<paper>/<experiment>.<profile>.json`, figures `figures/<paper>/<experiment>.<profile>.<name>`.
 What they say of themselves is compared with the notebook, its parameters and the code as they are now.  The code of a
 record that does not name it is looked up in git, where its tree was clean and its commit is at hand.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,7 @@ from ddlib.study.rows import Cell, fingerprint
 KINDS = (".png", ".svg")
 """Of figures."""
 
-LISTED = 6
-"""Cells, or files, that a reason names before it counts the rest."""
+LISTED = 6  # cells, or files, that a reason names before it counts the rest
 
 Work = tuple[Mapping[str, Any], tuple[str, ...]]
 """The provenance of something that was computed, and the definitions that computed it."""
@@ -54,10 +51,16 @@ def _of_results(path: Path) -> Iterator[str]:
     if measured is not None:
         yield from _of_code([[(measured.provenance, measured.modules)]])
         return
-    run, known = [record for record in records if record.n], methods.discover()
-    for method in dict.fromkeys(record.method for record in run if record.method not in known):
+    known = methods.discover()
+    numbers: list[list[Work]] = []
+    for record in [record for record in records if record.n]:
+        numbers.append([(record.provenance, codeprint.EVALUATION)])
+        if record.method in known:
+            distilled = record.provenance.get("distilled", {})
+            numbers[-1].append((distilled, codeprint.distillation(known[record.method])))
+    for method in dict.fromkeys(record.method for record in records if record.n and record.method not in known):
         yield f"there is no method {method} any more"
-    yield from _of_code([list(_works(record, known)) for record in run])
+    yield from _of_code(numbers)
 
 
 def _of_notebook(stored: Sequence[Record] | Measurements, name: str, profile: str) -> Iterator[str]:
@@ -113,49 +116,37 @@ def _place(row: Cell | Record, tested_on: str | None) -> str:
     return f"{row.label} at IPC {'all' if row.ipc is None else row.ipc}{on}"
 
 
-def _works(record: Record, known: Mapping[str, type]) -> Iterator[Work]:
-    """A record's evaluation and its distillation."""
-    yield record.provenance, codeprint.EVALUATION
-    if record.method in known:
-        yield record.provenance.get("distilled", {}), codeprint.distillation(known[record.method])
-
-
 def _of_code(numbers: Sequence[Sequence[Work]]) -> Iterator[str]:
-    """Why the code behind numbers, each made by some works, is not that of now."""
+    """Why the code behind numbers, each computed by some works, is not that of now."""
     if any(provenance.get("dirty") for works in numbers for provenance, _ in works):
         yield "made from a modified tree"
-    changes = [_changes(works) for works in numbers]
-    unknown = [group for group in changes if not all(change.known for change in group)]
+    changes = [[change for work in works if (change := _change_of(work))] for works in numbers]
+    unknown = [group for group in changes if UNKNOWN in group]
     if unknown:
         yield f"says nothing of its code{_share(unknown, numbers)}"
-    known = [group for group in changes if any(change.known for change in group)]
+    known = [group for group in changes if {*group} - {UNKNOWN}]
     if known:
-        commits = sorted({commit[:7] for group in known for change in group for commit in change.commits})
-        files = sorted({file for group in known for change in group for file in change.files})
+        commits = sorted({commit[:7] for group in known for commits, _ in group for commit in commits if commit})
+        files = sorted({file for group in known for _, files in group for file in files if file})
         since = f" since {_few(commits)}" if commits else ""
         yield f"code changed{since}{_share(known, numbers)}{': ' if files else ''}{_few(files)}"
 
 
-@dataclass(frozen=True)
-class _Change:
-    """Since which commits and in which files code has changed, as far as that is known; or that nothing is known."""
+Change = tuple[tuple[str, ...], tuple[str, ...]]
+"""Since which commits and in which files code has changed, as far as that is known."""
 
-    commits: Sequence[str] = ()
-    files: Sequence[str] = ()
-    known: bool = True
+UNKNOWN: Change = (("",), ("",))
+"""Nothing says by what code something was computed."""
 
 
-def _changes(works: Sequence[Work]) -> list[_Change]:
-    """How the code of some works differs from that of now; empty where it does not."""
-    changes = []
-    for provenance, modules in works:
-        codes, commits = _listed(provenance.get("code")), _listed(provenance.get("commit"))
-        changes.append(_change(modules, tuple(codes), tuple(commits), provenance.get("dirty") is False))
-    return [change for change in changes if change is not None]
+def _change_of(work: Work) -> Change | None:
+    provenance, modules = work
+    codes, commits = _listed(provenance.get("code")), _listed(provenance.get("commit"))
+    return _change(modules, tuple(codes), tuple(commits), provenance.get("dirty") is False)
 
 
 @cache
-def _change(modules: tuple[str, ...], codes: tuple, commits: tuple, clean: bool) -> _Change | None:
+def _change(modules: tuple[str, ...], codes: tuple, commits: tuple, clean: bool) -> Change | None:
     """How the code of `modules` differs from that by which something was computed; None if it does not.
 
     Args:
@@ -170,18 +161,15 @@ def _change(modules: tuple[str, ...], codes: tuple, commits: tuple, clean: bool)
     if None not in states:  # git has the code itself, whose fingerprint may have been taken in another way then
         codes = tuple(codeprint.fingerprint(modules, state) for state in states)
     if None in codes:
-        return _Change(known=False)
+        return UNKNOWN
     if set(codes) == now:
         return None
     files = [file for state in states if state is not None for file in codeprint.changed(modules, state)]
-    return _Change([commit for commit in commits if commit], files)
+    return tuple(commit for commit in commits if commit), tuple(files)
 
 
 def _of_figure(path: Path, by_file: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Why a figure is stale: it is not drawn from its results as they are, or they are stale themselves.
-
-    One whose provenance names `modules` was measured where it was drawn, and is stored nowhere else.
-    """
+    """Why a figure is stale; one whose provenance names `modules` was measured where it was drawn."""
     source = OUTPUT / "results" / path.parent.name / f"{path.name.rsplit('.', 2)[0]}.json"
     name = _relative(source)
     if name not in by_file:

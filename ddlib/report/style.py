@@ -7,11 +7,9 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
@@ -23,44 +21,42 @@ from ddlib.store.files import write_whole
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
 """Okabe and Ito's colours, told apart with any colour vision; grey is left to random images."""
 
-STYLE = MappingProxyType(
-    {
-        "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
-        "font.size": 9,
-        "axes.titlesize": 9,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.labelsize": 9,
-        "xtick.labelsize": 8,
-        "ytick.labelsize": 8,
-        "legend.fontsize": 8,
-        "legend.title_fontsize": 8,
-        "legend.frameon": False,
-        "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": "black",
-        "axes.linewidth": 0.7,
-        "axes.grid.axis": "y",
-        "grid.color": "#dddddd",
-        "grid.linewidth": 0.6,
-        "patch.force_edgecolor": False,
-        "text.color": "black",
-        "axes.labelcolor": "black",
-        "xtick.color": "black",
-        "ytick.color": "black",
-        "ytick.left": True,
-        "xtick.bottom": True,
-        "xtick.major.size": 0,
-        "ytick.major.size": 3,
-        "xtick.major.width": 0.7,
-        "ytick.major.width": 0.7,
-        "savefig.facecolor": "white",
-        "svg.fonttype": "path",  # letters as outlines: the file needs no font
-        "svg.hashsalt": "ddlib",  # names inside the file that do not change from run to run
-        "image.composite_image": False,
-    }
-)
+STYLE = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
+    "legend.frameon": False,
+    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "black",
+    "axes.linewidth": 0.7,
+    "axes.grid.axis": "y",
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "patch.force_edgecolor": False,
+    "text.color": "black",
+    "axes.labelcolor": "black",
+    "xtick.color": "black",
+    "ytick.color": "black",
+    "ytick.left": True,
+    "xtick.bottom": True,
+    "xtick.major.size": 0,
+    "ytick.major.size": 3,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",  # letters as outlines: the file needs no font
+    "svg.hashsalt": "ddlib",  # names inside the file that do not change from run to run
+    "image.composite_image": False,
+}
 """What figures change in seaborn's style "whitegrid" and context "paper"."""
 
 MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
@@ -68,7 +64,6 @@ MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
 
 GREY = "#999999"
 WIDTH = 6.4  # inches: the text width of a page
-SCREEN_DPI = 120
 LETTER = 0.075  # inches: the width of a digit below an axis
 IN_FOOTER = 3  # commits or devices that a footer names before it counts the rest
 
@@ -78,16 +73,13 @@ LIMIT = 200_000
 RESOLUTIONS = (220, 180, 150, 120, 100, 80)
 """Dots per inch; the first that keeps a PNG within `LIMIT` is taken."""
 
-LETTERS, NARROW = 20, 60
-"""Of small print: letters per inch, and letters on the shortest line."""
-
 
 @contextmanager
 def styled() -> Iterator[None]:
     """Seaborn's theme with `STYLE` inside the block, and what was there before after it; a decorator too."""
     import seaborn
 
-    theme = seaborn.axes_style("whitegrid") | seaborn.plotting_context("paper") | dict(STYLE)
+    theme = seaborn.axes_style("whitegrid") | seaborn.plotting_context("paper") | STYLE
     with matplotlib.rc_context(theme):
         yield
 
@@ -96,14 +88,14 @@ def set_theme() -> None:
     """The same theme from now on, for the figures that a notebook draws with seaborn itself."""
     import seaborn
 
-    seaborn.set_theme(context="paper", style="whitegrid", rc=dict(STYLE))
+    seaborn.set_theme(context="paper", style="whitegrid", rc=STYLE)
 
 
 class Picture(Figure):
     """A figure that shows itself in a notebook and is registered nowhere."""
 
     def _repr_png_(self) -> bytes:
-        return render(self, "png", dpi=SCREEN_DPI)
+        return render(self, "png", dpi=120)
 
 
 @styled()
@@ -134,32 +126,11 @@ def colors(labels: Sequence[str]) -> dict[str, str]:
     return {label: PALETTE[learnt.index(label) % len(PALETTE)] if label in learnt else GREY for label in labels}
 
 
-def ticks_at(ax: Axes, values: Sequence[float], *, inches: float) -> None:
-    """A tick at every value of the horizontal axis, numbered where there is room, the last one always; none between.
-
-    Args:
-        values: rising, at least one; scale and limits of the axis are set already.
-        inches: about how long the axis is.
-    """
-    numbered: dict[float, tuple[float, float]] = {}
-    for value in (values[-1], *values[:-1]):
-        place = inches * ax.transAxes.inverted().transform(ax.transData.transform((value, ax.get_ylim()[1])))[0]
-        half = LETTER * (len(str(value)) + 1) / 2
-        if all(abs(place - other) >= half + its_half for other, its_half in numbered.values()):
-            numbered[value] = place, half
-    ax.set_xticks(values, [str(value) if value in numbered else "" for value in values])
-    ax.set_xticks([], minor=True)
-    ax.tick_params(axis="x", which="major", length=3)
-
-
 def footer(provenance: Mapping[str, Any]) -> str:
     """One line on where numbers come from: ddlib's version, commits, dates, torch's version, devices.
 
-    What was distilled earlier, elsewhere or by other code than it was evaluated by counts too.
-
     Args:
-        provenance: of a record, or joined over several; `versions`, `commit`, `dirty`, `date`, `device` and `distilled`
-            are used, as far as they are there.
+        provenance: of a record, or joined over several, that of what was `distilled` earlier included.
     """
     whole = joined([provenance, *filter(None, [provenance.get("distilled")])])
     versions = whole.get("versions") or {}
@@ -204,17 +175,16 @@ def save(
     provenance: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
 ) -> tuple[Path, ...]:
-    """Write `fig` as `<folder>/<name>.png` and `.svg`, each whole or not at all; the same data give the same bytes.
+    """Write `fig` as `<folder>/<name>.png` and `.svg`; the same data give the same bytes.
 
-    The PNG is at most `LIMIT` bytes, at the finest of `RESOLUTIONS` that allows it.  An SVG beyond that, which
-    happens to large photographs alone, is not written, and one of an earlier run is removed.
+    The PNG is at most `LIMIT` bytes, at the finest of `RESOLUTIONS` that allows it.  An SVG beyond that, as of large
+    photographs, is not written, and one of an earlier run is removed.
 
     Args:
-        fig: left as it was.
         name: without an ending, e.g. "atom/accuracy.quick.bars".
-        provenance: written into the files (PNG: text `provenance`; SVG: the description, both JSON) and, in brief,
-            below the figure.
-        folder: default `figures/` under `ddlib.OUTPUT`; made if missing.
+        provenance: written into the files (PNG: text `provenance`; SVG: the description) and, in brief, below the
+            figure.
+        folder: default `figures/` under `ddlib.OUTPUT`.
 
     Returns:
         The paths written, the PNG first.
@@ -229,7 +199,12 @@ def save(
     target = Path(folder or OUTPUT / "figures") / inside
     text = json.dumps(dict(provenance or {}), sort_keys=True, allow_nan=False)
     with _footed(fig, footer(provenance) if provenance else ""):
-        png = _png(fig, name, {"provenance": text})
+        for dpi in RESOLUTIONS:
+            png = render(fig, "png", dpi=dpi, metadata={"provenance": text})
+            if len(png) <= LIMIT:
+                break
+        else:
+            raise ValueError(f"{name}: {len(png)} bytes at {dpi} dpi, more than {LIMIT}; show fewer images")
         svg = render(fig, "svg", dpi=72, metadata={"Description": text})
     paths = [write_whole(f"{target}.png", png)]
     if len(svg) <= LIMIT:
@@ -237,15 +212,6 @@ def save(
     else:
         Path(f"{target}.svg").unlink(missing_ok=True)
     return tuple(paths)
-
-
-def _png(fig: Figure, name: str, metadata: Mapping[str, str]) -> bytes:
-    """The figure at the finest resolution that fits."""
-    for dpi in RESOLUTIONS:
-        content = render(fig, "png", dpi=dpi, metadata=metadata)
-        if len(content) <= LIMIT:
-            return content
-    raise ValueError(f"{name}: {len(content)} bytes at {dpi} dpi, more than {LIMIT}; show fewer images")
 
 
 @contextmanager
@@ -257,7 +223,7 @@ def _footed(fig: Figure, text: str) -> Iterator[None]:
     with styled():
         box = fig.get_tightbbox(FigureCanvasAgg(fig).get_renderer())
         width, height = fig.get_size_inches()
-        text = textwrap.fill(text, max(NARROW, int(LETTERS * box.width)))
+        text = textwrap.fill(text, max(60, int(20 * box.width)))  # 20 letters of small print an inch
         look = {"fontsize": 6, "color": "#666666", "va": "top", "parse_math": False}
         small_print = fig.text(box.x0 / width, (box.y0 - 0.08) / height, text, **look)
     try:
@@ -271,24 +237,18 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
 
     Raises:
         ValueError: the file is neither PNG nor SVG, is damaged, or carries none; the message names it.
-        OSError: it cannot be read.
     """
     path = Path(path)
-    readers = {".png": _png_text, ".svg": _svg_text}
-    if path.suffix not in readers:
+    if path.suffix not in (".png", ".svg"):
         raise ValueError(f"path={str(path)!r}; allowed: a .png or .svg file")
     try:
-        return json.loads(readers[path.suffix](path))
-    except (KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} carries no provenance") from error
+        if path.suffix == ".png":
+            with Image.open(path, formats=["PNG"]) as image:
+                text = image.info.get("provenance")
+        else:
+            text = ElementTree.parse(path).findtext(".//{http://purl.org/dc/elements/1.1/}description")
+        if text is not None:
+            return json.loads(text)
     except (ValueError, SyntaxError, UnidentifiedImageError) as error:  # in its JSON, its XML or its image data
         raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def _png_text(path: Path) -> str:
-    with Image.open(path, formats=["PNG"]) as image:
-        return image.info["provenance"]
-
-
-def _svg_text(path: Path) -> str:
-    return ElementTree.parse(path).find(".//{http://purl.org/dc/elements/1.1/}description").text
+    raise ValueError(f"{path} carries no provenance")

@@ -5,16 +5,13 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ddlib.report.style import footer
 from ddlib.results import (
     VERDICTS,
     ClaimCheck,
-    ClaimTest,
     Record,
-    Reference,
     joined,
     mean_of_deviations,
     mean_record,
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
     import pandas
 
 Texts = tuple[str, ...]
+Groups = tuple[tuple[str, tuple[Texts, ...]], ...]
 
 DAGGER, DOUBLE_DAGGER, BLANK = "†", "‡", "–"
 TEXT_WIDTH = 88
@@ -38,18 +36,15 @@ DOTS = {"REPRODUCED": GOOD, "CLOSE": FAIR, "ABOVE": FAIR, "BELOW": BAD, "holds":
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings, with a line above and notes below.
+    """Rows under headings, with a line above (`head`), and notes and the provenance below.
 
-    head: the line above, e.g. how many cells came to which verdict.
     columns: their names; the last one is the outcome.
     groups: (heading, rows); each row has a text for every column.
-    notes: the lines below.
-    provenance: where the numbers come from; its short form is the last line.
     """
 
     head: str
     columns: Texts
-    groups: tuple[tuple[str, tuple[Texts, ...]], ...]
+    groups: Groups
     notes: Texts = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -103,11 +98,9 @@ def _html_row(tag: str, row: Sequence[str]) -> str:
 
 
 def table(records: Sequence[Record], *, paper: str | None = None) -> Table:
-    """What the paper reports, what we reached, and the verdict, a row for every record.
+    """What the paper reports, what we reached, and the verdict, a row for every record, by data set and network.
 
-    Rows are grouped by data set and evaluation network; within a group, methods stand in the order of their first
-    record, each with rising images per class.  Ours is mean ± sample deviation in percent, with the number of
-    networks in brackets; a cell that was not run shows what it would cost.
+    Ours is mean ± sample deviation in percent (number of networks), or what a cell that was not run would cost.
 
     Args:
         paper: one of `results.papers()`, whose title to put above.
@@ -119,112 +112,91 @@ def table(records: Sequence[Record], *, paper: str | None = None) -> Table:
 def _head(records: Sequence[Record], paper: str | None) -> str:
     counts = Counter(record.verdict for record in records)
     verdicts = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
-    head = count(len(records), "cell") + (f": {verdicts}" if verdicts else "")
+    head = _count(len(records), "cell") + (f": {verdicts}" if verdicts else "")
     return f"{title(paper)}. {head}" if paper else head
 
 
 def unseen_table(records: Sequence[Record], *, seen: Sequence[str] = ("convnet",), paper: str | None = None) -> Table:
-    """The mean over the networks that nothing was distilled with, as `table`, with the deviation both ways.
+    """The mean over the networks that nothing was distilled with (`results.unseen`, which raises), as `table`.
 
-    Ours is the mean ± the sample deviation of the mean itself, over the repeats of `results.unseen`; "their ±" is what
-    GLaD and LD3M print in its place, the mean of the networks' population deviations.
+    Beside the sample deviation of the mean itself stands, as "their ±", what GLaD and LD3M print in its place.
 
     Args:
-        records: as `study.run` gives them, of every network.
+        records: of every network.
         seen: the networks that were distilled with.
-        paper: one of `results.papers()`, whose title to put above.
-
-    Raises:
-        ValueError: as `results.unseen`.
+        paper: as in `table`.
     """
-    groups = unseen_groups(records, seen)
-    means = [mean_record(group) for group in groups]
-    spreads = dict(zip(map(id, means), map(mean_of_deviations, groups), strict=True))
+    spreads = {}  # place and label of a mean -> what is printed
+    means = []
+    for group in unseen_groups(records, seen):
+        means.append(mean_record(group))
+        spread = mean_of_deviations(group)
+        spreads[means[-1].label, means[-1].dataset, means[-1].ipc] = "-" if spread is None else f"± {spread:3.1f}"
 
     def row(record: Record) -> Texts:
         *texts, outcome = _row(record)
-        spread = spreads[id(record)]
-        return (*texts, "-" if spread is None else f"± {spread:3.1f}", outcome)
+        return (*texts, spreads[record.label, record.dataset, record.ipc], outcome)
 
-    over = ", ".join(dict.fromkeys(record.network for group in groups for record in group))
+    over = ", ".join(dict.fromkeys(network for mean in means for network in mean.cell["networks"]))
     return Table(
         head=_head(means, paper),
         columns=("method", "IPC", "paper", "ours", "their ±", "verdict"),
         groups=grouped(means, row, what=f"mean test accuracy in % over {over}"),
-        notes=(*MEANS, *[*_notes(means)][1:]),
+        notes=(
+            "paper: as published. ours: mean over the networks ± sample deviation of that mean (number of repeats).",
+            "their ±: as published, the mean of the networks' own deviations (population), beside the same mean.",
+            *[*_notes(means)][1:],
+        ),
         provenance=provenance(means),
     )
 
 
-MEANS = (
-    "paper: as published. ours: mean over the networks ± sample deviation of that mean (number of repeats).",
-    "their ±: as published, the mean of the networks' own deviations (population), beside the same mean.",
-)
-
-
-def grouped(
-    records: Sequence[Record], row: Callable[[Record], Texts], *, what: str = "test accuracy in %"
-) -> tuple[tuple[str, tuple[Texts, ...]], ...]:
-    """The groups of a table of records: by data set and network, then by label in order of appearance, then by IPC.
+def grouped(records: Sequence[Record], row: Callable[[Record], Texts], *, what: str = "test accuracy in %") -> Groups:
+    """Texts of records by data set and network, each group by label in order of appearance, then by IPC.
 
     Args:
         row: the texts of a record.
         what: stands at the end of a group's heading.
     """
     labels = list(dict.fromkeys(record.label for record in records))
-    places = list(dict.fromkeys(map(_place, records)))
-
-    def position(record: Record) -> tuple:
-        ipc = float("inf") if record.ipc is None else record.ipc
-        return places.index(_place(record)), labels.index(record.label), ipc
-
     several = len({record.network for record in records}) > 1
+    places: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        places.setdefault((record.dataset, record.network), []).append(record)
     groups = []
-    for (dataset, network), group in groupby(sorted(records, key=position), key=_place):
-        group = list(group)
-        heading = _group_heading(group, dataset, network if several else "")
+    for (dataset, network), group in places.items():
+        group.sort(key=lambda r: (labels.index(r.label), float("inf") if r.ipc is None else r.ipc))
+        theirs = dict.fromkeys(r.reference.dataset for r in group if r.reference and r.reference.dataset != dataset)
+        heading = dataset + (f" (paper: {', '.join(theirs)})" if theirs else "")
+        heading += f", tested on {network}" if several else ""
         groups.append((f"{heading}, {what}", tuple(map(row, group))))
     return tuple(groups)
 
 
-def _place(record: Record) -> tuple[str, str]:
-    return record.dataset, record.network
-
-
-def _group_heading(records: Sequence[Record], dataset: str, network: str) -> str:
-    """The data set, the paper's own where it is another, and the network."""
-    others = dict.fromkeys(r.reference.dataset for r in records if r.reference and r.reference.dataset != dataset)
-    paper = f" (paper: {', '.join(others)})" if others else ""
-    return f"{dataset}{paper}{f', tested on {network}' if network else ''}"
-
-
 def _row(record: Record) -> Texts:
-    ipc = "all" if record.ipc is None else str(record.ipc)
-    return record.label, ipc.rjust(3), reported(record.reference, _mean_and_deviation), _ours(record), record.verdict
-
-
-def reported(reference: Reference | None, number: Callable[[float, float | None], str], without: str = "-") -> str:
-    """A reported value in print, with its marks: its mean and deviation by `number`, or why it is not there."""
-    if reference is None:
-        return without
-    if reference.value is None:
-        return reference.state
-    marks = DAGGER * reference.unverified + DOUBLE_DAGGER * (not reference.comparable)
-    return f"{number(reference.value, reference.std)} {marks}".rstrip()
-
-
-def _ours(record: Record) -> str:
+    """A record as `table` shows it."""
+    reference, reported = record.reference, "-"
+    if reference:
+        marks = DAGGER * reference.unverified + DOUBLE_DAGGER * (not reference.comparable)
+        reported = f"{_mean_and_deviation(reference.value, reference.std)} {marks}".rstrip()
+        reported = reference.state if reference.value is None else reported
     if record.n:
-        return f"{_mean_and_deviation(record.accuracy_mean, record.accuracy_std)} ({record.n})"
-    hours = record.cost.get("estimated_hours")
-    return "not run" if hours is None else f"not run: about {duration(hours)}"
+        ours = f"{_mean_and_deviation(record.accuracy_mean, record.accuracy_std)} ({record.n})"
+    else:
+        hours = record.cost.get("estimated_hours")
+        ours = "not run" if hours is None else f"not run: about {_duration(hours)}"
+    return record.label, _ipc(record), reported, ours, record.verdict
 
 
-def _mean_and_deviation(mean: float, std: float | None) -> str:
-    return f"{mean:4.1f}" + (" " * 6 if std is None else f" ± {std:3.1f}")
+def _ipc(record: Record) -> str:
+    return "all" if record.ipc is None else f"{record.ipc:3}"
 
 
-def duration(hours: float) -> str:
+def _mean_and_deviation(mean: float | None, std: float | None) -> str:
+    return "" if mean is None else f"{mean:4.1f}" + (" " * 6 if std is None else f" ± {std:3.1f}")
+
+
+def _duration(hours: float) -> str:
     """Hours to two figures, as minutes below one and as days above two."""
     if hours < 1:
         return f"{max(1, round(60 * hours))} min"
@@ -266,8 +238,16 @@ def claims_table(checks: Sequence[ClaimCheck]) -> Table:
     """Each claim as a sentence with its outcome, and the differences that decide it with their 95 % intervals."""
     counts = Counter(check.outcome for check in checks)
     outcomes = ", ".join(f"{counts[o]} {o}" for o in ("holds", "fails", "undecided") if counts[o])
-    head = count(len(checks), "claim") + (f": {outcomes}" if outcomes else "")
-    groups = tuple((_heading(check), tuple(map(_test, check.tests)) or (NOTHING,)) for check in checks)
+    head = _count(len(checks), "claim") + (f": {outcomes}" if outcomes else "")
+    groups = []
+    for check in checks:
+        rows = []
+        for test in check.tests:
+            d = test.comparison
+            span = f"[{d.low:+5.1f}, {d.high:+5.1f}]" if d.high < float("inf") else "unknown"
+            rows.append((test.where, f"{d.difference:+5.1f}", span, test.outcome))
+        heading = f"{check.claim.statement}{f' {DAGGER}' * check.claim.unverified} {check.outcome.capitalize()}."
+        groups.append((heading, tuple(rows or [("no records of both sides", "", "", "undecided")])))
     notes = ["difference: in points, what is claimed to be higher minus the other, with its 95 % interval (Welch)."]
     unverified = _joined(c.claim.source for c in checks if c.claim.unverified)
     if unverified:
@@ -275,41 +255,22 @@ def claims_table(checks: Sequence[ClaimCheck]) -> Table:
     verified = _joined(c.claim.source for c in checks if not c.claim.unverified)
     notes += [f"Sources: {verified}."] if verified else []
     columns = ("where", "difference", "interval", "outcome")
-    return Table(head, columns, groups, tuple(notes), joined(check.provenance for check in checks if check.tests))
-
-
-NOTHING = ("no records of both sides", "", "", "undecided")
-
-
-def _heading(check: ClaimCheck) -> str:
-    mark = f" {DAGGER}" if check.claim.unverified else ""
-    return f"{check.claim.statement}{mark} {check.outcome.capitalize()}."
-
-
-def _test(test: ClaimTest) -> Texts:
-    difference = test.comparison
-    span = f"[{difference.low:+5.1f}, {difference.high:+5.1f}]" if difference.high < float("inf") else "unknown"
-    return test.where, f"{difference.difference:+5.1f}", span, test.outcome
+    origin = joined(check.provenance for check in checks if check.tests)
+    return Table(head, columns, tuple(groups), tuple(notes), origin)
 
 
 def budget_table(records: Sequence[Record]) -> Table:
-    """What each record stores and spends: bytes, bits per class, images shown, updates, seconds.
-
-    Rows stand as in `table`.  The numbers are those of `Record.cost` called `bytes_stored`, `bits_per_class`,
-    `images_shown`, `updates`, `generation_seconds`, `prerequisite_seconds` and `distil_seconds`; one that is not
-    there is a dash.
-    """
+    """What each record stores and spends by its `cost`, in rows as in `table`; a dash where it does not say."""
     columns = ("method", "IPC", "kB", "kbit/class", "images", "updates", "generating", "before", "distilling", "regime")
 
     def row(record: Record) -> Texts:
-        cost, ipc = record.cost, "all" if record.ipc is None else str(record.ipc)
-        stored = [cost.get(key) for key in ("bytes_stored", "bits_per_class")]
+        stored = [record.cost.get(key) for key in ("bytes_stored", "bits_per_class")]
         spent = ("images_shown", "updates", "generation_seconds", "prerequisite_seconds", "distil_seconds")
-        numbers = [*(None if value is None else value / 1e3 for value in stored), *map(cost.get, spent)]
+        numbers = [*(None if value is None else value / 1e3 for value in stored), *map(record.cost.get, spent)]
         texts = [amount(n).rjust(max(len(name), 7)) for n, name in zip(numbers, columns[2:9], strict=True)]
         redraw = record.cell.get("hyperparameters", {}).get("redraw")
         regime = {None: "fixed set", 1: "streaming"}.get(redraw, f"anew every {redraw} epochs")
-        return record.label, ipc.rjust(3), *texts, regime if record.n else "not run"
+        return record.label, _ipc(record), *texts, regime if record.n else "not run"
 
     done = [record for record in records if record.n]
     notes = (
@@ -320,10 +281,10 @@ def budget_table(records: Sequence[Record]) -> Table:
         "regime: whether images are drawn anew as a network trains (streaming: all the time), or are one fixed set.",
         f"{BLANK}: not recorded.",
     )
-    head = f"{len(done)} of {count(len(records), 'cell')} run: what each takes."
+    head = f"{len(done)} of {_count(len(records), 'cell')} run: what each takes."
     return Table(head, columns, grouped(records, row, what="budget"), notes, provenance(done))
 
 
-def count(number: int, what: str) -> str:
+def _count(number: int, what: str) -> str:
     """Such as "1 row" and "2 rows"."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

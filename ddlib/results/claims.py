@@ -21,10 +21,7 @@ UNDISTILLED = ("random", "whole")
 
 @dataclass(frozen=True)
 class ClaimTest:
-    """One comparison that bears on a claim: what is claimed to be higher minus the other.
-
-    where: data set, images per class, the network unless it is a ConvNet, and the rows where they are reduced ones.
-    """
+    """What is claimed to be higher minus the other, and where: data set, images per class, network, reduced rows."""
 
     where: str
     comparison: Comparison
@@ -39,10 +36,7 @@ class ClaimTest:
 
 @dataclass(frozen=True)
 class ClaimCheck:
-    """A claim with every comparison that the records allow.
-
-    provenance: where the numbers compared come from.
-    """
+    """A claim with every comparison that the records allow, and where their numbers come from."""
 
     claim: Claim
     tests: tuple[ClaimTest, ...]
@@ -72,16 +66,15 @@ class Place(NamedTuple):
 def check_claim(claim: Claim, records: Sequence[Record]) -> ClaimCheck:
     """Test a claim's direction wherever the records have both of its sides.
 
-    A row stands for a side if its label is the side's name, in either case; if no label is of that name, the row of
-    the method so called.  Where no such row was run, a *reduced* one may stand: its label has the name's parts and
-    others beyond them, as "DiM, width 64" and "DiM, width 64, lambda = 0" are of "dim" and of "dim, lambda = 0" (a
-    label is of the longest name that a known claim has for it).  Reduced rows are compared with the other side's row
-    that has the same beyond its name, or with real images, which nothing reduces; never with a row that was distilled
-    in full.  `ClaimTest.where` names them.  A rise is followed along one row.
+    A row stands for a side if its label is the side's name, in either case; if no label is, the row of the method so
+    called.  Where no such row was run, a *reduced* one may stand, whose label has parts beyond the name's, as "DiM,
+    width 64" has of "dim".  Reduced rows are compared with the other side's row that has the same beyond its name, or
+    with real images, which nothing reduces; never with a row that was distilled in full.  A rise is followed along one
+    row.
 
     Images per class and networks are the claim's own.  The data set need not be, unless the claim is about its own
-    alone: a reduced setting tests the direction on another one.  Where the lower side is the whole training set, its
-    one record stands at every number of images.  A claim that is but shown in a notebook has no tests.
+    alone.  Where the lower side is the whole training set, its one record stands at every number of images.  A claim
+    that is but shown in a notebook has no tests.
 
     Raises:
         ValueError: two rows stand for one side at one place, and cannot be told apart; the message names them.
@@ -111,10 +104,7 @@ def _above(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Recor
 
 
 def _rising(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:
-    """Where, and two neighbours along the claim's order, the one that is to be higher first.
-
-    The order is that of images per class on one network, or the claim's order of networks at one number of images.
-    """
+    """Where, and two neighbours along images per class or the claim's networks, the one that is to be higher first."""
     along = "network" if claim.along == "networks" else "ipc"
     side = _standing(claim.rises, claim, records)
     lines: dict[Place, dict[tuple[str, ...], list[Place]]] = defaultdict(lambda: defaultdict(list))
@@ -161,10 +151,9 @@ def _standing(side: str, claim: Claim, records: Sequence[Record]) -> dict[Place,
 
 
 def beyond(name: str, label: str) -> tuple[str, ...] | None:
-    """The parts of a label, between ", ", that a side's name lacks; None where the label is not of that name.
+    """The parts of a label that a side's name lacks; None where the label does not have the name's parts in order.
 
-    It is where it begins with the name's first part and has the others in their order, in either case: "DiM, width 64,
-    lambda = 0" is of "dim, lambda = 0", and "width 64" is beyond it.
+    "DiM, width 64, lambda = 0" is of "dim, lambda = 0", and "width 64" is beyond it.
     """
     (first, *wanted), (begin, *parts) = (text.casefold().split(", ") for text in (name, label))
     extra = []
@@ -187,7 +176,7 @@ def _known_names() -> frozenset[str]:
 
 
 MEASURED_AT = ("dataset", "networks", "steps", "classes", "ipc")
-"""Columns that say where a row was measured, in order; two rows are compared where they agree in all of them."""
+"""Columns that say where a row was measured; two rows are compared where they agree in all of them."""
 
 
 def check_measured(claim: Claim, measurements: Measurements, dataset: str) -> ClaimCheck:
@@ -205,33 +194,27 @@ def check_measured(claim: Claim, measurements: Measurements, dataset: str) -> Cl
     if table is None:
         return ClaimCheck(claim, ())
     ends = ("",) if table.lower else ("", "_low", "_high")
-    needed = [table.column, *table.rows, *(table.field + end for end in ends)]
-    higher, lower = table.higher.casefold(), (table.lower or "").casefold()
-    sides: dict[str, dict[tuple, Mapping[str, Any]]] = {higher: {}, lower: {}}  # where a row so called was measured
+    needed = {table.column, *table.rows, *(table.field + end for end in ends)}
+    sides: dict[tuple[str, str], Mapping[str, Any]] = {}  # what a row is called, where it was measured -> the row
     for row in measurements.tables.get(table.table, ()):
-        if not set(needed) <= row.keys():
-            had, needs = ", ".join(row), ", ".join(needed)
-            raise ValueError(f"a row of {table.table!r} has {had}; claim {claim.id!r} needs {needs}")
-        name, place = row[table.column].casefold(), tuple((name, row[name]) for name in MEASURED_AT if name in row)
-        about = (
-            all(row[key] == value for key, value in table.rows.items()) and row.get("ipc", claim.ipc[0]) in claim.ipc
-        )
-        if about and name in sides:
-            if place in sides[name]:
-                raise ValueError(
-                    f"two rows of {table.table!r} are called {row[table.column]!r} at {place}; allowed: one"
-                )
-            sides[name][place] = row
+        if not needed <= row.keys():
+            raise ValueError(f"a row of {table.table!r} lacks {sorted(needed - row.keys())} of claim {claim.id!r}")
+        if row.get("ipc", claim.ipc[0]) not in claim.ipc or any(row[key] != value for key, value in table.rows.items()):
+            continue
+        place = [f"IPC {row[c]}" if c == "ipc" else f"{row[c]} {c}" for c in MEASURED_AT if c in row]
+        side = row[table.column].casefold(), ", ".join([dataset, *place])
+        if side in sides:
+            raise ValueError(f"two rows of {table.table!r} are called {row[table.column]!r} at {side[1]}; allowed: one")
+        sides[side] = row
     tests = []
-    for place, row in sides[higher].items():
-        values, other = row[table.field], sides[lower].get(place, {}).get(table.field)
-        if table.lower and values and other:
-            comparison = welch(Sample.of(values), Sample.of(other))
-        elif not table.lower and values is not None:
+    for (name, where), row in sides.items():
+        value, other = row[table.field], sides.get(((table.lower or "").casefold(), where), {}).get(table.field)
+        if name != table.higher.casefold() or not (other or not table.lower and value is not None):
+            continue
+        if table.lower:
+            comparison = welch(Sample.of(value), Sample.of(other))
+        else:
             value, low, high = (100 * row[table.field + end] for end in ends)
             comparison = Comparison(value, low, high, p=math.nan, error=math.nan, df=math.nan)
-        else:
-            continue
-        where = [f"IPC {value}" if column == "ipc" else f"{value} {column}" for column, value in place]
-        tests.append(ClaimTest(", ".join([dataset, *where]), comparison))
+        tests.append(ClaimTest(where, comparison))
     return ClaimCheck(claim, tuple(tests), dict(measurements.provenance) if tests else {})

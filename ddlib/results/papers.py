@@ -14,23 +14,19 @@ import yaml
 FOLDER = Path(__file__).resolve().parent / "papers"
 
 METRICS = {
-    "accuracy": ("%", 0.0, 100.0),
-    "correlation": ("", -1.0, 1.0),
-    "seconds": ("s", 0.0, math.inf),
-    "minutes": ("min", 0.0, math.inf),
-    "megabytes": ("MB", 0.0, math.inf),
-    "images": ("", 0.0, math.inf),
-    "points": ("points", -100.0, 100.0),
-    "gain": ("%", -100.0, math.inf),
-    "lpips": ("", 0.0, math.inf),
-    "gradient_norm": ("1e-4", 0.0, math.inf),
-    "start_gradient_norm": ("1e-4", 0.0, math.inf),
+    "accuracy": (0.0, 100.0),  # percent
+    "correlation": (-1.0, 1.0),
+    "seconds": (0.0, math.inf),
+    "minutes": (0.0, math.inf),
+    "megabytes": (0.0, math.inf),
+    "images": (0.0, math.inf),
+    "points": (-100.0, 100.0),  # of one accuracy over another
+    "gain": (-100.0, math.inf),  # the same relative to the other, in percent
+    "lpips": (0.0, math.inf),
+    "gradient_norm": (0.0, math.inf),  # of a loss by the latent that is learnt, in 1e-4
+    "start_gradient_norm": (0.0, math.inf),  # by the noised latent at which a sampler starts, in 1e-4
 }
-"""Metric -> its unit and the least and greatest value it can take.
-
-points, gain: of one accuracy over another, as a difference and relative to it.  gradient_norm, start_gradient_norm: of
-a loss by the latent that is learnt, and by the noised one at which a sampler starts.
-"""
+"""Metric -> the least and the greatest value that it can take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +34,15 @@ class Reference:
     """One entry of a published table.
 
     ipc: images per class; None for the whole training set.
-    value, std: in the unit of `metric` (`METRICS`); value is None where nobody read one, and `state` then says why.
-    n: how many networks lie behind value and std; None where the source does not say.
+    value, std: in the unit of `metric`; value is None where nobody read one, and `state` then says why.
+    n: networks behind value and std; None where the source does not say.
     source: for readers; `source_key` names it within the paper's file.
     unverified: not read in a publication of those who measured it, but quoted by others or read off a figure.
     comparable: whether the recipe behind the value is the one protocol here; if not, `note` says how it differs.
     primary: of several references of one cell, the one that verdicts are given against.
     delta: half the width of the band of equivalence, in points; None for the default.
     network: tested on.
-    condition: what else distinguishes the entry, such as "whole space" of an architecture search, or which of the rows
-        that a paper reports under one name it is.
+    condition: what else distinguishes the entry, such as "whole space" of an architecture search.
     """
 
     paper: str
@@ -72,7 +67,7 @@ class Reference:
 
     @property
     def cell(self) -> tuple:
-        """What several references may speak of: table, method, data set, ipc, network, condition and metric."""
+        """What several references may speak of."""
         return self.table, self.method, self.dataset, self.ipc, self.network, self.condition, self.metric
 
 
@@ -84,9 +79,8 @@ class Measured:
     column: that says what a row is called.
     rows: columns and the value that those rows have which the claim is about.
     higher, lower: what the rows of the two sides are called, in either case.
-    field: of both rows, their accuracies in percent; of the higher one where there is no lower, its difference to what
-        is claimed to be lower, with the 95 % interval in the columns that are called so and end in "_low" and "_high".
-    unit: of what is compared; a difference that stands in the table is shown in hundredths.
+    field: of both rows, their accuracies in percent; without a lower side, the difference to what is claimed to be
+        lower, with the 95 % interval in the columns called so that end in "_low" and "_high".
     """
 
     table: str
@@ -95,18 +89,16 @@ class Measured:
     higher: str
     lower: str | None = None
     field: str
-    unit: str = "points"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence of a paper that a direction in the records can test, or in what a notebook measures beside them.
+    """A sentence of a paper that a direction can test, in records or in what a notebook measures beside them.
 
-    Either `higher` is to be more accurate than `lower`, or `rises` is to gain with every step of images per class, or,
-    `along` "networks", from each network to the next in the order in which they are named.  Or no record can test it,
-    and it is `shown_in` a notebook, `paper/experiment`, that measures something else than accuracies of cells, perhaps
-    with an interval: then `measured` says where.  A side that notebooks call differently has several names, with " | "
-    between them.
+    Either `higher` is to be more accurate than `lower`; or `rises` is to gain with every step of images per class, or
+    (`along` "networks") from each network to the next as they are named; or no record can test it, and it is `shown_in`
+    a notebook, `paper/experiment`, perhaps in a table that `measured` names.  A side that notebooks call differently
+    has several names, with " | " between them.
     datasets, ipc, networks: where the paper claims it.
     own_data: whether it is about these data sets alone, so that another one says nothing of it.
     """
@@ -129,33 +121,21 @@ class Claim:
     own_data: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """With what settings the reported numbers of one cell were got.
-
-    ipc: images per class; None for the whole training set.
-    values: as a row of a notebook's `methods` says them: hyper-parameters, and `whitened` and `evaluation` where they
-        are not the method's and the protocol's own.
-    condition: as of a `Reference`.
-    """
-
-    method: str
-    dataset: str
-    ipc: int | None
-    source: str
-    values: Mapping[str, Any]
-    condition: str = ""
+Cell = tuple[str, str, int | None, str]
+"""Method, data set, images per class and condition."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """The file of one paper: its name, its title, what it reports and claims, and the settings that it states."""
+    """The file of one paper.
 
-    name: str
+    settings: behind the reported numbers of a cell, as a row of a notebook's `methods` says them.
+    """
+
     title: str
     references: tuple[Reference, ...]
     claims: tuple[Claim, ...]
-    settings: tuple[Setting, ...] = ()
+    settings: Mapping[Cell, Mapping[str, Any]]
 
 
 def papers() -> tuple[str, ...]:
@@ -164,11 +144,7 @@ def papers() -> tuple[str, ...]:
 
 
 def references(paper: str) -> list[Reference]:
-    """Every reference in `paper`'s file, in its order.
-
-    Raises:
-        ValueError: no such paper (the known ones are listed), or its file is faulty.
-    """
+    """Every reference in `paper`'s file, in its order; raises ValueError for an unknown paper or a faulty file."""
     return list(_named(paper).references)
 
 
@@ -193,9 +169,7 @@ def find(
     condition: str = "",
     metric: str = "accuracy",
 ) -> Reference | None:
-    """The primary reference of one cell, or None where the file has no entry for it.
-
-    An entry whose value was not found is returned with `value` None.
+    """The primary reference of one cell, its `value` None where nobody read one; None where the file has no entry.
 
     Raises:
         ValueError: no such paper or table (the known ones are listed).
@@ -209,17 +183,8 @@ def find(
 
 
 def published(paper: str, *, method: str, dataset: str, ipc: int | None, condition: str = "") -> dict[str, Any]:
-    """The settings behind the reported numbers of one cell, where the file states them; else none.
-
-    Returns:
-        `Setting.values`, as a row of a notebook's `methods` says them.
-
-    Raises:
-        ValueError: no such paper (the known ones are listed).
-    """
-    cell = (method, dataset, ipc, condition)
-    stated = _named(paper).settings
-    return next((dict(s.values) for s in stated if (s.method, s.dataset, s.ipc, s.condition) == cell), {})
+    """`Paper.settings` of one cell, where the paper's file states them, else none; raises as `references`."""
+    return dict(_named(paper).settings.get((method, dataset, ipc, condition), {}))
 
 
 @functools.cache
@@ -234,55 +199,45 @@ def load(path: str | Path) -> Paper:
 
     Raises:
         ValueError: not YAML, a key twice, unknown or missing, a value outside what its metric allows, a source that is
-            not defined, or a cell of several references without exactly one primary; the message names the file and
-            the entry.
+            not defined, or a cell of several references without exactly one primary; the message names file and entry.
     """
     path = Path(path)
     with _naming(path):
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-        _keys(content, "paper title sources references", "notes claims settings")
+        for key in content:
+            _known("key", key, ("paper", "title", "sources", "notes", "references", "claims", "settings"))
         if content["paper"] != path.stem:
             raise ValueError(f"paper is {content['paper']!r}; the file's name says {path.stem!r}")
-        read = [r for block in content["references"] for row in block["rows"] for r in _row(row, block, content)]
-        stated = [_claim(entry, content) for entry in content.get("claims", [])]
-        settings = [s for entry in content.get("settings", []) for s in _settings(entry, content)]
-        _once("claim", [c.id for c in stated])
-        _once("setting", [(s.method, s.dataset, s.ipc, s.condition) for s in settings])
-        return Paper(path.stem, content["title"], tuple(_settled(read)), tuple(stated), tuple(settings))
+        references = [r for block in content["references"] for row in block["rows"] for r in _row(row, block, content)]
+        claims = [_claim(entry, content) for entry in content.get("claims", [])]
+        _check_once("claim", [claim.id for claim in claims])
+        stated = [cell for entry in content.get("settings", []) for cell in _settings(entry, content)]
+        _check_once("setting", [cell for cell, _ in stated])
+        return Paper(content["title"], tuple(_with_primaries(references)), tuple(claims), dict(stated))
 
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        _once(f"line {node.start_mark.line + 1}: key", [self.construct_object(key, deep=True) for key, _ in node.value])
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        _check_once(f"line {node.start_mark.line + 1}: key", keys)
         return super().construct_mapping(node, deep)
 
 
 @contextmanager
 def _naming(where: Any) -> Iterator[None]:
-    """Put where it was found before what is wrong with a file or an entry."""
+    """Put the file or the entry before what is wrong with it."""
     try:
         yield
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _once(what: str, values: Sequence[Any]) -> None:
+def _check_once(what: str, values: Sequence[Any]) -> None:
     for i, value in enumerate(values):
         if value in values[:i]:
             raise ValueError(f"{what} {value!r} stands twice; allowed: once")
-
-
-def _keys(entry: Any, required: str, optional: str = "") -> None:
-    """Refuse an entry that is no mapping, has a key of another name than these, or lacks a required one."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"{entry!r} is not a mapping")
-    known = f"{required} {optional}".split()
-    if unknown := [key for key in entry if key not in known]:
-        raise ValueError(f"unknown key {unknown[0]!r}; known: {', '.join(known)}")
-    if missing := [key for key in required.split() if key not in entry]:
-        raise ValueError(f"without {', '.join(missing)}")
 
 
 def _known(name: str, value: Any, known: Collection[str]) -> Any:
@@ -291,31 +246,28 @@ def _known(name: str, value: Any, known: Collection[str]) -> Any:
     return value
 
 
-def _row(row: Any, block: Mapping[str, Any], content: Mapping[str, Any]) -> Iterator[Reference]:
-    """The references of one row, one for each of its cells; what the rows of a table share is merged into it."""
-    row = block.get("shared", {}) | row if isinstance(row, dict) else row
-    with _naming(f"{block['table']}, {row.get('method')}, {row.get('dataset')}" if isinstance(row, dict) else "row"):
-        optional = "by network condition metric note state unverified comparable primary ipc n delta"
-        _keys(row, "method dataset source cells", optional)
-        by = _known("by", row.get("by", "ipc"), ("ipc", "network", "condition"))
+def _row(row: Mapping[str, Any], block: Mapping[str, Any], content: Mapping[str, Any]) -> Iterator[Reference]:
+    """A reference for each cell of a row, into which is merged what the rows of its table share."""
+    row = block.get("shared", {}) | row
+    with _naming(f"{block['table']}, {row.get('method')}, {row.get('dataset')}"):
+        by = _known("by", row.pop("by", "ipc"), ("ipc", "network", "condition"))
         if by in row or (by != "ipc" and "ipc" not in row):
             raise ValueError(f"ipc stands in the row or in its cells, and nothing in both (by is {by!r})")
         if row.get("n", 2) < 2 or row.get("delta", 1) <= 0:
             raise ValueError("n is from 2 and delta positive, where given")
         key = _known("source", row["source"], content["sources"])
-        common = {name: value for name, value in row.items() if name not in ("by", "cells")}
-        common |= {"paper": content["paper"], "table": block["table"], "primary": row.get("primary", False)}
-        common |= {"source": content["sources"][key], "source_key": key}
-        for at, cell in row["cells"].items():
-            place = common | {by: at}
+        source = {"source": content["sources"][key], "source_key": key, "paper": content["paper"]}
+        for at, cell in row.pop("cells").items():
+            place = {"primary": False} | row | {by: at, "table": block["table"]} | source
+            place["ipc"] = _ipc(place["ipc"])
             value, std = cell if isinstance(cell, list) and len(cell) == 2 else (cell, None)
             _check_value(value, std, row)
             value, std = (number if number is None else float(number) for number in (value, std))
-            yield Reference(**place | {"ipc": _ipc(place["ipc"])}, value=value, std=std)
+            yield Reference(**place, value=value, std=std)
 
 
 def _check_value(value: Any, std: Any, row: Mapping[str, Any]) -> None:
-    _, low, high = METRICS[_known("metric", row.get("metric", "accuracy"), METRICS)]
+    low, high = METRICS[_known("metric", row.get("metric", "accuracy"), METRICS)]
     state = row.get("state", "reported")
     if (value is None) != (state != "reported"):
         raise ValueError(f"the value is {value!r}, but its state is {state!r}")
@@ -331,8 +283,8 @@ def _ipc(value: Any) -> int | None:
     return None if value == "all" else value
 
 
-def _settled(references: Sequence[Reference]) -> list[Reference]:
-    """The references with `primary` settled: a cell's only one is its primary, else the one marked so."""
+def _with_primaries(references: Sequence[Reference]) -> list[Reference]:
+    """A cell's only reference is its primary, else the one marked so."""
     each = Counter(r.cell for r in references)
     marked = Counter(r.cell for r in references if r.primary)
     for cell, count in each.items():
@@ -341,24 +293,23 @@ def _settled(references: Sequence[Reference]) -> list[Reference]:
     return [replace(r, primary=r.primary or each[r.cell] == 1) for r in references]
 
 
-def _settings(entry: Any, content: Mapping[str, Any]) -> Iterator[Setting]:
+def _settings(entry: Mapping[str, Any], content: Mapping[str, Any]) -> list[tuple[Cell, dict[str, Any]]]:
     """The settings of one method on one data set, or on several, one for each number of images per class."""
-    with _naming(f"settings of {entry.get('method')!r}" if isinstance(entry, dict) else "settings"):
-        _keys(entry, "method dataset source by_ipc", "condition values")
-        source = content["sources"][_known("source", entry["source"], content["sources"])]
+    with _naming(f"settings of {entry.get('method')!r}"):
+        for key in entry:
+            _known("key", key, ("method", "dataset", "source", "by_ipc", "condition", "values"))
+        _known("source", entry["source"], content["sources"])
         datasets = entry["dataset"] if isinstance(entry["dataset"], list) else [entry["dataset"]]
-        for ipc, own in entry["by_ipc"].items():
-            place = {"method": entry["method"], "ipc": _ipc(ipc), "condition": entry.get("condition", "")}
-            values = entry.get("values", {}) | own
-            yield from (Setting(**place, dataset=dataset, source=source, values=values) for dataset in datasets)
+        return [
+            ((entry["method"], dataset, _ipc(ipc), entry.get("condition", "")), entry.get("values", {}) | own)
+            for ipc, own in entry["by_ipc"].items()
+            for dataset in datasets
+        ]
 
 
-def _claim(entry: Any, content: Mapping[str, Any]) -> Claim:
-    with _naming(f"claim {entry.get('id')!r}" if isinstance(entry, dict) else "claims"):
-        _keys(entry, "id statement where source test", "unverified")
-        source = content["sources"][_known("source", entry["source"], content["sources"])]
+def _claim(entry: Mapping[str, Any], content: Mapping[str, Any]) -> Claim:
+    with _naming(f"claim {entry.get('id')!r}"):
         test = dict(entry["test"])
-        _keys(test, "datasets ipc", "networks higher lower rises along shown_in own_data measured")
         if test.keys() & {"higher", "lower", "rises", "shown_in"} not in ({"higher", "lower"}, {"rises"}, {"shown_in"}):
             raise ValueError("a test names higher and lower, or rises alone, or shown_in alone")
         if "along" in test and ("rises" not in test or test["along"] not in ("ipc", "networks")):
@@ -368,7 +319,7 @@ def _claim(entry: Any, content: Mapping[str, Any]) -> Claim:
                 raise ValueError(f"{name} is {test[name]!r}; allowed: a list")
             test[name] = tuple(test[name])
         if "measured" in test:
-            _keys(test["measured"], "table column rows higher field", "lower unit")
             test["measured"] = Measured(**test["measured"])
-        stated = {name: value for name, value in entry.items() if name != "test"}
-        return Claim(**stated | test | {"paper": content["paper"], "source": source})
+        stated = {name: value for name, value in entry.items() if name != "test"} | {"paper": content["paper"]}
+        stated["source"] = content["sources"][_known("source", entry["source"], content["sources"])]
+        return Claim(**stated, **test)

@@ -25,18 +25,19 @@ if TYPE_CHECKING:
 class Record:
     """What one cell reached, with everything needed to judge it.
 
-    Mean, deviation and verdict follow from the fields, so that they can never disagree with them.
-
     label: name of the row it stands in.
     method, dataset, ipc: the cell; ipc is None for the whole training set.
     cell: all its settings.
-    accuracies: distillation seeds x evaluation networks, in percent; empty if the cell was not run.
+    accuracies: distillation seeds x evaluation networks, in percent, seed by seed; empty if the cell was not run.
     reference: what the paper reports for it.
     deviations: in what the setting differs from the paper's, one phrase each.
     cost: wall and device time, memory, ...; `estimated_hours` for a cell that was not run.
     provenance: commit, versions, device, ...
 
     cell, cost and provenance are brought to plain JSON (tuples become lists).
+
+    Raises:
+        ValueError: an accuracy outside [0, 100], an ipc below 1, or something that is no plain JSON.
     """
 
     label: str
@@ -51,25 +52,15 @@ class Record:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("label", "method", "dataset"):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ValueError(f"{name}={getattr(self, name)!r}; allowed: a text that is not empty")
         if not (self.ipc is None or (type(self.ipc) is int and self.ipc > 0)):
             raise ValueError(f"ipc={self.ipc!r}; allowed: an integer from 1, or None for the whole training set")
-        if isinstance(self.deviations, str) or not all(isinstance(d, str) for d in self.deviations):
-            raise ValueError(f"deviations={self.deviations!r}; allowed: a sequence of texts")
-        values = tuple(float(a) for a in self.accuracies)
-        wrong = [a for a in values if not (math.isfinite(a) and 0 <= a <= 100)]
-        if wrong:
+        accuracies = tuple(float(a) for a in self.accuracies)
+        if wrong := [a for a in accuracies if not 0 <= a <= 100]:
             raise ValueError(f"accuracies contain {wrong[0]!r}; allowed: percent, from 0 to 100")
-        plain = {name: _plain(name, dict(getattr(self, name))) for name in ("cell", "cost", "provenance")}
-        for name, value in {"accuracies": values, "deviations": tuple(self.deviations), **plain}.items():
-            object.__setattr__(self, name, value)
-
-    @classmethod
-    def of(cls, accuracies: Iterable[float], **fields: Any) -> "Record":
-        """The record of a cell that reached `accuracies` (none: not run); `fields` are the other fields."""
-        return cls(accuracies=tuple(accuracies), **fields)
+        object.__setattr__(self, "accuracies", accuracies)
+        object.__setattr__(self, "deviations", tuple(self.deviations))
+        for name in ("cell", "cost", "provenance"):
+            object.__setattr__(self, name, _plain(name, getattr(self, name)))
 
     @property
     def n(self) -> int:
@@ -88,10 +79,7 @@ class Record:
 
     @property
     def accuracy_std_between_seeds(self) -> float | None:
-        """Sample deviation (ddof 1) of the means of the distillation seeds, or None with fewer than two seeds.
-
-        The accuracies are ordered seed by seed, with as many networks for each.
-        """
+        """Sample deviation (ddof 1) of the means of the distillation seeds, or None with fewer than two seeds."""
         seeds = len(self.cell.get("seeds", ()))
         return None if seeds < 2 or not self.n or self.n % seeds else stdev(seed_means(self))
 
@@ -103,13 +91,10 @@ class Record:
     @property
     def network(self) -> str:
         """The network tested on: the cell's "tested_on", else its protocol's network, a ConvNet where it names none."""
-        if self.cell.get("tested_on"):
-            return self.cell["tested_on"]
-        protocol = self.cell.get("protocol")
-        return protocol.get("network", "convnet") if isinstance(protocol, dict) else "convnet"
+        return self.cell.get("tested_on") or (self.cell.get("protocol") or {}).get("network", "convnet")
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON, the figures that follow from its fields included."""
+        """The record as plain JSON, with what follows from its fields."""
         given = {name: getattr(self, name) for name in ("label", "method", "dataset", "ipc", "cell")}
         given |= {"accuracies": list(self.accuracies)} | {name: getattr(self, name) for name in FOLLOWS[:-1]}
         given |= {"reference": self.reference and dataclasses.asdict(self.reference), "verdict": self.verdict}
@@ -123,12 +108,13 @@ class Record:
             ValueError: a key is unknown or missing, a value is not allowed, or mean, deviation, number or verdict do
                 not follow from the rest.
         """
-        fields = [field.name for field in dataclasses.fields(cls)]
-        _check_keys(content, {*fields, *FOLLOWS})
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(content, dict) or content.keys() != fields | {*FOLLOWS}:
+            differing = sorted({*content} ^ {*fields, *FOLLOWS}) if isinstance(content, dict) else content
+            raise ValueError(f"no record: unknown or missing {differing!r:.80}")
         given = {name: content[name] for name in fields}
         try:
             if given["reference"] is not None:
-                _check_keys(given["reference"], {field.name for field in dataclasses.fields(Reference)})
                 given["reference"] = Reference(**given["reference"])
             record = cls(**given)
             following = {name: getattr(record, name) for name in FOLLOWS}
@@ -145,13 +131,6 @@ FOLLOWS = ("accuracy_mean", "accuracy_std", "accuracy_std_between_seeds", "n", "
 """What follows from the fields of a record, and stands in its file beside them."""
 
 
-def _check_keys(content: Any, keys: set[str]) -> None:
-    if not isinstance(content, dict):
-        raise ValueError(f"{content!r:.40} is not a mapping")
-    if content.keys() != keys:
-        raise ValueError(f"unknown keys {sorted(content.keys() - keys)}, missing keys {sorted(keys - content.keys())}")
-
-
 def _plain(name: str, value: Any) -> Any:
     """`value` as it comes back from JSON; NaN, infinities and objects are refused."""
     try:
@@ -161,11 +140,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def pick(records: Sequence[Record], label: str, ipc: int | None) -> Record:
-    """The one record of the row `label` at `ipc` images per class (None: the whole training set).
-
-    Raises:
-        ValueError: there is none, or more than one.
-    """
+    """The only record of the row `label` at `ipc` images per class; ValueError where there is none or more."""
     rows = [record for record in records if (record.label, record.ipc) == (label, ipc)]
     if len(rows) != 1:
         raise ValueError(f"label={label!r}, ipc={ipc!r}: {len(rows)} records; exactly one was expected")
@@ -173,11 +148,7 @@ def pick(records: Sequence[Record], label: str, ipc: int | None) -> Record:
 
 
 def compare(a: Record, b: Record) -> Comparison:
-    """Mean accuracy of `a` minus that of `b`, with Welch's 95 % interval.
-
-    Raises:
-        ValueError: one of the two was not run.
-    """
+    """Mean accuracy of `a` minus that of `b`, with Welch's 95 % interval; ValueError where one was not run."""
     for name, record in (("a", a), ("b", b)):
         if not record.n:
             raise ValueError(f"{name}={record.label!r} was not run; allowed: records with accuracies")
@@ -185,13 +156,7 @@ def compare(a: Record, b: Record) -> Comparison:
 
 
 def write(records: Sequence[Record], path: str | Path) -> Path:
-    """Write records as a JSON list, whole or not at all: a temporary file beside `path`, synced, then renamed.
-
-    Every field of a record stands on a line of its own.  Missing folders are made.
-
-    Raises:
-        OSError: the folder cannot be written (PermissionError where it is read-only); the message names the path.
-    """
+    """Write records as a JSON list, a field a line, whole or not at all; raises OSError as `files.write_whole`."""
     texts = []
     for record in records:
         lines = [
@@ -203,12 +168,7 @@ def write(records: Sequence[Record], path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> list[Record]:
-    """The records that `write` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not whole, or a record in it is faulty; the message names the path and the record.
-    """
+    """The records that `write` wrote; ValueError where the file or one of them is faulty, with the path."""
     content = _content(path)
     if not isinstance(content, list):
         raise ValueError(f"{path} holds no list of records")
@@ -234,19 +194,15 @@ def frame(records: "Sequence[Record] | str | Path") -> "pd.DataFrame":
     A record that was not run has one row, without seeds and accuracy, so that its verdict is not lost.
 
     Args:
-        records: records; or a file that `write` wrote, or a folder of such files, at any depth.  Files of measurements
-            in a folder are left out, for their numbers are no accuracies.
+        records: records; or a file that `write` wrote, or a folder of such files, at any depth, less measurements.
 
     Returns:
-        label, method, dataset, ipc (missing for the whole training set), network; distillation_seed (missing where the
-        record does not say), evaluation_seed (which network on that set, from 0) and accuracy in percent; what the
-        paper reports, in reference, reference_std, reference_n, paper, table, condition and metric; verdict and
-        deviations ("; " between them) of the record; every entry of the records' costs, by its name; and of files
-        experiment ("atom/accuracy") and profile ("quick").
+        `COLUMNS`: ipc is missing for the whole training set, distillation_seed where the record does not say,
+        evaluation_seed counts the networks of a set from 0, accuracy is in percent, and deviations have "; " between
+        them.  Then every entry of the costs, and of files experiment ("atom/accuracy") and profile ("quick").
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
-        ValueError: a file is faulty; the message names it.
+        FileNotFoundError, ValueError: there is no such file or folder, or one is faulty.
     """
     import pandas as pd
 
@@ -275,19 +231,17 @@ COLUMNS = (
 
 def _rows(record: Record) -> list[dict[str, Any]]:
     """The rows of `frame` for one record."""
-    reference, seeds = record.reference, record.cell.get("seeds", ())
-    shared = (
-        {name: getattr(record, name) for name in COLUMNS[:5]} | dict.fromkeys(COLUMNS[5:7]) | {"accuracy": math.nan}
-    )
-    for column, name in {"reference": "value", "reference_std": "std", "reference_n": "n"}.items():
-        shared[column] = getattr(reference, name, None)
-    shared |= {name: getattr(reference, name, None) for name in ("paper", "table", "condition", "metric")}
+    shared = {name: getattr(record, name) for name in COLUMNS[:5]} | {name: None for name in COLUMNS[5:7]}
+    shared["accuracy"] = math.nan
+    for column, name in zip(COLUMNS[8:15], ("value", "std", "n", *COLUMNS[11:15]), strict=True):
+        shared[column] = getattr(record.reference, name, None)
     shared |= {"verdict": record.verdict, "deviations": "; ".join(record.deviations)} | record.cost
-    rows = []
+    seeds = record.cell.get("seeds", ())
     each = record.n // len(seeds) if seeds and record.n % len(seeds) == 0 else 0
+    rows = []
     for i, accuracy in enumerate(record.accuracies):
-        place = (seeds[i // each], i % each) if each else (None, i)
-        rows.append(shared | {"distillation_seed": place[0], "evaluation_seed": place[1], "accuracy": accuracy})
+        seed, network = (seeds[i // each], i % each) if each else (None, i)
+        rows.append(shared | {"distillation_seed": seed, "evaluation_seed": network, "accuracy": accuracy})
     return rows or [shared]
 
 
@@ -314,11 +268,7 @@ class Measurements:
 
 
 def write_measurements(measured: Measurements, path: str | Path) -> Path:
-    """Write them as JSON, whole or not at all, a row a line; missing folders are made.
-
-    Raises:
-        OSError: the folder cannot be written; the message names the path.
-    """
+    """Write them as JSON, a row a line, whole or not at all; raises OSError as `files.write_whole`."""
     tables = []
     for name, rows in measured.tables.items():
         lines = ",\n".join("   " + json.dumps(row, ensure_ascii=False) for row in rows)
@@ -330,12 +280,7 @@ def write_measurements(measured: Measurements, path: str | Path) -> Path:
 
 
 def read_measurements(path: str | Path) -> Measurements | None:
-    """What `write_measurements` wrote; None where the file holds records instead.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not whole, or neither; the message names the path.
-    """
+    """What `write_measurements` wrote; None where the file holds records; ValueError where it holds neither."""
     content = _content(path)
     if isinstance(content, list):
         return None
@@ -346,7 +291,7 @@ def read_measurements(path: str | Path) -> Measurements | None:
 
 
 def provenance(records: Sequence[Record]) -> dict[str, Any]:
-    """Where the numbers of `records` come from: `joined` over those that were run, or over all where none was."""
+    """The provenances `joined` of the records that were run, or of all where none was."""
     return joined(record.provenance for record in [r for r in records if r.n] or records)
 
 
@@ -380,28 +325,19 @@ UNSEEN = "unseen"
 
 
 def convnets(records: Sequence[Record]) -> tuple[str, ...]:
-    """The networks tested on that are ConvNets, whatever they are called: with another norm, or without augmentation.
-
-    A record's protocol says of which kind its network is; where it says nothing, it is what it is called.
-    """
-    names = []
-    for record in records:
-        protocol = record.cell.get("protocol")
-        kind = protocol.get("network", "convnet") if isinstance(protocol, dict) else record.network
-        names += [record.network] if kind == "convnet" else []
-    return tuple(dict.fromkeys(names))
+    """The networks tested on that are ConvNets by their protocol, or by their name where it says nothing."""
+    kinds = {r.network: (r.cell.get("protocol") or {"network": r.network}).get("network", "convnet") for r in records}
+    return tuple(network for network, kind in kinds.items() if kind == "convnet")
 
 
 def unseen(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> list[Record]:
     """A record of the mean over the unseen networks, for each row, data set and number of images per class.
 
     Its accuracies are means over the networks, repeat by repeat (the i-th network of each kind on the set of one seed),
-    so that their deviation is that of the mean itself.  It is tested on "unseen", deviates from the paper in whatever
-    one of its records does, and stands beside what the paper reports for "unseen" where that reports the row at all.
-    Where a network was not run, neither was the mean.
+    so that their deviation is that of the mean itself.  Its reference is what the paper reports for "unseen".  Where a
+    network was not run, neither was the mean.
 
     Args:
-        records: of one row on several networks.
         seen: the networks that were distilled with, as the records call them.
 
     Raises:
@@ -476,11 +412,8 @@ def _summed(group: Sequence[Record], names: Sequence[str]) -> dict[str, float]:
 
 
 def mean_of_deviations(group: Sequence[Record]) -> float | None:
-    """The deviation that GLaD and LD3M print beside such a mean: the mean of the networks' population deviations.
+    """The deviation, in points, that GLaD and LD3M print beside such a mean; None where a network was not run.
 
-    It says how far networks of one kind scatter, and not how uncertain the mean is, which is less.
-
-    Returns:
-        Points; None where a network was not run.
+    It is the mean of the networks' population deviations: how far networks of one kind scatter.
     """
     return fmean(pstdev(record.accuracies) for record in group) if all(record.n for record in group) else None

@@ -1,8 +1,5 @@
 """Scores that do not depend on an evaluation's help: LRS and ARS of DD-Ranking (Li et al. 2025), on fractions.
 
-    score = lrs(full=whole, hard=hard, own=own, random=random)
-    score.estimate.value, score.components["HLR"].low
-
 HLR is what hard labels lose against the whole training set, IOR what the method's own recipe gains over a random
 subset of the same size; d_aug and d_noaug are that gain with and without augmentation.  The scale is compressed:
 nothing lost and nothing gained gives 0.269, and 90 points gained without a loss 0.51.  So components stand beside it.
@@ -19,20 +16,16 @@ from ddlib.results.records import Record
 from ddlib.results.statistics import half_width, satterthwaite, seed_means
 
 Side = Record | Sequence[float]
-"""Accuracies in percent: one a round, or a record.
-
-The rounds of a record are its distillation seeds, each with the mean of its networks, for networks trained on one set
-are not independent; where it has one seed alone, or names none, they are its networks.
-"""
+"""Accuracies in percent: one a round, or a record, whose rounds are its distillation seeds, each with the mean of its
+networks (those trained on one set are not independent), or its networks where it has one seed or names none."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its two-sided 95 % interval.
+    """A score in [0, 1], or a difference of accuracies as fractions, with its two-sided 95 % interval.
 
-    value, low, high: a score in [0, 1], or a difference of accuracies as fractions, in [-1, 1]; the interval is cut to
-        that range, and is all of it where one side has a single round.
-    n: rounds behind it; where the sides have different ones, those of the side with the fewest.
+    low, high: cut to the range of the value, and all of it where one side has a single round.
+    n: rounds behind it, of the side with the fewest.
     """
 
     value: float
@@ -43,12 +36,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Score:
-    """A score with what it is made of.
-
-    name: "LRS" or "ARS".
-    estimate: in [0, 1]; higher is better.
-    components: "HLR" (lower is better) and "IOR", or "d_aug" and "d_noaug", in [-1, 1].
-    """
+    """LRS or ARS (higher is better), with "HLR" (lower is better) and "IOR", or "d_aug" and "d_noaug", in [-1, 1]."""
 
     name: str
     estimate: Estimate
@@ -58,11 +46,10 @@ class Score:
 def lrs(*, full: Side, hard: Side, own: Side, random: Side, weight: float = 0.5) -> Score:
     """Label robust score (e^a - e^-1) / (e - e^-1), a = weight IOR - (1 - weight) HLR, with HLR and IOR (DD-Ranking).
 
-    The interval comes from the rounds (see `Side`) and not from their means.  Sides with the same rounds (records of
-    the same seeds, whose networks begin alike; sequences of one length) are taken together, round by round.  Between
-    sides of different rounds every round of the one goes with every round of the other, which are independent: the
-    score is the mean over all of these, its error by the delta method with the degrees of freedom of Welch and
-    Satterthwaite.  Where all sides are paired, that is the t interval of the scores of the rounds.
+    The interval comes from the rounds (see `Side`).  Sides with the same rounds (records of the same seeds; sequences
+    of one length) are paired, round by round; sides of different rounds are independent.  The score is the mean over
+    all combinations, its error by the delta method with the degrees of freedom of Welch and Satterthwaite: where all
+    sides are paired, the t interval of the scores of the rounds.
 
     Args:
         full: the whole training set with hard labels.
@@ -83,15 +70,11 @@ def lrs(*, full: Side, hard: Side, own: Side, random: Side, weight: float = 0.5)
 def ars(*, aug: Side, noaug: Side, random_aug: Side, random_noaug: Side, weight: float = 0.5) -> Score:
     """Augmentation robust score (e^b - e^-1) / (e - e^-1), b = weight d_aug + (1 - weight) d_noaug (DD-Ranking).
 
-    Intervals are those of `lrs`.
+    Intervals and errors are those of `lrs`.
 
     Args:
         aug, noaug: the method with and without augmentation.
         random_aug, random_noaug: real images, as many as the method has, likewise.
-        weight: of d_aug, in [0, 1].
-
-    Raises:
-        ValueError: as `lrs`.
     """
     sides = {"aug": aug, "noaug": noaug, "random_aug": random_aug, "random_noaug": random_noaug}
     parts = {"d_aug": (weight, "aug", "random_aug"), "d_noaug": (1 - weight, "noaug", "random_noaug")}
@@ -101,22 +84,13 @@ def ars(*, aug: Side, noaug: Side, random_aug: Side, random_noaug: Side, weight:
 def gain(*, own: Side, other: Side) -> Estimate:
     """Accuracy minus that of other images, as a fraction: IOR where these are random ones, however many they are.
 
-    So a row that stores a generator can be held against as many real images as take its bytes; `lrs` wants as many
-    images.
-
-    Args:
-        own: the method by its own recipe.
-        other: what it is held against.
-
-    Raises:
-        ValueError: as `lrs`, but that images per class may differ.
+    So a row that stores a generator can be held against the real images of as many bytes.  Raises as `lrs`.
     """
     sides = {"own": own, "other": other}
     for what in ("dataset", "network"):
         _check_same(what, sides)
-    return _difference(
-        _blocks({name: _rounds(name, side) for name, side in sides.items()}, {"own": 1.0, "other": -1.0})
-    )
+    rounds = {name: _rounds(name, side) for name, side in sides.items()}
+    return _difference(_blocks(rounds, {"own": 1.0, "other": -1.0}))
 
 
 Rounds = tuple[tuple, tuple[float, ...]]
@@ -124,13 +98,9 @@ Rounds = tuple[tuple, tuple[float, ...]]
 
 
 def _score(name: str, sides: Mapping[str, Side], parts: Mapping[str, tuple[float, str, str]], weight: float) -> Score:
-    """The score whose exponent is a weighted sum of differences of two sides.
+    """The score whose exponent is a weighted sum of `parts`: component -> weight, and the first side minus the second.
 
     `full` alone may have other images per class, and sides without augmentation another name of their network.
-
-    Args:
-        parts: component -> its weight, and the two sides of which it is the first minus the second.
-        weight: as given, in [0, 1].
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight={weight!r}; allowed: from 0 to 1")
@@ -183,10 +153,7 @@ def _difference(blocks: Sequence[Sequence[float]]) -> Estimate:
 
 
 def _exponential(blocks: Sequence[Sequence[float]]) -> Estimate:
-    """The mean of the scaled exponential of the blocks' sum, over all combinations of their rounds.
-
-    That mean is the product of the blocks' means of exponentials, for these factorise.
-    """
+    """The mean of the scaled exponential of the blocks' sum over all combinations of rounds: exponentials factorise."""
     factors = [[math.exp(value) for value in block] for block in blocks]
     means = [fmean(factor) for factor in factors]
     product, scale = math.prod(means), math.e - 1 / math.e

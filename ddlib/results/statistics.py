@@ -1,8 +1,7 @@
 """Intervals, tests and verdicts: what the spread of a few accuracies allows one to say.
 
-A test needs of its values what a published number states too: mean, deviation and number.  So it is written on these;
-the distributions are those of scipy.stats, the correction for many tests that of statsmodels.  Both take a second to
-import and load where they are used.
+Tests are written on what a published number states too: mean, deviation and number.  Distributions are those of
+scipy.stats, the correction for many tests that of statsmodels; both take a second to import, where they are used.
 """
 
 import math
@@ -28,10 +27,7 @@ ASSUMED_N = 5
 
 @dataclass(frozen=True)
 class Sample:
-    """What a t test needs of some values: mean, sample deviation (ddof 1) and number.
-
-    std is None for a number taken as exact.  With n = 1 nothing is known of the spread.
-    """
+    """Mean, sample deviation (ddof 1; None for a number taken as exact) and number of some values."""
 
     mean: float
     std: float | None
@@ -56,9 +52,9 @@ ZERO = Sample(0.0, None, 1)
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference of two means with its two-sided 95 % interval.
+    """A difference of two means, in percentage points, with its two-sided 95 % interval and test.
 
-    difference, low, high: in percentage points; infinite bounds where one side is a single value.
+    low, high: infinite where one side is a single value.
     p: two-sided, that the means are equal.
     error: standard error of the difference.
     df: degrees of freedom (Welch, Satterthwaite).
@@ -111,11 +107,7 @@ def half_width(error: float, df: float, confidence: float = 0.95) -> float:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % t interval of the mean of `values`; the whole line for a single one.  seaborn takes it as `errorbar`.
-
-    Raises:
-        ValueError: no values.
-    """
+    """The 95 % t interval of the mean of `values`; the whole line for a single one.  seaborn takes it as `errorbar`."""
     if not len(values):
         raise ValueError("values is empty; an interval needs at least one")
     comparison = welch(Sample.of(values))
@@ -163,11 +155,7 @@ def verdict(accuracies: Sequence[float], reference: Reference | None, *, deviati
 
 
 def group_means(values: Sequence[float], groups: Sequence[int]) -> dict[int, float]:
-    """Group -> the mean of its values, which stand group by group, as many for each.
-
-    Raises:
-        ValueError: a group stands twice, or the values are not as many for each.
-    """
+    """Group -> the mean of its values, which stand group by group, as many for each (ValueError where not)."""
     if not groups or not values or len(values) % len(groups) or len(set(groups)) < len(groups):
         raise ValueError(f"{len(values)} values of the groups {[*groups]}; allowed: as many for each, at least one")
     each = len(values) // len(groups)
@@ -177,10 +165,7 @@ def group_means(values: Sequence[float], groups: Sequence[int]) -> dict[int, flo
 def paired(higher: Mapping[int, float], lower: Mapping[int, float]) -> Comparison:
     """The mean over groups of `higher` minus `lower`, with the paired 95 % t interval; the whole line for one group.
 
-    A group is what varies most and both share: a seed, or an order in which classes come.
-
-    Raises:
-        ValueError: they have other groups.
+    A group is what varies most and both share: a seed, or an order in which classes come.  ValueError for other groups.
     """
     if not higher or higher.keys() != lower.keys():
         raise ValueError(f"the groups {[*higher]} cannot be paired with {[*lower]}; allowed: the same, at least one")
@@ -188,16 +173,10 @@ def paired(higher: Mapping[int, float], lower: Mapping[int, float]) -> Compariso
 
 
 def seed_means(record: "Record") -> tuple[float, ...]:
-    """The mean accuracy of each distillation seed, in percent.
-
-    Raises:
-        ValueError: the accuracies are not as many for each of the seeds, or the record does not say these.
-    """
+    """The mean accuracy of each distillation seed, in percent; ValueError where they are not as many for each."""
     seeds = record.cell.get("seeds", ())
     if not seeds or not record.n or record.n % len(seeds):
-        raise ValueError(
-            f"{record.label!r} has {record.n} accuracies of {len(seeds)} seeds; allowed: as many for each, at least one"
-        )
+        raise ValueError(f"{record.label!r} has {record.n} accuracies of {len(seeds)} seeds; allowed: as many for each")
     return tuple(group_means(record.accuracies, seeds).values())
 
 
@@ -205,11 +184,9 @@ def seed_means(record: "Record") -> tuple[float, ...]:
 class Pair:
     """Two rows that follow one another in a ranking: `above` minus `below`, tested in two ways.
 
-    sets: over the means of the distillation seeds, so that networks trained on one set count as one: the t interval of
-        the differences seed by seed where both rows have the same seeds, whose networks begin alike; else Welch.
+    sets: over the means of the distillation seeds, seed by seed where both rows have the same, else Welch.
     networks: Welch over all networks of all distillation seeds, as published deviations are taken.
-    p_sets, p_networks: their p by Holm's correction for all pairs of the ranking; None where nothing is known of the
-        spread, as of one seed or one network.
+    p_sets, p_networks: their p by Holm's correction for all pairs of the ranking; None where the spread is not known.
     """
 
     above: "Record"
@@ -230,12 +207,9 @@ def ranked(records: Sequence["Record"]) -> list["Record"]:
 
 
 def neighbours(records: Sequence["Record"]) -> list[Pair]:
-    """Each pair of neighbours in the ranking of `records`, the highest first.
+    """Each pair of neighbours in the ranking of `records`, the highest first; raises as `seed_means`.
 
-    Where pairs are chosen by the ranking, their means differ by selection too; Holm's correction does not undo this.
-
-    Raises:
-        ValueError: as `seed_means`.
+    As the ranking chooses the pairs, their means differ by selection too; Holm's correction does not undo this.
     """
     pairs = list(pairwise(ranked(records)))
     sets = [_by_sets(above, below) for above, below in pairs]
@@ -284,6 +258,10 @@ class Effect:
     of: str = ""
 
 
+Grid = dict[tuple[str, ...], "Record"]
+"""A level of each factor -> the record of that combination."""
+
+
 def main_effects(records: Sequence["Record"], factors: Sequence[str], *, apart: str | None = None) -> list[Effect]:
     """What one choice is worth, all else equal: the effect of each level of each factor, from records that were run.
 
@@ -291,46 +269,39 @@ def main_effects(records: Sequence["Record"], factors: Sequence[str], *, apart: 
     that its pairs are not independent.
 
     Args:
-        records: whose labels are one level of each factor, such as "ATOM, BN, ZCA, herding"; at one number of images
-            per class.  The levels of the first record are the bases.
+        records: at one number of images per class, labelled by one level of each factor, such as "ATOM, BN, ZCA".  The
+            levels of the first record are the bases.
         factors: what the parts of a label are called, in order.
         apart: a level that is not of the kind of the others, such as real images among distilled ones: records that
             have it tell nothing of the other factors, whose effects on them follow as effects of their own.
 
     Raises:
-        ValueError: a label has another number of parts or stands twice, seeds or numbers of networks differ, the latter
-            is not the same for each seed, or no label has `apart`.
+        ValueError: a label has another number of parts or stands twice, or seeds or numbers of networks differ.
     """
-    grid: dict[tuple[str, ...], Record] = {}
+    grid: Grid = {}
     for record in records:
         levels = tuple(record.label.split(", "))
         if len(levels) != len(factors) or levels in grid:
             what = "stands twice" if levels in grid else f"has {len(levels)} parts"
             raise ValueError(f"label {record.label!r} {what}; allowed: one level of each of {', '.join(factors)}")
         grid[levels] = record
-    factor_of = {level: factor for levels in grid for factor, level in zip(factors, levels, strict=True)}
-    if grid and apart is not None and apart not in factor_of:
-        raise ValueError(f"apart={apart!r}; allowed: a level that a label has: {', '.join(factor_of)}")
+    bases = next(iter(grid), ())
     run = {levels: record for levels, record in grid.items() if record.n}
-    seeds, networks = {tuple(record.cell["seeds"]) for record in run.values()}, {record.n for record in run.values()}
-    for name, values in (("seeds", seeds), ("networks", networks)):
-        if len(values) > 1:
-            raise ValueError(f"records have different {name}: {sorted(values)}; allowed: the same for all")
+    if len({(tuple(record.cell["seeds"]), record.n) for record in run.values()}) > 1:
+        raise ValueError("records have different seeds or numbers of networks; allowed: the same for all")
     usual = {levels: record for levels, record in run.items() if apart not in levels}
     unusual = {levels: record for levels, record in run.items() if apart in levels}
-    bases = next(iter(grid), ())
     effects: list[Effect] = []
-    for place, factor in enumerate(factors):
-        effects += _effects_of(factor, place, bases, run if factor == factor_of.get(apart) else usual)
-    for place, factor in enumerate(factors):
-        if factor != factor_of.get(apart):
-            effects += [replace(effect, of=apart) for effect in _effects_of(factor, place, bases, unusual)]
+    for place in range(len(factors)):
+        has_apart = any(levels[place] == apart for levels in unusual)
+        effects += _effects_of(factors[place], place, bases, run if has_apart else usual)
+    for place in range(len(factors)):
+        if not any(levels[place] == apart for levels in unusual):
+            effects += [replace(e, of=apart) for e in _effects_of(factors[place], place, bases, unusual)]
     return effects
 
 
-def _effects_of(
-    factor: str, place: int, bases: Sequence[str], grid: Mapping[tuple[str, ...], "Record"]
-) -> Iterator[Effect]:
+def _effects_of(factor: str, place: int, bases: Sequence[str], grid: Grid) -> Iterator[Effect]:
     """The effects of one factor, whose level stands at `place` of a label, in the order in which its levels come."""
     for level in dict.fromkeys(levels[place] for levels in grid if levels[place] != bases[place]):
         differences = []  # a row a pair, a column a seed

@@ -134,8 +134,8 @@ def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], origin
     where |= {"network": cell.tested_on} if cell.tested_on else {}
     where |= {"condition": cell.condition} if cell.condition else {}
     data = datasets.fingerprint_of(cell.dataset, "train")
-    return Record.of(
-        accuracies,
+    return Record(
+        accuracies=accuracies,
         label=cell.label,
         method=cell.method.name,
         dataset=cell.dataset,
