@@ -31,7 +31,7 @@ def refresh(committed: nbformat.NotebookNode, executed: nbformat.NotebookNode) -
 
 
 def of_the_machine(output: nbformat.NotebookNode) -> bool:
-    """Whether an output tells of the machine alone: a warning, or the files that a figure was written to."""
+    """Whether an output tells of the machine alone: how far work was, a warning, or the files of a figure."""
     return output.get("name") == "stderr" or "PosixPath(" in output.get("data", {}).get("text/plain", "")
 
 

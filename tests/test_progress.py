@@ -58,7 +58,7 @@ def test_a_line_says_step_rate_time_left_loss_and_memory(clock, capsys, tmp_path
         clock[0] = 20.0
         report(300, 0.125)
     line = "step 300 of 1000, 10 steps/s, 70 s left, loss 0.125, 1.50 GB"
-    assert capsys.readouterr().out == f"DM, seed 0: {line}\n"
+    assert capsys.readouterr().err == f"DM, seed 0: {line}\n"
     begins, second = log.read_text().splitlines()
     assert begins.endswith("  begins") and second.endswith(f"  {line}") and second[:4].isdigit()
 

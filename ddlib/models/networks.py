@@ -136,11 +136,14 @@ class AlexNet(Chain):
 
     1,872,202 parameters for 3x32x32 images and 10 classes.  No dropout.  Maps: the five ReLU outputs.  Embedding:
     192 x H/8 x W/8, flattened, from 8x8 images on.  The published class is fixed to 4x4 there; this one follows the
-    image.  `norm`: "none" as published; "batch" is DM's AlexNetBN.
+    image.  `norm`: "none" as published; "batch" is DM's AlexNetBN.  `width`: channels of the first convolution; the
+    others are 1.5, 2, 1.5 and 1.5 times as wide.
     """
 
-    def __init__(self, *, shape: tuple[int, int, int], num_classes: int, norm: str = "none"):
-        stages = [Stage(128, 5, 2, "max"), Stage(192, 5, 2, "max"), Stage(256), Stage(192), Stage(192, pooling="max")]
+    def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int = 128, norm: str = "none"):
+        wider = 3 * width // 2
+        stages = [Stage(width, 5, 2, "max"), Stage(wider, 5, 2, "max"), Stage(2 * width)]
+        stages += [Stage(wider), Stage(wider, pooling="max")]
         super().__init__(stages, shape=shape, num_classes=num_classes, norm=norm)
 
 

@@ -97,8 +97,8 @@ class Progress:
             self._bar.set_postfix_str(", ".join(self._extras(loss)), refresh=False)
             self._bar.update(done - self._bar.n)
         if self._mode == "lines" and _SHOWN.due():
-            sys.stdout.write(f"{self.name}: {self._line(now, done, loss)}\n")
-            sys.stdout.flush()
+            sys.stderr.write(f"{self.name}: {self._line(now, done, loss)}\n")
+            sys.stderr.flush()
         if self.log is not None and self._log_pace.due():
             self.note(self._line(now, done, loss))
 
