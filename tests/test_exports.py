@@ -132,17 +132,10 @@ def test_a_set_without_a_card_is_written_as_before(tmp_path):
     assert synthetic.load(tmp_path / "set.safetensors").card is None
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "match"),
-    [
-        ((), "accuracies must be one for each of the networks"),
-        ((90.0, 80.0), "accuracies must be one for each of the networks"),
-        ((90.0, 80.0, 101.0), "accuracies must be percent"),
-    ],
-)
-def test_a_card_that_states_nonsense_is_refused(accuracies, match):
-    with pytest.raises(ValueError, match=match):
-        replace(made("hard").card, accuracies=accuracies)
+def test_a_card_that_states_nonsense_is_refused():
+    for accuracies, match in (((90.0, 80.0), "one for each of the networks"), ((90.0, 80.0, 101.0), "percent")):
+        with pytest.raises(ValueError, match=f"accuracies must be {match}"):
+            changed(accuracies=accuracies)
 
 
 def test_what_cannot_be_judged_again_is_refused():
@@ -193,15 +186,7 @@ def test_a_network_that_falls_short_of_what_is_stated_is_told_of(tmp_path):
     assert "load('digits', 'test', zca=False)" in text
 
 
-def test_test_data_that_another_decoder_made_are_told_of(monkeypatch):
-    inexact = replace(datasets.describe("digits"), exact=False)
-    monkeypatch.setattr(datasets, "describe", lambda name: inexact)
-    with pytest.warns(UserWarning, match="the test data of digits here are others .*decode other pixels"):
-        accuracies = evaluation.again(changed(test_fingerprint="0"), networks=[0]).accuracies
-    assert accuracies == made("hard").card.accuracies[:1]
-
-
-def test_the_version_of_the_evaluation_is_kept_and_compared():
+def test_test_data_of_another_decoder_and_another_version_of_the_evaluation_are_told_of(monkeypatch):
     content = made("hard").card.to_json()
     assert synthetic.Card.from_json(content).evaluation_version == content.pop("evaluation_version")
     assert synthetic.Card.from_json(content).evaluation_version == 1
@@ -211,6 +196,11 @@ def test_the_version_of_the_evaluation_is_kept_and_compared():
         evaluation.again(changed(evaluation_version=evaluation.VERSION - 1), networks=[0])
     with pytest.raises(ValueError, match="networks must be different indices"):
         evaluation.again(made("hard"), networks=())
+    inexact = replace(datasets.describe("digits"), exact=False)
+    monkeypatch.setattr(datasets, "describe", lambda name: inexact)
+    with pytest.warns(UserWarning, match="the test data of digits here are others .*decode other pixels"):
+        accuracies = evaluation.again(changed(test_fingerprint="0"), networks=[0]).accuracies
+    assert accuracies == made("hard").card.accuracies[:1]
 
 
 # ---- the forms
@@ -634,24 +624,19 @@ def test_options_that_do_not_apply_are_refused(what, choice, match, workplace, r
         export.chosen(run[what], workplace.folder, **choice)
 
 
-def test_evaluations_are_told_apart_by_what_differs_and_one_is_chosen(workplace):
+def test_of_several_evaluations_one_is_chosen(workplace):
     folder, store = folder_of(workplace), workplace.folder
     first = next(folder.glob("evaluation-*.json"))
     record = files.read_json(first)
-    changes = {"aa": {"labels": "hard"}, "bb": {"augmentation": False}, "cc": {"lr": 0.05, "schedule": "warmup_cosine"}}
-    for name, change in changes.items():
+    for name, change in {"aa": {"labels": "hard"}, "bb": {"augmentation": False}}.items():
         evaluation = {"protocol": record["protocol"] | change, "accuracies": [50.0, 60.0]}
         files.write_json(folder / f"evaluation-{name}.json", record | evaluation)
-    with pytest.raises(ValueError, match="was judged in 4 ways; choose by --evaluation: ") as raised:
+    with pytest.raises(ValueError, match=r"judged in 3 ways; choose by --evaluation.*aa \(convnet, 55.00 %\); bb"):
         export.chosen(str(folder), store)
-    text = str(raised.value)
-    assert "aa: convnet, schedule step, labels hard, " in text and "epochs" not in text
-    assert "augmentation False" in text and "lr 0.05" in text and "schedule warmup_cosine" in text
     assert export.chosen(str(folder), store, evaluation="b").card.accuracies == (50.0, 60.0)
     with pytest.raises(ValueError, match="evaluation='zz'; known: .*aa"):
         export.chosen(str(folder), store, evaluation="zz")
-    for name in ("bb", "cc"):
-        (folder / f"evaluation-{name}.json").unlink()
+    (folder / "evaluation-bb.json").unlink()
     files.write_json(first, record | {"of": "another set"})  # an evaluation of what was there before says nothing
     assert export.chosen(str(folder), store).card.accuracies == (50.0, 60.0)
     (folder / "synthetic.safetensors").unlink()

@@ -86,14 +86,6 @@ def test_a_file_and_a_folder_say_where_rows_come_from(tmp_path):
         results.frame(tmp_path / "none.json")
 
 
-def test_the_table_goes_to_other_formats_and_back(tmp_path):
-    table = results.frame([DM, WHOLE])
-    table.to_csv(tmp_path / "t.csv", index=False)
-    again = pd.read_csv(tmp_path / "t.csv")
-    assert again.accuracy.tolist() == table.accuracy.tolist() and again.label.tolist() == table.label.tolist()
-    assert "DM" in table.groupby("label").accuracy.mean().to_frame().to_latex()
-
-
 def test_the_example_of_the_page_runs(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "results.md").read_text(), re.DOTALL)

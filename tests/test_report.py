@@ -193,6 +193,11 @@ def test_bars_show_means_intervals_and_references():
     assert legend == ["Random", "DM", "Herding", "ATOM", "paper", "paper, unverified", "95 % interval"]
 
 
+def test_colours_differ_and_random_is_grey():
+    shades = report.colors(["Random", "a", "b", "c", "d", "e", "f"])
+    assert len(set(shades.values())) == 7 and shades["Random"] == "#999999"
+
+
 def test_networks_of_one_distilled_set_count_as_one_in_an_interval():
     (ax,) = report.accuracy_bars([record((10.0, 12.0, 20.0, 22.0), cell={"seeds": [0, 1]})]).axes
     (whisker,) = [line for line in ax.lines if len(line.get_ydata()) > 1]
@@ -207,12 +212,6 @@ def test_bars_over_networks():
     (axes,) = report.accuracy_bars(nets).axes
     assert [text.get_text() for text in axes.get_xticklabels()] == ["alexnet", "vgg11"]
     assert axes.get_xlabel() == "network tested on"
-
-
-def test_colours_differ_and_random_is_grey():
-    bars = report.accuracy_bars([record(label=label) for label in ("Random", "a", "b", "c", "d", "e", "f")]).axes[0]
-    shades = [matplotlib.colors.to_hex(bar.get_facecolor()) for bar in bars.patches]
-    assert len(set(shades)) == 7 and shades[0] == "#999999"
 
 
 HALF = 12.706 * 0.6
@@ -275,16 +274,13 @@ def test_what_the_paper_reports_is_a_hollow_marker_where_it_is_comparable():
     ]  # fmt: skip
 
 
-def test_one_point_and_no_point_look_right():
+def test_numbers_below_the_axis_never_touch_and_the_last_is_there():
     (axes,) = report.accuracy_curves([two(40, ipc=10)]).axes
     assert numbers(axes) == ["10"] and axes.get_xlim()[0] < 10 < axes.get_xlim()[1]
     (level,) = report.accuracy_curves([two(80, "whole set", None)]).axes
     assert numbers(level) == []
     titles = [ax.get_title(loc="left") for ax in report.accuracy_curves([two(40), two(40, tested_on="vgg11")]).axes]
     assert titles == ["cifar10, tested on convnet", "cifar10, tested on vgg11"]
-
-
-def test_numbers_below_the_axis_never_touch_and_the_last_is_there():
     (axes,) = report.accuracy_curves([two(40, ipc=ipc) for ipc in (10, 1000, 1250, 1500)]).axes
     assert numbers(axes) == ["10", "", "", "1500"] and list(axes.get_xticks()) == [10, 1000, 1250, 1500]
 
@@ -310,18 +306,13 @@ def images(channels=3, ipc=2):
 
 def test_mosaic_puts_every_image_in_its_class():
     canvas = mosaic(images(), 2, 3)
-    assert canvas.shape == (3 * 4 + 2, 2 * 5 + 1, 3) and canvas.dtype == np.uint8
-    assert [canvas[y, x, 0] for y, x in ((0, 0), (5, 0), (0, 6), (5, 6))] == [0, 3, 1, 4]
+    assert canvas.shape == (3 * 4 + 2, 2 * 5 + 1, 3) and canvas.dtype == torch.uint8
+    assert [int(canvas[y, x, 0]) for y, x in ((0, 0), (5, 0), (0, 6), (5, 6))] == [0, 3, 1, 4]
     assert (canvas[:, 5] == 255).all() and (canvas[10:] == 255).all()  # gaps, and a third row without images
     assert (canvas[:4, 6:] == 1).all()
-
-
-def test_mosaic_takes_soft_labels_and_one_channel():
     hard, soft = images(1), images(1)
     soft.labels = torch.nn.functional.one_hot(soft.labels, 3) * 2.5
-    assert (mosaic(hard, 3, 2) == mosaic(soft, 3, 2)).all()
-    with pytest.raises(ValueError, match=r"pixels are .6, 2, 4, 5.; allowed: .N, C, H, W. with 1 or 3 channels"):
-        mosaic(images(2), 1, 1)
+    assert torch.equal(mosaic(hard, 3, 2), mosaic(soft, 3, 2))
 
 
 def test_image_grid_names_sets_and_classes():
@@ -329,18 +320,6 @@ def test_image_grid_names_sets_and_classes():
     assert [text.get_text() for text in figure.texts] == ["Random", "DM", "cat", "dog", "sea lion"]
     shown = figure.axes[0].images[0]
     assert shown.get_interpolation() == "none" and (shown.get_array()[:, 12:] == 2).all()
-
-
-@pytest.mark.parametrize(
-    ("sets", "fields", "match"),
-    [
-        ({"a": images(), "b": Images(images().images, images().labels, ("x", "y", "z"))}, {}, "the same class_names"),
-        ({"a": images()}, {"per_class": 0}, "per_class=0; allowed: from 1"),
-    ],
-)
-def test_image_grid_refuses(sets, fields, match):
-    with pytest.raises(ValueError, match=match):
-        report.image_grid(sets, **fields)
 
 
 def test_a_strip_an_image_with_titled_columns():
@@ -356,16 +335,20 @@ def test_a_strip_an_image_with_titled_columns():
 
 
 @pytest.mark.parametrize(
-    ("columns", "match"),
+    ("call", "match"),
     [
-        ({"real": torch.zeros(3, 3, 8, 8)}, r"columns\['real'\] is \(3, 3, 8, 8\); allowed: \(2, C, H, W\), as names"),
-        ({100: torch.zeros(2, 8, 8)}, r"columns\[100\] is \(2, 8, 8\); allowed"),
-        ({"real": torch.zeros(2, 4, 8, 8)}, r"pixels are \(2, 4, 8, 8\); allowed: \(N, C, H, W\) with 1 or 3 channels"),
+        (lambda: report.image_grid({"a": images(), "b": Images(images().images, images().labels, ("x", "y", "z"))}),
+         "the same class_names"),
+        (lambda: report.image_grid({"a": images()}, per_class=0), "per_class=0; allowed: from 1"),
+        (lambda: report.image_strips(["a", "b"], {"real": torch.zeros(3, 3, 8, 8)}),
+         r"columns\['real'\] is \(3, 3, 8, 8\); allowed: \(2, C, H, W\), as names"),
+        (lambda: report.image_strips(["a", "b"], {"real": torch.zeros(2, 4, 8, 8)}),
+         r"pixels are \(2, 4, 8, 8\); allowed: \(N, C, H, W\) with 1 or 3 channels"),
     ],
-)
-def test_strips_are_refused(columns, match):
+)  # fmt: skip
+def test_images_that_do_not_fit_are_refused(call, match):
     with pytest.raises(ValueError, match=match):
-        report.image_strips(["a", "b"], columns)
+        call()
 
 
 def draw(kind):
@@ -392,9 +375,6 @@ def test_provenance_may_be_missing_but_not_broken(tmp_path):
     assert all(report.read_provenance(path) == {} for path in report.save(draw("bars"), "x", folder=tmp_path))
     with pytest.raises(ValueError, match="JSON compliant"):
         report.save(draw("bars"), "x", provenance={"loss": float("nan")}, folder=tmp_path)
-    Image.new("RGB", (2, 2)).save(tmp_path / "x.png")
-    with pytest.raises(ValueError, match="x.png carries no provenance"):
-        report.read_provenance(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize(
@@ -410,20 +390,6 @@ def test_provenance_may_be_missing_but_not_broken(tmp_path):
 )
 def test_nothing_to_draw_is_said(figure, text):
     assert figure.texts[0].get_text() == text
-
-
-def test_a_long_footer_does_not_widen_the_figure(tmp_path):
-    several = PROVENANCE | {
-        "commit": [f"{i}23456789" for i in range(9)],
-        "device": ["CPU x86_64, 16 threads", "H" * 40],
-    }
-    for kind in ("bars", "images"):
-        sizes = []
-        for name, told in (("short", {"commit": "a123456"}), ("long", several)):
-            with Image.open(report.save(draw(kind), name, provenance=told, folder=tmp_path)[0]) as image:
-                sizes.append(image.size)
-        assert sizes[1][1] > sizes[0][1]
-        assert sizes[1][0] == sizes[0][0] or kind == "images"  # three tiles are narrower than the narrowest line
 
 
 @pytest.mark.parametrize(
@@ -477,8 +443,6 @@ def test_figures_show_themselves_and_change_nothing_global():
     [
         (PROVENANCE, "ddlib 0.1.0 · commit 0123456 (modified) · 2026-01-02 · torch 2.15.0 · CPU"),
         ({"commit": None, "dirty": None, "date": "2026-01-02"}, "ddlib · 2026-01-02"),
-        ({"commit": "abcdefabcdef", "dirty": False}, "ddlib · commit abcdefa"),
-        ({}, "ddlib"),
         (
             {
                 "commit": ["a123456789", "b123456789"], "dirty": True, "date": ["2026-11-20", "2026-11-21"],

@@ -1,8 +1,5 @@
 """Distilled sets that travel: a folder in a form that others read, with a card that says all that is known of it.
 
-    synthetic = chosen("atom/accuracy", OUTPUT / "runs", row="ATOM", ipc=1)
-    export(synthetic, "hf", "atom-digits", network=network.train(synthetic))
-
 Every folder holds, besides the set in the form asked for, `card.json`, `README.md`, a list of checksums
 (`manifest.json`), of a stream `generator.safetensors`, and, where one was trained, `network.safetensors`.
 """
@@ -37,20 +34,15 @@ def export(
     network: FrozenNetwork | None = None,
     force: bool = False,
 ) -> Path:
-    """Write a set or stream in the form `to` into a folder of its own, whole or not at all.
+    """Write a set or stream in the form `to` into a folder of its own, whole or not at all, and return the folder.
 
     A stream is written as the set that is drawn from it by the seed of its card (0 without a card), with the generator
     beside it; as safetensors it is the generator alone.
 
     Args:
-        source: on any device.
         to: one of `FORMATS`.
-        folder: a new one.
         network: trained on it, to go with it; see `ddlib.export.network.train`.
         force: whether to replace a folder that an export wrote.
-
-    Returns:
-        The folder.
 
     Warns:
         UserWarning: the network is more than `NEAR` points off the accuracy that is stated of it.
@@ -58,7 +50,6 @@ def export(
     Raises:
         ValueError: an unknown form, or a set that it cannot hold.
         FileExistsError: as `check_free`.
-        OSError: the folder cannot be written.
     """
     if to not in FORMATS:
         raise ValueError(f"unknown form to={to!r}; known: {', '.join(FORMATS)}")
@@ -101,11 +92,7 @@ def _save_network(trained: FrozenNetwork, source: SyntheticSet | SyntheticStream
 
 
 def check_free(folder: Path, *, force: bool) -> None:
-    """Refuse a folder that is there, unless it holds nothing but an export, and may be replaced.
-
-    Raises:
-        FileExistsError: it is there.
-    """
+    """Raise FileExistsError for a folder that is there, unless it holds nothing but an export, and may be replaced."""
     if not folder.exists():
         return
     if not (folder.is_dir() and (folder / CARD).is_file()):

@@ -34,10 +34,9 @@ LAWS = {
 def about(
     source: SyntheticSet | SyntheticStream, drawn: SyntheticSet | None, name: str, lost: list[str]
 ) -> dict[str, Any]:
-    """All that is known of a set that travels, as plain JSON.
+    """All that is known of a set or stream that travels, as plain JSON.
 
     Args:
-        source: the set, or the stream.
         drawn: of a stream the set that was drawn from it, where one is written.
         name: of a set without a card.
         lost: what the format does not keep, one sentence each.

@@ -10,7 +10,6 @@ from ddlib import evaluation as evaluating
 from ddlib import results
 from ddlib.data import datasets, synthetic
 from ddlib.data.synthetic import Card, SyntheticSet, SyntheticStream
-from ddlib.evaluation.protocol import LATER
 from ddlib.store import files, inventory
 from ddlib.store.artefacts import Workplace
 from ddlib.store.files import read_seal
@@ -34,19 +33,14 @@ def chosen(
     seed: int | None = None,
     evaluation: str | None = None,
 ) -> SyntheticSet | SyntheticStream:
-    """The set or stream that `run` names, with its card.
+    """The set or stream that `run` names, with its card where it was judged.
 
     Args:
-        run: a safetensors file; the folder of a set in the store, or how its key begins; or a notebook,
-            `paper/experiment`.
-        store: the folder of the store.
+        run: a safetensors file; the folder of a set in the store, or how its key begins; or a notebook.
         profile: of the notebook; None: quick.
-        row, ipc, tested_on: of the notebook's table, as the row says; None: whatever there is, if it is one.
+        row, ipc, tested_on: of the notebook's table, as far as needed to name one row.
         seed: of the row's distillation; None: the first.
         evaluation: of a set in the store: how the name of the file `evaluation-*.json` goes on.
-
-    Returns:
-        The set; without a card where it was never judged.
 
     Raises:
         ValueError: nothing has the name, or several have; they are listed.  Or a choice does not apply.
@@ -72,13 +66,12 @@ def chosen(
 def _check_applies(choice: Mapping[str, Any], what: str, allowed: Sequence[str]) -> None:
     for name, value in choice.items():
         if name not in allowed:
-            known = ", ".join(f"--{option}" for option in allowed).replace("_", "-") or "none"
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} {value} does not apply to {what}; options that do: {known}")
+            known = ", ".join(f"--{option.replace('_', '-')}" for option in allowed) or "none"
+            raise ValueError(f"--{name.replace('_', '-')} {value} does not apply to {what}; options that do: {known}")
 
 
 def _of_store(folder: Path, beginning: str) -> SyntheticSet | SyntheticStream:
-    """The set in a folder of the store; its evaluation is the one whose name goes on with `beginning`."""
+    """The set in a folder of the store, by the evaluation whose name goes on with `beginning`."""
     record = files.read_json(folder / inventory.RUN)
     if record is None or not (folder / PRODUCT).exists():
         allowed = f"a folder with {inventory.RUN} and {PRODUCT}"
@@ -88,38 +81,22 @@ def _of_store(folder: Path, beginning: str) -> SyntheticSet | SyntheticStream:
     contents = {name: files.read_json(path) for name, path in paths.items() if name.startswith(beginning)}
     if beginning and not contents:
         raise ValueError(f"evaluation={beginning!r}; known: {', '.join(paths) or 'none'}")
-    evaluations = {name: content for name, content in contents.items() if _judges(content, seal)}
+    evaluations = {  # of the set as it is, with all their networks
+        name: e
+        for name, e in contents.items()
+        if e["of"] == seal and len(e["networks"]) == e["protocol"]["num_networks"]
+    }
     if not evaluations:
         return distilled
     if isinstance(distilled, SyntheticStream):
-        way = "name one of them, as in `ddlib export dim/accuracy --row DiM --ipc 10`"
         text = f"{record['name']} is a generator, and the rows of a notebook say how many images it makes"
-        raise ValueError(f"{text}: {way}")
+        raise ValueError(f"{text}: name one, as in `ddlib export dim/accuracy --row DiM --ipc 10`")
     if len(evaluations) > 1:
-        ways = f"{record['name']} was judged in {len(evaluations)} ways; choose by --evaluation"
-        raise ValueError(f"{ways}: {_compared(evaluations)}")
+        means = {name: f"{e['protocol']['network']}, {fmean(e['accuracies']):.2f} %" for name, e in evaluations.items()}
+        ways = "; ".join(f"{name} ({mean})" for name, mean in means.items())
+        text = f"{record['name']} was judged in {len(means)} ways; choose by --evaluation, `ddlib runs show` has their"
+        raise ValueError(f"{text} settings: {ways}")
     return replace(distilled, card=_card(record, next(iter(evaluations.values()))))
-
-
-def _judges(evaluation: Mapping[str, Any], seal: str) -> bool:
-    """Whether an evaluation is of the set with this seal, and has all its networks."""
-    return evaluation["of"] == seal and len(evaluation["networks"]) == evaluation["protocol"]["num_networks"]
-
-
-def _compared(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """Each evaluation in a few words: network, every setting that is not the same in all of them, and accuracy."""
-    settings = {}
-    for name, evaluation in evaluations.items():
-        protocol = dict(LATER) | dict(evaluation["protocol"])
-        settings[name] = protocol | {f"options.{key}": value for key, value in protocol.pop("options").items()}
-    names = dict.fromkeys(name for each in settings.values() for name in each)
-    different = [name for name in names if len({str(each.get(name)) for each in settings.values()}) > 1]
-    texts = []
-    for name, each in settings.items():
-        words = [each["network"], *(f"{key} {each[key]}" for key in different if key != "network" and key in each)]
-        accuracies = evaluations[name]["accuracies"]
-        texts.append(f"{name}: {', '.join(words)}, {fmean(accuracies):.2f} % over {len(accuracies)}")
-    return "; ".join(texts)
 
 
 def _row(run: str, profile: str, wanted: Mapping[str, Any]) -> Cell:

@@ -1,9 +1,6 @@
 """The forms in which a distilled set travels: arrays, pictures, Parquet, and what two benchmarks read.
 
 A writer takes the new folder, the set, and what is known of it (`ddlib.export.cards.about`).
-
-DD-Ranking reads images class by class, normalised by constants of its own or whitened as pixels; DC-BENCH the last
-pair of a list, from a path of its own.
 """
 
 import io
@@ -104,8 +101,7 @@ def picture_losses(synthetic: SyntheticSet, data: str) -> list[str]:
 def write_png(folder: Path, synthetic: SyntheticSet, about: About) -> None:
     """Write `images/<class>/<row>.png`, `contact.png`, `space.npz` and, of soft labels, `labels.json`.
 
-    Each file's name is the image's row in the set, so that the order of the set can be had back; the folders of the
-    classes, such as `03_cat`, are sorted in the order of the labels.
+    A file's name is the image's row in the set; the folders, such as `03_cat`, sort in the order of the labels.
 
     Raises:
         ValueError: images of neither one nor three channels.
@@ -144,11 +140,7 @@ PARQUET = "data/train-00000-of-00001.parquet"
 
 
 def write_parquet(folder: Path, synthetic: SyntheticSet, about: About) -> None:
-    """Write the Parquet file, with the features that `datasets` reads its columns as, and `space.npz`.
-
-    Raises:
-        ValueError: pyarrow is not installed, or images of neither one nor three channels.
-    """
+    """Write the Parquet file, with the features that `datasets` reads its columns as, and `space.npz`."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -216,11 +208,7 @@ def ddranking_losses(synthetic: SyntheticSet, data: str) -> list[str]:
 
 
 def write_ddranking(folder: Path, synthetic: SyntheticSet, about: About) -> None:
-    """Write `images.pt`, `labels.pt` and, where a learning rate was learnt, `lr.pt`; hard labels class by class.
-
-    Raises:
-        ValueError: hard labels that are not as many of each class.
-    """
+    """Write `images.pt`, `labels.pt` and a learnt `lr.pt`; hard labels class by class, as many of each (ValueError)."""
     order, data = torch.arange(len(synthetic)), about["data"]["name"]
     if not synthetic.is_soft:
         counts = torch.bincount(synthetic.labels.cpu(), minlength=synthetic.num_classes)

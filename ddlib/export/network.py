@@ -1,11 +1,7 @@
 """A frozen evaluation network: one that was trained on a synthetic set by the recipe of its card, weights and all.
 
-    network = load("network.safetensors")
-    network.accuracy(datasets.load("digits", "test", zca=False))       # percent: what the card states of this network
-
 The file is safetensors: the tensors of the network's `state_dict` by their names, and in the header, under "ddlib",
-its architecture, the recipe, and the value space of its images.  One that `ddlib.export.export` wrote names there the
-`dataset` too, and the `zca` that `load` is to be told.
+its architecture, the recipe, and the value space of its images.
 """
 
 import hashlib
@@ -33,10 +29,9 @@ class FrozenNetwork:
     """A trained network, with what it was trained by.
 
     protocol: that trained it, its architecture included.
-    shape, class_names: (C, H, W) of its images, and the K names.
-    space: of its images: "name", "mean" and "std", as plain JSON; see `ddlib.data.whitening.ValueSpace`.
+    shape: (C, H, W) of its images, in the value `space`, "name", "mean" and "std" as plain JSON.
     index, seed: of the network among those of its evaluation, and of the evaluation.
-    tensors: name -> tensor, as in the network's `state_dict`.
+    tensors: as in the network's `state_dict`.
     """
 
     protocol: Protocol
@@ -55,11 +50,7 @@ class FrozenNetwork:
         return network.eval()
 
     def accuracy(self, test: ImageSet) -> float:
-        """Percent of the test images, in the space of the network's set, that it classes rightly, as evaluations count.
-
-        Raises:
-            ValueError: images of another shape or value space, or other classes.
-        """
+        """Percent of the test images that it classes rightly; ValueError for another shape, value space or classes."""
         if (test.shape, tuple(test.class_names)) != (self.shape, self.class_names):
             allowed = f"{self.shape} and {self.class_names}"
             raise ValueError(f"test has images of {test.shape} and the classes {test.class_names}; allowed: {allowed}")
@@ -86,10 +77,7 @@ def refusal(card: Card | None) -> str:
 
 
 def train(synthetic: SyntheticSet | SyntheticStream, *, index: int | None = None, device: str = "cpu") -> FrozenNetwork:
-    """Train one of the networks that the card of `synthetic` speaks of, as its evaluation did.
-
-    Args:
-        index: of the network; None: the first of the card.
+    """Train a network that the card of `synthetic` speaks of (None: its first), as its evaluation did.
 
     Raises:
         ValueError: the card has a `refusal`.
@@ -120,10 +108,7 @@ def described(space: ValueSpace) -> dict[str, Any]:
 
 
 def save(network: FrozenNetwork, path: Path, about: Mapping[str, Any] | None = None) -> str:
-    """Write the network to a safetensors file, and its SHA-256, which is returned, beside it for `sha256sum -c`.
-
-    about: more for the header, as plain JSON.
-    """
+    """Write the network, with more `about` it, and its SHA-256, which is returned, beside it for `sha256sum -c`."""
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -143,12 +128,7 @@ def save(network: FrozenNetwork, path: Path, about: Mapping[str, Any] | None = N
 
 
 def load(path: str | Path) -> FrozenNetwork:
-    """Read what `save` wrote, onto the CPU.
-
-    Raises:
-        FileNotFoundError: there is no file.
-        ValueError: it is not what was written, or no network of this version.
-    """
+    """Read what `save` wrote, onto the CPU; ValueError where it is not what was written, or no such network."""
     tensors, header = read_tensors(Path(path))
     if header.get("format") != FORMAT or header["version"] > VERSION or "value_space" not in header:
         wanted = f"{FORMAT!r}, version up to {VERSION}, and a value space"

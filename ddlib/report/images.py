@@ -2,12 +2,16 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import torch
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from ddlib.report.style import WIDTH, Picture, note, picture, styled
+
+if TYPE_CHECKING:
+    from ddlib.data.synthetic import SyntheticSet
 
 TILE = 0.62  # inches: an image of a grid with the gap to the next one, at most
 PANEL = 0.8  # inches: an image of a strip, at most
@@ -15,22 +19,12 @@ COLUMNS = 10  # classes of a grid
 LONG = 10  # letters of a class's name that fit above its column
 
 
-class Images(Protocol):
-    """What a grid needs of a `SyntheticSet`."""
-
-    labels: Tensor
-    class_names: tuple[str, ...]
-
-    def pixels(self) -> Tensor:
-        """(N, C, H, W) in [0, 1]."""
-
-
 @styled()
-def image_grid(sets: Mapping[str, Images], *, per_class: int = 1) -> Picture:
+def image_grid(sets: "Mapping[str, SyntheticSet]", *, per_class: int = 1) -> Picture:
     """Synthetic images, a column for each of the first ten classes and a block of rows for every set, pixel by pixel.
 
     Args:
-        sets: name of the block -> SyntheticSet; all have the same classes.  Soft labels count as their greatest.
+        sets: name of the block -> set; all have the same classes.  Soft labels count as their greatest.
         per_class: rows of a block; a class with fewer images leaves its place empty.
     """
     if not sets:
@@ -76,54 +70,39 @@ def image_strips(names: Sequence[str], columns: Mapping[str | int, Tensor]) -> P
     top = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.06
     figure = picture(left + (tile + between) * len(columns) - between, top + tile * len(names))
     for column, (title, pixels) in enumerate(zip(titles, columns.values(), strict=True)):
-        x, images = left + column * (tile + between), _bytes(pixels)
-        _show(figure, _tiled(images[:, None])[:, : images.shape[2]], x, top, tile, tile * len(names))
+        x = left + column * (tile + between)
+        _show(figure, _tiled(pixels, 1), x, top, tile, tile * len(names))
         _write(figure, title, x + tile / 2, top - 0.05, fontsize=8, ha="center", va="bottom")
     for row, name in enumerate(names):
         _write(figure, name, left - 0.06, top + (row + 0.5) * tile, fontsize=8, ha="right", va="center")
     return figure
 
 
-def mosaic(images: Images, classes: int, per_class: int) -> np.ndarray:
-    """Images side by side on white, a column for each of the first classes: (rows, columns, 3) uint8.
-
-    Images are a sixteenth of their height apart, at least a pixel.
-    """
-    pixels, labels = _bytes(images.pixels()), images.labels.detach().cpu()
-    labels = (labels.argmax(1) if labels.ndim == 2 else labels).numpy()
-    grid = np.full((per_class, classes, *pixels.shape[1:]), 255, np.uint8)
+def mosaic(images: "SyntheticSet", classes: int, per_class: int) -> Tensor:
+    """Images side by side on white, a column for each of the first classes: (rows, columns, 3) uint8."""
+    pixels, labels = images.pixels(), images.labels
+    labels = labels.argmax(1) if labels.ndim == 2 else labels
+    grid = torch.ones(per_class, classes, *pixels.shape[1:])
     for c in range(classes):
         members = pixels[labels == c][:per_class]
         grid[: len(members), c] = members
-    gap = _gap(grid)
-    return _tiled(grid)[:-gap, :-gap]
+    return _tiled(grid.flatten(0, 1), classes)
 
 
-def _tiled(grid: np.ndarray) -> np.ndarray:
-    """Images (rows, columns, H, W, C) as one (rows, columns, 3), each with white right of it and below."""
-    rows, columns, height, width, channels = grid.shape
-    gap = _gap(grid)
-    framed = np.pad(grid, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
-    canvas = framed.transpose(0, 2, 1, 3, 4).reshape(rows * (height + gap), columns * (width + gap), channels)
-    return canvas.repeat(3 // channels, axis=2)
+def _tiled(pixels: Tensor, columns: int) -> Tensor:
+    """(N, C, H, W) in [0, 1] row by row, a sixteenth of their height apart: (rows, columns, 3) uint8."""
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        raise ValueError(f"pixels are {tuple(pixels.shape)}; allowed: (N, C, H, W) with 1 or 3 channels")
+    gap = max(1, pixels.shape[2] // 16)
+    canvas = make_grid(pixels.detach().cpu().clamp(0, 1), nrow=columns, padding=gap, pad_value=1)
+    return (canvas[:, gap:-gap, gap:-gap] * 255).round().byte().permute(1, 2, 0)
 
 
-def _gap(grid: np.ndarray) -> int:
-    return max(1, grid.shape[2] // 16)
-
-
-def _bytes(images: Tensor) -> np.ndarray:
-    """Pixels in [0, 1] as (N, H, W, C) uint8."""
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(f"pixels are {tuple(images.shape)}; allowed: (N, C, H, W) with 1 or 3 channels")
-    return (images.detach().cpu().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-
-
-def _show(figure: Picture, canvas: np.ndarray, left: float, top: float, width: float, height: float) -> None:
+def _show(figure: Picture, canvas: Tensor, left: float, top: float, width: float, height: float) -> None:
     """Pixels at a place of the figure; inches, from its upper left corner."""
     across, down = figure.get_size_inches()
     ax = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
-    ax.imshow(canvas, interpolation="none", aspect="auto")
+    ax.imshow(canvas.numpy(), interpolation="none", aspect="auto")
     ax.set_axis_off()
 
 

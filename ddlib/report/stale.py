@@ -4,7 +4,6 @@ What they say of themselves is compared with the notebook, its parameters and th
 record that does not name it is looked up in git, where its tree was clean and its commit is at hand.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from ddlib.results import Measurements, Record
 from ddlib.store import codeprint
 from ddlib.study import notebooks
 from ddlib.study.parameters import settings
-from ddlib.study.rows import Cell, fingerprint
+from ddlib.study.rows import fingerprint
 
 KINDS = (".png", ".svg")
 """Of figures."""
@@ -47,7 +46,7 @@ def _of_results(path: Path) -> Iterator[str]:
         yield f"cannot be read: {error}"
         return
     experiment, _, profile = path.stem.rpartition(".")
-    yield from _of_notebook(measured or records, f"{path.parent.name}/{experiment}", profile)
+    yield from _of_notebook([measured] if measured else records, f"{path.parent.name}/{experiment}", profile)
     if measured is not None:
         yield from _of_code([[(measured.provenance, measured.modules)]])
         return
@@ -63,7 +62,7 @@ def _of_results(path: Path) -> Iterator[str]:
     yield from _of_code(numbers)
 
 
-def _of_notebook(stored: Sequence[Record] | Measurements, name: str, profile: str) -> Iterator[str]:
+def _of_notebook(stored: Sequence[Record | Measurements], name: str, profile: str) -> Iterator[str]:
     """In what the notebook and its parameters ask for other results than those stored."""
     if not notebooks.path_of(name).is_file():
         yield f"there is no notebook {name} any more"
@@ -72,48 +71,16 @@ def _of_notebook(stored: Sequence[Record] | Measurements, name: str, profile: st
         yield f"{name} has no parameters for profile {profile!r} any more"
         return
     try:
-        current = fingerprint(settings(notebooks.parameters(name, profile)))
-        cells = notebooks.cells(name, profile)
+        now = {fingerprint(settings(notebooks.parameters(name, profile)))}
+        now |= {cell.parameters for cell in notebooks.cells(name, profile)}
     except ValueError as error:
         yield f"the notebook's parameters are refused now: {error}"
         return
-    if isinstance(stored, Measurements):
-        yield from _of_parameters([stored], {current})
-    else:
-        yield from _of_parameters(stored, {cell.parameters for cell in cells})
-        yield from _of_cells(stored, cells)
-
-
-def _of_parameters(stored: Sequence[Record | Measurements], now: set[str]) -> Iterator[str]:
     then = {item.provenance.get("parameters") for item in stored}
     if None in then:
         yield "says nothing of its parameters"
     if then - {None} - now:
         yield f"parameters changed since: {_few(sorted(then - {None} - now))} then, {_few(sorted(now))} now"
-
-
-def _of_cells(records: Sequence[Record], cells: Sequence[Cell]) -> Iterator[str]:
-    """In what the cells of the notebook are not those of the records."""
-    then = {_place(record, record.cell.get("tested_on")): record.cell for record in records}
-    now = {_place(cell, cell.tested_on): json.loads(json.dumps(cell.settings())) for cell in cells}
-    both = [place for place in now if place in then]
-    changed = [place for place in both if now[place] | {"version": None} != then[place] | {"version": None}]
-    for what, places in (
-        ("not computed", [place for place in now if place not in then]),
-        ("no longer in the notebook", [place for place in then if place not in now]),
-        ("computed with other settings", changed),
-    ):
-        if places:
-            yield f"cells {what}: {_few(places)}"
-    versions = {(now[p]["method"], then[p].get("version"), now[p]["version"]) for p in both if p not in changed}
-    for method, old, new in sorted(versions, key=str):
-        if old != new:
-            yield f"method {method} has version {new} now, {old} then"
-
-
-def _place(row: Cell | Record, tested_on: str | None) -> str:
-    on = f" on {tested_on}" if tested_on else ""
-    return f"{row.label} at IPC {'all' if row.ipc is None else row.ipc}{on}"
 
 
 def _of_code(numbers: Sequence[Sequence[Work]]) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """Records of what cells reached, the files that hold them, and the tidy table of all trained networks.
 
-`read` and `write` a file of records, `frame` lays them out as a pandas DataFrame with one row per trained network.
 Beside records stand `Measurements`: tables of a notebook that are no accuracies of cells.
 """
 
@@ -206,18 +205,15 @@ def frame(records: "Sequence[Record] | str | Path") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    files = {None: records}
     if isinstance(records, str | Path):
-        path = Path(records)
-        paths = [file for file in sorted(path.rglob("*.json")) if read_measurements(file) is None]
-        files = {file: read(file) for file in (paths if path.is_dir() else [path])}
-    rows = []
-    for file, content in files.items():
-        source = {}
-        if file is not None:
-            experiment, _, profile = file.stem.rpartition(".")
-            source = {"experiment": f"{file.parent.name}/{experiment or profile}", "profile": profile}
-        rows += [row | source for record in content for row in _rows(record)]
+        path, rows = Path(records), []
+        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+            if file == path or read_measurements(file) is None:
+                experiment, _, profile = file.stem.rpartition(".")
+                source = {"experiment": f"{file.parent.name}/{experiment or profile}", "profile": profile}
+                rows += [row | source for record in read(file) for row in _rows(record)]
+    else:
+        rows = [row for record in records for row in _rows(record)]
     table = pd.DataFrame(rows, columns=None if rows else COLUMNS)
     return table.astype({name: "Int64" for name in ("ipc", "distillation_seed", "evaluation_seed", "reference_n")})
 
@@ -247,14 +243,11 @@ def _rows(record: Record) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Named tables of one run of a notebook.
+    """Named tables of one run of a notebook, as plain JSON (ValueError where not).
 
     tables: name -> rows, each a mapping from columns to plain values.
     modules: of ddlib, dotted, whose code the numbers depend on.
-    provenance: where the numbers come from; "code" is the fingerprint of `modules`, "parameters" of the notebook's.
-
-    Raises:
-        ValueError: something is no plain JSON.
+    provenance: "code" is the fingerprint of `modules`, "parameters" that of the notebook's.
     """
 
     tables: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -348,7 +341,7 @@ def unseen(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> lis
 
 
 def unseen_groups(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> list[list[Record]]:
-    """The records behind each record of `unseen`, in its order; arguments and errors as there."""
+    """The records behind each record of `unseen`."""
     networks = list(dict.fromkeys(record.network for record in records))
     left = [name for name in networks if name not in seen]
     for name in seen:
@@ -372,13 +365,12 @@ def unseen_groups(records: Sequence[Record], seen: Sequence[str] = ("convnet",))
 
 
 def mean_record(group: Sequence[Record]) -> Record:
-    """The mean of one row's records on several networks; see `unseen`."""
+    """The mean of one row's records on several networks, as in `unseen`."""
     first, missing = group[0], [record for record in group if not record.n]
-    accuracies: list[float] = []
     if missing:
-        cost = _summed(missing, ("estimated_hours",))
+        accuracies, cost = (), _summed(missing, ("estimated_hours",))
     else:
-        accuracies = [fmean(repeat) for repeat in zip(*(record.accuracies for record in group), strict=True)]
+        accuracies = tuple(map(fmean, zip(*(record.accuracies for record in group), strict=True)))
         same = [name for name in OF_THE_SET if name in first.cost and len({r.cost.get(name) for r in group}) == 1]
         cost = {name: first.cost[name] for name in same} | _summed(group, ("evaluate_seconds", "generation_seconds"))
     cell = {name: value for name, value in first.cell.items() if name != "protocol"}
@@ -390,7 +382,7 @@ def mean_record(group: Sequence[Record]) -> Record:
     return replace(
         first,
         cell=cell,
-        accuracies=tuple(accuracies),
+        accuracies=accuracies,
         reference=reference,
         deviations=tuple(dict.fromkeys(phrase for record in group for phrase in record.deviations)),
         cost=cost,

@@ -1,10 +1,9 @@
 """Scores that do not depend on an evaluation's help: LRS and ARS of DD-Ranking (Li et al. 2025), on fractions.
 
 HLR is what hard labels lose against the whole training set, IOR what the method's own recipe gains over a random
-subset of the same size; d_aug and d_noaug are that gain with and without augmentation.  The scale is compressed:
-nothing lost and nothing gained gives 0.269, and 90 points gained without a loss 0.51.  So components stand beside it.
-
-The published code puts percent into the exponentials, which leaves [0, 1]; here accuracies are divided by 100 first.
+subset of the same size; d_aug and d_noaug are that gain with and without augmentation.  The scale is compressed
+(nothing lost and nothing gained gives 0.269), so components stand beside it.  The published code puts percent into the
+exponentials, which leaves [0, 1]; here accuracies are divided by 100 first.
 """
 
 import math

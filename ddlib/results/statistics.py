@@ -35,7 +35,7 @@ class Sample:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Sample":
-        """The sample of `values`, at least one."""
+        """That of at least one value."""
         return cls(fmean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
 
     @property
@@ -92,8 +92,7 @@ def welch(a: Sample, b: Sample = ZERO) -> Comparison:
 def satterthwaite(variances: Iterable[float], counts: Iterable[int]) -> float:
     """Degrees of freedom of a sum of independent means with these variances: (sum v)^2 / sum v^2 / (n - 1).
 
-    Means without spread do not count; nan where none has any.  (scipy.stats and statsmodels want raw values, which a
-    published number has not, and two means.)
+    Means without spread do not count; nan where none has any.  (scipy.stats and statsmodels want raw values.)
     """
     spread = [(v, n) for v, n in zip(variances, counts, strict=True) if v]
     return sum(v for v, _ in spread) ** 2 / sum(v**2 / (n - 1) for v, n in spread) if spread else math.nan
@@ -115,9 +114,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def verdict(accuracies: Sequence[float], reference: Reference | None, *, deviations: Collection[str] = ()) -> str:
-    """The verdict on one cell, one of `VERDICTS`, from all its single accuracies.
+    """The verdict on one cell; the first line that applies decides.
 
-    The first line that applies decides; d is our mean minus the reference's, delta the reference's (or `DELTA`).
+    d is our mean minus the reference's, delta the reference's (or `DELTA`).
 
         NOT RUN       there is no accuracy
         PROXY         the setting deviates from the paper's: only directions are tested, no numbers
@@ -129,12 +128,11 @@ def verdict(accuracies: Sequence[float], reference: Reference | None, *, deviati
         CLOSE         what remains; there zero lies in the interval, so that |d| <= 2 delta
 
     A reference without n is taken to rest on `ASSUMED_N` networks, one without a deviation to be exact.  Accuracies
-    of networks trained on one synthetic set are not independent of one another; taking them so, as the published
-    deviations do, makes intervals somewhat too narrow.
+    of networks trained on one synthetic set are taken as independent, as published deviations do, which makes
+    intervals somewhat too narrow.
 
     Args:
         accuracies: distillation seeds x evaluation networks, in percent.
-        reference: what the paper reports, or None.
         deviations: in what the setting differs from the paper's, one phrase each.
     """
     if not accuracies:
@@ -211,31 +209,25 @@ def neighbours(records: Sequence["Record"]) -> list[Pair]:
 
     As the ranking chooses the pairs, their means differ by selection too; Holm's correction does not undo this.
     """
-    pairs = list(pairwise(ranked(records)))
-    sets = [_by_sets(above, below) for above, below in pairs]
-    networks = [welch(Sample.of(above.accuracies), Sample.of(below.accuracies)) for above, below in pairs]
+    pairs, sets, networks = list(pairwise(ranked(records))), [], []
+    for above, below in pairs:
+        means = seed_means(above), seed_means(below)
+        if above.cell["seeds"] == below.cell["seeds"]:
+            sets.append(welch(Sample.of([a - b for a, b in zip(*means, strict=True)])))
+        else:
+            sets.append(welch(*map(Sample.of, means)))
+        networks.append(welch(Sample.of(above.accuracies), Sample.of(below.accuracies)))
     columns = zip(sets, networks, _holm(sets), _holm(networks), strict=True)
     return [Pair(above, below, *column) for (above, below), column in zip(pairs, columns, strict=True)]
-
-
-def _by_sets(a: "Record", b: "Record") -> Comparison:
-    """Mean(a) - mean(b) over the distillation seeds, in pairs where they have the same."""
-    means = seed_means(a), seed_means(b)
-    if list(a.cell["seeds"]) == list(b.cell["seeds"]):
-        return welch(Sample.of([x - y for x, y in zip(*means, strict=True)]))
-    return welch(Sample.of(means[0]), Sample.of(means[1]))
 
 
 def _holm(comparisons: Sequence[Comparison]) -> list[float | None]:
     """p by Holm's step-down correction (1979) over the comparisons that can be tested; None for the others."""
     from statsmodels.stats.multitest import multipletests
 
-    testable = [i for i, comparison in enumerate(comparisons) if math.isfinite(comparison.error)]
-    corrected: list[float | None] = [None] * len(comparisons)
-    if testable:
-        for i, p in zip(testable, multipletests([comparisons[i].p for i in testable], method="holm")[1], strict=True):
-            corrected[i] = float(p)
-    return corrected
+    testable = [comparison.p for comparison in comparisons if math.isfinite(comparison.error)]
+    corrected = iter(multipletests(testable, method="holm")[1] if testable else ())
+    return [float(next(corrected)) if math.isfinite(comparison.error) else None for comparison in comparisons]
 
 
 @dataclass(frozen=True)
@@ -265,8 +257,7 @@ Grid = dict[tuple[str, ...], "Record"]
 def main_effects(records: Sequence["Record"], factors: Sequence[str], *, apart: str | None = None) -> list[Effect]:
     """What one choice is worth, all else equal: the effect of each level of each factor, from records that were run.
 
-    Seeds, not networks, are what varies here: a seed draws the initial images and the real batches of all cells, so
-    that its pairs are not independent.
+    A seed draws the initial images and the real batches of all cells, so that its pairs are not independent.
 
     Args:
         records: at one number of images per class, labelled by one level of each factor, such as "ATOM, BN, ZCA".  The
@@ -291,14 +282,14 @@ def main_effects(records: Sequence["Record"], factors: Sequence[str], *, apart: 
         raise ValueError("records have different seeds or numbers of networks; allowed: the same for all")
     usual = {levels: record for levels, record in run.items() if apart not in levels}
     unusual = {levels: record for levels, record in run.items() if apart in levels}
-    effects: list[Effect] = []
-    for place in range(len(factors)):
-        has_apart = any(levels[place] == apart for levels in unusual)
-        effects += _effects_of(factors[place], place, bases, run if has_apart else usual)
-    for place in range(len(factors)):
-        if not any(levels[place] == apart for levels in unusual):
-            effects += [replace(e, of=apart) for e in _effects_of(factors[place], place, bases, unusual)]
-    return effects
+    effects, of_apart = [], []
+    for place, factor in enumerate(factors):
+        if any(levels[place] == apart for levels in unusual):
+            effects += _effects_of(factor, place, bases, run)
+        else:
+            effects += _effects_of(factor, place, bases, usual)
+            of_apart += [replace(effect, of=apart) for effect in _effects_of(factor, place, bases, unusual)]
+    return effects + of_apart
 
 
 def _effects_of(factor: str, place: int, bases: Sequence[str], grid: Grid) -> Iterator[Effect]:
