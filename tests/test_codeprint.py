@@ -91,10 +91,10 @@ class DM:
     }
     moved = ("ddlib.methods.matching.DM",)
     assert codeprint.fingerprint(moved, after) == codeprint.fingerprint(DM, PACKAGE) is not None
-    assert codeprint.fingerprint(DM, after) is None
-    monkeypatch.setattr(codeprint, "MOVED", {"ddlib.methods.dm": "ddlib.methods.matching"})
-    assert codeprint.fingerprint(DM, after) == codeprint.fingerprint(DM, PACKAGE | after)
-    assert codeprint.changed(moved, PACKAGE | after, after) == []
+    assert codeprint.fingerprint(moved, PACKAGE) is None
+    monkeypatch.setattr(codeprint, "FORMERLY", {"ddlib.methods.matching": ["ddlib.methods.dm"]})
+    assert codeprint.fingerprint(moved, PACKAGE) == codeprint.fingerprint(moved, after)
+    assert codeprint.changed(moved, PACKAGE, after) == []
 
 
 def test_a_module_of_nowhere_has_no_fingerprint():
@@ -146,7 +146,7 @@ def test_every_python_gives_the_same(minor):
     python = shutil.which(f"python3.{minor}")
     if python is None or subprocess.run([python, "-c", ""], capture_output=True).returncode:
         pytest.skip(f"no python3.{minor} here")
-    starts = ("ddlib.methods.atom", "ddlib.store.loop")
+    starts = ("ddlib.methods.feature_matching", "ddlib.store.loop")
     script = f"from ddlib.store import codeprint\nprint(codeprint.fingerprint({starts}))"
     done = subprocess.run([python, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == [codeprint.fingerprint(starts)], done.stderr

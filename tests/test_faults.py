@@ -178,7 +178,7 @@ def test_a_read_only_store_is_refused_before_anything_is_computed(mounted):
 def test_a_lock_whose_owner_died_is_taken_over_and_said(workplace, expected, monkeypatch, caplog):
     path = interrupted(monkeypatch, workplace)
     owner = path.with_name(".lock.owner")
-    files.write_whole(owner, b'{"process": "4194999", "host": "node7", "since": "2026-01-01 00:00:00"}')
+    files.write_whole(owner, b"process 4194999 on node7, since 2026-01-01 00:00:00")
     assert torch.equal(study.synthetic_set(cell(), 0, workplace).images, expected.images)
     assert "seed 0: taken over from process 4194999 on node7, since 2026-01-01 00:00:00, which died" in caplog.text
     assert not owner.exists()
@@ -220,7 +220,7 @@ def test_a_set_that_is_being_made_again_is_gone_on_with_and_its_checkpoint_kept(
     damage(path, "deleted")
     checkpoint = interrupted(monkeypatch, workplace)
     (entry,) = inventory.entries(workplace.folder)
-    assert (entry.state, entry.detail) == ("interrupted", "step 3 of 6")
+    assert entry.state == "interrupted: step 3 of 6"
     assert inventory.leftovers(workplace.folder) == [] and not study.finished(cell(), workplace)
     assert torch.equal(study.synthetic_set(cell(), 0, workplace).images, expected.images) and not checkpoint.exists()
 

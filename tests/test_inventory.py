@@ -168,8 +168,8 @@ def test_finished_work_is_listed_without_reading_data_or_tensors(label, workplac
     study.run([cell(label)], workplace)
     unread()
     assert study.finished(cell(label), workplace) and not work.under_way(cell(label), workplace)
-    assert artefacts.status(work.distillation(cell(label), 0, workplace)) == artefacts.Status(True, 0.0, None)
-    assert artefacts.status(work.Accuracies(cell(label), 0, workplace)) == artefacts.Status(True, 0.0, None)
+    for artefact in (work.distillation(cell(label), 0, workplace), work.Accuracies(cell(label), 0, workplace)):
+        assert artefact.finished() and locks.holder(artefact.lock) is None
     lacking = work.missing(cell(label), workplace)
     assert (lacking.needs, lacking.distil, lacking.evaluate, lacking.left) == ({}, (), (), {})
     assert work.pretraining_seconds(cell(label), cell(label).method.needs.values(), workplace) >= 0

@@ -358,7 +358,7 @@ def test_half_a_prior_can_be_thrown_away(needing, workplace, capsys):
     assert inventory.leftovers(workplace.folder) == [part] and inventory.size(part) == 5
     assert inventory.faults(inventory.entries(workplace.folder)[0]) == []
     cli.main(["runs", "clean", "--store", str(workplace.folder)])
-    assert "deleted 1 files, 5 B" in capsys.readouterr().out and not part.exists()
+    assert "deleted 1 files, 0.0 kB" in capsys.readouterr().out and not part.exists()
 
 
 def test_the_other_data_decide_the_artefact_too(needing, monkeypatch):

@@ -382,7 +382,7 @@ def search(cells: Sequence[Cell], architectures: Sequence[Architecture], workpla
     if len(architectures) < LEAST:
         raise ValueError(f"{len(architectures)} networks in the space; a ranking needs at least {LEAST}")
     every = tasks(cells, architectures)
-    with artefacts.progress("architecture search", len(every), workplace, unit="training") as report:
+    with workplace.watch("architecture search", len(every), unit="training") as report:
         trainings = artefacts.in_turn(every, lambda task: holder(work.Accuracies(*task, workplace).lock))
         for done, task in enumerate(trainings, 1):
             work.evaluated(*task, workplace)

@@ -29,8 +29,9 @@ from ddlib.data.datasets import ImageSet, part_name
 from ddlib.data.synthetic import SyntheticSet, joined
 from ddlib.models.state import State
 from ddlib.store import codeprint, files
-from ddlib.store.artefacts import Keeping, Stepwise, Workplace, get, in_turn, status
+from ddlib.store.artefacts import Keeping, Stepwise, Workplace, get, in_turn
 from ddlib.store.files import read_seal
+from ddlib.store.locks import holder
 from ddlib.study import work
 from ddlib.study.rows import Cell
 
@@ -138,7 +139,7 @@ def run(rows: Sequence[Cell], workplace: Workplace, *, steps: Sequence[int]) -> 
     for part, order in in_turn(parts, lambda each: work.under_way(each[0], workplace)):
         work.synthetic_set(part, order, workplace)
     every = [stage for orders in courses for course in orders for stage in course]
-    for stage in in_turn(every, lambda each: status(_judging(each, workplace)).worker):
+    for stage in in_turn(every, lambda each: holder(_judging(each, workplace).lock)):
         _accuracies(stage, workplace)
     return [_row(reached, workplace) for orders in courses for reached in zip(*orders, strict=True)]
 

@@ -165,7 +165,7 @@ def _figures(run: Run, folder: Path, reasons: Mapping[str, Sequence[str]]) -> li
 def _gallery(folder: Path) -> list[dict[str, Any]]:
     """A picture of the first seed of every sound set in the store but the whole data; what its caption says."""
     first: dict[str, inventory.Entry] = {}
-    sets = [e for e in inventory.entries(OUTPUT / "runs") if (e.kind, e.state) == ("distilled", "finished")]
+    sets = [e for e in inventory.entries(OUTPUT / "runs") if e.kind == "distilled" and e.state.startswith("finished")]
     for entry in sorted(sets, key=lambda entry: entry.about["seed"]):
         settings = entry.about["settings"]
         if settings["method"] != "whole":

@@ -1,7 +1,7 @@
 """One engine for all that is made once: an artefact is taken from the store, or made now from what is kept of it.
 
-`get` gives an artefact's product, `facts` its record, `status` what the store has of it.  Most artefacts are
-`Stepwise`: driven by `loop.run`, in a folder of their own:
+`get` gives an artefact's product, `facts` its record.  Most artefacts are `Stepwise`: driven by `loop.run`, in a folder
+of their own:
 
     run.json                 settings, cost, course and provenance; written last: with it the artefact is finished
     <product>                what was made: a file of tensors, or a folder
@@ -12,7 +12,6 @@
 """
 
 import contextlib
-import functools
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -26,7 +25,7 @@ import torch
 from ddlib import OUTPUT
 from ddlib.store import files, loop
 from ddlib.store.files import Damaged, read_tensors, write_tensors
-from ddlib.store.locks import holder, locked
+from ddlib.store.locks import locked
 from ddlib.store.loop import Checkpoint
 from ddlib.store.progress import MODES, Progress, peak_memory, reset_peak_memory
 from ddlib.store.provenance import checkout, device_name, provenance
@@ -65,6 +64,10 @@ class Workplace:
             files.check_writable(folder)
         checkout()  # asked before the work begins: what is edited while it runs made none of its numbers
 
+    def watch(self, name: str, total: int, *, unit: str = "step", log: Path | None = None) -> Progress:
+        """How far a piece of work is, shown as this workplace shows it."""
+        return Progress(name, total, unit=unit, mode=self.progress, device=self.device, log=log)
+
 
 class Artefact(ABC):
     """What is made once and kept.
@@ -100,26 +103,6 @@ class Artefact(ABC):
         """Take back that the artefact is finished: something of it was found damaged or missing."""
 
 
-@dataclass(frozen=True)
-class Status:
-    """What the store has of an artefact.
-
-    finished: whether it is whole.
-    left: the share of the work that is still to do.
-    worker: who works on it, in words; None if nobody does.
-    """
-
-    finished: bool
-    left: float
-    worker: str | None
-
-
-def status(artefact: Artefact) -> Status:
-    """What the store has of an artefact; neither data nor tensors are read."""
-    finished = artefact.finished()
-    return Status(finished, 0.0 if finished else artefact.left(), holder(artefact.lock))
-
-
 def get(artefact: Artefact, workplace: Workplace) -> Any:
     """The product of an artefact: from the store, or made now and kept there.
 
@@ -134,20 +117,19 @@ def get(artefact: Artefact, workplace: Workplace) -> Any:
         if (product := artefact.load()) is not None:
             return product
     with locked(artefact.lock, artefact.name):
+        product = None
         try:
             product = artefact.load()
         except Damaged as error:
             files.put_aside(error.path, error)
             artefact.reopen()
-            product = None
         except FileNotFoundError as error:
             LOG.warning("%s; it is made again", error)
             artefact.reopen()
-            product = None
         return artefact.make(workplace) if product is None else product
 
 
-def in_turn(items: Sequence[Any], busy: Callable[[Any], bool]) -> Iterator[Any]:
+def in_turn(items: Sequence[Any], busy: Callable[[Any], Any]) -> Iterator[Any]:
     """Each of `items`, in order, those that other processes are busy with after the rest."""
     waiting = list(items)
     while waiting:
@@ -155,10 +137,7 @@ def in_turn(items: Sequence[Any], busy: Callable[[Any], bool]) -> Iterator[Any]:
 
 
 class Keeping:
-    """How a product is kept: as named tensors in one file, unless a subclass says otherwise.
-
-    product: name of the file or folder.
-    """
+    """How a product is kept: as named tensors in the file `product`, unless a subclass says otherwise."""
 
     def __init__(self, product: str):
         self.product = product
@@ -181,7 +160,6 @@ class Stepwise(Artefact):
     """An artefact that the loop makes, step by step, in a folder of its own.
 
     folder: its name says everything that the product depends on.
-    name: for people.
     job: a method or a builder: iterations, step, finish.
     start: gives the state before the first step, with whatever that needs made beforehand.
     keeping: how the product is kept: `product`, `save`, `load` and `size` as of `Keeping`.
@@ -220,10 +198,9 @@ class Stepwise(Artefact):
 
     def finished(self) -> bool:
         """Whether product and record are there; the product is not read."""
-        try:
+        with contextlib.suppress(Damaged):
             return self.path.exists() and self.record() is not None
-        except Damaged:
-            return False
+        return False
 
     def left(self) -> float:
         """The share of the steps that the checkpoint has not taken."""
@@ -250,28 +227,7 @@ class Stepwise(Artefact):
         state = self.start()
         seconds_before = time.perf_counter() - begin
         checkpoint = Checkpoint(self.folder / CHECKPOINT, workplace.checkpoint_seconds)
-        with progress(self.name, self.job.iterations, workplace, log=self.folder / LOG_FILE) as report:
-            taken, _ = checkpoint.steps()
-            begins = f"goes on from step {taken} of" if taken else "begins,"
-            report.note(f"{self.name}: {begins} {self.job.iterations} steps on {device_name(workplace.device)}")
-            try:
-                with deterministic():
-                    outcome = loop.run(
-                        self.job,
-                        state,
-                        name=self.name,
-                        snapshot=self.snapshot,
-                        snapshot_steps=tuple(self.snapshot_steps),
-                        report=report,
-                        checkpoint=checkpoint,
-                        sitting={"provenance": provenance(workplace.device, self.code)},
-                        device=workplace.device,
-                    )
-            except BaseException as error:
-                report.note(f"stopped at step {state.step}: {type(error).__name__} {error}".rstrip())
-                raise
-            sittings = f" in {len(outcome.sittings)} sittings" if len(outcome.sittings) > 1 else ""
-            report.note(f"finished after {outcome.seconds:.1f} s of steps{sittings}")
+        outcome = self._driven(state, checkpoint, workplace)
         self.keeping.save(outcome.product, self.path)
         if outcome.snapshots:
             self.save_snapshots(outcome.snapshots, self.folder)
@@ -289,6 +245,31 @@ class Stepwise(Artefact):
         files.write_json(self.folder / RUN, record)
         checkpoint.remove()
         return self.keeping.load(self.path, self.device)
+
+    def _driven(self, state: Any, checkpoint: Checkpoint, workplace: Workplace) -> loop.Outcome:
+        """Take the steps that are left, and log how that went."""
+        with workplace.watch(self.name, self.job.iterations, log=self.folder / LOG_FILE) as report, deterministic():
+            taken, _ = checkpoint.steps()
+            begins = f"goes on from step {taken} of" if taken else "begins,"
+            report.note(f"{self.name}: {begins} {self.job.iterations} steps on {device_name(workplace.device)}")
+            try:
+                outcome = loop.run(
+                    self.job,
+                    state,
+                    name=self.name,
+                    snapshot=self.snapshot,
+                    snapshot_steps=tuple(self.snapshot_steps),
+                    report=report,
+                    checkpoint=checkpoint,
+                    sitting={"provenance": provenance(workplace.device, self.code)},
+                    device=workplace.device,
+                )
+            except BaseException as error:
+                report.note(f"stopped at step {state.step}: {type(error).__name__} {error}".rstrip())
+                raise
+            sittings = f" in {len(outcome.sittings)} sittings" if len(outcome.sittings) > 1 else ""
+            report.note(f"finished after {outcome.seconds:.1f} s of steps{sittings}")
+        return outcome
 
 
 def facts(artefact: Stepwise, workplace: Workplace) -> dict[str, Any]:
@@ -314,9 +295,3 @@ def deterministic() -> Iterator[None]:
         yield
     finally:
         backend.deterministic, backend.benchmark = before
-
-
-def progress(name: str, total: int, workplace: Workplace, *, log: Path | None = None, unit: str = "step") -> Progress:
-    """How far a piece of work is, shown as the workplace wants it and logged beside what it makes."""
-    memory = functools.partial(peak_memory, workplace.device)
-    return Progress(name, total, unit=unit, mode=workplace.progress, memory=memory, log=log)

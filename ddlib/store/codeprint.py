@@ -26,39 +26,21 @@ Definition = tuple[str, str]
 IMMATERIAL = ("ctx", "kind", "type_comment")
 """Fields of the syntax tree that say nothing of what the code does."""
 
-MOVED: Mapping[str, str] = {
-    "ddlib.branches": "ddlib.analyses.gradients.term_norms",
-    "ddlib.continual": "ddlib.analyses.continual",
-    "ddlib.costs": "ddlib.analyses.costs",
-    "ddlib.datasets": "ddlib.data.datasets",
-    "ddlib.embedding": "ddlib.pretraining.classifier",
-    "ddlib.evaluate": "ddlib.evaluation",
-    "ddlib.loop": "ddlib.store.loop",
-    "ddlib.methods.atom": "ddlib.methods.feature_matching",
-    "ddlib.methods.datadam": "ddlib.methods.feature_matching",
-    "ddlib.methods.datm": "ddlib.methods.trajectory_matching",
-    "ddlib.methods.dc": "ddlib.methods.gradient_matching",
-    "ddlib.methods.dim": "ddlib.methods.generative",
-    "ddlib.methods.dm": "ddlib.methods.feature_matching",
-    "ddlib.methods.dsa": "ddlib.methods.gradient_matching",
-    "ddlib.methods.ftd": "ddlib.methods.trajectory_matching",
-    "ddlib.methods.gan": "ddlib.methods.generative",
-    "ddlib.methods.glad": "ddlib.methods.latent",
-    "ddlib.methods.herding": "ddlib.methods.coresets",
-    "ddlib.methods.k_center": "ddlib.methods.coresets",
-    "ddlib.methods.ld3m": "ddlib.methods.latent",
-    "ddlib.methods.mtt": "ddlib.methods.trajectory_matching",
-    "ddlib.methods.random": "ddlib.methods.coresets",
-    "ddlib.methods.tesla": "ddlib.methods.trajectory_matching",
-    "ddlib.methods.whole": "ddlib.methods.coresets",
-    "ddlib.nas": "ddlib.analyses.architecture_search",
-    "ddlib.norms": "ddlib.analyses.gradients.latent_norms",
-    "ddlib.prior": "ddlib.pretraining.prior",
-    "ddlib.sampler": "ddlib.methods.sampler",
-    "ddlib.step_costs": "ddlib.analyses.costs.measure_steps",
-    "ddlib.trajectories": "ddlib.pretraining.experts",
+FAMILIES = {
+    "coresets": ("random", "herding", "k_center", "whole"),
+    "feature_matching": ("dm", "datadam", "atom"),
+    "generative": ("gan", "dim"),
+    "gradient_matching": ("dc", "dsa"),
+    "latent": ("glad", "ld3m"),
+    "trajectory_matching": ("mtt", "tesla", "ftd", "datm"),
 }
-"""Modules and packages by the names that earlier records and commits have -> where they are now."""
+
+FORMERLY = {
+    "ddlib.data.datasets": ["ddlib.datasets"],
+    "ddlib.evaluation": ["ddlib.evaluate"],
+    "ddlib.store.loop": ["ddlib.loop"],
+} | {f"ddlib.methods.{family}": [f"ddlib.methods.{name}" for name in names] for family, names in FAMILIES.items()}
+"""Modules -> the names that they had at the commits of earlier records."""
 
 
 def sources() -> dict[str, bytes]:
@@ -97,7 +79,6 @@ def fingerprint(starts: Sequence[str], among: Sources = LOADED) -> str | None:
 
     Args:
         starts: dotted names of definitions, or of modules, which stand for all that they define.
-        among: the sources; default: those that this process runs.
 
     Returns:
         None where one of `starts` is not among the sources, such as a method that a reader has defined elsewhere.
@@ -111,12 +92,9 @@ def fingerprint(starts: Sequence[str], among: Sources = LOADED) -> str | None:
 
 def changed(starts: Sequence[str], before: Sources, after: Sources = LOADED) -> list[str]:
     """The files with definitions that differ between two states, among those that `starts` depend on in either."""
-    old, new = definitions(starts, before) or {}, definitions(starts, after) or {}
-    texts_before = {(name, text) for (_, name), text in old.items()}
-    texts_after = {(name, text) for (_, name), text in new.items()}
-    differing = {path for (path, name), text in old.items() if (name, text) not in texts_after}
-    differing |= {path for (path, name), text in new.items() if (name, text) not in texts_before}
-    return sorted(differing)
+    states = [definitions(starts, sources) or {} for sources in (before, after)]
+    old, new = ({(name, text): path for (path, name), text in state.items()} for state in states)
+    return sorted({(old | new)[each] for each in old.keys() ^ new.keys()})
 
 
 def definitions(starts: Sequence[str], among: Sources = LOADED) -> dict[Definition, str] | None:
@@ -136,20 +114,15 @@ def definitions(starts: Sequence[str], among: Sources = LOADED) -> dict[Definiti
     return prints
 
 
-def other_names(dotted: str) -> Iterator[str]:
-    """The names that a dotted name had, or has since, as `MOVED` tells."""
-    for old, new in MOVED.items():
-        for known, other in ((old, new), (new, old)):
-            if dotted == known or dotted.startswith(f"{known}."):
-                yield other + dotted[len(known) :]
-
-
 # --- what a name means ----------------------------------------------------------------------------------------------
 
 
 def _definitions_of(dotted: str, among: Sources) -> list[Definition]:
     """The definitions that a full dotted name stands for: one, or all of a module; empty where it is none."""
-    names = (dotted, *other_names(dotted))
+    names = [dotted]
+    for module, earlier in FORMERLY.items():
+        if dotted == module or dotted.startswith(f"{module}."):
+            names += [old + dotted.removeprefix(module) for old in earlier]
     return next(filter(None, (_by_name(name, among) for name in names)), [])
 
 
@@ -241,16 +214,8 @@ def _bound(node: ast.stmt) -> set[str]:
 
 def _mentions(node: ast.AST) -> set[str]:
     """Every name in a statement, with the attributes that follow it: "torch", "datasets.load"."""
-    names = set()
-    waiting = [node]
-    while waiting:
-        part = waiting.pop()
-        dotted = _dotted(part)
-        if dotted is None:
-            waiting += ast.iter_child_nodes(part)
-        else:
-            names.add(dotted)
-    return names
+    dotted = _dotted(node)
+    return {dotted} if dotted else set().union(*map(_mentions, ast.iter_child_nodes(node)))
 
 
 def _dotted(node: ast.AST) -> str | None:

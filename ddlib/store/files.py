@@ -1,7 +1,6 @@
 """Files that are there whole or not at all, and that are known to be what was written: JSON, tensors, folders.
 
-Every file carries the SHA-256 of its content.  One that is not what was written is never read: `Damaged` names it, and
-`put_aside` keeps it out of the way for whoever wants to see it, so that it can be made again.
+Every file carries the SHA-256 of its content.  One that is not what was written is never read: `Damaged` names it.
 """
 
 import contextlib
@@ -33,10 +32,7 @@ HEADER = "ddlib"
 
 
 class Damaged(ValueError):
-    """A file is not what was written to it.
-
-    path: of the file.
-    """
+    """The file at `path` is not what was written to it."""
 
     def __init__(self, path: Path, reason: str):
         super().__init__(f"{path} {reason}")
@@ -58,12 +54,10 @@ def cannot_write(path: Path, error: OSError) -> OSError:
 def whole(path: str | Path) -> Iterator[Path]:
     """Write a file whole or not at all: the block fills the file that it is given, which then takes the name `path`.
 
-    The temporary file lies in the same folder, is synced and then renamed: whoever reads `path` meanwhile sees what
-    was there before, and keeps it if anything fails.  Missing folders are made.
+    Whoever reads `path` meanwhile sees what was there before, and keeps it if anything fails.  Missing folders are made.
 
     Raises:
-        OSError: it cannot be written (PermissionError where the folder is read-only); the message names the path, and
-            on a full disk says what to do.
+        OSError: it cannot be written; the message names the path, and on a full disk says what to do.
     """
     path = Path(path)
     part = _beside(path)
@@ -82,13 +76,9 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Write a folder whole or not at all: the block makes the folder that it is given, which takes the name `path`.
+    """Write a folder, as `whole` a file, with a list of its files and their checksums that `check_folder` reads.
 
-    It gets a list of its files and their checksums, `MANIFEST`, which `check_folder` reads.  A folder that had the name
-    is replaced, and is there again if anything fails.
-
-    Raises:
-        OSError: as `whole`.
+    A folder that had the name is replaced, and is there again if anything fails.
     """
     path = Path(path)
     part, old = _beside(path), _beside(path)
@@ -118,11 +108,7 @@ def write_whole(path: str | Path, content: bytes) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder for products before anything is computed for it.
-
-    Raises:
-        OSError: nothing can be written there; the message names the folder and the way to choose another.
-    """
+    """Refuse, with an OSError that names the way to choose another, a folder in which nothing can be written."""
     try:
         write_whole(folder / ".writable", b"").unlink(missing_ok=True)
     except OSError as error:
@@ -156,11 +142,7 @@ def _sync(path: Path) -> None:
 
 
 def canonical(content: Mapping[str, Any]) -> str:
-    """`content` as JSON with sorted keys, the same before it is written and after it is read.
-
-    Raises:
-        TypeError, ValueError: it is no plain JSON.
-    """
+    """`content` as JSON with sorted keys, the same before it is written and after it is read."""
     return json.dumps(json.loads(json.dumps(content, allow_nan=False)), sort_keys=True)
 
 
@@ -182,16 +164,12 @@ def _checksum(content: Mapping[str, Any], tensors: "Mapping[str, Tensor]" = Mapp
 
 def _checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of every file under `folder`, by its path there, less the list itself."""
-    checksums = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path != folder / MANIFEST:
-            with path.open("rb") as file:
-                checksums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return checksums
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def check(path: Path) -> None:
-    """Read a file or folder of the store, and compare it with its checksum; a file without one is not read.
+    """Read a file or folder of the store, and compare it with its checksum, where it has one.
 
     Raises:
         FileNotFoundError: there is none.
@@ -208,12 +186,7 @@ def check(path: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Read every file of a folder that `whole_folder` wrote, and compare it with its checksum.
-
-    Raises:
-        FileNotFoundError: there is no folder.
-        Damaged: it is not what was written; the message names the files.
-    """
+    """Compare every file of a folder that `whole_folder` wrote with its checksum; raises as `check`, naming the files."""
     if not path.is_dir():
         raise FileNotFoundError(f"{path} does not exist")
     try:
@@ -228,10 +201,7 @@ def check_folder(path: Path) -> None:
 
 
 def foreign(folder: Path) -> list[str]:
-    """What lies in a folder that `whole_folder` did not put there: paths in it, sorted; all, where it has no list.
-
-    What was written there and changed since is not foreign; `check_folder` sees that.
-    """
+    """What lies in a folder that `whole_folder` did not put there: paths in it, sorted; all, where it has no list."""
     try:
         written = (read_json(folder / MANIFEST) or {}).get("files", {})
     except Damaged:
@@ -251,11 +221,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What `write_json` wrote, or None where there is nothing.
-
-    Raises:
-        Damaged: the file is not what was written; the message names it.
-    """
+    """What `write_json` wrote; None where there is nothing.  Raises `Damaged`."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -268,12 +234,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any] | None = None) -> None:
-    """Write named tensors, and plain JSON about them, as one safetensors file with its checksum, whole or not at all.
-
-    Args:
-        tensors: on any device; views are written out.
-        about: kept in the file's header.
-    """
+    """Write named tensors, from any device, as one safetensors file with its checksum, and JSON `about` in its header."""
     import safetensors.torch
 
     dense: dict[str, Tensor] = {}
@@ -289,12 +250,11 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[st
 def read_tensors(path: Path, device: str = "cpu") -> "tuple[dict[str, Tensor], dict[str, Any]]":
     """What `write_tensors` wrote: the tensors on `device`, and what was said about them.
 
-    On a CPU they are mapped from the file, which is read once for its checksum and takes no memory of the process;
-    writing to such a tensor changes neither the file nor what others read.
+    On a CPU they are mapped from the file; writing to such a tensor changes neither the file nor what others read.
 
     Raises:
         OSError: the file cannot be opened (FileNotFoundError: there is none); that does not make it damaged.
-        Damaged: the file is not what was written; the message names it.
+        Damaged: the file is not what was written.
     """
     with _opened(path) as (file, header):
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
@@ -306,9 +266,7 @@ def read_tensors(path: Path, device: str = "cpu") -> "tuple[dict[str, Tensor], d
 def read_about(path: Path) -> dict[str, Any] | None:
     """What is said about the tensors of a file, unchecked and without reading them; None where there is no file.
 
-    Raises:
-        OSError: the file is there and cannot be opened.
-        Damaged: the header cannot be read.
+    Raises OSError where the file cannot be opened, and `Damaged` where its header cannot be read.
     """
     with contextlib.suppress(FileNotFoundError), _opened(path) as (_, header):
         return header["about"]

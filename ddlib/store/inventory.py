@@ -16,9 +16,8 @@ from ddlib.store.locks import holder
 class Entry:
     """An artefact in a folder of the store.
 
-    folder: its own.
-    state: "finished", "under way", "interrupted" (it goes on from its checkpoint) or "damaged".
-    detail: step and steps, who works on it, or which file is damaged.
+    state: "finished", "under way", "interrupted" (it goes on from its checkpoint) or "damaged"; then, after ": ", step
+        and steps, who works on it, or which file is damaged.
     about: what `run.json` or else the checkpoint says of it, without the course.
     evaluations: how many are kept.
     size: bytes of all its files.
@@ -26,7 +25,6 @@ class Entry:
 
     folder: Path
     state: str
-    detail: str
     about: Mapping[str, Any]
     evaluations: int
     size: int
@@ -99,13 +97,8 @@ def leftovers(store: Path) -> list[Path]:
 
 
 def remove(entry: Entry) -> None:
-    """Delete an artefact.
-
-    Raises:
-        ValueError: a process works on it.
-    """
-    worker = _worker(entry.folder)
-    if worker is not None:
+    """Delete an artefact; a ValueError where a process works on it."""
+    if (worker := _worker(entry.folder)) is not None:
         raise ValueError(f"key={entry.key!r} is under way in {worker}; allowed: pieces that nobody works on")
     shutil.rmtree(entry.folder)
 
@@ -132,32 +125,24 @@ def _worker(folder: Path) -> str | None:
 
 
 def _entry(folder: Path) -> Entry:
-    worker = _worker(folder)
     try:
         record = files.read_json(folder / RUN)
         about = record or read_about(folder / CHECKPOINT) or {}
-        state, detail = _state(folder, record, about, worker)
+        state = _state(folder, record, about)
     except Damaged as error:
-        about, state, detail = {}, "damaged", error.path.name
-    return Entry(
-        folder=folder,
-        state=state,
-        detail=detail,
-        about={name: value for name, value in about.items() if name != "history"},
-        evaluations=len([*folder.glob("evaluation-*.json")]),
-        size=size(folder),
-    )
+        about, state = {}, f"damaged: {error.path.name}"
+    about = {name: value for name, value in about.items() if name != "history"}
+    return Entry(folder, state, about, len([*folder.glob("evaluation-*.json")]), size(folder))
 
 
-def _state(
-    folder: Path, record: Mapping[str, Any] | None, about: Mapping[str, Any], worker: str | None
-) -> tuple[str, str]:
-    """State and detail of an artefact whose JSON is whole."""
+def _state(folder: Path, record: Mapping[str, Any] | None, about: Mapping[str, Any]) -> str:
+    """State of an artefact whose JSON is whole."""
+    worker = _worker(folder)
     if record is None and worker:
-        return "under way", worker
+        return f"under way: {worker}"
     if record is None:
         step = f"step {about['step']} of {about['iterations']}" if "step" in about else "before its first checkpoint"
-        return "interrupted", step
+        return f"interrupted: {step}"
     if not (folder / record["product"]).exists():
-        return "damaged", f"{record['product']} is missing"
-    return "finished", f"evaluation under way in {worker}" if worker else ""
+        return f"damaged: {record['product']} is missing"
+    return f"finished: evaluation under way in {worker}" if worker else "finished"

@@ -1,6 +1,5 @@
 """One process at a time: locks that the operating system takes from a process when it dies."""
 
-import json
 import logging
 import os
 import socket
@@ -18,15 +17,10 @@ LOG = logging.getLogger(__name__)
 
 @contextmanager
 def locked(path: Path, what: str, *, poll: float = 0.5) -> Iterator[None]:
-    """Hold the lock at `path` inside the block, waiting for whoever holds it.
+    """Hold the lock at `path` inside the block, waiting for whoever holds it; looks again every `poll` seconds.
 
     A file of the same name with `.owner` says who holds it.  Where one is found beside a free lock, its owner died, and
-    a line in the log says that its work is taken over.
-
-    Args:
-        path: of the lock file, which stays when the lock is free.
-        what: the work that it guards, for the lines that are logged.
-        poll: seconds between two looks at a lock that is held.
+    a line in the log says that its work, called `what`, is taken over.
 
     Raises:
         OSError: the folder cannot be written.
@@ -46,8 +40,7 @@ def locked(path: Path, what: str, *, poll: float = 0.5) -> Iterator[None]:
         if (dead := _noted(owner)) is not None:
             LOG.warning("%s: taken over from %s, which died", what, dead)
         since = datetime.now().isoformat(" ", "seconds")
-        myself = {"process": str(os.getpid()), "host": socket.gethostname(), "since": since}
-        write_whole(owner, json.dumps(myself).encode())
+        write_whole(owner, f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
         yield
     finally:
         owner.unlink(missing_ok=True)
@@ -58,13 +51,13 @@ def holder(path: Path) -> str | None:
     """Who holds the lock at `path`, in words; None if nobody does."""
     if not path.exists():
         return None
-    lock = FileLock(path)
+    lock, owner = FileLock(path), path.with_name(path.name + ".owner")
     try:
         lock.acquire(timeout=0)
     except PermissionError:  # of a store that may only be read
-        return _noted(path.with_name(path.name + ".owner"))
+        return _noted(owner)
     except Timeout:
-        return _noted(path.with_name(path.name + ".owner")) or "another process"
+        return _noted(owner) or "another process"
     lock.release()
     return None
 
@@ -72,9 +65,8 @@ def holder(path: Path) -> str | None:
 def _noted(owner: Path) -> str | None:
     """Who holds or held the lock, in words; None if nobody is noted."""
     try:
-        note = json.loads(owner.read_bytes())
-        return f"process {note['process']} on {note['host']}, since {note['since']}"
+        return owner.read_text(encoding="utf-8") or "an unknown process"
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return "an unknown process"

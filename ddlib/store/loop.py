@@ -24,7 +24,6 @@ class Checkpoint:
     """The newest state of a job, in one file that is replaced whole.
 
     Args:
-        path: of the file.
         seconds: least time between two writes; 0 asks for one after every step, whatever it costs.
     """
 
@@ -45,10 +44,7 @@ class Checkpoint:
         return about.get("step", 0), about.get("iterations", 0)
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The tensors last written, on the CPU, and what was said about them; None where there is nothing.
-
-        A file that is not what was written is put aside with a warning, and counts as nothing.
-        """
+        """The tensors last written, on the CPU, and what was said about them; None where nothing is left whole."""
         try:
             return read_tensors(self.path)
         except FileNotFoundError:
@@ -58,11 +54,7 @@ class Checkpoint:
             return None
 
     def write(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Replace what is there.
-
-        Raises:
-            OSError: the file cannot be written; the one before it is still there.
-        """
+        """Replace what is there; an OSError leaves the file before it."""
         begin = time.monotonic()
         write_tensors(self.path, tensors, about)
         now = time.monotonic()
@@ -77,7 +69,6 @@ class Checkpoint:
 class Outcome:
     """What a finished job leaves: its product, its course and its cost.
 
-    product: what `finish` returned.
     history: metric name -> list of (step, value), sampled every `every` steps, first and last included.
     snapshots: step -> what `snapshot` returned there.
     seconds: wall time of the steps, over all sittings, without that of the snapshots.
@@ -122,18 +113,16 @@ def run(
     Args:
         job: a method or a builder: `iterations`, `step(state)` -> metrics, `finish(state)` -> product.
         state: as `job.start` gave it; a checkpoint that is there is loaded into it.  `state.step` counts the steps.
-        name: of the job, in errors.
         every: metrics are read, and checked to be finite, every so many steps (None: about 100 times in all),
-            so that an accelerator is not made to wait at each step.
+            so that a GPU is not made to wait at each step.
         snapshot: called with the state after each step named in `snapshot_steps`; step 0 is the start.
-        report: `ddlib.store.progress.Progress`, called after each step with the steps taken and the last loss read.
+        report: a `Progress`, called after each step with the steps taken and the last loss read.
         checkpoint: where the state is saved, now and then.  It is left there, for whoever keeps the product.
         sitting: said of this sitting in the outcome, as plain JSON.
         device: where the steps are computed; waited for before a snapshot, whose time is left out.
 
     Raises:
-        FloatingPointError: a metric or the state is not finite; the message names the job, the step and which.  Such a
-            state is not saved.
+        FloatingPointError: a metric or the state is not finite; such a state is not saved.
         OSError: the checkpoint cannot be written; the one before it is still there.
         ValueError: the checkpoint is of another state than the job has.
     """
@@ -230,11 +219,8 @@ AT_ONCE = 2.0
 class Deferred:
     """Inside the block the first signal waits in `pending`; one that comes `AT_ONCE` later takes its effect at once.
 
-    `deliver` lets the signal have the effect that it had outside: KeyboardInterrupt, the end of the process, or
-    whatever handler there is.  One that nobody delivered takes effect when the block is left.  Signals that are ignored
-    stay ignored.  Outside of the main thread nothing is held back, since Python allows no handlers there.
-
-    active: False holds nothing back.
+    `deliver` lets the signal have the effect that it had outside, and so does the end of the block.  Signals that are
+    ignored stay ignored.  Outside of the main thread, where Python allows no handlers, nothing is held back.
     """
 
     def __init__(self, *, active: bool = True) -> None:

@@ -18,48 +18,21 @@ from ddlib.store.files import cannot_write
 MODES = ("auto", "bar", "lines", "none")
 """What may be shown: `auto` is a bar in JupyterLab and in a terminal, else lines."""
 
-LEAST = 10.0
-"""Seconds between two lines, at least."""
+LEAST, SHARE = 10.0, 0.01
+"""Seconds between two lines at least, and the share of the time gone by: a week gives a thousand lines."""
 
-SHARE = 0.01
-"""As a run goes on, the share of the time gone by that lies between two lines: a week gives a thousand lines."""
-
-RUNNERS = ("papermill", "jupyter-nbconvert", "nbconvert", "jupyter-execute", "pytest")
+RUNNERS = {"papermill", "jupyter-nbconvert", "nbconvert", "jupyter-execute", "pytest"}
 """Programs that run notebooks with nobody looking on."""
-
-
-class Pace:
-    """Says when the next line is due: `LEAST` seconds after the last one, and `SHARE` of the time since the start."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self._clock = clock
-        self._begin = self._last = clock()
-
-    def due(self) -> bool:
-        """Whether a line is due; if so, the next one is counted from now."""
-        now = self._clock()
-        if now - self._last < max(LEAST, SHARE * (now - self._begin)):
-            return False
-        self._last = now
-        return True
-
-
-_SHOWN = Pace()
 
 
 class Progress:
     """One piece of work under way.
 
     Args:
-        name: of the work.
-        total: steps in all.
-        unit: what a step is called.
+        total: steps in all, each called `unit`.
         mode: one of `MODES`.
-        memory: gives the peak memory in bytes.
+        device: whose peak memory is shown; None: none.
         log: a file to which lines are added.
-
-    Raises:
-        ValueError: an unknown mode.
     """
 
     def __init__(
@@ -69,15 +42,13 @@ class Progress:
         *,
         unit: str = "step",
         mode: str = "auto",
-        memory: Callable[[], int] | None = None,
+        device: str | None = None,
         log: Path | None = None,
     ):
-        if mode not in MODES:
-            raise ValueError(f"progress={mode!r}; it must be one of {', '.join(MODES)}")
-        self.name, self.total, self.unit, self.log = name, total, unit, log
-        self._memory, self._mode = memory, shown() if mode == "auto" else mode
-        self._log_pace, self._drawn_at = Pace(), time.monotonic()
+        self.name, self.total, self.unit, self.device, self.log = name, total, unit, device, log
+        self._mode = shown() if mode == "auto" else mode
         self._begin: tuple[float, int] | None = None
+        self._line_at = self._drawn_at = time.monotonic()
         self._bar = tqdm(total=total, desc=name, unit=unit, delay=2, leave=False, disable=self._mode != "bar")
 
     def __enter__(self) -> "Progress":
@@ -96,11 +67,12 @@ class Progress:
             self._drawn_at = now
             self._bar.set_postfix_str(", ".join(self._extras(loss)), refresh=False)
             self._bar.update(done - self._bar.n)
-        if self._mode == "lines" and _SHOWN.due():
-            sys.stderr.write(f"{self.name}: {self._line(now, done, loss)}\n")
-            sys.stderr.flush()
-        if self.log is not None and self._log_pace.due():
-            self.note(self._line(now, done, loss))
+        if now - self._line_at >= max(LEAST, SHARE * (now - self._begin[0])):
+            self._line_at = now
+            line = self._line(now, done, loss)
+            if self._mode == "lines":
+                print(f"{self.name}: {line}", file=sys.stderr, flush=True)
+            self.note(line)
 
     def note(self, text: str) -> None:
         """Add a line to the log.
@@ -119,28 +91,28 @@ class Progress:
 
     def _line(self, now: float, done: int, loss: float | None) -> str:
         begin, first = self._begin
-        rate = (done - first) / (now - begin) if now > begin else 0.0
         parts = [f"{self.unit} {done} of {self.total}"]
-        if rate:
+        if now > begin and done > first:
+            rate = (done - first) / (now - begin)
             parts += [f"{rate:.3g} {self.unit}s/s", f"{duration((self.total - done) / rate)} left"]
         return ", ".join(parts + self._extras(loss))
 
     def _extras(self, loss: float | None) -> list[str]:
         parts = [] if loss is None else [f"loss {loss:.4g}"]
-        return parts + ([f"{self._memory() / 1e9:.2f} GB"] if self._memory else [])
+        return parts + ([f"{peak_memory(self.device) / 1e9:.2f} GB"] if self.device else [])
 
 
 def shown() -> str:
     """`bar` where a person looks on, in JupyterLab or a terminal; else `lines`."""
     parent = os.environ.get("JPY_PARENT_PID")
-    if parent is not None:  # a kernel: who started it, or who started that?
-        try:
-            first = psutil.Process(int(parent))
-            words = {Path(word).name for process in (first, *first.parents()) for word in process.cmdline()}
-        except (psutil.Error, ValueError):
-            return "bar"
-        return "lines" if words & set(RUNNERS) else "bar"
-    return "bar" if sys.stderr.isatty() else "lines"
+    if parent is None:
+        return "bar" if sys.stderr.isatty() else "lines"
+    try:  # a kernel: who started it, or who started that?
+        starter = psutil.Process(int(parent))
+        words = {Path(word).name for process in (starter, *starter.parents()) for word in process.cmdline()}
+    except (psutil.Error, ValueError):
+        return "bar"
+    return "lines" if words & RUNNERS else "bar"
 
 
 def duration(seconds: float) -> str:
@@ -156,11 +128,11 @@ def duration(seconds: float) -> str:
 
 
 PROCESS = Path("/proc/self")
-"""Where Linux tells a process of itself."""
+"""What Linux knows of this process."""
 
 
 def reset_peak_memory(device: str) -> None:
-    """Begin to measure `peak_memory` anew, where the device can: an accelerator, or a CPU under Linux."""
+    """Measure `peak_memory` from now on, where the device can: a GPU, or a CPU under Linux."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -171,10 +143,7 @@ def reset_peak_memory(device: str) -> None:
 
 
 def peak_memory(device: str) -> int:
-    """Most bytes in use since `reset_peak_memory`: of the accelerator, or of this whole process on a CPU.
-
-    Where the process cannot reset its own peak, it is that since its start.
-    """
+    """Most bytes in use since `reset_peak_memory`: of the GPU, or of this whole process on a CPU."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -188,9 +157,8 @@ def peak_memory(device: str) -> int:
 def peak_of_tensors(work: Callable[[], object], device: str | torch.device) -> int:
     """Most bytes that torch's allocator held at once for what `work` allocates, beyond what was there before it.
 
-    Tensors alone count, those of compiled code and of automatic differentiation included: not the interpreter, not the
-    code, and on a CPU not the scratch space of the libraries that convolve.  There the profiler tells each allocation,
-    which slows the work down; it is no run to be timed.
+    Tensors alone count, those of compiled code and of automatic differentiation included; on a CPU not the scratch
+    space of the libraries that convolve.  There the profiler sees each allocation, which slows the work down.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

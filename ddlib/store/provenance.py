@@ -18,13 +18,8 @@ PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
 def provenance(device: str = "cpu", modules: tuple[str, ...] = ()) -> dict[str, Any]:
     """Where a number comes from that is computed now, on `device`, by the code of `modules`.
 
-    Returns:
-        commit: None outside a git checkout.
-        dirty: whether the tree was modified, products aside.
-        code: `codeprint.fingerprint(modules)`; only where modules are given.
-        date: today's.
-        versions: of Python and the packages that compute.
-        device: its name.
+    The commit, None outside a git checkout; whether the tree was modified, products aside; the fingerprint of the code,
+    where modules are given; the date, versions and the device's name.
     """
     commit, dirty = checkout()
     return {

@@ -18,8 +18,9 @@ from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 from ddlib.pretraining.prerequisite import Prerequisite
 from ddlib.store import artefacts, codeprint, files
-from ddlib.store.artefacts import Artefact, Keeping, Stepwise, Workplace, status
+from ddlib.store.artefacts import Artefact, Keeping, Stepwise, Workplace
 from ddlib.store.files import Damaged, read_seal
+from ddlib.store.locks import holder
 from ddlib.store.provenance import provenance
 from ddlib.study.planning import Missing
 from ddlib.study.rows import Cell
@@ -95,7 +96,7 @@ def test_set(cell: Cell, workplace: Workplace) -> ImageSet:
 
 def finished(cell: Cell, workplace: Workplace) -> bool:
     """Whether every seed of the cell is distilled and evaluated.  Damaged JSON counts as nothing; no tensor is read."""
-    return all(Accuracies(cell, seed, workplace).finished() for seed in cell.seeds)
+    return not _unfinished(cell, workplace)
 
 
 def missing(cell: Cell, workplace: Workplace) -> Missing:
@@ -118,7 +119,7 @@ def missing(cell: Cell, workplace: Workplace) -> Missing:
 
 def under_way(cell: Cell, workplace: Workplace) -> bool:
     """Whether another process works on what the cell lacks."""
-    return any(status(part).worker for each in _unfinished(cell, workplace) for part in (each.distilled, each))
+    return any(holder(part.lock) for each in _unfinished(cell, workplace) for part in (each.distilled, each))
 
 
 def _unfinished(cell: Cell, workplace: Workplace) -> list["Accuracies"]:
@@ -202,8 +203,7 @@ def _identity(builder: Prerequisite) -> dict[str, Any]:
 
 def _identity_on_data(cell: Cell, builder: Prerequisite) -> dict[str, Any]:
     """What decides the product of a builder on the data of the cell."""
-    data = {"data": datasets.fingerprint_of(cell.dataset, "train"), "whitened": cell.whitened}
-    return _identity(builder) | data
+    return _identity(builder) | {"data": datasets.fingerprint_of(cell.dataset, "train"), "whitened": cell.whitened}
 
 
 def _needs(cell: Cell, workplace: Workplace) -> dict[str, Stepwise]:
@@ -219,8 +219,7 @@ def _share_needs(cell: Cell, seed: int, workplace: Workplace) -> None:
     """
     if not distillation(cell, seed, workplace).finished():
         for need in _needs(cell, workplace).values():
-            state = status(need)
-            if not state.finished and state.worker is None:
+            if not need.finished() and holder(need.lock) is None:
                 artefacts.get(need, workplace)
 
 
@@ -274,11 +273,7 @@ class Accuracies(Artefact):
         return self.path.with_name(f".{self.path.stem}.lock")
 
     def record(self) -> dict[str, Any]:
-        """What is kept for the set as it is now: what judged another set says nothing of this one.
-
-        Raises:
-            Damaged: the file is not what was written.
-        """
+        """What is kept for the set as it is now; what judged another set says nothing of this one.  Raises `Damaged`."""
         record = files.read_json(self.path) or {}
         try:
             seal = read_seal(self.distilled.path)
@@ -289,8 +284,7 @@ class Accuracies(Artefact):
     def load(self) -> dict[str, Any] | None:
         """The record, if all networks judged the set."""
         record = self.record()
-        count = len(record.get("networks", ()))
-        return record if self.distilled.finished() and count == self.cell.protocol.num_networks else None
+        return record if self.distilled.finished() and self._share(record) == 1 else None
 
     def finished(self) -> bool:
         """Whether all networks judged the set, which is there."""
@@ -302,10 +296,12 @@ class Accuracies(Artefact):
     def left(self) -> float:
         """The share of networks that are not kept."""
         try:
-            record = files.read_json(self.path) or {}
+            return 1.0 - self._share(files.read_json(self.path) or {})
         except Damaged:
             return 1.0
-        return 1.0 - len(record.get("networks", ())) / self.cell.protocol.num_networks
+
+    def _share(self, record: Mapping[str, Any]) -> float:
+        return len(record.get("networks", ())) / self.cell.protocol.num_networks
 
     def make(self, workplace: Workplace) -> dict[str, Any]:
         """Train and test the networks that are missing, and keep each group of them as it is done."""
@@ -318,10 +314,7 @@ class Accuracies(Artefact):
             if not networks:
                 continue
             epochs = len(networks) * protocol.rounds
-            with (
-                artefacts.progress(name, epochs, workplace, log=log, unit="epoch") as report,
-                artefacts.deterministic(),
-            ):
+            with workplace.watch(name, epochs, log=log, unit="epoch") as report, artefacts.deterministic():
                 outcome = evaluation.evaluate(
                     distilled,
                     test,
@@ -331,12 +324,11 @@ class Accuracies(Artefact):
                     teacher=teacher,
                     on_epoch=lambda done, _, report=report: report(done),
                 )
-            record = self.add(outcome, record)
+            record = self._added(outcome, record)
         return record
 
-    def add(self, outcome: evaluation.Evaluation, record: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Keep what some networks came to, beside those of `record`; returns the new record."""
-        before = record or {"of": read_seal(self.distilled.path)}
+    def _added(self, outcome: evaluation.Evaluation, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep what some networks came to beside those of the record `before`; returns the new record."""
         code = provenance(self.workplace.device, codeprint.EVALUATION)
         after = asdict(outcome) | {"sittings": [{"networks": outcome.networks, "provenance": code}]}
         for name in ("networks", "accuracies", "train_losses", "sittings"):
