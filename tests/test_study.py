@@ -169,11 +169,6 @@ def test_ipc_above_the_class_size_is_refused(workplace):
         study.run(cells(ipcs=[10000], methods={"Random": RANDOM}), workplace)
 
 
-def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match=r"device='warp' cannot be used here"):
-        study.Workplace("warp")
-
-
 @pytest.mark.parametrize("which", ["runs", "results", "figures"])
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(which, tmp_path, monkeypatch):
     (tmp_path / which).write_text("a file where a folder should be")
@@ -181,3 +176,16 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(which, 
     match = rf"folder='.*{which}' cannot be written \(.*\); allowed: a folder that can; DDLIB_OUT"
     with pytest.raises(OSError, match=match):
         study.Workplace("cpu", folder=tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("setting", "match"),
+    [
+        ({"progress": "loud"}, "progress='loud'; it must be one of auto, bar, lines, none"),
+        ({"checkpoint_seconds": -1}, "checkpoint_seconds=-1; it must be >= 0"),
+        ({"device": "warp"}, "device='warp' cannot be used here"),
+    ],
+)
+def test_a_workplace_that_cannot_be_is_refused(setting, match, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        study.Workplace(folder=tmp_path / "runs", **setting)

@@ -79,17 +79,19 @@ def _add_verbs(commands: Commands, name: str, help: str) -> Commands:
     return commands.add_parser(name, help=help).add_subparsers(title="verbs", required=True, metavar="VERB")
 
 
-def _hours(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 <= (hours := float(text)) < math.inf:
-            return hours
-    raise ArgumentTypeError(f"{text!r}; it must be a number of hours >= 0")
+def _at_least(kind: type, least: int, what: str) -> Callable[[str], float]:
+    """What reads a finite number of a kind that is not below `least`."""
+
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if least <= (number := kind(text)) < math.inf:
+                return number
+        raise ArgumentTypeError(f"{text!r}; it must be {what} >= {least}")
+
+    return read
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}; it must be a whole number >= 1")
-    return int(text)
+_hours, _count = _at_least(float, 0, "a number of hours"), _at_least(int, 1, "a whole number")
 
 
 def _bytes(text: str) -> int:
@@ -98,10 +100,6 @@ def _bytes(text: str) -> int:
         raise ArgumentTypeError(f"{text!r}; it must be a number with a unit, such as 16GB, 512MB or 8GiB")
     number, prefix, binary = match.groups()
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix))
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
 
 
 # ---- data sets and priors
@@ -155,13 +153,13 @@ def _data_get(options: Namespace) -> int:
 def _data_check(options: Namespace) -> int:
     from ddlib.data import datasets
 
-    if options.name is not None:
-        return _print_check(datasets.check(options.name))
-    ways = {name: _way_to_get(name) for name in datasets.names()}
-    for name, way in ways.items():
-        if way:
+    code = 0
+    for name in [options.name] if options.name else datasets.names():
+        if not options.name and (way := _way_to_get(name)):
             print(f"{name}: missing; {way}")
-    return max(_print_check(datasets.check(name)) for name, way in ways.items() if not way)
+        else:
+            code = max(code, _print_check(datasets.check(name)))
+    return code
 
 
 def _print_check(check: "Check") -> int:
@@ -209,7 +207,7 @@ def _add_notebook_commands(commands: Commands) -> None:
     for parser in (plan, run):
         parser.add_argument("notebooks", metavar="NOTEBOOK", nargs="*", help="paper/experiment, a path or a paper")
     for parser in (run, cell):
-        parser.add_argument("--gpus", type=_names, default=(), metavar="LIST",
+        parser.add_argument("--gpus", type=lambda text: tuple(text.split(",")), default=(), metavar="LIST",
                             help="each job takes a free one of these, e.g. 0,1 (default: all, in a batch)")  # fmt: skip
     for parser in (plan, run, cell):
         parser.add_argument("--profile", choices=PROFILES, default="quick", help="the budget (default: %(default)s)")
@@ -362,35 +360,28 @@ def _add_store_commands(commands: Commands) -> None:
     same.add_argument("after", type=Path, metavar="B", help="the other one")
 
 
-def _size(count: int) -> str:
-    """Bytes in the decimal unit that fits them."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count} B"
-
-
 def _runs_list(options: Namespace) -> int:
     from ddlib.store import inventory
+    from ddlib.study import planning
 
     entries = inventory.entries(options.store)
-    print(f"{len(entries)} pieces of work in {options.store}, {_size(sum(entry.size for entry in entries))}")
+    print(f"{len(entries)} pieces of work in {options.store}, {planning.size(sum(entry.size for entry in entries))}")
     width = max((len(entry.name) for entry in entries), default=0)
     if entries:
         print(f"\n{'key':<{KEY_DIGITS}}  {'kind':<10} {'what':<{width}}  {'size':>8}  {'evaluations':>11}  state")
     for entry in entries:
-        state = f"{entry.state}: {entry.detail}" if entry.detail else entry.state
-        line = f"{entry.key[:KEY_DIGITS]}  {entry.kind:<10} {entry.name:<{width}}  {_size(entry.size):>8}"
-        print(f"{line}  {entry.evaluations:>11}  {state}")
+        line = f"{entry.key[:KEY_DIGITS]}  {entry.kind:<10} {entry.name:<{width}}  {planning.size(entry.size):>8}"
+        print(f"{line}  {entry.evaluations:>11}  {entry.state}")
     return 0
 
 
 def _runs_show(options: Namespace) -> int:
     from ddlib.store import inventory
+    from ddlib.study import planning
 
     entry = inventory.find(options.store, options.key)
-    print(f"{entry.name} ({entry.kind}), {f'{entry.state}: {entry.detail}' if entry.detail else entry.state}")
-    print(f"in {entry.folder}, {_size(entry.size)}")
+    print(f"{entry.name} ({entry.kind}), {entry.state}")
+    print(f"in {entry.folder}, {planning.size(entry.size)}")
     for name, value in entry.about.items():
         if name != "name":
             print(f"  {name}: {json.dumps(value)}")
@@ -409,12 +400,13 @@ def _runs_show(options: Namespace) -> int:
 
 def _runs_clean(options: Namespace) -> int:
     from ddlib.store import inventory
+    from ddlib.study import planning
 
     verb = "would delete" if options.dry_run else "deleted"
     for entry in [inventory.find(options.store, key) for key in options.keys]:
         if not options.dry_run:
             inventory.remove(entry)
-        print(f"{verb} {entry.name} ({entry.folder}), {_size(entry.size)}")
+        print(f"{verb} {entry.name} ({entry.folder}), {planning.size(entry.size)}")
     if options.keys:
         return 0
     paths = inventory.leftovers(options.store)
@@ -423,7 +415,7 @@ def _runs_clean(options: Namespace) -> int:
         if not options.dry_run:
             inventory.discard(path)
         print(f"{verb} {path}")
-    print(f"{verb} {len(paths)} files, {_size(total)}")
+    print(f"{verb} {len(paths)} files, {planning.size(total)}")
     return 0
 
 

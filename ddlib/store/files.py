@@ -54,7 +54,7 @@ def cannot_write(path: Path, error: OSError) -> OSError:
 def whole(path: str | Path) -> Iterator[Path]:
     """Write a file whole or not at all: the block fills the file that it is given, which then takes the name `path`.
 
-    Whoever reads `path` meanwhile sees what was there before, and keeps it if anything fails.  Missing folders are made.
+    Whoever reads `path` meanwhile sees what was there before, and keeps it if anything fails.  Folders are made.
 
     Raises:
         OSError: it cannot be written; the message names the path, and on a full disk says what to do.
@@ -186,7 +186,7 @@ def check(path: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Compare every file of a folder that `whole_folder` wrote with its checksum; raises as `check`, naming the files."""
+    """Compare every file of a folder that `whole_folder` wrote with its checksum; raises as `check`."""
     if not path.is_dir():
         raise FileNotFoundError(f"{path} does not exist")
     try:
@@ -234,7 +234,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, Any] | None = None) -> None:
-    """Write named tensors, from any device, as one safetensors file with its checksum, and JSON `about` in its header."""
+    """Write named tensors, of any device, and JSON about them as one safetensors file with its checksum."""
     import safetensors.torch
 
     dense: dict[str, Tensor] = {}

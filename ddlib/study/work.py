@@ -273,7 +273,7 @@ class Accuracies(Artefact):
         return self.path.with_name(f".{self.path.stem}.lock")
 
     def record(self) -> dict[str, Any]:
-        """What is kept for the set as it is now; what judged another set says nothing of this one.  Raises `Damaged`."""
+        """What is kept for the set as it is now: what judged another says nothing of this one.  Raises `Damaged`."""
         record = files.read_json(self.path) or {}
         try:
             seal = read_seal(self.distilled.path)
