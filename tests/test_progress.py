@@ -38,7 +38,7 @@ def test_lines_are_ten_seconds_apart_and_a_month_gives_no_more_than_a_notebook_h
             for done in range(int(seconds / step) + 1):
                 clock[0] = begin + done * step
                 report(done)
-        return len(capsys.readouterr().out.splitlines())
+        return len(capsys.readouterr().err.splitlines())
 
     assert [lines_in(seconds, 1.0) for seconds in (9, 10, 100, 1000)] == [0, 1, 10, 100]
     assert 150 * lines_in(30 * 86400, 50.0) < 200_000, "characters"
