@@ -71,7 +71,8 @@ class Progress:
             self._line_at = now
             line = self._line(now, done, loss)
             if self._mode == "lines":
-                print(f"{self.name}: {line}", file=sys.stderr, flush=True)
+                sys.stderr.write(f"{self.name}: {line}\n")
+                sys.stderr.flush()
             self.note(line)
 
     def note(self, text: str) -> None:
