@@ -10,6 +10,7 @@ from benchmarks import (
     experts,
     generation,
     generative_matching,
+    growth,
     harness,
     latent_distillation,
     trajectory_matching,
@@ -93,3 +94,18 @@ def test_an_iteration_of_ld3m_is_timed_and_its_last_calls_are_compared(small, mo
         "last two bfloat16" in printed and "tensors x1.00   Z: cosine 1.0000 x1.00, c: cosine 1.0000 x1.00" in printed
     )
     assert "the last 0 of 2: Z: cosine" in printed and "c: cosine 0.0000 x0.00" in printed
+
+
+@pytest.mark.parametrize("line", growth.LINES, ids=lambda line: f"{line.method}, {line.axis}")
+def test_arithmetic_grows_as_theory_says(line):
+    sizes, operations = line.sizes[:2], []
+    for size in sizes:
+        step = line.build(size)
+        with growth.Counts() as counts:
+            step()
+        operations.append(counts.operations)
+    wanted = growth.slope(sizes, [line.time(size) for size in sizes])
+    # the encoder and decoder of LD3M are constant
+    assert growth.slope(sizes, operations) == pytest.approx(
+        wanted, abs=0.16
+    )
