@@ -29,12 +29,12 @@ def gradient_rows(scene):
     return costs.measure_gradients(scene, steps=[1, 6], batches=[4, 20], repeats=1)
 
 
-def test_every_method_is_measured_at_every_size(gradient_rows):
+def test_every_method_is_measured_at_every_size_and_takes_what_was_expected(gradient_rows):
     places = {(row["method"], row["N"], row["B"]) for row in gradient_rows}
-    assert (
-        places == {(m, n, b) for m in unrolling.GRADIENTS for n in (1, 6) for b in (4, 20)} and len(gradient_rows) == 12
-    )
-    assert all(row["seconds"] > 0 and row["bytes"] > 0 for row in gradient_rows)
+    assert places == {(m, n, b) for m in unrolling.GRADIENTS for n in (1, 6) for b in (4, 20)}
+    assert all(row["seconds"] > 0 for row in gradient_rows) and len(gradient_rows) == 12
+    for row in gradient_rows:
+        assert row["expected"] == pytest.approx(row["bytes"], rel=0.15) and row["bytes"] > 0
 
 
 def test_the_memory_of_unrolling_grows_by_graphs_and_that_of_the_adjoint_by_vectors(gradient_rows, scene):
@@ -46,29 +46,17 @@ def test_the_memory_of_unrolling_grows_by_graphs_and_that_of_the_adjoint_by_vect
         assert grown["unrolled"] > 5 * batch * 8 * 16 * 16 * 4 * 4  # a graph keeps several of the largest maps
 
 
-def test_what_is_expected_is_what_is_found(gradient_rows):
-    for row in gradient_rows:
-        assert row["expected"] == pytest.approx(row["bytes"], rel=0.15), row
-
-
-def test_what_would_need_too_much_is_not_run(scene, monkeypatch):
-    ran = []
-    gradient = costs.Scene.gradient
-    monkeypatch.setattr(
-        costs.Scene,
-        "gradient",
-        lambda self, method, **told: ran.append((method, told["steps"])) or gradient(self, method, **told),
-    )
-    found = costs.measure_gradients(scene, steps=[2, 1000], batches=[4], methods=["unrolled"], repeats=1, limit=5e6)
-    assert [row["seconds"] is None for row in found] == [False, True]
-    assert found[1]["bytes"] is None and found[1]["expected"] > 5e6
-    assert max(number for _, number in ran) == 2
+def test_what_would_need_too_much_is_not_run(scene):
+    found = costs.measure_gradients(scene, steps=[2, 1000], batches=[4], repeats=1, limit=5e6)
+    unrolled = [row for row in found if row["method"] == "unrolled"]
+    assert [row["seconds"] is None for row in unrolled] == [row["bytes"] is None for row in unrolled] == [False, True]
+    assert unrolled[1]["expected"] > 5e6
 
 
 def test_sizes_and_epochs_that_there_are_not_are_refused(scene, train):
-    with pytest.raises(ValueError, match=r"steps contain 0; allowed: >= 1"):
+    with pytest.raises(ValueError, match=r"steps contain 0; allowed: in \[1, inf\]"):
         costs.measure_gradients(scene, steps=[0], batches=[4])
-    with pytest.raises(ValueError, match=r"batches contain 21; allowed: in \[1, 20\], the images of the scene"):
+    with pytest.raises(ValueError, match=r"batches contain 21; allowed: in \[1, 20\]"):
         costs.measure_gradients(scene, steps=[1], batches=[4, 21])
     with pytest.raises(ValueError, match=r"ipc=1000 is not in 1..\d+, the size of the smallest class"):
         costs.prepare(train, Experts(), ipc=1000)
@@ -167,8 +155,6 @@ def test_what_does_not_fit_says_so(train, monkeypatch):
 def test_what_cannot_be_measured_is_refused(train):
     with pytest.raises(ValueError, match="repeats=0; it must be >= 1"):
         costs.measure_steps(cells_of(), {False: train}, repeats=0)
-    with pytest.raises(ValueError, match="spaces lacks whitened=False; it has True"):
-        costs.measure_steps(cells_of(), {True: train})
 
 
 def test_measurements_come_back_as_they_were_written(tmp_path, gradient_rows):

@@ -126,8 +126,7 @@ class Interval:
 def levels(full: Sequence[float]) -> dict[str, np.ndarray]:
     """Name -> positions of the networks among which correlations are reported, those with too few left out.
 
-    "all"; "top 20 %" (rounded up) and "top 10" by the accuracy on all data.  Networks that tie with the last one are
-    in too.
+    "all"; "top 20 %" (rounded up) and "top 10" by the accuracy on all data, with networks that tie with the last one.
     """
     full = np.asarray(full, dtype=float)
     positions = {"all": np.arange(len(full))}
@@ -140,8 +139,7 @@ def levels(full: Sequence[float]) -> dict[str, np.ndarray]:
 def targets(repeats: Sequence[Sequence[float]]) -> np.ndarray:
     """(S, n): what is ranked against, for each repeat on all data the mean of the others; a single one as it is.
 
-    A repeat may not be in what it is ranked by; and what a set is worth beside a repeat is told on the same targets,
-    which hold the same noise.
+    A repeat may not be in what it is ranked by, and a set is judged on the same targets, which hold the same noise.
     """
     table = np.asarray(repeats, dtype=float)
     if len(table) < 2:
@@ -162,8 +160,7 @@ def correlations(
     Returns:
         Rows of "method", "among", "networks" (the fewest, where targets have different ties), "kind", "value", "low",
         "high", "searches", "gain", "gain_low" and "gain_high" (over the baseline; None where undefined), one for each
-        label, level and kind.  The reference's say how well its repeats agree with one another, so how much of a
-        ranking by so few is noise; they are left out where it was not repeated.
+        label, level and kind.  The reference's, left out where it was not repeated, say how well its repeats agree.
     """
     goals = targets(accuracies[reference])
     each = {
@@ -212,9 +209,6 @@ def coefficients(
 
     Returns:
         (S, 1 + RESAMPLES) in [-1, 1]; nan where all accuracies that count are equal.
-
-    Raises:
-        ValueError: an unknown kind, fewer than three networks, lists of unequal length, or values that are not finite.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r} of correlation; known: {', '.join(KINDS)}")
@@ -255,9 +249,7 @@ def interval(each: np.ndarray, other: np.ndarray | None = None) -> Interval:
 
     The interval has two parts, whose half-widths add in quadrature.  Of the networks: the percentile interval of their
     bootstrap; draws in which a correlation is undefined are left out.  Of the searches (draws, seeds): Student's t,
-    since so few of them cannot be drawn from; nothing where there is one.  The full ranking is taken as it is.  What
-    searches have of the noise of the networks is in both parts, so that intervals are rather wide where searches hardly
-    differ.
+    since so few of them cannot be drawn from; nothing where there is one.  The full ranking is taken as it is.
 
     Args:
         each, other: as `coefficients` gives them.  They are compared search by search where there are as many, for
@@ -284,8 +276,7 @@ def _sample(values: np.ndarray) -> Sample:
 
 def winners(accuracies: Sequence[float]) -> np.ndarray:
     """Positions of the most accurate networks; several where they tie."""
-    accuracies = np.asarray(accuracies, dtype=float)
-    return np.flatnonzero(accuracies == accuracies.max())
+    return np.flatnonzero(np.asarray(accuracies) == np.max(accuracies))
 
 
 def winner_accuracies(searches: np.ndarray, goals: np.ndarray) -> list[float]:
@@ -328,9 +319,9 @@ class Search:
         """A row for each label: "method", the network that each seed finds ("found"), its "accuracy" on all data as a
         mean over the seeds, "least" and "most" of them, and the cost.
 
-        A search selects on test data: networks are ranked by, and then judged by, the same test images; sets are
-        distilled from all training images, so that no fold of these is left to rank by.  The winner of a repeat on all
-        data is judged by the other repeats: by a mean that holds it, it would be the maximum of its own noise.
+        A search selects on test data: networks are ranked by, and then judged by, the same test images.  The winner of
+        a repeat on all data is judged by the other repeats: by a mean that holds it, it would be the maximum of its own
+        noise.
         """
         rows = []
         for label, table in self.accuracies.items():
@@ -344,11 +335,7 @@ class Search:
 
 
 def reference_of(cells: Sequence[Cell]) -> Cell:
-    """The cell that trains on all data, whose ranking counts.
-
-    Raises:
-        ValueError: there is not exactly one, or a cell's images are of another data set or another number.
-    """
+    """The one cell that trains on all data, whose ranking counts; the others must be of one data set and one IPC."""
     whole = [cell for cell in cells if cell.ipc is None and cell.protocol.epoch_images is None]
     if len(whole) != 1:
         labels = ", ".join(repr(cell.label) for cell in whole) or "none"
@@ -402,7 +389,7 @@ def tasks(cells: Sequence[Cell], architectures: Sequence[Architecture]) -> list[
 
 def missing(tasks: Sequence[Task], workplace: Workplace) -> list[Task]:
     """The tasks whose result the store does not have."""
-    return [(cell, seed) for cell, seed in tasks if not work.Accuracies(cell, seed, workplace).finished()]
+    return [task for task in tasks if not work.Accuracies(*task, workplace).finished()]
 
 
 def _from_store(
@@ -428,11 +415,7 @@ def _from_store(
 
 
 def outlook(cells: Sequence[Cell], architectures: Sequence[Architecture], workplace: Workplace) -> str:
-    """How much of a `search` is in the store and how much is to be made: one line; no step is taken to learn it.
-
-    Raises:
-        ValueError: as `reference_of`.
-    """
+    """How much of a `search` is in the store and how much is to be made: one line; no step is taken to learn it."""
     reference_of(cells)
     every = tasks(cells, architectures)
     to_train = missing(every, workplace)

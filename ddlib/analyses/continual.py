@@ -41,11 +41,9 @@ PAPER, TABLE = "atom", "continual"
 
 @dataclass(frozen=True)
 class Stage:
-    """One row after one of its steps, for one order of the classes.
+    """One row after one of its `steps`, for one order of the classes.
 
-    cell: the row.
     order: the seed that drew the order, of the distillations and of the networks.
-    steps: how many there are in all.
     seen: the classes of each step so far.
     """
 
@@ -74,8 +72,7 @@ def rows(chosen: SimpleNamespace) -> list[Cell]:
 
     Raises:
         ValueError: as there, or: more than one number of images per class, steps that do not divide the classes, a row
-            that is whitened (by classes that have not come yet), tested on several networks, or whose method gives a
-            generator and not a set.
+            that is whitened, tested on several networks, or whose method gives a generator and not a set.
     """
     if len(chosen.ipcs) != 1:
         raise ValueError(f"ipcs={chosen.ipcs!r}; allowed: one number of images per class")
@@ -97,11 +94,7 @@ def rows(chosen: SimpleNamespace) -> list[Cell]:
 
 
 def arrivals(num_classes: int, steps: int, order: int) -> list[tuple[int, ...]]:
-    """The classes of each step: all of them in an order drawn by the seed `order`, in equal parts.
-
-    Raises:
-        ValueError: `steps` does not divide the number of classes.
-    """
+    """The classes of each step: all of them in an order drawn by the seed `order`, in `steps` equal parts."""
     allowed = [count for count in range(1, num_classes + 1) if num_classes % count == 0]
     if steps not in allowed:
         raise ValueError(f"steps={steps} of {num_classes} classes; allowed: {', '.join(map(str, allowed))}")
@@ -119,8 +112,7 @@ def stages(cell: Cell, steps: int, order: int) -> list[Stage]:
 def run(rows: Sequence[Cell], workplace: Workplace, *, steps: Sequence[int]) -> list[dict[str, Any]]:
     """The accuracy of every row after each step, from the store where it is there, else computed now.
 
-    What another process works on comes last, so that several share one table: first all that is to be distilled, then
-    the networks.
+    What another process works on comes last, so that several share one table.
 
     Args:
         steps: numbers of steps, each a course of its own through the same classes in the same orders.
@@ -129,10 +121,6 @@ def run(rows: Sequence[Cell], workplace: Workplace, *, steps: Sequence[int]) -> 
         A mapping for each row, number of steps and step, in this order: label, method, ipc, steps, classes (how many
         were seen), orders, accuracies in percent (order by order, networks in each), reference (what was published, or
         None) and verdict.
-
-    Raises:
-        ValueError: steps that do not divide the classes, or sets that do not join.
-        FloatingPointError: a distillation or a network came to numbers that are not finite.
     """
     courses = [[stages(cell, count, order) for order in cell.seeds] for count in steps for cell in rows]
     parts = [(part, course[-1].order) for orders in courses for course in orders for part in course[-1].parts]
@@ -166,14 +154,10 @@ def _row(reached: Sequence[Stage], workplace: Workplace) -> dict[str, Any]:
 
 
 def averages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The average incremental accuracy of every row and number of steps: the mean over the steps.
+    """The average incremental accuracy of every row and number of steps: rows of `run`, without classes.
 
-    Args:
-        rows: as `run` gives them.
-
-    Returns:
-        As `rows`, without classes; accuracies and reference are means over the steps, the latter None where one is
-        missing, and the verdict is that of the last step.
+    Accuracies and reference are means over the steps, the latter None where one is missing; the verdict is that of the
+    last step.
     """
     place = itemgetter("label", "steps")
     means = []

@@ -5,6 +5,7 @@ gradient with the exact one) run them on it.  `measure_steps` takes whole method
 """
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,9 +59,6 @@ class Scene:
             steps, batch, lr: N, B in [1, n], a.
             start: epoch of the expert where the student starts.
             span: epochs further on is the goal; None: at the expert's end.
-
-        Raises:
-            ValueError: the expert keeps no such epoch.
         """
         end = self.expert.epochs[-1] if span is None else start + span
         theta, goal = (self.expert.vector(0, epoch).to(self.images.device) for epoch in (start, end))
@@ -84,11 +82,7 @@ class Scene:
 
 
 def prepare(train: ImageSet, experts: Experts, *, ipc: int, seed: int = 0, compiled: bool = False) -> Scene:
-    """Train the first of `experts` on `train`, and lay out `ipc` random real images of each class.
-
-    Raises:
-        ValueError: a class has fewer images, or an option of the network is unknown.
-    """
+    """Train the first of `experts` on `train`, and lay out `ipc` random real images of each class."""
     coresets.check_ipc(ipc, train)
     experts = replace(experts, count=1)
     expert = Trajectories.of([loop.run(experts, experts.start(train, {}, seed), name="expert").product])
@@ -112,14 +106,12 @@ def measure_gradients(
     *,
     steps: Sequence[int],
     batches: Sequence[int],
-    methods: Sequence[str] = tuple(unrolling.GRADIENTS),
     repeats: int = 3,
     limit: float | None = None,
 ) -> list[dict[str, Any]]:
     """Time and memory of one gradient of the outer loss, for every N of `steps`, B of `batches` and method.
 
     Args:
-        methods: of `unrolling.GRADIENTS`.
         repeats: timed runs of each, >= 1, after one that is not timed.
         limit: bytes; what by `expected_bytes` would take more is not run.  None: everything is run.
 
@@ -130,11 +122,10 @@ def measure_gradients(
     Raises:
         ValueError: an N or a B that the scene does not allow.
     """
-    count = len(scene.images)
-    for name, values, most in (("steps", steps, None), ("batches", batches, count)):
-        if wrong := [value for value in values if value < 1 or (most is not None and value > most)]:
-            allowed = ">= 1" if most is None else f"in [1, {most}], the images of the scene"
-            raise ValueError(f"{name} contain {wrong[0]!r}; allowed: {allowed}")
+    for name, values, most in (("steps", steps, math.inf), ("batches", batches, len(scene.images))):
+        if wrong := [value for value in values if not 1 <= value <= most]:
+            raise ValueError(f"{name} contain {wrong[0]!r}; allowed: in [1, {most}]")
+    methods = tuple(unrolling.GRADIENTS)
     expected = {method: expected_bytes(scene, method, min(batches)) for method in methods}
     rows = []
     for batch, number in itertools.product(batches, steps):
@@ -181,9 +172,6 @@ def disagreement(
         A row each: "start", "a", "N", "loss"; "images" and "labels", the cosine of the two gradients in the images and
         in the label logits Y, in [-1, 1]; "images_norm" and "labels_norm", TESLA's norm divided by the exact one;
         "lr" and "lr_tesla", dL/da both ways.
-
-    Raises:
-        ValueError: the expert does not keep an epoch of `starts`, or the one `span` epochs later.
     """
     rows = []
     for start, lr, number in itertools.product(starts, lrs, steps):
@@ -208,7 +196,7 @@ def _in_logits(logits: Tensor, gradient: Tensor) -> Tensor:
 
 @dataclass
 class Runner:
-    """A method under way: its steps are taken one after another, and it begins anew where it is at its end."""
+    """A method whose steps are taken one after another; it begins anew where it is at its end."""
 
     method: Method
     train: ImageSet
@@ -239,14 +227,7 @@ def measure_steps(
     Returns:
         A row each: "method", the cell's label; "ipc"; "steps", T of DC and DSA, else 1; "seconds" and "bytes" of
         `in_turns`.
-
-    Raises:
-        ValueError: `repeats` is below 1, or a cell's training set is missing.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats={repeats!r}; it must be >= 1")
-    if missing := [cell.whitened for cell in cells if cell.whitened not in spaces]:
-        raise ValueError(f"spaces lacks whitened={missing[0]!r}; it has {', '.join(map(repr, spaces))}")
     rows = []
     for ipc in dict.fromkeys(cell.ipc for cell in cells):
         group = [cell for cell in cells if cell.ipc == ipc]
@@ -269,6 +250,8 @@ def in_turns(
         "seconds", the median after one run that is not timed, and "bytes", the most that tensors held at once beyond
         what was there before; both None where the device's memory did not do.
     """
+    if repeats < 1:
+        raise ValueError(f"repeats={repeats!r}; it must be >= 1")
     fits = [_fits(work) for work in works]
     seconds: list[list[float]] = [[] for _ in works]
     for _ in range(repeats):

@@ -1,5 +1,6 @@
 """Norms of gradients: how hard each term of ATOM's loss pulls at the pixels, and how much reaches what LD3M learns."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,14 +24,10 @@ def term_norms(
         method: whose `norm`, powers and weights are replaced; a term keeps the weight that it has there, > 0.
         norms: norm layers of the network.
         powers: p_s and p_c of the two attentions, > 0.
-        draws: of network, real images and augmentation.
-        seed: as `method.start` takes it.
+        draws: of network, real images and augmentation, >= 1.
 
     Returns:
         Rows of term, norm, p (None for "features"), draw and gradient, the norm over all images together.
-
-    Raises:
-        ValueError: a norm, a power or a number of draws that is not allowed, or a term of `method` has no weight.
     """
     if draws < 1:
         raise ValueError(f"draws={draws!r}; it must be >= 1")
@@ -38,8 +35,7 @@ def term_norms(
         if not getattr(method, weight) > 0:
             raise ValueError(f"{weight}={getattr(method, weight)!r}; it must be > 0, or there is no {term} term")
     rows = []
-    places = [(norm, term) for norm in norms for term in TERMS]
-    for norm, term in places:
+    for norm, term in itertools.product(norms, TERMS):
         others = {weight: 0.0 for other, weight in TERMS.items() if other != term}
         for p in (None,) if term == "features" else powers:
             power = {} if p is None else {f"p_{term}": p}
@@ -66,16 +62,12 @@ def latent_norms(
 
     Args:
         method: whose `steps` and `residual` are replaced.
-        train, prerequisites, seed: as `method.start` takes them.
         steps: T, divisors of the schedule's length.
         residuals: of `ddlib.methods.sampler.RESIDUALS`.
         draws: of noise, network and real images, the same for all T and residuals.
 
     Returns:
         Rows of residual, T, draw, noising (a_T), loss, norm (|dL/dZ|) and norm_c (|dL/dc|, where c is learnt).
-
-    Raises:
-        ValueError: a T or a residual that the sampler does not have.
     """
     forms = [replace(method, steps=T, residual=residual) for residual in residuals for T in steps]
     state = method.start(train, prerequisites, seed)

@@ -12,14 +12,7 @@ CHUNK = 4096
 
 
 def pixels(data: ImageSet, rows: Tensor) -> Tensor:
-    """The pixels of some images of a set.
-
-    Args:
-        rows: (n,) int64.
-
-    Returns:
-        (n, C, H, W) float32 in [0, 1], on the set's device.
-    """
+    """The pixels of the images at `rows` (n,) of a set: (n, C, H, W) float32 in [0, 1], on its device."""
     chosen = data.images.index_select(0, rows.to(data.device))
     if not chosen.is_floating_point():
         return chosen.float().div_(255)
@@ -30,14 +23,11 @@ def nearest(images: Tensor, train: ImageSet) -> tuple[Tensor, Tensor]:
     """The real image nearest to each of `images`: sqrt(mean of squared differences of pixels) is least.
 
     Args:
-        images: (n, C, H, W) pixels in [0, 1], n >= 1.
+        images: (n, C, H, W) pixels in [0, 1], n >= 1, of the size of those of `train`, else a ValueError.
         train: among which is searched, whatever the class.
 
     Returns:
         rows (n,) int64 of `train`, of equal ones the first, and distances (n,) float32 in [0, 1], both on its device.
-
-    Raises:
-        ValueError: the images are of another size than those of `train`, or there are none.
     """
     if images.ndim != 4 or tuple(images.shape[1:]) != train.shape or not len(images):
         raise ValueError(f"images are {tuple(images.shape)}; allowed: (n, {', '.join(map(str, train.shape))}), n >= 1")
@@ -56,9 +46,8 @@ def nearest(images: Tensor, train: ImageSet) -> tuple[Tensor, Tensor]:
 def walks(stream: SyntheticStream, labels: Tensor, *, steps: int, seed: int) -> Tensor:
     """Images of a walk from one noise to another, the class kept, for each of `labels`.
 
-    A walk goes along the great circle through both noises, in equal angles: with sines of the angles as weights, every
-    point is about as long as its ends, as noise of many dimensions is.  The straight line would pass through noise that
-    the generator never sees.
+    A walk goes along the great circle through both noises, in equal angles, so that every point is about as long as its
+    ends; the straight line would pass through noise that the generator never sees.
 
     Args:
         labels: (n,) int64 in [0, K), one walk each; its ends depend on its place and `seed` alone.
@@ -66,9 +55,6 @@ def walks(stream: SyntheticStream, labels: Tensor, *, steps: int, seed: int) -> 
 
     Returns:
         (n, steps, C, H, W) pixels in [0, 1], on the stream's device.
-
-    Raises:
-        ValueError: fewer than two steps.
     """
     if steps < 2:
         raise ValueError(f"steps={steps!r}; allowed: from 2, both ends")

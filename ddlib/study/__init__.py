@@ -39,8 +39,7 @@ def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | No
             verdict is NOT RUN and their cost states the estimate.  None: no limit.
 
     Raises:
-        FloatingPointError: cells came to numbers that are not finite, or to a step size that is not positive; they
-            are named, once all others are done and in the store.
+        FloatingPointError: cells came to numbers that are not finite; they are named, once all others are done.
     """
     begin = time.perf_counter()
     records: dict[int, Record] = {}
@@ -72,12 +71,10 @@ def keep(measured: Sequence[Record] | Measurements, experiment: str, profile: st
 def measured(
     tables: Mapping[str, Sequence[Mapping[str, Any]]], chosen: SimpleNamespace, train: ImageSet, *modules: str
 ) -> Measurements:
-    """Tables that a notebook computed now, with where they come from.
+    """Tables that a notebook with settings `chosen` measured on `train`, and where they come from.
 
     Args:
         tables: name -> rows of plain values.
-        chosen: the notebook's settings.
-        train: the data that they were measured on.
         modules: of ddlib, dotted, that computed them.
     """
     origin = provenance(str(train.device), modules) | {"parameters": fingerprint(chosen), "data": train.fingerprint}
@@ -85,19 +82,12 @@ def measured(
 
 
 def outlook(cells: Sequence[Cell], workplace: Workplace) -> str:
-    """How much of `cells` is in the store and how much is to be made, in one line that a notebook shows first.
-
-    Nothing is loaded and no step taken to learn it; `plan` says what the rest takes.
-    """
+    """How much of `cells` is in the store and how much is to be made, in one line; no step is taken to learn it."""
     return planning.counts([work.missing(cell, workplace) for cell in cells])
 
 
 def plan(cells: Sequence[Cell], workplace: Workplace) -> Plan:
-    """What a run of `cells` would take from here, cell by cell, from a few steps of each kind of its work.
-
-    Raises:
-        FileNotFoundError, ValueError: as `planning.plan`.
-    """
+    """What a run of `cells` would take from here, cell by cell; see `planning.plan`."""
     return planning.plan([work.missing(cell, workplace) for cell in cells], workplace.device)
 
 

@@ -1,7 +1,7 @@
 """The notebooks of the repository: which there are, their parameters, and the cells that they compute.
 
 A notebook is read, never run: its parameters are the literals of the cell tagged `parameters`, with the profile's file
-laid over them as papermill does, and its cells are what its calls `study.cells(settings, paper=..., table=...)` give.
+laid over them, and its cells are what its calls `study.cells(settings, paper=..., table=...)` give.
 
 A notebook may have several parameter files at one profile, as for another data set: `accuracy.cifar100.paper.yaml`
 beside `accuracy.paper.yaml`.  It then goes by the name `paper/accuracy.cifar100`, and its `profile` is
@@ -21,11 +21,7 @@ from ddlib.study.rows import Cell
 
 
 def names() -> tuple[str, ...]:
-    """The notebooks of the repository as `paper/experiment`, sorted.
-
-    Raises:
-        FileNotFoundError: there is none, as when the package was not installed in place from a clone.
-    """
+    """The notebooks of the repository as `paper/experiment`, sorted."""
     folder = ROOT / "notebooks"
     paths = sorted(folder.glob("[!.]*/[!.]*.ipynb"))
     if not paths:
@@ -46,10 +42,9 @@ def chosen(wanted: Sequence[str], profile: str) -> list[str]:
     Args:
         wanted: each `paper/experiment`, one of its `variants`, the notebook's path, or a paper alone for all of its
             notebooks.
-        profile: one of `ddlib.PROFILES`.
 
     Raises:
-        ValueError: no such notebook or profile (the known ones are listed).
+        ValueError: no such notebook (the known ones are listed).
         FileNotFoundError: a notebook named in full has no parameter file for the profile.
     """
     if profile not in PROFILES:
@@ -88,9 +83,7 @@ def has_profile(name: str, profile: str) -> bool:
 def parameters(name: str, profile: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What the notebook is run with: its own literals, then the profile's file, then `overrides`, name by name.
 
-    Raises:
-        ValueError: a name that the notebook does not have, or a file that holds no mapping.
-        FileNotFoundError: the profile has no parameter file.
+    Raises ValueError at a name that the notebook does not have, and FileNotFoundError where there is no such file.
     """
     values = of_notebook(path_of(name))
     file = params_file(name, profile)
@@ -100,12 +93,7 @@ def parameters(name: str, profile: str, overrides: Mapping[str, Any] | None = No
 
 
 def cells(name: str, profile: str, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
-    """The cells that the notebook computes at the profile, in its order.
-
-    Raises:
-        ValueError: a parameter is unknown or out of its range.
-        FileNotFoundError: the profile has no parameter file.
-    """
+    """The cells that the notebook computes at the profile, in its order."""
     chosen = settings(parameters(name, profile, overrides))
     return [cell for table in _tables(name) for cell in rows.cells(chosen, **table)]
 

@@ -25,8 +25,7 @@ class Parameter:
     low: smallest value allowed (with `above`, the value must lie above it).
     choices: the values allowed, or () for any.
     named: whether a name and a dot may stand before one of the choices, as in "cifar100.paper".
-    optional: whether None is allowed.
-    filled: whether an empty mapping is refused.
+    optional, filled: whether None is allowed, and whether an empty mapping is refused.
     """
 
     kind: type
@@ -80,7 +79,7 @@ IN_A_NOTEBOOK = "In"
 
 
 def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
-    """The parameters of a notebook, checked: call it as `study.settings(globals())` in the third cell.
+    """The parameters of a notebook as attributes, checked: `study.settings(globals())` in the third cell.
 
     A parameters cell is one that assigns literals only: the notebook's own, the one that papermill injects, and
     whatever a reader runs in between.  Every name assigned there must be a known parameter, and an injected one must
@@ -88,9 +87,6 @@ def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
 
     Args:
         namespace: the notebook's globals, or a plain mapping of parameters.
-
-    Returns:
-        The parameters as attributes.
 
     Raises:
         ValueError: an unknown name (the nearest known one is offered), a wrong type, or a value out of range.
@@ -110,11 +106,7 @@ def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
 
 
 def checked(name: str, value: Any, parameter: Parameter) -> Any:
-    """`value` if `parameter` allows it, an integer turned into a float where a float is asked for.
-
-    Raises:
-        ValueError: naming the parameter, the value and what is allowed.
-    """
+    """`value` if `parameter` allows it, else a ValueError; an integer turns into a float where a float is asked for."""
     if value is None and parameter.optional:
         return None
     if not parameter.many:
@@ -145,9 +137,8 @@ def _checked_value(name: str, value: Any, parameter: Parameter) -> Any:
 def _assigned(sources: Sequence[str]) -> tuple[set[str], set[str]]:
     """The names that the parameters cells executed last assign: by a reader, and injected by papermill.
 
-    They begin with the notebook's own parameters cell, which assigns `profile`, in its last run: a reader who mends a
-    misspelt name and runs it again is not held to the earlier one.  A later cell that assigns no parameter at all is
-    none of them.
+    They begin with the last run of the notebook's own parameters cell, which assigns `profile`: a reader who mends a
+    misspelt name and runs it again is not held to the earlier one.
     """
     own: set[str] = set()
     injected: set[str] = set()
@@ -166,11 +157,7 @@ def _assigned(sources: Sequence[str]) -> tuple[set[str], set[str]]:
 
 
 def literals(source: str) -> dict[str, Any]:
-    """Name -> value of a cell that assigns literals alone.
-
-    Raises:
-        ValueError: it is another cell.
-    """
+    """Name -> value of a cell that assigns literals alone; a ValueError at any other."""
     values = {}
     try:
         for statement in ast.parse(source).body:
@@ -192,12 +179,7 @@ def of_notebook(path: Path) -> dict[str, Any]:
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file of parameters.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not YAML, or no mapping.
-    """
+    """The mapping in a YAML file of parameters; a ValueError where it holds none."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -21,13 +21,9 @@ class Cell:
     """One entry of a table: a method with all its settings on a data set, and how it is judged.
 
     label: the row of the table.
-    method: with its hyper-parameters, images per class included.
-    dataset: name of the data set.
     whitened: whether images are ZCA-whitened: True for normalised ones, "pixels" for pixels as they are.
     seeds: one distillation each.
-    protocol: the evaluation.
-    reference_dataset: the data set whose reported numbers stand beside ours.
-    paper, table: where those numbers are reported.
+    reference_dataset, paper, table: where the reported numbers stand that are set beside ours.
     parameters: `fingerprint` of the notebook's parameters that it comes from.
     tested_on: name of the network tested on, where a row is tested on several.
     reported: whether the paper has such a row, so that its number may stand beside ours.
@@ -80,11 +76,7 @@ class Cell:
         return f"{self.label}, {self.dataset}" if "ipc" in self.deployed else self.set_name
 
     def settings(self, *, deployed: bool = True) -> dict[str, Any]:
-        """Everything that decides the numbers, as plain JSON; `tested_on` only where it is given.
-
-        Args:
-            deployed: whether with the hyper-parameters that are `deployed`.
-        """
+        """Everything that decides the numbers, as plain JSON, with or without the `deployed` hyper-parameters."""
         tested_on = {"tested_on": self.tested_on} if self.tested_on else {}
         left_out = () if deployed else self.deployed
         hyperparameters = asdict(self.method) | self.method.retired
@@ -100,10 +92,7 @@ class Cell:
 
 
 ROW = ("method", "whitened", "seeds", "evaluation", "reported", "compat")
-"""What a row may say besides its method's hyper-parameters; and `AMOUNTS`, where its method has an `ipc`."""
-
-AMOUNTS = ("ipcs", "by_ipc")
-"""What a row may say of the numbers of images at which it stands."""
+"""What a row may say besides its method's hyper-parameters; and "ipcs" and "by_ipc", where its method has an `ipc`."""
 
 PLACE = ("profile", "device", "budget_hours")
 """Parameters that say where and how far a notebook computes, not what."""
@@ -178,9 +167,6 @@ def crossed(factors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Args:
         factors: name -> levels, each the settings of a row that it stands for: {"norm": {"IN": {"norm": "instance"},
             "BN": {"norm": "batch"}}, ...}.  None: no rows.
-
-    Raises:
-        ValueError: a factor has no levels, a level is no mapping, or its name is empty or holds ", ".
     """
     for name, levels in factors.items():
         for level, settings in checked(f"factors[{name!r}]", levels, Parameter(dict, filled=True)).items():
@@ -214,17 +200,13 @@ def _written_out(rows: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _amounts(label: str, row: Mapping[str, Any], chosen: SimpleNamespace) -> tuple[int | None, ...]:
     """The numbers of images per class at which a row stands; None alone where its method has no `ipc`."""
-    if "ipc" not in methods.hyperparameters(_method_class(label, row)):
+    if "ipc" not in methods.hyperparameters(methods.find(row.get("method", label))):
         return (None,)
     ipcs = checked(f"ipcs of {label!r}", row.get("ipcs", chosen.ipcs), PARAMETERS["ipcs"])
     for ipc in _by_ipc(repr(label), row):
         if ipc not in map(str, ipcs):
             raise ValueError(f"by_ipc of {label!r} speaks of {ipc!r}; allowed: {', '.join(map(str, ipcs))}, its ipcs")
     return tuple(ipc for ipc in ipcs if ipc in chosen.ipcs) or ipcs
-
-
-def _method_class(label: str, row: Mapping[str, Any]) -> type[Method]:
-    return methods.find(row.get("method", label))
 
 
 def _by_ipc(name: str, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -236,23 +218,18 @@ def _by_ipc(name: str, settings: Mapping[str, Any]) -> dict[str, Mapping[str, An
 def _cells_of_row(
     label: str, row: Mapping[str, Any], ipc: int | None, chosen: SimpleNamespace, source: Mapping[str, str]
 ) -> list[Cell]:
-    """The cells of a row at one IPC, one for each network that it is tested on.
-
-    Args:
-        source: paper, table and parameters of the cells.
-    """
+    """The cells of a row at one IPC, one for each network that it is tested on; `source` is where they are reported."""
     if ipc is not None:
-        here = _by_ipc(repr(label), row).get(str(ipc), {})
-        row = {name: value for name, value in row.items() if name not in AMOUNTS} | here
-    kind, data = _method_class(label, row), datasets.describe(chosen.dataset)
+        row = _at(repr(label), {name: value for name, value in row.items() if name != "ipcs"}, ipc)
+    kind, data = methods.find(row.get("method", label)), datasets.describe(chosen.dataset)
     method = _method(kind, row, ipc, chosen)
     try:
         method.bytes_stored(data.shape, data.num_classes)  # refuses what no generator can be, before it is trained
     except ValueError as error:
         raise ValueError(f"methods[{label!r}] on {data.name}: {error}") from error
     evaluations = {
-        "the evaluation": _evaluation("the evaluation", chosen.evaluation, ipc),
-        f"evaluation of {label!r}": _evaluation(f"evaluation of {label!r}", row.get("evaluation", {}), ipc),
+        "the evaluation": _at("the evaluation", chosen.evaluation, ipc),
+        f"evaluation of {label!r}": _at(f"evaluation of {label!r}", row.get("evaluation", {}), ipc),
         "the row": {"compat": row["compat"]} if "compat" in row else {},
     }
     usual = {"norm": method.norm, **chosen.network}
@@ -290,10 +267,9 @@ def _method(kind: type[Method], row: Mapping[str, Any], ipc: int | None, chosen:
     return methods.build(kind.name, **values | ({} if ipc is None else {"ipc": ipc}))
 
 
-def _evaluation(name: str, settings: Any, ipc: int | None) -> dict[str, Any]:
-    """Settings of an evaluation, with what differs at this number of images laid over the rest."""
-    settings = checked(name, settings, Parameter(dict))
-    here = _by_ipc(name, settings).get(str(ipc), {})
+def _at(name: str, settings: Any, ipc: int | None) -> dict[str, Any]:
+    """Settings of a row or an evaluation, with what differs at this number of images laid over the rest."""
+    here = _by_ipc(name, checked(name, settings, Parameter(dict))).get(str(ipc), {})
     return {key: value for key, value in settings.items() if key != "by_ipc"} | here
 
 
@@ -336,12 +312,7 @@ def _protocols(
 
 
 def for_network(levels: Iterable[Mapping[str, Any]], network: str) -> dict[str, Any]:
-    """Settings of an evaluation as they are for one network.
-
-    Args:
-        levels: each laid over those before it; what a level's "by_network" says of the network, over that level.
-        network: name of the network tested on.
-    """
+    """Settings of an evaluation for one network: each level over those before it, and its "by_network" over itself."""
     settings: dict[str, Any] = {}
     for level in levels:
         settings |= level | level.get("by_network", {}).get(network, {})
