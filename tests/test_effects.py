@@ -24,22 +24,27 @@ GRID = [
 ]
 
 
+def effects(records, factors=("loss", "norm"), **options):
+    """The effects, by what they are called."""
+    return {row["effect"]: row for _, row in results.main_effects(records, factors, **options).iterrows()}
+
+
 def test_an_effect_is_the_mean_over_pairs_that_differ_in_one_choice():
-    atom, bn, gn = results.main_effects(GRID, ("loss", "norm"))
-    assert (atom.factor, atom.level, atom.base, atom.pairs) == ("loss", "ATOM", "DM", 2)
-    assert atom.difference.difference == pytest.approx((2 + 6) / 2)
-    assert (atom.least, atom.most) == (pytest.approx(2), pytest.approx(6))
-    assert (bn.factor, bn.level, bn.base, bn.pairs) == ("norm", "BN", "IN", 2)
-    assert bn.difference.difference == pytest.approx((-5 + (-1 - 2 + 0) / 3) / 2)
-    assert (gn.level, gn.pairs) == ("GN", 1) and gn.least == gn.most
+    found = effects(GRID)
+    atom, bn, gn = (found[name] for name in ("ATOM for DM", "BN for IN", "GN for IN"))
+    assert [*found] == ["ATOM for DM", "BN for IN", "GN for IN"]
+    assert (atom.factor, atom.pairs, bn.factor, bn.pairs, gn.pairs) == ("loss", 2, "norm", 2, 1)
+    assert atom.difference == pytest.approx((2 + 6) / 2)
+    assert (atom["least pair"], atom.most) == (pytest.approx(2), pytest.approx(6))
+    assert bn.difference == pytest.approx((-5 + (-1 - 2 + 0) / 3) / 2) and gn["least pair"] == gn.most
 
 
 def test_its_interval_is_that_of_the_seeds_alone():
-    atom = results.main_effects(GRID, ("loss", "norm"))[0].difference
+    atom = effects(GRID)["ATOM for DM"]
     half = 4.302653 * 0.5 / 3**0.5  # by seed 4, 4.5 and 3.5: deviation 0.5, and Student's t of two degrees of freedom
     assert (atom.low, atom.high) == (pytest.approx(4 - half, abs=1e-4), pytest.approx(4 + half, abs=1e-4))
     apart = [record("DM", (10, 10, 50, 50, 90, 90)), record("ATOM", (11, 11, 51, 51, 91, 91))]
-    paired = results.main_effects(apart, ("loss",))[0].difference
+    paired = effects(apart, ("loss",))["ATOM for DM"]
     assert paired.low == paired.high == pytest.approx(1)  # what the seeds have in common does not blur it
 
 
@@ -50,17 +55,11 @@ REAL = [
 
 
 def test_real_images_tell_of_distilled_ones_nothing_and_have_lines_of_their_own():
-    alone = results.main_effects(GRID, ("loss", "norm"))
-    atom, real, bn, gn, own = results.main_effects([*GRID, *REAL], ("loss", "norm"), apart="Real")
-    assert [atom, bn, gn] == alone  # with Real among the pairs, BN would seem to cost far more
-    assert (real.level, real.base, real.pairs, real.of) == ("Real", "DM", 2, "")
-    assert (own.level, own.base, own.pairs, own.of) == ("BN", "IN", 1, "Real")
-    assert own.difference.difference == pytest.approx(-29)
-
-
-def test_networks_that_do_not_divide_into_seeds_are_refused():
-    with pytest.raises(ValueError, match="'ATOM' has 5 accuracies of 3 seeds; allowed: as many for each"):
-        results.main_effects([record("DM", (1, 2, 3, 4, 5)), record("ATOM", (1, 2, 3, 4, 5))], ("loss",))
+    alone, found = effects(GRID), effects([*GRID, *REAL], apart="Real")
+    assert [*found] == ["ATOM for DM", "Real for DM", "BN for IN", "GN for IN", "BN for IN, Real"]
+    assert all(found[name].equals(effect) for name, effect in alone.items())  # else BN would seem to cost far more
+    assert found["Real for DM"].pairs == 2 and found["BN for IN, Real"].pairs == 1
+    assert found["BN for IN, Real"].difference == pytest.approx(-29)
 
 
 @pytest.mark.parametrize("profile", ["quick", "hour", "paper"])
@@ -73,8 +72,8 @@ def test_the_control_of_the_components_is_trained_on_as_they_are(profile):
 
 def test_what_was_not_run_is_left_out_and_nothing_is_nothing():
     some = [*GRID[:3], record("ATOM, BN", ())]
-    assert [(e.level, e.pairs) for e in results.main_effects(some, ("loss", "norm"))] == [("ATOM", 1), ("BN", 1)]
-    assert results.main_effects([], ("loss", "norm")) == []
+    assert {name: e.pairs for name, e in effects(some).items()} == {"ATOM for DM": 1, "BN for IN": 1}
+    assert results.main_effects([], ("loss", "norm")).empty
 
 
 @pytest.mark.parametrize(
@@ -84,6 +83,7 @@ def test_what_was_not_run_is_left_out_and_nothing_is_nothing():
         (GRID[:1] * 2, "label 'DM, IN' stands twice; allowed: one level"),
         ([GRID[0], record("DM, BN", (1, 2), (0, 1))], "different seeds or numbers of networks"),
         ([GRID[0], record("DM, BN", (1, 2, 3))], "different seeds or numbers of networks"),
+        ([record("DM, IN", (1, 2, 3, 4, 5)), record("ATOM, IN", (1, 2, 3, 4, 5))], "5 accuracies of 3 seeds; allowed"),
     ],
 )
 def test_records_that_are_no_grid_are_refused(records, match):

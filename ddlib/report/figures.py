@@ -133,78 +133,49 @@ def _draw_bars(ax: Axes, records: Sequence[Record], shades: Mapping[str, str], b
 def accuracy_curves(records: Sequence[Record]) -> Picture:
     """Test accuracy against images per class, a line for every row, with 95 % intervals of the mean.
 
-    The whole training set is a horizontal broken line, its interval a band.  A hollow marker is what the paper reports
-    for the same setting.  Each data set (and each network) has a panel.
+    The whole training set is a horizontal broken line.  A hollow marker is what the paper reports for the same setting.
+    Each data set (and each network) has a panel.
     """
+    import seaborn
+
     records = [record for record in records if record.n]
     if not records:
         return note("no cell was run")
     panels = _panels(records, "network")
-    whole = {r.label: {"color": "black", "linestyle": "--", "linewidth": 1} for r in records if r.ipc is None}
-    shades = style.colors([r.label for r in records if r.label not in whole])
-    lines = {
-        label: {"color": color, "marker": style.MARKERS[i % len(style.MARKERS)], "linewidth": 1.3, "markersize": 4}
-        for i, (label, color) in enumerate(shades.items())
-    }
+    shades = style.colors([r.label for r in records if r.ipc is not None])
     figure = picture(WIDTH, 0.3 + 2.6 * len(panels), layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
+    handles = {}
     for ax, (title, group) in zip(axes, panels.items(), strict=True):
-        _draw_curves(ax, group, lines | whole)
-        ax.set_title(title)
+        table = independent(group).dropna(subset="ipc")
+        if len(table):
+            seaborn.lineplot(
+                table, x="ipc", y="accuracy", hue="label", style="label", hue_order=[*shades], palette=shades,
+                markers=True, dashes=False, errorbar=t_interval, err_style="bars", ax=ax,
+            )  # fmt: skip
+        for record in group:
+            color, x, across = shades.get(record.label, "black"), record.ipc, ax.transData
+            if record.ipc is None:
+                x, across = 0.02, ax.get_yaxis_transform()
+                ax.axhline(record.accuracy_mean, color=color, linestyle="--", linewidth=1, label=record.label)
+            if reported(record) is not None:
+                marker, _ = HOLLOW[record.reference.unverified]
+                ax.plot(x, reported(record), marker, transform=across, **_hollow(size=7) | {"markeredgecolor": color})
+        handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        if ax.get_legend():
+            ax.get_legend().remove()
+        means = [record.accuracy_mean for record in group]
+        low, high = max(0, 0.9 * min(means)), min(100, 1.1 * max(means))
+        ax.set(title=title, xlabel="", ylabel=ACCURACY, xscale="log", ylim=(low, high))
+        ipcs = sorted({record.ipc for record in group if record.ipc})
+        numbered = ipcs[-1:]  # where there is room, the last one always
+        for ipc in reversed(ipcs[:-1]):
+            numbered += [ipc] if 2 * ipc <= numbered[-1] else []
+        ax.set_xticks(ipcs, [str(ipc) if ipc in numbered else "" for ipc in ipcs])
+        ax.set_xticks([], minor=True)
     axes[-1].set_xlabel("images per class")
-    handles = [Line2D([], [], label=label, **look) for label, look in (lines | whole).items()]
-    legend(figure, [*handles, *_marker_handles(records)])
+    legend(figure, [*handles.values(), *_marker_handles(records)])
     return figure
-
-
-def _draw_curves(ax: Axes, records: Sequence[Record], looks: Mapping[str, Mapping[str, Any]]) -> None:
-    """The lines of one panel, and its axes: vertically as far as a tenth of the mean from each mean, at most."""
-    table, heights = independent(records), []
-    for label, look in looks.items():
-        points = table[(table["label"] == label) & table["ipc"].notna()]
-        draw_line(ax, list(zip(points["ipc"].astype(int), points["accuracy"], strict=True)), look)
-    for record in records:
-        same = table["ipc"].isna() if record.ipc is None else table["ipc"] == record.ipc
-        values = table.loc[same & (table["label"] == record.label), "accuracy"]
-        mean, (low, high) = record.accuracy_mean, interval(values.tolist())
-        heights += [max(low, 0.9 * mean), min(high, 1.1 * mean)]
-        x, across = record.ipc, ax.transData
-        if record.ipc is None:
-            x, across = 0.02, ax.get_yaxis_transform()
-            ax.axhline(mean, **looks[record.label])
-            if record.n > 1:
-                ax.axhspan(low, high, color="black", alpha=0.1, linewidth=0)
-        if reported(record) is not None:
-            marker, _ = HOLLOW[record.reference.unverified]
-            look = _hollow(size=7) | {"markerfacecolor": "none", "markeredgecolor": looks[record.label]["color"]}
-            ax.plot(x, reported(record), marker, linestyle="", transform=across, **look)
-            heights.append(reported(record))
-    room = max(1.5, 0.06 * (max(heights) - min(heights)))
-    ax.set(ylim=(max(0, min(heights) - room), min(100, max(heights) + room)), ylabel=ACCURACY)
-    ipcs = sorted({r.ipc for r in records if r.ipc is not None})
-    if not ipcs:
-        ax.set_xticks([])
-        return
-    numbered = ipcs[-1:]  # where there is room, the last one always
-    for ipc in reversed(ipcs[:-1]):
-        numbered += [ipc] if 2 * ipc <= numbered[-1] else []
-    ax.set(xscale="log", xlim=(ipcs[0] / 1.3, ipcs[-1] * 1.3))
-    ax.set_xticks(ipcs, [str(ipc) if ipc in numbered else "" for ipc in ipcs])
-    ax.set_xticks([], minor=True)
-    ax.tick_params(axis="x", which="major", length=3)
-
-
-def draw_line(ax: Axes, points: Sequence[tuple[float, float]], look: Mapping[str, Any], errorbar=t_interval) -> None:
-    """A line through the means of (x, y) points, several at one x, with `errorbar` of each."""
-    import seaborn
-
-    if not points:
-        return
-    x, y = zip(*points, strict=True)
-    whiskers = {"elinewidth": 0.9, "capsize": 2, "capthick": 0.9}
-    look = {"markeredgecolor": look["color"]} | dict(look)  # seaborn's own is white
-    seaborn.lineplot(x=x, y=y, errorbar=errorbar, err_style="bars", err_kws=whiskers, ax=ax, **look)
-    ax.set(xlabel="", ylabel="")
 
 
 def reported(record: Record) -> float | None:
@@ -257,16 +228,19 @@ def loss_against_start(points: Sequence[tuple[int, float]]) -> Picture:
     Args:
         points: (start epoch, loss), one an outer step, in any order.
     """
+    import seaborn
+
     if not points:
         return note("nothing was matched")
+    epochs, losses = zip(*points, strict=True)
     figure = picture(WIDTH, 2.6, layout="constrained")
     ax = figure.subplots()
-    ax.scatter(*zip(*points, strict=True), s=9, color=PALETTE[0], alpha=0.45, linewidth=0, label="one step")
-    mean = {"color": PALETTE[5], "linewidth": 1.3, "marker": "s", "markersize": 4, "label": "mean", "legend": False}
-    draw_line(ax, points, mean, errorbar=None)
+    ax.scatter(epochs, losses, s=9, color=PALETTE[0], alpha=0.45, linewidth=0, label="one step")
+    mean = {"color": PALETTE[5], "marker": "s", "label": "mean", "legend": False}
+    seaborn.lineplot(x=epochs, y=losses, errorbar=None, ax=ax, **mean)
     ax.axhline(1, color=style.GREY, linewidth=1, linestyle="--", label="L = 1: unmoved")
     ax.set(xlabel="start epoch of the expert", ylabel="matching loss L")
-    ax.set_ylim(0, 1.06 * max(1.0, *(loss for _, loss in points)))
+    ax.set_ylim(0, 1.06 * max(1.0, *losses))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend(figure, ax.get_legend_handles_labels()[0])
     return figure

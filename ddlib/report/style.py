@@ -59,9 +59,6 @@ STYLE = {
 }
 """What figures change in seaborn's style "whitegrid" and context "paper"."""
 
-MARKERS = ("o", "s", "^", "v", "P", "X", "<", ">")
-"""Of lines, in order, so that they are told apart without colour too."""
-
 GREY = "#999999"
 WIDTH = 6.4  # inches: the text width of a page
 LETTER = 0.075  # inches: the width of a digit below an axis

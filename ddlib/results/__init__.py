@@ -31,7 +31,6 @@ from ddlib.results.records import (
 from ddlib.results.statistics import (
     VERDICTS,
     Comparison,
-    Effect,
     Pair,
     group_means,
     interval,
@@ -44,7 +43,7 @@ from ddlib.results.statistics import (
 )
 
 __all__ = [
-    "UNSEEN", "VERDICTS", "Claim", "ClaimCheck", "ClaimTest", "Comparison", "Effect", "Measured", "Measurements",
+    "UNSEEN", "VERDICTS", "Claim", "ClaimCheck", "ClaimTest", "Comparison", "Measured", "Measurements",
     "Pair", "Record", "Reference", "beyond", "check_claim", "check_measured", "claims", "compare", "convnets", "find",
     "frame", "group_means", "interval", "joined", "load", "main_effects", "mean_of_deviations", "mean_record",
     "neighbours", "paired", "papers", "pick", "provenance", "published", "ranked", "read", "read_measurements",

@@ -6,7 +6,7 @@ scipy.stats, the correction for many tests that of statsmodels; both take a seco
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from ddlib.results.papers import Reference
 
 if TYPE_CHECKING:
+    import pandas
+
     from ddlib.results.records import Record
 
 VERDICTS = ("REPRODUCED", "CLOSE", "ABOVE", "BELOW", "INCONCLUSIVE", "PROXY", "NOT RUN", "NO REFERENCE")
@@ -230,45 +232,34 @@ def _holm(comparisons: Sequence[Comparison]) -> list[float | None]:
     return [float(next(corrected)) if math.isfinite(comparison.error) else None for comparison in comparisons]
 
 
-@dataclass(frozen=True)
-class Effect:
-    """Accuracy at one level of a factor minus that at its base, over all pairs that are equal otherwise.
-
-    difference: in points, with the t interval over the distillation seeds, for each of which the pairs are averaged.
-    least, most: the smallest and the largest difference of a pair, over all its networks.
-    pairs: how many there are.
-    of: the level of another factor that all of them have; "" where they have any.
-    """
-
-    factor: str
-    level: str
-    base: str
-    difference: Comparison
-    least: float
-    most: float
-    pairs: int
-    of: str = ""
-
-
 Grid = dict[tuple[str, ...], "Record"]
 """A level of each factor -> the record of that combination."""
 
 
-def main_effects(records: Sequence["Record"], factors: Sequence[str], *, apart: str | None = None) -> list[Effect]:
-    """What one choice is worth, all else equal: the effect of each level of each factor, from records that were run.
+def main_effects(
+    records: Sequence["Record"], factors: Sequence[str], *, apart: str | None = None
+) -> "pandas.DataFrame":
+    """What one choice is worth, all else equal: accuracy at each level of a factor minus that at its base.
 
     A seed draws the initial images and the real batches of all cells, so that its pairs are not independent.
 
     Args:
         records: at one number of images per class, labelled by one level of each factor, such as "ATOM, BN, ZCA".  The
-            levels of the first record are the bases.
+            levels of the first record are the bases; what was not run is left out.
         factors: what the parts of a label are called, in order.
         apart: a level that is not of the kind of the others, such as real images among distilled ones: records that
             have it tell nothing of the other factors, whose effects on them follow as effects of their own.
 
+    Returns:
+        A row an effect: effect ("BN for IN"), factor; difference in points over all pairs that are equal otherwise,
+        with low and high of the t interval over the distillation seeds; least pair, most: of single pairs; pairs: how
+        many.
+
     Raises:
         ValueError: a label has another number of parts or stands twice, or seeds or numbers of networks differ.
     """
+    import pandas
+
     grid: Grid = {}
     for record in records:
         levels = tuple(record.label.split(", "))
@@ -285,22 +276,26 @@ def main_effects(records: Sequence["Record"], factors: Sequence[str], *, apart: 
     effects, of_apart = [], []
     for place, factor in enumerate(factors):
         if any(levels[place] == apart for levels in unusual):
-            effects += _effects_of(factor, place, bases, run)
+            effects += _effects_of(factor, place, bases[place], run)
         else:
-            effects += _effects_of(factor, place, bases, usual)
-            of_apart += [replace(effect, of=apart) for effect in _effects_of(factor, place, bases, unusual)]
-    return effects + of_apart
+            effects += _effects_of(factor, place, bases[place], usual) if usual else []
+            of_apart += _effects_of(factor, place, bases[place], unusual, f", {apart}") if unusual else []
+    return pandas.DataFrame(effects + of_apart, columns=EFFECT)
 
 
-def _effects_of(factor: str, place: int, bases: Sequence[str], grid: Grid) -> Iterator[Effect]:
-    """The effects of one factor, whose level stands at `place` of a label, in the order in which its levels come."""
-    for level in dict.fromkeys(levels[place] for levels in grid if levels[place] != bases[place]):
+EFFECT = ["effect", "factor", "difference", "low", "high", "least pair", "most", "pairs"]
+
+
+def _effects_of(factor: str, place: int, base: str, grid: Grid, of: str = "") -> Iterator[tuple]:
+    """`EFFECT` of each level of one factor, which stands at `place` of a label."""
+    for level in dict.fromkeys(levels[place] for levels in grid if levels[place] != base):
         differences = []  # a row a pair, a column a seed
         for levels, record in grid.items():
-            base = grid.get((*levels[:place], bases[place], *levels[place + 1 :]))
-            if levels[place] == level and base is not None:
-                differences.append([a - b for a, b in zip(seed_means(record), seed_means(base), strict=True)])
+            other = grid.get((*levels[:place], base, *levels[place + 1 :]))
+            if levels[place] == level and other is not None:
+                differences.append([a - b for a, b in zip(seed_means(record), seed_means(other), strict=True)])
         if differences:
             by_pair = [fmean(row) for row in differences]
             by_seed = welch(Sample.of([fmean(column) for column in zip(*differences, strict=True)]))
-            yield Effect(factor, level, bases[place], by_seed, min(by_pair), max(by_pair), len(differences))
+            span = by_seed.difference, by_seed.low, by_seed.high, min(by_pair), max(by_pair)
+            yield (f"{level} for {base}{of}", factor, *span, len(differences))
