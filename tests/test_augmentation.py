@@ -374,9 +374,7 @@ def test_images_that_do_not_fit_are_refused(images, message):
     "index, message",
     [
         (torch.tensor([0, 3]), r"index must lie in \[0, 3\), got 0 to 3"),
-        (torch.tensor([-1, 2]), r"index must lie in \[0, 3\), got -1 to 2"),
         (torch.tensor([True, False, True]), "index must be integers .* got torch.bool"),
-        (torch.tensor([0.0]), "index must be integers .* got torch.float32"),
         (torch.tensor([[0]]), r"index must be integers .* \(1, 1\)"),
     ],
 )

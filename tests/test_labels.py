@@ -87,11 +87,6 @@ def test_hard_labels_are_the_most_probable_classes_and_the_learnt_rate_stays(tes
     assert ours.train_losses != judged(SMALL, test_images, replace(hard, learning_rate=None)).train_losses
 
 
-def test_hard_labels_stay_as_they_are(test_images):
-    ours, theirs = (judged(replace(SMALL, labels=labels), test_images) for labels in ("hard", None))
-    assert (ours.accuracies, ours.train_losses) == (theirs.accuracies, theirs.train_losses)
-
-
 def test_a_teacher_that_is_sure_is_hard_labels(test_images):
     hard = judged(PLAIN, test_images)
     for labels in ("fixed", "batch"):

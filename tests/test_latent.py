@@ -56,14 +56,6 @@ def rendered(prior, count=4):
 # What every prior does.
 
 
-def test_encodes_decodes_and_samples(prior):
-    images = normal(4, prior.channels, 8, 8)
-    z = prior.encode(images)
-    assert z.shape == (4, *prior.latent_shape(images.shape[1:])) and prior.factor == 2
-    assert prior.decode(z).shape == images.shape
-    assert rendered(prior).shape == images.shape and rendered(prior).isfinite().all()
-
-
 def test_latents_are_in_scaled_units():
     """The scale of the configuration is applied on the way in, taken back on the way out, and reaches the codes."""
     prior, images, raw = of_vq(), normal(2, 1, 8, 8), normal(2, 3, 4, 4) / 30
@@ -144,10 +136,9 @@ def test_small_is_for_any_shape(shape, factor, levels, num_classes):
     assert prior.decode(normal(2, *size)).shape == (2, *shape)
 
 
-@pytest.mark.parametrize(("shape", "factor"), [((1, 28, 28), 2), ((1, 28, 28), 4), ((3, 28, 12), 4)])
-def test_small_is_for_latents_of_odd_sides(shape, factor):
-    prior = small(shape, 3, width=16, generator=seeded(), factor=factor, levels=3, codes=4)
-    z = normal(2, *prior.latent_shape(shape))
+def test_small_is_for_latents_of_odd_sides():
+    prior = small((3, 28, 12), 3, width=16, generator=seeded(), factor=4, levels=3, codes=4)
+    z = normal(2, *prior.latent_shape((3, 28, 12)))
     assert prior.predict(z, 5, prior.null(2)).shape == z.shape
 
 
@@ -178,11 +169,8 @@ def test_schedule_is_that_of_cin256():
     ("shape", "settings", "match"),
     [
         ((1, 8, 8), {"width": 24}, "width=24; it must be a positive multiple of 16"),
-        ((1, 8, 8), {"width": 0}, "width=0"),
         ((1, 8, 8), {"factor": 3}, "factor=3; it must be a power of two"),
-        ((1, 8, 8), {"factor": 0}, "factor=0"),
         ((1, 8, 8), {"levels": 0}, "levels=0; it must be >= 1"),
-        ((1, 8, 8), {"codes": 0}, "codes=0"),
         ((1, 8, 8), {"num_classes": 0}, "num_classes=0"),
         ((1, 10, 8), {"factor": 4}, "images of 10x8 pixels; with this prior sides must be multiples of 4"),
     ],
@@ -218,18 +206,9 @@ def velocity(prior):
     return prior.vae, prior.unet, DDIMScheduler(prediction_type="v_prediction"), prior.embedder
 
 
-def labelled(prior):
-    from diffusers import UNet2DModel
-
-    unet = UNet2DModel(
-        in_channels=3,
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        num_class_embeds=3,
-        class_embed_type="timestep",
-    )
+def timed(prior):
+    unet = of_vq(None).unet
+    unet.register_to_config(class_embed_type="timestep")
     return prior.vae, unet, prior.scheduler, None
 
 
@@ -242,7 +221,7 @@ def labelled(prior):
         (lambda p: (p.vae, of_vq(None).unet, p.scheduler, p.embedder), "UNet2DModel beside a class embedder"),
         (other_embedder, "takes class vectors of 16 values, not 8"),
         (velocity, "prediction_type is 'v_prediction'; known: epsilon"),
-        (labelled, "class_embed_type='timestep'; only None is known"),
+        (timed, "class_embed_type='timestep'; only None is known"),
     ],
 )  # fmt: skip
 def test_refuses_parts_that_do_not_fit(parts, match):
@@ -329,14 +308,11 @@ def emptied(folder):
     [
         (lambda f: remove(f / "vae"), OSError, "no sub-folder vae or vqvae, for the autoencoder"),
         (lambda f: remove(f / "unet"), OSError, "no sub-folder unet, for the noise predictor"),
-        (lambda f: remove(f / "scheduler"), OSError, "no sub-folder scheduler, for the scheduler"),
         (lambda f: remove(f / "class_embedder"), OSError, "no sub-folder class_embedder, for the class embedder"),
         (lambda f: (f / "vae" / "config.json").unlink(), OSError, "vae/config.json"),
         (lambda f: (f / "scheduler" / "scheduler_config.json").unlink(), OSError, "file named scheduler_config"),
         (lambda f: (f / "vae" / "config.json").write_text("{"), ValueError, "config.json is damaged"),
         (lambda f: change(f / "unet" / "config.json", _class_name="UNet3D"), ValueError, "a UNet3D; known: UNet2DCond"),
-        (lambda f: change(f / "vae" / "config.json", _class_name="VQVAE"), ValueError, "a VQVAE; known: VQModel"),
-        (lambda f: change(f / "unet" / "config.json", in_channels=4), ValueError, "unet cannot be read"),
         (
             lambda f: change(f / "unet" / "config.json", layers_per_block=2),
             ValueError,

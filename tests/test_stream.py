@@ -76,12 +76,6 @@ def test_labels_come_in_balanced_blocks_in_random_order():
     assert make().labels(4, seeded()).shape == (4,)
 
 
-def test_unbalanced_labels_are_drawn_one_by_one():
-    found = make().labels(3000, seeded(), balanced=False)
-    assert all(abs(count - 1000) < 5 * math.sqrt(3000 * 2 / 9) for count in found.bincount().tolist())
-    assert (found.view(-1, 3).sort(1).values != torch.arange(3)).any()
-
-
 def test_a_frozen_stream_is_a_balanced_set_that_its_seed_decides():
     stream = make(provenance={"method": "dim"})
     found, again, other = stream.frozen(0), stream.frozen(0), stream.frozen(1)
@@ -121,7 +115,6 @@ ZCA_8 = ZCA(mean=torch.zeros(64), whitening=torch.eye(64), unwhitening=torch.eye
         ({"generator": STATE | {"image.bias": torch.zeros(2)}}, r"image.bias must be \(1,\) float32, got \(2,\)"),
         ({"generator": STATE | {"image.bias": torch.zeros(1).double()}}, "image.bias must be .* got .* torch.float64"),
         ({"generator": STATE | {"image.bias": torch.zeros(1) / 0}}, "image.bias holds values that are not finite"),
-        ({"width": 8}, r"generator: .* must be .* got"),
         ({"shape": (1, 9, 9)}, r"shape=\(1, 9, 9\); it must be"),
         ({"class_names": tuple("abcdef")}, "num_classes=6; a one-hot code in noise of 10 values allows at most 5"),
         ({"space": ValueSpace((0.3,), (0.25,), ZCA_8)}, "space is 'zca'; a generator makes pixels"),
@@ -130,7 +123,6 @@ ZCA_8 = ZCA(mean=torch.zeros(64), whitening=torch.eye(64), unwhitening=torch.eye
         ({"frozen_strategy": "twirl"}, "unknown strategy 'twirl'"),
         ({"ipc": 0}, "ipc must be an integer of at least 1, got 0"),
         ({"redraw": 0}, "redraw must be an integer of at least 1, or None to draw once, got 0"),
-        ({"redraw": True}, "redraw must be an integer"),
         ({"provenance": {"x": torch.zeros(1)}}, "provenance must be plain JSON"),
     ],
 )
@@ -163,17 +155,9 @@ def path(tmp_path):
     ("changes", "match"),
     [
         ({"version": 2}, "stream.safetensors cannot be read: format version 2; this ddlib reads up to 1"),
-        (
-            {"format": "ddlib.other"},
-            "holds no synthetic set: its header does not say 'ddlib.synthetic' or 'ddlib.str",
-        ),
-        ({"format": ["x"]}, "holds no synthetic set"),
-        ({"width": 5}, "stream.safetensors cannot be read: generator: .* must be"),
+        ({"format": ["x"]}, "holds no synthetic set: its header does not say 'ddlib.synthetic' or 'ddlib.str"),
         ({"width": "4"}, "stream.safetensors cannot be read: "),
-        ({"latent": None}, "stream.safetensors cannot be read: "),
         ({"shape": [1, 16, 16]}, "stream.safetensors cannot be read: generator lacks"),
-        ({"class_names": list("abcdef")}, "cannot be read: num_classes=6; a one-hot"),
-        ({"ipc": 0}, "stream.safetensors cannot be read: ipc must be"),
         ({"conditioning": "embedding"}, "conditioning='embedding'; this ddlib reads generators of 'onehot'"),
     ],
 )

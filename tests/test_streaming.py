@@ -8,7 +8,6 @@ import torch
 from test_evaluate import make_synthetic, make_test
 from test_stream import SHAPE, make
 
-from ddlib.data.synthetic import SyntheticStream
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, check_batches, evaluate, training
 from ddlib.evaluation.images import Generated, training_images
@@ -82,17 +81,6 @@ def test_results_do_not_depend_on_the_buffer_nor_on_who_is_trained_together(redr
     assert part.train_losses == pytest.approx((found[0].train_losses[2], found[0].train_losses[0]), rel=1e-5)
     other = evaluate(stream, make_test(), SMALL, seed=4, networks=[0])
     assert abs(other.train_losses[0] - found[0].train_losses[0]) > 1e-4
-
-
-@pytest.mark.parametrize(("most", "calls"), [(1, 6), (24, 6), (48, 3), (60, 3), (1000, 1)])
-def test_as_many_draws_are_made_together_as_pass_the_generator(most, calls, monkeypatch):
-    monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", most * 4 * 64)
-    counts, images = [], SyntheticStream.images
-    monkeypatch.setattr(
-        SyntheticStream, "images", lambda *given, **how: counts.append(len(given[1])) or images(*given, **how)
-    )
-    epochs(make_stream())
-    assert len(counts) == calls and sum(counts) == 2 * 6 * 12
 
 
 def epochs(stream, protocol=SMALL, networks=(0, 1), seed=0):
@@ -240,11 +228,6 @@ def test_the_published_evaluation_refuses_networks_that_draw():
     vit = {"dim": 8, "depth": 1, "heads": 2, "head_dim": 4, "mlp_dim": 8}
     with pytest.raises(ValueError, match="compat='official' tests networks in training mode: vit has dropout"):
         evaluate(make_stream(), make_test(), replace(OFFICIAL, network="vit", options=vit), seed=0)
-
-
-def test_settings_that_came_later_are_named_only_where_they_say_something():
-    assert "compat" not in Protocol().settings() and OFFICIAL.settings()["compat"] == "official"
-    assert Protocol().settings()["augmentation"] is True
 
 
 def test_a_stream_that_does_not_fit_is_refused():

@@ -59,7 +59,7 @@ Task = tuple[Cell, int]
 
 @dataclass(frozen=True)
 class Architecture:
-    """One ConvNet of the space; the factors are options of `ddlib.models.convnets.ConvNet`."""
+    """One ConvNet of the space; the factors are options of `ddlib.models.networks.ConvNet`."""
 
     depth: int
     width: int

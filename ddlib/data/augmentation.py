@@ -138,15 +138,13 @@ STRATEGY = "_".join(FAMILIES)
 class Draws:
     """Drawn transforms, one a row, on the host: the family that acts, and parameters of all families.
 
-    family: (R,) int64, index into `FAMILIES`; of families that are joined, the complement ~ of the sum of their
-        2**index; so -1, the complement of no family, leaves the image as it is (strategy "none").
-    values: (R, 11) float32, columns as in `PARAMETERS`; only those of the row's families are used.
-    size: (H, W) of the images in pixels, for which shifts and centres were drawn.
+    A family is an index into `FAMILIES`; of families that are joined, the complement ~ of the sum of their 2**index; so
+    -1, the complement of no family, leaves the image as it is (strategy "none").
     """
 
-    family: Tensor
-    values: Tensor
-    size: tuple[int, int]
+    family: Tensor  # (R,) int64
+    values: Tensor  # (R, 11) float32, columns as in `PARAMETERS`; only those of the row's families are used
+    size: tuple[int, int]  # (H, W) of the images in pixels, for which shifts and centres were drawn
 
     def __len__(self) -> int:
         return len(self.family)

@@ -14,40 +14,25 @@ TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What is known of a data set before it is read.
-
-    shape: (C, H, W) of an image.
-    class_names: K names, in the order of the labels; empty where the data bring them (Tiny ImageNet).
-    mean, std: C values each: of pixels in [0, 1] the mean is subtracted, then they are divided by std.
-    sizes: (images in train, images in test); None where any number is taken.
-    how_to_get: where the files come from and how they must lie, in words.
-    location: the folder or file looked for under the data folder; empty for what scikit-learn brings.
-    layout: how the files lie: a key of `ddlib.data.readers`, such as "torchvision" or "folders".
-    downloadable: whether `ddlib.data.datasets.get` can fetch it.
-    positions: for "folders", the classes as keys of `SYNSETS`, in the order of the labels.
-    cropped: for "folders", images of any size are resized and cropped to `shape`.
-    fingerprints: `ddlib.data.imageset.fingerprint` of (train, test) as they should be, None where not known.
-    exact: the pixels stand in the files as they are, so another fingerprint means other data.  Otherwise they come out
-        of a JPEG or WebP decoder, whose versions may differ in the last bit.
-    """
+    """What is known of a data set before it is read."""
 
     name: str
     title: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int]  # (C, H, W) of an image
     num_classes: int
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
+    class_names: tuple[str, ...]  # in the order of the labels; empty where the data bring them (Tiny ImageNet)
+    mean: tuple[float, ...]  # of pixels in [0, 1], subtracted channel by channel before they are divided by std
     std: tuple[float, ...]
-    sizes: tuple[int | None, int | None]
+    sizes: tuple[int | None, int | None]  # images in train and test; None: any number
     licence: str
-    how_to_get: str
-    location: str
-    layout: str
+    how_to_get: str  # where the files come from and how they must lie
+    location: str  # the folder or file looked for under the data folder; empty for what scikit-learn brings
+    layout: str  # how the files lie: a key of `ddlib.data.readers`
     downloadable: bool = False
-    positions: tuple[int, ...] = ()
-    cropped: bool = False
-    fingerprints: tuple[str, str] | None = None
-    exact: bool = True
+    positions: tuple[int, ...] = ()  # for "folders", the classes as keys of `SYNSETS`, in the order of the labels
+    cropped: bool = False  # for "folders", images of any size are resized and cropped to `shape`
+    fingerprints: tuple[str, str] | None = None  # of train and test as they should be, where known
+    exact: bool = True  # pixels stand in the files as they are; else JPEG and WebP decoders differ in the last bit
 
 
 _FILE = yaml.load(

@@ -35,29 +35,21 @@ from ddlib.store.files import read_tensors, write_tensors
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """How a set or stream was judged, and what it reached: enough to judge it again.
-
-    dataset, whitened: the real data, as `ddlib.data.datasets.load` takes its name and `zca`.
-    protocol, seed: the settings of the evaluation (`ddlib.evaluation.Protocol`), and its seed.
-    networks: indices of the networks that were trained.
-    accuracies: of these, in percent.
-    provenance: of the evaluation, as plain JSON.
-    evaluation_version: `ddlib.evaluation.VERSION` of the ddlib that judged; 1 where a card does not say.
-    """
+    """How a set or stream was judged, and what it reached: enough to judge it again."""
 
     name: str
     method: str
-    dataset: str
+    dataset: str  # as `ddlib.data.datasets.load` takes it, and `whitened` its `zca`
     licence: str
     whitened: bool | str
     train_fingerprint: str
     test_fingerprint: str
-    protocol: Mapping[str, Any]
+    protocol: Mapping[str, Any]  # the settings of a `ddlib.evaluation.Protocol`
     seed: int
-    networks: tuple[int, ...]
-    accuracies: tuple[float, ...]
+    networks: tuple[int, ...]  # indices of the networks that were trained
+    accuracies: tuple[float, ...]  # of these, in percent
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    evaluation_version: int = 1
+    evaluation_version: int = 1  # `ddlib.evaluation.VERSION` of the ddlib that judged
 
     def __post_init__(self):
         for name in ("networks", "accuracies"):
@@ -333,9 +325,10 @@ def _check_tensors(tensors: Mapping[str, Tensor], network: Generator) -> None:
             allowed = f"the {len(expected)} tensors of such a generator"
             raise ValueError(f"generator {verb} {', '.join(sorted(names)[:3])}; allowed: {allowed}")
     for name, tensor in tensors.items():
-        shape, found = tuple(expected[name].shape), tuple(tensor.shape)
-        if found != shape or tensor.dtype != torch.float32:
-            raise ValueError(f"generator: {name} must be {shape} float32, got {found} {tensor.dtype}")
+        shape = tuple(expected[name].shape)
+        if tensor.shape != shape or tensor.dtype != torch.float32:
+            got = f"{tuple(tensor.shape)} {tensor.dtype}"
+            raise ValueError(f"generator: {name} must be {shape} float32, got {got}")
         if not tensor.isfinite().all():
             raise ValueError(f"generator: {name} holds values that are not finite")
 

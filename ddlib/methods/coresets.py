@@ -52,17 +52,13 @@ def k_center(vectors: Tensor, count: int) -> Tensor:
 
 @dataclass
 class Selection(State):
-    """State of a method that chooses real images in its one step.
-
-    vectors: (N, F), what the choice is made from; None where it is made from nothing.
-    rows: (n,) int64 into `train`; empty before the step.
-    """
+    """State of a method that chooses real images in its one step."""
 
     fixed: ClassVar[tuple[str, ...]] = ("vectors",)
     train: ImageSet
     seed: int
-    vectors: Tensor | None
-    rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    vectors: Tensor | None  # (N, F), where the choice is made from such
+    rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # (n,) into `train`
     step: int = 0
 
 

@@ -24,8 +24,6 @@ from ddlib.pretraining.gan import Gan, Pair
 STRATEGY = "color+crop"
 """Augmentation of DiM's students and pool: both transforms, for each image by itself."""
 
-COMPATS = (None, "official")
-
 LOGITS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "log_probabilities": objectives.log_probability_distance,
     "logits": objectives.logit_distance,
@@ -72,7 +70,7 @@ class Generative(Method):
         self.check("> 0", "gan_lr")
         self.check("in [0, 1)", "beta1", "beta2")
         self.check_choice("precision", PRECISIONS)
-        require("compat", self.compat, self.compat in COMPATS, "None or 'official'")
+        require("compat", self.compat, self.compat in (None, "official"), "None or 'official'")
 
     @property
     def gan(self) -> Gan:
@@ -146,13 +144,11 @@ def member_functions(network: PureNetwork, compiled: bool) -> tuple[Callable[...
     (parameters, buffers, images (B, C, H, W)) -> (B, K), and the same with labels (B,) -> ().
     """
 
-    def logits(parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
-        return at_least_float32(network.logits(parameters, buffers, images))
-
     def loss(parameters: Tensors, buffers: Tensors, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits(parameters, buffers, images), labels)
+        return F.cross_entropy(network.logits(parameters, buffers, images), labels)
 
-    return (passes.compiled(logits), passes.compiled(loss)) if compiled else (logits, loss)
+    through = passes.compiled if compiled else lambda function: function
+    return through(network.logits), through(loss)
 
 
 @dataclass
@@ -206,18 +202,6 @@ class Member(State):
 def memory_format(network: PureNetwork) -> torch.memory_format:
     """Channels last where a mini-batch passes whole; pieces that stay in the cache are faster contiguous."""
     return torch.channels_last if network.whole_batches else torch.contiguous_format
-
-
-def draw_member(
-    networks: tuple[PureNetwork, ...], seed: int, number: int, *, compiled: bool, device: torch.device, **sgd: float
-) -> Member:
-    """The pool's network of this number: a kind drawn uniformly, with fresh weights; `sgd` are settings of its SGD."""
-    stream = seeding.generator(seed, "pool", number)
-    network = networks[int(torch.randint(len(networks), (), generator=stream))]
-    fresh = network.build(generator=stream).to(device, memory_format=memory_format(network))
-    parameters = {name: value.detach().requires_grad_() for name, value in fresh.named_parameters()}
-    sgd = torch.optim.SGD([*parameters.values()], **sgd)
-    return Member(network, compiled, parameters, dict(fresh.named_buffers()), sgd)
 
 
 @dataclass
@@ -321,20 +305,21 @@ class DiM(Generative):
         convnet = known_options("convnet", width=self.width, depth=self.depth)
         options = [convnet if name == "convnet" else resnet for name in self.pool]
         networks = tuple(
-            passes.pure(name, given, shape=train.shape, num_classes=train.num_classes)
-            for name, given in zip(self.pool, options, strict=True)
+            passes.pure(name, settings, shape=train.shape, num_classes=train.num_classes)
+            for name, settings in zip(self.pool, options, strict=True)
         )
-        draw = functools.partial(
-            draw_member,
-            networks,
-            seed,
-            compiled=self.compiled,
-            device=train.device,
-            lr=self.lr_pool,
-            momentum=self.momentum_pool,
-            weight_decay=self.decay_pool,
+        return DiMState(pair, functools.partial(self.draw_member, networks, seed, train.device))
+
+    def draw_member(self, networks: tuple[PureNetwork, ...], seed: int, device: torch.device, number: int) -> Member:
+        """The pool's network of this number: a kind drawn uniformly, with fresh weights."""
+        stream = seeding.generator(seed, "pool", number)
+        network = networks[int(torch.randint(len(networks), (), generator=stream))]
+        fresh = network.build(generator=stream).to(device, memory_format=memory_format(network))
+        parameters = {name: value.detach().requires_grad_() for name, value in fresh.named_parameters()}
+        sgd = torch.optim.SGD(
+            [*parameters.values()], lr=self.lr_pool, momentum=self.momentum_pool, weight_decay=self.decay_pool
         )
-        return DiMState(pair, draw)
+        return Member(network, self.compiled, parameters, dict(fresh.named_buffers()), sgd)
 
     def step(self, state: DiMState) -> dict[str, Tensor]:
         """One step of the generator, down L_G, and one of the critic."""
@@ -385,17 +370,17 @@ class DiM(Generative):
         draws = draw.rows(torch.zeros(len(real), dtype=torch.int64))
         real, fake = (augmentation.augment(self.encoded(train, images), draws) for images in (real, fake))
         if self.match == "gradients":
-            goal = member.gradients(real, labels, create_graph=False)
-            return objectives.absolute_distance(goal, member.gradients(fake, labels, create_graph=True))
-        judge = member.embedding if self.match == "features" else member.logits
+            target = member.gradients(real, labels, create_graph=False)
+            return objectives.absolute_distance(target, member.gradients(fake, labels, create_graph=True))
+        output = member.embedding if self.match == "features" else member.logits
         with torch.no_grad():
-            goal = judge(real)
-        judged = judge(fake)
+            real = output(real)
+        fake = output(fake)
         if self.match in LOGITS:
-            return LOGITS[self.match](goal, judged)
+            return LOGITS[self.match](real, fake)
         if self.match == "class_means":
-            goal, judged = goal.log_softmax(1), judged.log_softmax(1)
-        return objectives.class_mean_distance(goal, judged, labels, train.num_classes)
+            real, fake = real.log_softmax(1), fake.log_softmax(1)
+        return objectives.class_mean_distance(real, fake, labels, train.num_classes)
 
     def encoded(self, train: ImageSet, images: Tensor) -> Tensor:
         """Images in [-1, 1] in the space of the pool's networks."""

@@ -46,22 +46,16 @@ OWN = (
 
 @dataclass
 class LatentState(State):
-    """What changes while latents are learnt.
-
-    inner: the state of the matching, whose images are those rendered last.
-    tensors: name -> what images are rendered from, (K * ipc, ...), class-major; not all need be learnt.
-    course: "name.step": what was learnt by then, zero before.
-    first, second: the moments of what is learnt: SGD's velocity, or both of Adam's.
-    """
+    """What changes while latents are learnt."""
 
     fixed: ClassVar[tuple[str, ...]] = ("prior",)
     train: ImageSet
     seed: int
     prior: LatentDiffusion
-    inner: PixelState | MatchingState
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    course: dict[str, Tensor] = field(default_factory=dict)
-    first: dict[str, Tensor] = field(default_factory=dict)
+    inner: PixelState | MatchingState  # of the matching, whose images are those rendered last
+    tensors: dict[str, Tensor] = field(default_factory=dict)  # what is rendered, (K * ipc, ...); not all need be learnt
+    course: dict[str, Tensor] = field(default_factory=dict)  # "name.step": what was learnt by then, zero before
+    first: dict[str, Tensor] = field(default_factory=dict)  # SGD's velocity, or the first of Adam's moments
     second: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
 

@@ -63,26 +63,18 @@ class NetworkMatching(Method):
 
 @dataclass
 class PixelState(State):
-    """What changes while pixels are learnt.
-
-    images: (K*m, C, H, W) float32 in the space of `train`, class-major, requires grad.
-    velocity: the momentum buffer, of the same shape.
-    network: of the current step; whoever needs it re-draws it.
-    rows_by_class: rows of the real images of each class, on the CPU.
-    piece: images that pass the network together, where its norm lets them pass apart; None: all.
-    forward: (b, C, H, W) -> the network's vectors of b images; set by the methods that match such.
-    """
+    """What changes while pixels are learnt."""
 
     train: ImageSet
     seed: int
-    images: Tensor
-    velocity: Tensor
-    network: nn.Module
+    images: Tensor  # (K*m, C, H, W) float32 in the space of `train`, class-major, requires grad
+    velocity: Tensor  # the momentum buffer, of the same shape
+    network: nn.Module  # of the current step; whoever needs it re-draws it
     strategy: str
-    rows_by_class: tuple[Tensor, ...]
+    rows_by_class: tuple[Tensor, ...]  # of the real images, on the CPU
     batch_real: int
-    piece: int | None
-    forward: Callable[[Tensor], list[Tensor]] | None = None
+    piece: int | None  # images that pass the network together, where its norm lets them pass apart; None: all
+    forward: Callable[[Tensor], list[Tensor]] | None = None  # (b, C, H, W) -> the vectors that are matched
     step: int = 0
 
 

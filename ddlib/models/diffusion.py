@@ -58,9 +58,9 @@ class LatentDiffusion:
     embedder: ClassEmbedder | None = None
 
     def __post_init__(self):
-        config, given, prediction = self.unet.config, self.latent_channels, self.scheduler.config.prediction_type
-        if config.in_channels != given:
-            raise ValueError(f"the noise predictor takes latents of {config.in_channels} channels, not {given}")
+        config, prediction = self.unet.config, self.scheduler.config.prediction_type
+        if config.in_channels != (channels := self.latent_channels):
+            raise ValueError(f"the noise predictor takes latents of {config.in_channels} channels, not {channels}")
         if prediction != "epsilon":
             raise ValueError(f"the scheduler's prediction_type is {prediction!r}; known: epsilon")
         predictor = type(self.unet).__name__  # importing the class takes seconds

@@ -90,18 +90,13 @@ class Flat:
 
 @dataclass(frozen=True, eq=False)
 class PureNetwork:
-    """A network as a pure function of its parameters and buffers, where running statistics are changed; by `pure`.
+    """A network as a pure function of its parameters and buffers, where running statistics are changed; by `pure`."""
 
-    build: a fresh network on the CPU, from a `generator`.
-    training, testing: the network in either mode, on the meta device: shapes without values.
-    elements: of the largest map of one image, the image and its embedding included.
-    """
-
-    build: Callable[..., nn.Module]
-    training: nn.Module
+    build: Callable[..., nn.Module]  # a fresh network on the CPU, from a `generator`
+    training: nn.Module  # the network in either mode, on the meta device: shapes without values
     testing: nn.Module
     precision: str
-    elements: int
+    elements: int  # of the largest map of one image, the image and its embedding included
 
     @functools.cached_property
     def flat(self) -> Flat:

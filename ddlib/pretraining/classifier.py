@@ -14,7 +14,7 @@ from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
 from ddlib.models.passes import known_options
 from ddlib.models.state import State
-from ddlib.pretraining.prerequisite import Prerequisite
+from ddlib.pretraining import Prerequisite
 
 
 @dataclass

@@ -19,7 +19,7 @@ from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
 from ddlib.models import passes
 from ddlib.models.passes import Flat, PureNetwork
-from ddlib.pretraining.prerequisite import Prerequisite
+from ddlib.pretraining import Prerequisite
 
 STREAM = "experts"
 """First name of every random stream used here."""
@@ -30,16 +30,11 @@ OWN = ("first", "count", "at_once", "compiled")
 
 @dataclass(frozen=True, eq=False)
 class Trajectories:
-    """The trajectories of several shards as one, in the order of their experts; made by `of`.
+    """The trajectories of several shards as one, in the order of their experts; made by `of`."""
 
-    shards: the named tensors of each shard, mapped from their files or on a device.
-    about: what they are of: data, space, network and training.
-    epochs: the stored epochs, ascending.
-    """
-
-    shards: tuple[Mapping[str, Tensor], ...]
-    about: Mapping[str, Any]
-    epochs: tuple[int, ...]
+    shards: tuple[Mapping[str, Tensor], ...]  # mapped from their files or on a device
+    about: Mapping[str, Any]  # what they are of: data, space, network and training
+    epochs: tuple[int, ...]  # those that are stored, ascending
 
     @classmethod
     def of(cls, shards: Sequence[Mapping[str, Tensor]]) -> "Trajectories":
@@ -108,15 +103,11 @@ Gradient = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """A kind of network as functions of stacked parameter vectors; see `learner`.
-
-    flat: its parameters as one vector.
-    losses: (theta (A, P), images (A, B, C, H, W), labels (A, B)) -> (A,): cross-entropy summed over the images.
-    """
+    """A kind of network as functions of stacked parameter vectors; see `learner`."""
 
     network: PureNetwork
     flat: Flat
-    losses: Callable[[Tensor, Tensor, Tensor], Tensor]
+    losses: Callable[[Tensor, Tensor, Tensor], Tensor]  # theta (A, P), images, labels -> summed cross-entropy (A,)
 
 
 @functools.lru_cache(maxsize=16)
@@ -141,8 +132,8 @@ def mean_gradient(learner: Learner, theta: Tensor, images: Tensor, labels: Tenso
     theta = theta.detach().requires_grad_()
     size = passes.size(images.shape[1], learner.network.elements * len(theta), images.device)
     gradient, total = torch.zeros_like(theta), torch.zeros(len(theta), dtype=images.dtype, device=images.device)
-    for part, aims in zip(images.split(size, dim=1), labels.split(size, dim=1), strict=True):
-        losses = learner.losses(theta, part, aims)
+    for micro_batch in zip(images.split(size, dim=1), labels.split(size, dim=1), strict=True):
+        losses = learner.losses(theta, *micro_batch)
         gradient += torch.autograd.grad(losses.sum(), theta)[0]
         total += losses.detach()
     return gradient / images.shape[1], total / images.shape[1]
@@ -175,21 +166,15 @@ def gsam(theta: Tensor, gradient: Gradient, *, lr: float, rho: float, alpha: flo
 
 @dataclass
 class Training:
-    """State of `Experts`: a group of experts in training, and the vectors stored so far.
-
-    together: A, experts of a group; the last group may be smaller.
-    vectors: (count, stored, P), zero where nothing is stored yet.
-    theta: (A, P), the current parameters of the group.
-    step: steps taken.
-    """
+    """State of `Experts`: a group of experts in training, and the vectors stored so far."""
 
     builder: "Experts"
     train: ImageSet
     seed: int
     learner: Learner
-    together: int
-    vectors: Tensor
-    theta: Tensor
+    together: int  # A, experts of a group; the last group may be smaller
+    vectors: Tensor  # (count, stored, P), zero where nothing is stored yet
+    theta: Tensor  # (A, P), the current parameters of the group
     step: int = 0
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Adversarial training of a conditional GAN: AC-GAN's class terms with WGAN-GP's critic, stage A of DiM."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -14,15 +14,12 @@ from ddlib.models import passes
 from ddlib.models.gan import Critic, Generator
 from ddlib.models.passes import at_least_float32
 from ddlib.models.state import State
-from ddlib.pretraining.prerequisite import Prerequisite
+from ddlib.pretraining import Prerequisite
 
 
 @dataclass
 class Pair(State):
-    """State of adversarial training: generator, critic and their optimisers.
-
-    order: the number of an epoch, and the rows of its real mini-batches.
-    """
+    """State of adversarial training: generator, critic and their optimisers."""
 
     train: ImageSet
     seed: int
@@ -30,7 +27,7 @@ class Pair(State):
     critic: Critic
     generator_adam: torch.optim.Adam
     critic_adam: torch.optim.Adam
-    order: tuple[int, Tensor] = field(default_factory=lambda: (-1, torch.empty(0, dtype=torch.int64)))
+    order: tuple[int, Tensor | None] = (-1, None)  # the number of an epoch, and the rows of its real mini-batches
     step: int = 0
 
     def networks(self) -> dict[str, tuple[nn.Module, torch.optim.Adam]]:
@@ -126,8 +123,8 @@ class Gan(Prerequisite):
             raise ValueError(f"the GAN was trained on other data than {train.name} as it is here; train one on it")
         state = self.start(train, {}, seed)
         wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in self.finish(state).items()}
-        given = {name: (tensor.shape, tensor.dtype) for name, tensor in artefact.items()}
-        if differing := sorted(name for name in wanted | given if wanted.get(name) != given.get(name)):
+        present = {name: (tensor.shape, tensor.dtype) for name, tensor in artefact.items()}
+        if differing := sorted(name for name in wanted | present if wanted.get(name) != present.get(name)):
             raise ValueError(
                 f"the GAN is of other settings than {self}: {len(differing)} tensors differ, such as {differing[0]}"
             )
@@ -169,14 +166,14 @@ def critic_step(gan: Gan, state: Pair, real: Tensor, labels: Tensor, name: str) 
     """
     stream = seeding.generator(state.seed, name, "critic", state.step)
     size, device, critic = len(real), real.device, state.critic
-    others = torch.randint(state.train.num_classes, (size,), generator=stream).to(device)
+    fake_labels = torch.randint(state.train.num_classes, (size,), generator=stream).to(device)
     z = torch.randn(size, state.generator.latent, generator=stream).to(device)
     between = torch.rand(size, 1, 1, 1, generator=stream).to(device)
     parameters = [*critic.parameters()]
     with gan.autocast(state):
         with torch.no_grad():
-            fake = at_least_float32(state.generator(z, others))
-        loss = critic_loss(critic, (real, labels), (fake, others))
+            fake = at_least_float32(state.generator(z, fake_labels))
+        loss = critic_loss(critic, (real, labels), (fake, fake_labels))
     gradients = [*torch.autograd.grad(loss, parameters)]
     penalty = torch.zeros((), device=device)
     for part in (between * real + (1 - between) * fake).split(passes.size(size, critic.elements, device)):
@@ -238,15 +235,9 @@ def moments(network: nn.Module, adam: torch.optim.Adam) -> dict[str, Tensor]:
 def load_moments(network: nn.Module, adam: torch.optim.Adam, saved: Mapping[str, Tensor]) -> None:
     """Give `adam` the moments that `moments` gave."""
     for name, parameter in network.named_parameters():
-        if own := _under(f"{name}.", saved):
-            adam.state[parameter] = {key: _like(value, parameter, key) for key, value in own.items()}
-
-
-def _like(value: Tensor, parameter: Tensor, key: str) -> Tensor:
-    """A moment in the memory format of its parameter; Adam counts its steps on the CPU."""
-    if key == "step":
-        return value.clone().cpu()
-    return torch.empty_like(parameter, requires_grad=False).copy_(value)
+        for key, value in _under(f"{name}.", saved).items():  # steps are counted on the CPU
+            like = torch.empty_like(parameter, requires_grad=False)  # in the memory format of the parameter
+            adam.state[parameter][key] = value.clone().cpu() if key == "step" else like.copy_(value)
 
 
 def _under(prefix: str, saved: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,8 +21,8 @@ from ddlib.models import diffusion, priors
 from ddlib.models.diffusion import LatentDiffusion
 from ddlib.models.passes import PRECISIONS, at_least_float32
 from ddlib.models.state import State
+from ddlib.pretraining import Prerequisite
 from ddlib.pretraining.gan import descend
-from ddlib.pretraining.prerequisite import Prerequisite
 from ddlib.store import files
 
 TRAINED = ("all", "autoencoder", "none")
@@ -40,27 +40,20 @@ CHUNK = 256
 
 @dataclass
 class Training(State):
-    """State of `Prior`: a latent diffusion model whose parts are trained one after another.
-
-    images: uint8 (N, C, H, W), in the shape of the cell's images; labels (N,).
-    prior: the model, its scaling factor not set before the noise predictor's turn.
-    predictor: its noise predictor and class vectors, as one module.
-    average: the running average of the predictor's parameters, by name.
-    latents: of all images, of unit variance; None before the noise predictor's turn, and after a checkpoint is read.
-    """
+    """State of `Prior`: a latent diffusion model whose parts are trained one after another."""
 
     fixed: ClassVar[tuple[str, ...]] = ("images", "labels", "latents")
 
-    images: Tensor
+    images: Tensor  # uint8 (N, C, H, W), in the shape of the cell's images
     labels: Tensor
     seed: int
-    prior: LatentDiffusion
+    prior: LatentDiffusion  # its scaling factor is set at the noise predictor's turn
     vae: nn.Module
-    predictor: nn.ModuleDict
-    average: dict[str, Tensor]
+    predictor: nn.ModuleDict  # the noise predictor and class vectors
+    average: dict[str, Tensor]  # of the predictor's parameters
     vae_adam: torch.optim.Adam
     predictor_adam: torch.optim.Adam
-    latents: Tensor | None = None
+    latents: Tensor | None = None  # of all images; None before their turn, and after a checkpoint is read
     step: int = 0
 
     def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:

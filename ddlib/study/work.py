@@ -16,7 +16,7 @@ from ddlib import evaluation
 from ddlib.data import datasets, synthetic
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
-from ddlib.pretraining.prerequisite import Prerequisite
+from ddlib.pretraining import Prerequisite
 from ddlib.store import artefacts, codeprint, files
 from ddlib.store.artefacts import Artefact, Keeping, Stepwise, Workplace
 from ddlib.store.files import Damaged, read_seal
