@@ -32,6 +32,7 @@ def test_the_mean_is_over_the_unseen_networks_repeat_by_repeat():
     assert mean.accuracy_mean == 26.5 and mean.accuracy_std == pytest.approx(1.5)
     assert mean.accuracy_std_between_seeds == pytest.approx(1.5)
     assert mean.cell["networks"] == {"vgg11": {"network": "vgg11"}, "vit": {"network": "vit"}}
+    assert mean.cell["their_deviation"] == pytest.approx((math.sqrt(8 / 3) + math.sqrt((1 + 9 + 4) / 3)) / 2)
     assert unseen(records(), seen=())[0].accuracies == (140 / 3, 136 / 3, 123 / 3)
     assert unseen([]) == []
 
@@ -41,12 +42,6 @@ def test_convnets_are_told_by_their_protocol_whatever_they_are_called():
     cell = {"tested_on": "no DSA", "protocol": {"network": "convnet", "augmentation": False}}
     assert results.convnets([plain, bare, record("x", (1.0,), cell=cell)]) == ("convnet", "no DSA")
     assert results.convnets([record("x", (1.0,), cell={"tested_on": "vit"})]) == ()
-
-
-def test_the_published_deviation_is_the_mean_of_the_networks_own():
-    (group,) = results.unseen_groups(records())
-    spread = (math.sqrt(8 / 3) + math.sqrt((1 + 9 + 4) / 3)) / 2
-    assert results.mean_of_deviations(group) == pytest.approx(spread)
 
 
 def test_a_mean_deviates_where_one_of_its_records_does_and_adds_up_what_they_cost():
@@ -66,7 +61,7 @@ def test_a_mean_deviates_where_one_of_its_records_does_and_adds_up_what_they_cos
 def test_a_mean_with_a_network_that_was_not_run_was_not_run():
     (mean,) = unseen([record("vgg11", (1.0, 2.0)), record("vit", (), cost={"estimated_hours": 3.0})], seen=())
     assert mean.verdict == "NOT RUN" and mean.cost == {"estimated_hours": 3.0} and mean.n == 0
-    assert results.mean_of_deviations([record("vgg11", (1.0, 2.0)), record("vit", ())]) is None
+    assert mean.cell["their_deviation"] is None
 
 
 def test_a_mean_stands_beside_what_the_paper_reports_for_it(monkeypatch):
@@ -79,16 +74,8 @@ def test_a_mean_stands_beside_what_the_paper_reports_for_it(monkeypatch):
     monkeypatch.setattr("ddlib.results.records.find", find)
     known = [record(name, found, reference=reference(name)) for name, found in NETWORKS.items()]
     assert unseen(known)[0].reference.value == 26.4
-    place = {
-        "paper": "p",
-        "table": "t",
-        "method": "ld3m",
-        "dataset": "cifar10",
-        "ipc": 1,
-        "condition": "dm",
-        "network": "unseen",
-    }
-    assert asked == [place]
+    place = {"paper": "p", "table": "t", "method": "ld3m", "dataset": "cifar10", "ipc": 1, "condition": "dm"}
+    assert asked == [place | {"network": "unseen"}]
     assert unseen(records())[0].reference is None
 
 

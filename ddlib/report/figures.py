@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ddlib.report import style
-from ddlib.report.style import PALETTE, WIDTH, Picture, legend, note, picture, styled
+from ddlib.report.style import PALETTE, WIDTH, Picture, legend, note, styled
 from ddlib.results import Record, frame, interval
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def accuracy_bars(records: Sequence[Record]) -> Picture:
     by_network = len({r.ipc for r in records}) == 1 and len({r.network for r in records}) > 1
     panels = _panels(records, "ipc" if by_network else "network")
     shades = style.colors([r.label for r in records])
-    figure = picture(WIDTH, 0.3 + 2.5 * len(panels), layout="constrained")
+    figure = Picture(figsize=(WIDTH, 0.3 + 2.5 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
     for ax, (title, group) in zip(axes, panels.items(), strict=True):
         _draw_bars(ax, group, shades, by_network)
@@ -143,7 +143,7 @@ def accuracy_curves(records: Sequence[Record]) -> Picture:
         return note("no cell was run")
     panels = _panels(records, "network")
     shades = style.colors([r.label for r in records if r.ipc is not None])
-    figure = picture(WIDTH, 0.3 + 2.6 * len(panels), layout="constrained")
+    figure = Picture(figsize=(WIDTH, 0.3 + 2.6 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
     handles = {}
     for ax, (title, group) in zip(axes, panels.items(), strict=True):
@@ -208,7 +208,7 @@ def metric_panels(metrics: Mapping[str, Course], *, over: str = "step") -> Pictu
         return note("nothing with a course was run")
     columns = min(len(metrics), 4 if len(metrics) in (4, 7, 8) else 3)
     rows = math.ceil(len(metrics) / columns)
-    figure = picture(WIDTH, 0.2 + 1.6 * rows, layout="constrained")
+    figure = Picture(figsize=(WIDTH, 0.2 + 1.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for ax in axes[len(metrics) :]:
         ax.set_axis_off()
@@ -233,7 +233,7 @@ def loss_against_start(points: Sequence[tuple[int, float]]) -> Picture:
     if not points:
         return note("nothing was matched")
     epochs, losses = zip(*points, strict=True)
-    figure = picture(WIDTH, 2.6, layout="constrained")
+    figure = Picture(figsize=(WIDTH, 2.6), layout="constrained")
     ax = figure.subplots()
     ax.scatter(epochs, losses, s=9, color=PALETTE[0], alpha=0.45, linewidth=0, label="one step")
     mean = {"color": PALETTE[5], "marker": "s", "label": "mean", "legend": False}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from ddlib.report.style import WIDTH, Picture, note, picture, styled
+from ddlib.report.style import WIDTH, Picture, note, styled
 
 if TYPE_CHECKING:
     from ddlib.data.synthetic import SyntheticSet
@@ -37,7 +37,7 @@ def image_grid(sets: "Mapping[str, SyntheticSet]", *, per_class: int = 1) -> Pic
     left, top, between = max(0.7, 0.085 * max(map(len, sets)) + 0.1), 0.3, 0.1
     tile = min(TILE, (WIDTH - left) / len(names))
     block = tile * per_class
-    figure = picture(left + tile * len(names), top + (block + between) * len(sets) - between)
+    figure = Picture(figsize=(left + tile * len(names), top + (block + between) * len(sets) - between))
     for row, (name, images) in enumerate(sets.items()):
         y = top + row * (block + between)
         _show(figure, mosaic(images, len(names), per_class), left, y, tile * len(names), block)
@@ -68,7 +68,7 @@ def image_strips(names: Sequence[str], columns: Mapping[str | int, Tensor]) -> P
     titles = [title if isinstance(title, str) else f"after {title:,}" for title in columns]
     titles = [textwrap.fill(title, max(1, int((tile + 0.2) / 0.085))) for title in titles]
     top = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.06
-    figure = picture(left + (tile + between) * len(columns) - between, top + tile * len(names))
+    figure = Picture(figsize=(left + (tile + between) * len(columns) - between, top + tile * len(names)))
     for column, (title, pixels) in enumerate(zip(titles, columns.values(), strict=True)):
         x = left + column * (tile + between)
         _show(figure, _tiled(pixels, 1), x, top, tile, tile * len(names))

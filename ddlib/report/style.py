@@ -96,12 +96,6 @@ class Picture(Figure):
 
 
 @styled()
-def picture(width: float, height: float, **options: Any) -> Picture:
-    """An empty figure of `width` x `height` inches in the style."""
-    return Picture(figsize=(width, height), **options)
-
-
-@styled()
 def note(text: str) -> Picture:
     """A figure that says why there is nothing to draw."""
     figure = Picture(figsize=(WIDTH, 0.6))

@@ -13,11 +13,9 @@ from ddlib.results import (
     ClaimCheck,
     Record,
     joined,
-    mean_of_deviations,
-    mean_record,
     provenance,
     title,
-    unseen_groups,
+    unseen,
 )
 
 if TYPE_CHECKING:
@@ -126,16 +124,12 @@ def unseen_table(records: Sequence[Record], *, seen: Sequence[str] = ("convnet",
         seen: the networks that were distilled with.
         paper: as in `table`.
     """
-    spreads = {}  # place and label of a mean -> what is printed
-    means = []
-    for group in unseen_groups(records, seen):
-        means.append(mean_record(group))
-        spread = mean_of_deviations(group)
-        spreads[means[-1].label, means[-1].dataset, means[-1].ipc] = "-" if spread is None else f"± {spread:3.1f}"
+    means = unseen(records, seen)
 
     def row(record: Record) -> Texts:
         *texts, outcome = _row(record)
-        return (*texts, spreads[record.label, record.dataset, record.ipc], outcome)
+        spread = record.cell["their_deviation"]
+        return (*texts, "-" if spread is None else f"± {spread:3.1f}", outcome)
 
     over = ", ".join(dict.fromkeys(network for mean in means for network in mean.cell["networks"]))
     return Table(

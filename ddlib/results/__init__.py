@@ -17,14 +17,12 @@ from ddlib.results.records import (
     convnets,
     frame,
     joined,
-    mean_of_deviations,
     mean_record,
     pick,
     provenance,
     read,
     read_measurements,
     unseen,
-    unseen_groups,
     write,
     write_measurements,
 )
@@ -43,10 +41,9 @@ from ddlib.results.statistics import (
 )
 
 __all__ = [
-    "UNSEEN", "VERDICTS", "Claim", "ClaimCheck", "ClaimTest", "Comparison", "Measured", "Measurements",
-    "Pair", "Record", "Reference", "beyond", "check_claim", "check_measured", "claims", "compare", "convnets", "find",
-    "frame", "group_means", "interval", "joined", "load", "main_effects", "mean_of_deviations", "mean_record",
-    "neighbours", "paired", "papers", "pick", "provenance", "published", "ranked", "read", "read_measurements",
-    "references", "seed_means", "side_names", "title", "unseen", "unseen_groups", "verdict", "write",
-    "write_measurements",
+    "UNSEEN", "VERDICTS", "Claim", "ClaimCheck", "ClaimTest", "Comparison", "Measured", "Measurements", "Pair",
+    "Record", "Reference", "beyond", "check_claim", "check_measured", "claims", "compare", "convnets", "find",
+    "frame", "group_means", "interval", "joined", "load", "main_effects", "mean_record", "neighbours", "paired",
+    "papers", "pick", "provenance", "published", "ranked", "read", "read_measurements", "references", "seed_means",
+    "side_names", "title", "unseen", "verdict", "write", "write_measurements",
 ]  # fmt: skip

@@ -337,11 +337,6 @@ def unseen(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> lis
         ValueError: `seen` names a network that there is not, none is left, a row is not tested on all others once, or
             not as often on each.
     """
-    return [mean_record(group) for group in unseen_groups(records, seen)]
-
-
-def unseen_groups(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> list[list[Record]]:
-    """The records behind each record of `unseen`."""
     networks = list(dict.fromkeys(record.network for record in records))
     left = [name for name in networks if name not in seen]
     for name in seen:
@@ -361,20 +356,26 @@ def unseen_groups(records: Sequence[Record], seen: Sequence[str] = ("convnet",))
         if len({record.n for record in group if record.n}) > 1:
             counts = ", ".join(f"{record.n} on {record.network}" for record in group)
             raise ValueError(f"{place} has accuracies of {counts}; allowed: as many on each")
-    return list(groups.values())
+    return [mean_record(group) for group in groups.values()]
 
 
 def mean_record(group: Sequence[Record]) -> Record:
-    """The mean of one row's records on several networks, as in `unseen`."""
-    first, missing = group[0], [record for record in group if not record.n]
+    """The mean of one row's records on several networks, as in `unseen`.
+
+    Its cell has the networks, and in "their_deviation" what GLaD and LD3M print beside such a mean: the mean of the
+    networks' population deviations, in points, which says how far networks of one kind scatter.
+    """
+    first, missing, spread = group[0], [record for record in group if not record.n], None
     if missing:
         accuracies, cost = (), _summed(missing, ("estimated_hours",))
     else:
+        spread = fmean(pstdev(record.accuracies) for record in group)
         accuracies = tuple(map(fmean, zip(*(record.accuracies for record in group), strict=True)))
         same = [name for name in OF_THE_SET if name in first.cost and len({r.cost.get(name) for r in group}) == 1]
         cost = {name: first.cost[name] for name in same} | _summed(group, ("evaluate_seconds", "generation_seconds"))
     cell = {name: value for name, value in first.cell.items() if name != "protocol"}
-    cell |= {"tested_on": UNSEEN, "networks": {record.network: record.cell.get("protocol") for record in group}}
+    cell |= {"networks": {record.network: record.cell.get("protocol") for record in group}}
+    cell |= {"tested_on": UNSEEN, "their_deviation": spread}
     reference = next((record.reference for record in group if record.reference), None)
     if reference:
         names = ("paper", "table", "method", "dataset", "ipc", "condition")
@@ -401,11 +402,3 @@ def _summed(group: Sequence[Record], names: Sequence[str]) -> dict[str, float]:
     """The sums of those costs that any of the records states."""
     sums = {name: [record.cost[name] for record in group if name in record.cost] for name in names}
     return {name: sum(values) for name, values in sums.items() if values}
-
-
-def mean_of_deviations(group: Sequence[Record]) -> float | None:
-    """The deviation, in points, that GLaD and LD3M print beside such a mean; None where a network was not run.
-
-    It is the mean of the networks' population deviations: how far networks of one kind scatter.
-    """
-    return fmean(pstdev(record.accuracies) for record in group) if all(record.n for record in group) else None
