@@ -7,7 +7,6 @@ from typing import ClassVar
 import pytest
 import torch
 
-from benchmarks import planning as benchmark
 from ddlib import evaluation, methods, study
 from ddlib.batch import cli
 from ddlib.data import datasets
@@ -434,8 +433,3 @@ def test_a_limit_that_is_none_is_refused(words, message, capsys):
 @pytest.mark.parametrize(("text", "count"), [("16GB", 16 * GB), ("512 mb", 512 * 10**6), ("1.5GiB", 3 * 2**29)])
 def test_sizes_are_read(text, count):
     assert cli._bytes(text) == count
-
-
-def test_the_benchmark_tells_a_prediction_that_is_off():
-    assert benchmark.judge([(10.0, 11.0), (30.0, 10.0)]) == (1.0, True)
-    assert benchmark.judge([(13.1, 10.0)])[1] is False and benchmark.judge([(6.9, 10.0)])[1] is False

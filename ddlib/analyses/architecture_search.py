@@ -72,17 +72,6 @@ class Architecture:
         """As tables and figures call it, such as "d3-w64-relu-batch-max"."""
         return f"d{self.depth}-w{self.width}-{self.activation}-{self.norm}-{self.pooling}"
 
-    def operations(self, shape: tuple[int, int, int]) -> int:
-        """Multiply-adds of the convolutions for one image of `shape` (C, H, W)."""
-        channels, height, width = shape
-        total = 0
-        for _ in range(self.depth):
-            total += 9 * channels * self.width * height * width
-            channels = self.width
-            if self.pooling != "none":
-                height, width = height // 2, width // 2
-        return total
-
 
 def space(values: Mapping[str, Sequence] = MappingProxyType({})) -> tuple[Architecture, ...]:
     """The networks with the given values of the factors, the first factor slowest; all 720 where nothing is given.

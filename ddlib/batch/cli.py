@@ -327,7 +327,6 @@ def _add_store_commands(commands: Commands) -> None:
     show.add_argument("key", metavar="KEY", help="its key, or how that begins")
     clean = _add(verbs, "clean", _runs_clean, "delete what nothing can use any more, or the pieces named")
     clean.add_argument("keys", metavar="KEY", nargs="*", help="delete these pieces of work altogether")
-    clean.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
 
     export = _add(commands, "export", _export, "write a distilled set as others read it, with its card")
     export.add_argument("run", metavar="RUN", help="a notebook (paper/experiment), a key of the store or how it "
@@ -402,20 +401,17 @@ def _runs_clean(options: Namespace) -> int:
     from ddlib.store import inventory
     from ddlib.study import planning
 
-    verb = "would delete" if options.dry_run else "deleted"
     for entry in [inventory.find(options.store, key) for key in options.keys]:
-        if not options.dry_run:
-            inventory.remove(entry)
-        print(f"{verb} {entry.name} ({entry.folder}), {planning.size(entry.size)}")
+        inventory.remove(entry)
+        print(f"deleted {entry.name} ({entry.folder}), {planning.size(entry.size)}")
     if options.keys:
         return 0
     paths = inventory.leftovers(options.store)
     total = sum(inventory.size(path) for path in paths)
     for path in paths:
-        if not options.dry_run:
-            inventory.discard(path)
-        print(f"{verb} {path}")
-    print(f"{verb} {len(paths)} files, {planning.size(total)}")
+        inventory.discard(path)
+        print(f"deleted {path}")
+    print(f"deleted {len(paths)} files, {planning.size(total)}")
     return 0
 
 

@@ -50,14 +50,11 @@ def visible() -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def pinned(names: Sequence[str], *, poll_seconds: float = 1.0) -> Iterator[str | None]:
-    """Within the block CUDA sees one of the GPUs `names`, which no other process of this user is pinned to.
+def pinned(names: Sequence[str]) -> Iterator[str | None]:
+    """Within the block CUDA sees one of the GPUs `names`, as soon as no other process of this user is pinned to it.
 
-    It waits until one is free.  A file is locked for each GPU in use, in the machine's temporary folder, whatever the
-    store; the lock of a process that died is free.  Enter the block before CUDA is first used.
-
-    Returns:
-        The GPU's name; None where `names` is empty, and nothing is changed.
+    A file is locked for each GPU in use, in the machine's temporary folder; the lock of a process that died is free.
+    Enter the block before CUDA is first used.  Without `names` nothing is changed.
     """
     if not names:
         yield None
@@ -66,7 +63,7 @@ def pinned(names: Sequence[str], *, poll_seconds: float = 1.0) -> Iterator[str |
     folder.mkdir(exist_ok=True)
     locks = {name: FileLock(folder / f"{quote(name, safe='')}.lock") for name in names}
     while (name := next(filter(lambda name: _acquired(locks[name]), names), None)) is None:
-        time.sleep(poll_seconds)
+        time.sleep(1.0)
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = name
     try:
@@ -87,14 +84,7 @@ def _acquired(lock: FileLock) -> bool:
 
 
 def compute(run: Run, name: str, gpus: Sequence[str] = ()) -> Record:
-    """Compute one of `run.cells()` into the store, within the notebook's `budget_hours`, and return its record.
-
-    Args:
-        gpus: of which a free one is taken; empty: as CUDA chooses.
-
-    Raises:
-        ValueError: the notebook has no such cell; its cells are listed.
-    """
+    """Compute one of `run.cells()` into the store, on a free one of `gpus`, within the notebook's `budget_hours`."""
     cells = run.cells()
     if name not in cells:
         known = "; ".join(f"{name} ({cell})" for name, cell in cells.items())
@@ -112,7 +102,7 @@ class Where:
 
     jobs: at most so many at once in the cluster's queue; None: as the profile says.
     threads: of each job, whatever the number of cores.
-    gpus: of this machine, by name; one job runs on each at a time.  On a cluster its scheduler assigns them.
+    gpus: of this machine, by name; one job runs on each at a time.
     options: further words for Snakemake, laid over the profile's.
     """
 
@@ -134,12 +124,7 @@ class Where:
 
 @dataclass(frozen=True)
 class Batch:
-    """What is to run.
-
-    folder: of this batch alone.
-    runs: the notebooks.
-    needs: notebook -> name -> cell, of its cells that are not in the store.
-    """
+    """What is to run: `needs` has notebook -> name -> cell, of its cells that are not in the store."""
 
     folder: Path
     runs: tuple[Run, ...]
@@ -166,7 +151,6 @@ def prepare(runs: Sequence[Run], where: Where) -> Batch:
 
     Raises:
         ValueError: Snakemake or SLURM is not there; a notebook's device cannot be spread over; a parameter is wrong.
-        FileNotFoundError: data are missing.
     """
     _require(where)
     runs = [run for run in runs if notebooks.has_profile(run.name, run.profile)]
@@ -204,33 +188,29 @@ def _check_device(run: Run, where: Where) -> None:
 
 def _plan(batch: Batch, where: Where) -> dict[str, Any]:
     """Snakemake's configuration: what the Snakefile needs to know, and no more."""
-    cells, jobs = {}, {}
+    cells, notebook_jobs = {}, {}
     for run in batch.runs:
         for name in batch.needs[run.name]:
             cells.setdefault(name, _job(run, where, ["cell", run.name, name]))
         job = _job(run, where, ["reproduce", run.name, "--output", str(run.output)])
-        jobs[run.name] = job | {"cells": list(batch.needs[run.name])}
-    return {"threads": where.threads, "backoff": BACKOFF, "cells": cells, "notebooks": jobs}
+        notebook_jobs[run.name] = job | {"cells": list(batch.needs[run.name])}
+    return {"threads": where.threads, "backoff": BACKOFF, "cells": cells, "notebooks": notebook_jobs}
 
 
 def _job(run: Run, where: Where, words: Sequence[str]) -> dict[str, Any]:
     """One job: its shell command, and how many GPUs it takes."""
     on_gpu = run.device == "cuda"
-    words = [*words, "--profile", run.profile]
+    threads = [f"{name}={where.threads}" for name in THREADS]
+    words = ["env", *threads, sys.executable, "-m", "ddlib", *words, "--profile", run.profile]
     words += ["-f", str(run.overrides)] if run.overrides else []
     words += ["--gpus", ",".join(where.gpus)] if on_gpu and where.gpus else []
-    threads = [f"{name}={where.threads}" for name in THREADS]
-    return {"command": shlex.join(["env", *threads, sys.executable, "-m", "ddlib", *words]), "gpu": int(on_gpu)}
+    return {"command": shlex.join(words), "gpu": int(on_gpu)}
 
 
 def execute(batch: Batch, where: Where) -> None:
     """Run a batch under Snakemake, whose own messages go to this process's stderr, and wait for its end.
 
-    What an earlier run left of the executed notebooks is removed.  Stopped by SIGINT or SIGTERM, it waits until
-    Snakemake has stopped its jobs, those of a cluster too.
-
-    Raises:
-        KeyboardInterrupt: it was stopped.
+    Stopped by SIGINT or SIGTERM, it waits until Snakemake has stopped its jobs, and raises KeyboardInterrupt.
     """
     for run in batch.runs:
         run.executed.unlink(missing_ok=True)
