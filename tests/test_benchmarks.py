@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks import (
     attention_matching,
-    experts,
     generation,
     generative_matching,
     growth,
@@ -21,8 +20,6 @@ from ddlib.models import diffusion, priors
 COMPARISONS = {
     "attention, instance": lambda: attention_matching.compare("instance", 2, 4, ["float32"]),
     "attention, batch": lambda: attention_matching.compare("batch", 2, 4, ["float32"]),
-    "experts, SGD": lambda: experts.main(["--quick", "--optimizer", "sgd"]),
-    "experts, GSAM": lambda: experts.main(["--quick", "--optimizer", "gsam"]),
     "trajectories": lambda: trajectory_matching.compare(3, 4, 4, ["eager"]),
     "DiM, convnet": lambda: generative_matching.compare(["convnet"], "fashion_mnist"),
     "DiM, resnet10": lambda: generative_matching.compare(["resnet10"], "fashion_mnist"),
@@ -40,7 +37,6 @@ def test_what_is_timed_computes_what_its_reference_does(what, capsys):
 
 REFUSED = [
     (attention_matching, "TOLERANCE", 1e-30, "attention, instance"),
-    (experts, "TOLERANCE", {"float32": 1e-30}, "experts, SGD"),
     (trajectory_matching, "TOLERANCE", {"float64": 1e-30}, "trajectories"),
     (generative_matching, "TOLERANCE", 1e-30, "DiM, convnet"),
     (generation, "TOLERANCE", -1.0, "generation"),

@@ -6,6 +6,7 @@ notebook whose cells were computed before.
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,20 +14,27 @@ from typing import Any
 from ddlib import OUTPUT, results
 from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet
+from ddlib.evaluation import Protocol
 from ddlib.results import Measurements, Record
 from ddlib.store.artefacts import Workplace, in_turn
 from ddlib.store.provenance import provenance
 from ddlib.study import planning, work
-from ddlib.study.departures import deviations
 from ddlib.study.parameters import settings
 from ddlib.study.planning import Plan
-from ddlib.study.rows import Cell, cells, fingerprint
+from ddlib.study.rows import NETWORK, Cell, cells, fingerprint, for_network, whitening
 from ddlib.study.work import finished, history, prerequisites, synthetic_set
 
 __all__ = [
     "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "history", "keep", "measured",
     "outlook", "plan", "prerequisites", "run", "settings", "synthetic_set",
 ]  # fmt: skip
+
+SPEED = (
+    *("precision", "expert_precision", "compiled", "at_once", "num_networks"),
+    *("shard", "kept_epochs", "chunk", "checkpointed"),
+)
+"""Settings that change how fast, how often or in what parts, not what: a cell that differs in them alone is the
+paper's cell."""
 
 
 def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | None = None) -> list[Record]:
@@ -136,3 +144,40 @@ def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], origin
         cost=cost,
         provenance={**origin, "parameters": cell.parameters, "data": data, "seeds": list(cell.seeds)},
     )
+
+
+def deviations(cell: Cell) -> list[str]:
+    """In what a cell differs from its paper's setting, one short phrase each; empty if it is the paper's cell.
+
+    The paper's setting is what its file states for the cell, and the method's and the protocol's defaults for the rest.
+    """
+    place = {"method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
+    place |= {"condition": cell.condition} if cell.condition else {}
+    stated = results.published(cell.paper, **place)
+    kind = type(cell.method)
+    whitened = whitening("whitened", stated.pop("whitened", cell.reference_dataset in kind.whitened), kind)
+    protocol = Protocol(**for_network([kind.evaluation, stated.pop("evaluation", {})], cell.tested_on))
+    phrases = []
+    if cell.dataset != cell.reference_dataset:
+        phrases.append(f"{cell.dataset} instead of {cell.reference_dataset}")
+    if cell.whitened != whitened:
+        ways = {False: "not whitened", True: "whitened" + " after normalisation" * bool(whitened)}
+        phrases.append(ways.get(cell.whitened, "whitened without normalisation"))
+    defaults = kind() if cell.ipc is None else kind(ipc=cell.ipc)
+    phrases += _differences("", asdict(cell.method), asdict(defaults) | stated)
+    ours, paper = asdict(cell.protocol), asdict(protocol) | {"norm": cell.method.norm}
+    options = {key: value for key, value in ours.pop("options").items() if key not in asdict(cell.method)}
+    if cell.tested_on:  # what the name stands for is no deviation; how wide the notebook makes its ConvNets may be
+        options = {key: options[key] for key in NETWORK if key in options and ours["network"] == "convnet"}
+        del ours["network"]
+    return phrases + _differences("evaluation ", options | ours, paper)
+
+
+def _differences(where: str, ours: Mapping[str, Any], paper: Mapping[str, Any]) -> list[str]:
+    """A phrase for each setting of ours that is not the paper's; what changes speed alone does not count."""
+    unset = {"compat": "none", "ema": "none", "labels": "those stored"}
+    return [
+        f"{where}{name} {value} (default: {unset.get(name, 'by data') if paper.get(name) is None else paper[name]})"
+        for name, value in ours.items()
+        if value != paper.get(name) and name not in SPEED
+    ]
