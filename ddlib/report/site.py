@@ -1,11 +1,10 @@
 """The report to read in a browser: every claim with its evidence, a page a paper, every notebook, a gallery.
 
-Pages are filled into one template.  Nothing is loaded from a network, and every page opens from the file system.
+Pages are filled into one template, notebooks are as nbconvert has them.  Every page opens from the file system; the
+equations of notebooks alone are set by a script from the network, and without it stand as LaTeX.
 """
 
-import html
 import json
-import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,11 +15,8 @@ from typing import Any
 import nbformat
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from latex2mathml.converter import convert
 from markupsafe import Markup
 from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from pygments.formatters import HtmlFormatter
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
@@ -76,18 +72,16 @@ def write(folder: Path, profiles: Sequence[str]) -> None:
     template = _template(papers)
 
     def page(path: str, title: str, **values: Any) -> None:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        text = template.render(path=path, root="../" * path.count("/"), title=title, **values)
-        (folder / path).write_text(text, encoding="utf-8")
+        (folder / path).write_text(template.render(path=path, title=title, **values), encoding="utf-8")
 
     sources = {f"notebook/{name}.html": notebooks.path_of(name) for name in notebooks.names()}
-    committed = {*sources}
     for path in sorted((OUTPUT / "runs" / "notebooks").glob("*/*.ipynb")):
         if path.stem.rpartition(".")[2] in profiles:
             sources[f"notebook/{path.parent.name}/{path.stem}.html"] = path
     for place, path in sources.items():
-        title = f"{path.parent.name}/{path.stem}"
-        page(place, title, notebook=notebook_html(path, title), executed=place not in committed)
+        text, _ = HTMLExporter(embed_images=True).from_notebook_node(nbformat.read(path, as_version=4))
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_text(text, encoding="utf-8")
     verdicts = {paper: evidence.verdicts(paper, runs) for paper in results.papers()}
     testers = {name: evidence.claims_of(name) for name in notebooks.names()}
     page("index.html", "Claims", verdicts=verdicts, testers=testers, claims_table=claims_table)
@@ -114,7 +108,6 @@ def _template(papers: Sequence[str]) -> Any:
     environment.globals.update(
         made_by=f"ddlib {__version__}" + (f", commit {commit[:7]}{', modified' * bool(modified)}" if commit else ""),
         titles={paper: "Across papers" if paper == ACROSS else results.title(paper) for paper in papers},
-        code_style=Markup(HtmlFormatter(style="friendly").get_style_defs(".highlight")),
     )
     return environment.get_template("site.html.jinja")
 
@@ -199,56 +192,3 @@ def stacked(pictures: Sequence[Tensor]) -> Tensor:
             images = torch.nn.functional.interpolate(images.float(), scale_factor=LARGEST / side, mode="area").byte()
         grids.append(make_grid(images, nrow=len(picture[:CLASSES]), padding=1, pad_value=128))
     return torch.cat(grids, dim=1)
-
-
-# ---- notebooks
-
-
-def notebook_html(path: Path, name: str) -> Markup:
-    """A notebook as nbconvert has it, with its pictures inside and its equations as MathML."""
-    exporter = HTMLExporter(
-        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True, embed_images=True
-    )
-    exporter.register_filter("markdown2html", markdown_html)
-    text, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4))
-    text = re.sub(r'\salt="No description[^"]*"', "", text)
-    return Markup(re.sub(r"<img (?![^>]*\balt=)", f'<img alt="Figure of {html.escape(name)}" ', text))
-
-
-def markdown_html(source: str) -> str:
-    """Markdown as HTML, as nbconvert's own, with MathML in place of the LaTeX that a script would set."""
-    return MarkdownWithMath(renderer=_Renderer(escape=False, exclude_anchor_links=True)).render(source)
-
-
-class _Renderer(IPythonRenderer):
-    def block_math(self, body: str) -> str:
-        return mathml(body, display="block")
-
-    def inline_math(self, body: str) -> str:
-        return mathml(body, display="inline")
-
-
-SPELT = {
-    r"\lVert": r"\Vert ", r"\rVert": r"\Vert ", r"\lvert": r"\vert ", r"\rvert": r"\vert ",
-    r"\lfloor": "⌊", r"\rfloor": "⌋", r"\lceil": "⌈", r"\rceil": "⌉", r"\arg": r"\operatorname{arg}",
-    r"\mathbb 1": r"\mathbb{1}", r"\mathcal L": r"\mathcal{L}", r"\mathcal U": r"\mathcal{U}",
-}  # fmt: skip
-"""What the converter does not know, or not after `\\big` -> what stands for it."""
-
-
-def mathml(latex: str, display: str) -> str:
-    """An equation as MathML, which browsers show without a script; its LaTeX as code where it cannot be converted.
-
-    Args:
-        display: "block" or "inline".
-    """
-    text = re.sub(r"\\([bB]igg?)[lrm]?(?![a-zA-Z])", "", latex.strip())  # MathML stretches delimiters by itself
-    for command, spelt in SPELT.items():
-        text = re.sub(re.escape(command) + r"(?![a-zA-Z])", lambda _, spelt=spelt: spelt, text)
-    try:
-        element = convert(text, display=display)
-    except Exception:  # of many kinds, none of which the converter documents
-        element = ""
-    if not element or re.search(r"\\[a-zA-Z]", Markup(element).striptags()):
-        return f'<code class="latex">{html.escape(latex.strip())}</code>'
-    return element
