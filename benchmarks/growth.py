@@ -16,6 +16,7 @@ from statistics import median
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks import harness
@@ -106,22 +107,26 @@ LINES = (
 
 
 class Counts(TorchDispatchMode):
-    """Counts the operators that would launch a kernel, and the operations of products and convolutions."""
+    """Counts operators that would launch a kernel, bytes that they read and write, and operations of products."""
 
     def __init__(self):
         super().__init__()
-        self.kernels = self.operations = 0
+        self.kernels = self.bytes = self.operations = 0
 
     def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
         packet, result = operator.overloadpacket, operator(*arguments, **(keywords or {}))
-        self.kernels += packet.__name__ not in FREE
+        if packet.__name__ not in FREE:
+            self.kernels += 1
+            self.bytes += sum(
+                x.nbytes for x in tree_leaves((arguments, keywords, result)) if isinstance(x, torch.Tensor)
+            )
         if packet in flop_registry:
             self.operations += flop_registry[packet](*arguments, **(keywords or {}), out_val=result)
         return result
 
 
 def measured(step: Callable[[], object], repeats: int) -> dict[str, float]:
-    """CPU seconds, MiB of tensors, GFLOP and kernels of a step."""
+    """CPU seconds, MiB of tensors, GFLOP, GB moved and kernels of a step."""
     step()
     seconds = []
     for _ in range(repeats):
@@ -132,7 +137,8 @@ def measured(step: Callable[[], object], repeats: int) -> dict[str, float]:
     with Counts() as counts:
         step()
     return {
-        "seconds": median(seconds), "MiB": memory, "GFLOP": counts.operations / 1e9, "kernels": counts.kernels,
+        "seconds": median(seconds), "MiB": memory, "GFLOP": counts.operations / 1e9, "GB": counts.bytes / 1e9,
+        "kernels": counts.kernels,
     }  # fmt: skip
 
 
@@ -171,12 +177,13 @@ def main() -> None:
     parser.add_argument("--figure", help="where to draw, without an ending, such as docs/growth")
     case = parser.parse_args()
     rows = []
-    print(f"{'line':40} {'size':>5} {'CPU s':>8} {'MiB':>8} {'GFLOP':>8} {'kernels':>8}")
+    print(f"{'line':40} {'size':>5} {'CPU s':>8} {'MiB':>8} {'GFLOP':>8} {'GB':>8} {'kernels':>8}")
     for line in LINES:
         values = [measured(line.build(size), case.repeats) for size in line.sizes]
         rows.append((line, values))
         for size, value in zip(line.sizes, values, strict=True):
-            numbers = f"{value['seconds']:8.3f} {value['MiB']:8.1f} {value['GFLOP']:8.2f} {value['kernels']:8.0f}"
+            numbers = f"{value['seconds']:8.3f} {value['MiB']:8.1f} {value['GFLOP']:8.2f}"
+            numbers += f" {value['GB']:8.2f} {value['kernels']:8}"
             print(f"{f'{line.method}, {line.axis}':40} {size:5} {numbers}", flush=True)
         for what in ("seconds", "GFLOP", "MiB"):
             print(f"    slope of {what}: {slopes(line, values, what)} of theory, {line.formula}", flush=True)
