@@ -115,13 +115,12 @@ def _check(records: Sequence[Record], network: str, pairs: Mapping[str, Mapping[
     for place, number in Counter((record.label, record.ipc, record.network) for record in records).items():
         if number > 1:
             raise ValueError(f"{place} has two records; allowed: one for each row, number of images and network")
-    if records and network not in (known := dict.fromkeys(record.network for record in records)):
-        raise ValueError(f"network={network!r}; known: {', '.join(known)}")
-    labels = dict.fromkeys(record.label for record in records)
+    networks, labels = {record.network: None for record in records}, {record.label: None for record in records}
+    if records and network not in networks:
+        raise ValueError(f"network={network!r}; known: {', '.join(networks)}")
     for name, mapping in pairs.items():
-        for label in (*mapping, *mapping.values()):
-            if label not in labels:
-                raise ValueError(f"{name} names {label!r}; known: {', '.join(labels) or 'none'}")
+        if unknown := [label for label in (*mapping, *mapping.values()) if label not in labels]:
+            raise ValueError(f"{name} names {unknown[0]!r}; known: {', '.join(labels) or 'none'}")
 
 
 def leaderboard(

@@ -48,18 +48,15 @@ def _of_results(path: Path) -> Iterator[str]:
     experiment, _, profile = path.stem.rpartition(".")
     yield from _of_notebook([measured] if measured else records, f"{path.parent.name}/{experiment}", profile)
     if measured is not None:
-        yield from _of_code([[(measured.provenance, measured.modules)]])
+        yield from _of_code([(measured.provenance, measured.modules)])
         return
-    known = methods.discover()
-    numbers: list[list[Work]] = []
-    for record in [record for record in records if record.n]:
-        numbers.append([(record.provenance, codeprint.EVALUATION)])
-        if record.method in known:
-            distilled = record.provenance.get("distilled", {})
-            numbers[-1].append((distilled, codeprint.distillation(known[record.method])))
-    for method in dict.fromkeys(record.method for record in records if record.n and record.method not in known):
+    known, run = methods.discover(), [record for record in records if record.n]
+    for method in dict.fromkeys(record.method for record in run if record.method not in known):
         yield f"there is no method {method} any more"
-    yield from _of_code(numbers)
+    works = [(record.provenance, codeprint.EVALUATION) for record in run]
+    for record in [record for record in run if record.method in known]:
+        works.append((record.provenance.get("distilled", {}), codeprint.distillation(known[record.method])))
+    yield from _of_code(works)
 
 
 def _of_notebook(stored: Sequence[Record | Measurements], name: str, profile: str) -> Iterator[str]:
@@ -83,33 +80,31 @@ def _of_notebook(stored: Sequence[Record | Measurements], name: str, profile: st
         yield f"parameters changed since: {_few(sorted(then - {None} - now))} then, {_few(sorted(now))} now"
 
 
-def _of_code(numbers: Sequence[Sequence[Work]]) -> Iterator[str]:
-    """Why the code behind numbers, each computed by some works, is not that of now."""
-    if any(provenance.get("dirty") for works in numbers for provenance, _ in works):
+def _of_code(works: Sequence[Work]) -> Iterator[str]:
+    """Why the code behind results is not that of now."""
+    if any(provenance.get("dirty") for provenance, _ in works):
         yield "made from a modified tree"
-    changes = [[change for work in works if (change := _change_of(work))] for works in numbers]
-    unknown = [group for group in changes if UNKNOWN in group]
-    if unknown:
-        yield f"says nothing of its code{_share(unknown, numbers)}"
-    known = [group for group in changes if {*group} - {UNKNOWN}]
-    if known:
-        commits = sorted({commit[:7] for group in known for commits, _ in group for commit in commits if commit})
-        files = sorted({file for group in known for _, files in group for file in files if file})
+    changes = set()
+    for provenance, modules in works:
+        codes, commits = (
+            tuple(value if isinstance(value, list) else [value])
+            for value in (provenance.get("code"), provenance.get("commit"))
+        )
+        changes.add(_change(modules, codes, commits, provenance.get("dirty") is False))
+    if UNKNOWN in changes:
+        yield "says nothing of its code"
+    if known := changes - {None, UNKNOWN}:
+        commits = sorted({commit[:7] for commits, _ in known for commit in commits})
+        files = sorted({file for _, files in known for file in files})
         since = f" since {_few(commits)}" if commits else ""
-        yield f"code changed{since}{_share(known, numbers)}{': ' if files else ''}{_few(files)}"
+        yield f"code changed{since}{': ' if files else ''}{_few(files)}"
 
 
 Change = tuple[tuple[str, ...], tuple[str, ...]]
 """Since which commits and in which files code has changed, as far as that is known."""
 
-UNKNOWN: Change = (("",), ("",))
+UNKNOWN: Change = (("unknown",), ())
 """Nothing says by what code something was computed."""
-
-
-def _change_of(work: Work) -> Change | None:
-    provenance, modules = work
-    codes, commits = _listed(provenance.get("code")), _listed(provenance.get("commit"))
-    return _change(modules, tuple(codes), tuple(commits), provenance.get("dirty") is False)
 
 
 @cache
@@ -145,7 +140,7 @@ def _of_figure(path: Path, by_file: Mapping[str, Sequence[str]]) -> Iterator[str
     try:
         drawn = report.read_provenance(path)
         if "modules" in drawn:
-            yield from _of_code([[(drawn, tuple(drawn["modules"]))]])
+            yield from _of_code([(drawn, tuple(drawn["modules"]))])
             return
         measured = results.read_measurements(source)
         if drawn != (measured.provenance if measured else results.provenance(results.read(source))):
@@ -158,15 +153,6 @@ def _of_figure(path: Path, by_file: Mapping[str, Sequence[str]]) -> Iterator[str
 
 def _relative(path: Path) -> str:
     return path.relative_to(OUTPUT).as_posix()
-
-
-def _listed(value: Any) -> list[Any]:
-    """The entries of a joined provenance."""
-    return value if isinstance(value, list) else [value]
-
-
-def _share(some: Sequence[Any], everything: Sequence[Any]) -> str:
-    return f" for {len(some)} of {len(everything)} cells" if len(some) < len(everything) else ""
 
 
 def _few(entries: Sequence[str]) -> str:
