@@ -1,20 +1,21 @@
 """The report to read in a browser: everything is in it, and every link leads somewhere."""
 
 import re
+import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import small_report
 import torch
 
-from ddlib import ROOT, methods, results
+from ddlib import ROOT, methods, results, study
 from ddlib.batch import cli
 from ddlib.data import synthetic
 from ddlib.data.datasets import load
-from ddlib.report import site
+from ddlib.report import site, stale
 from ddlib.store import files, loop
 from ddlib.study import notebooks
+from ddlib.study.parameters import settings
 
 
 class Page(HTMLParser):
@@ -46,24 +47,51 @@ class Page(HTMLParser):
         return block
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The report's folder, and what the command printed."""
-    return small_report.built(tmp_path_factory.mktemp("output"))
+STALE, DAMAGED = "datm/accuracy.quick", "dim/components.quick"
+"""Results that say that they come from a modified tree, and results that are cut short."""
+
+PARAMETERS = {
+    "dataset": "digits", "reference_dataset": "cifar10", "ipcs": [1, 2], "seeds": [0], "device": "cpu",
+    "methods": {"ATOM": {"method": "atom", "iterations": 8, "batch_real": 4, "norm": "instance"},
+                "Random": {"method": "random"}},
+    "network": {"width": 8, "depth": 2}, "evaluation": {"num_networks": 1, "epochs": 1}, "budget_hours": None,
+    "precision": "float32", "compiled": False, "profile": "quick",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def report(built):
+def folder(tmp_path_factory):
+    """A report of some committed results and figures, a small store, and things that are wrong on purpose."""
+    output = tmp_path_factory.mktemp("output")
+    for kind in ("results", "figures"):
+        shutil.copytree(ROOT / kind / "atom", output / kind / "atom")
+        for path in [path for name in (STALE, DAMAGED) for path in (ROOT / kind).glob(f"{name}.*")]:
+            (output / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, output / path.relative_to(ROOT))
+    executed = output / "runs/notebooks/atom/accuracy.quick.ipynb"
+    executed.parent.mkdir(parents=True)
+    shutil.copyfile(ROOT / "notebooks/atom/accuracy.ipynb", executed)
+    records = results.read(output / f"results/{STALE}.json")
+    records[0].provenance["dirty"] = True
+    results.write(records, output / f"results/{STALE}.json")
+    damaged = output / f"results/{DAMAGED}.json"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    workplace = study.Workplace("cpu", folder=output / "runs", progress="none")
+    first, *others = study.cells(settings(PARAMETERS), paper="atom", table="main")
+    study.run([first], workplace)
+    for cell in others:
+        study.synthetic_set(cell, 0, workplace)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (site, stale):
+            patch.setattr(module, "OUTPUT", output)
+        site.build()
+    return output / "report"
+
+
+@pytest.fixture(scope="module")
+def report(folder):
     """Path within the report -> its page."""
-    folder, _ = built
     return {path.relative_to(folder).as_posix(): Page(path) for path in sorted(folder.rglob("*.html"))}
-
-
-def test_the_command_says_where_to_open_it(built):
-    folder, printed = built
-    assert re.search(r"^\d+ pages in \d+ s; open file://\S+/report/index\.html$", printed, re.MULTILINE)
-    files.check_folder(folder)
-    assert not list(folder.parent.glob(".*.part"))
 
 
 def test_every_claim_stands_on_the_front_page_with_its_evidence(report):
@@ -78,8 +106,8 @@ def test_every_claim_stands_on_the_front_page_with_its_evidence(report):
     assert 'to be tested by <a href="notebook/atom/components.html">' in page.source
 
 
-def test_links_lead_to_what_is_there_and_nothing_is_loaded_from_a_network(built, report):
-    folder, _ = built
+def test_links_lead_to_what_is_there_and_nothing_is_loaded_from_a_network(folder, report):
+    files.check_folder(folder)
     assert "@import" not in report["index.html"].source
     for name, page in report.items():
         if name.startswith("notebook/"):
@@ -97,8 +125,8 @@ def test_links_lead_to_what_is_there_and_nothing_is_loaded_from_a_network(built,
 
 def test_a_run_has_its_tables_figures_and_what_is_stale_or_damaged(report):
     assert "made from a modified tree" in report["datm.html"].block("section", "datm/accuracy.quick")
-    damaged = report["dim.html"].block("p", small_report.DAMAGED)
-    assert f"The results cannot be read: ./results/{small_report.DAMAGED}.json is not whole" in damaged
+    damaged = report["dim.html"].block("p", DAMAGED)
+    assert f"The results cannot be read: ./results/{DAMAGED}.json is not whole" in damaged
     assert "not run: about" in report["atom.html"].block("section", "atom/accuracy.hour")
     quick = report["atom.html"].block("section", "atom/accuracy.quick")
     commit = results.read(ROOT / "results/atom/accuracy.quick.json")[0].provenance["commit"]
@@ -114,8 +142,7 @@ def test_notebooks_are_there_as_committed_and_as_executed(report):
     assert 'href="notebook/atom/accuracy.quick.html"' in report["atom.html"].source
 
 
-def test_the_gallery_has_every_set_with_its_steps_and_accuracy(built, report):
-    folder, _ = built
+def test_the_gallery_has_every_set_with_its_steps_and_accuracy(folder, report):
     words = report["gallery.html"].words
     assert words.count("steps 0, 1, 2, 4, 8:") == 2 and words.count("steps 1:") == 2
     assert "digits, IPC 1" in words and "digits, IPC 2" in words
@@ -147,14 +174,15 @@ def test_a_report_replaces_an_earlier_one_and_is_there_whole_or_not_at_all(tmp_p
         site.build(tmp_path / "report", ["week"])
 
 
-def test_no_folder_of_others_is_taken_for_a_report(tmp_path, instant, capsys):
+def test_the_command_says_where_to_open_it_and_takes_no_folder_of_others(tmp_path, instant, capsys):
     app, export, report = tmp_path / "app", tmp_path / "export", tmp_path / "report"
     app.mkdir()
     (app / "index.html").write_text("an app")
     (app / files.MANIFEST).write_text('{"name": "an app", "files": {"index.html": "0"}}')
     with files.whole_folder(export) as part:
         part.mkdir()
-    site.build(report)
+    assert cli.main(["report", "--output", str(report), "--profile", "quick"]) == 0
+    assert re.fullmatch(r"1 pages in 0 s; open file://\S+/report/index\.html\n", capsys.readouterr().out)
     (report / "notes.txt").write_text("mine")
     for folder in (app, report, export):
         before = sorted(folder.iterdir())

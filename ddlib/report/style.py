@@ -23,36 +23,17 @@ PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f
 
 STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine draws the same
-    "font.size": 9,
-    "axes.titlesize": 9,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "legend.title_fontsize": 8,
     "legend.frameon": False,
     "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": "black",
-    "axes.linewidth": 0.7,
     "axes.grid.axis": "y",
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
     "patch.force_edgecolor": False,
-    "text.color": "black",
-    "axes.labelcolor": "black",
-    "xtick.color": "black",
-    "ytick.color": "black",
     "ytick.left": True,
-    "xtick.bottom": True,
-    "xtick.major.size": 0,
     "ytick.major.size": 3,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "savefig.facecolor": "white",
     "svg.fonttype": "path",  # letters as outlines: the file needs no font
     "svg.hashsalt": "ddlib",  # names inside the file that do not change from run to run
     "image.composite_image": False,
@@ -76,7 +57,7 @@ def styled() -> Iterator[None]:
     """Seaborn's theme with `STYLE` inside the block, and what was there before after it; a decorator too."""
     import seaborn
 
-    theme = seaborn.axes_style("whitegrid") | seaborn.plotting_context("paper") | STYLE
+    theme = seaborn.axes_style("whitegrid") | seaborn.plotting_context("paper", font_scale=0.93) | STYLE
     with matplotlib.rc_context(theme):
         yield
 
@@ -85,7 +66,7 @@ def set_theme() -> None:
     """The same theme from now on, for the figures that a notebook draws with seaborn itself."""
     import seaborn
 
-    seaborn.set_theme(context="paper", style="whitegrid", rc=STYLE)
+    seaborn.set_theme(context="paper", style="whitegrid", font_scale=0.93, rc=STYLE)
 
 
 class Picture(Figure):

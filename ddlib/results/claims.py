@@ -12,11 +12,8 @@ from ddlib.results.papers import Claim, claims, papers
 from ddlib.results.records import Measurements, Record, compare, provenance
 from ddlib.results.statistics import Comparison, Sample, welch
 
-OR = " | "
-"""Between the names of a claim's side that is called differently in different notebooks."""
-
-UNDISTILLED = ("random", "whole")
-"""Methods that choose real images, whose rows have nothing that could be reduced."""
+OR = " | "  # between the names of a side
+UNDISTILLED = ("random", "whole")  # methods that choose real images, which nothing reduces
 
 
 @dataclass(frozen=True)
@@ -68,13 +65,11 @@ def check_claim(claim: Claim, records: Sequence[Record]) -> ClaimCheck:
 
     A row stands for a side if its label is the side's name, in either case; if no label is, the row of the method so
     called.  Where no such row was run, a *reduced* one may stand, whose label has parts beyond the name's, as "DiM,
-    width 64" has of "dim".  Reduced rows are compared with the other side's row that has the same beyond its name, or
-    with real images, which nothing reduces; never with a row that was distilled in full.  A rise is followed along one
-    row.
+    width 64" has of "dim".  It is compared with the other side's row that has the same beyond its name, or with real
+    images; never with a row that was distilled in full.  A rise is followed along one row.
 
-    Images per class and networks are the claim's own.  The data set need not be, unless the claim is about its own
-    alone.  Where the lower side is the whole training set, its one record stands at every number of images.  A claim
-    that is but shown in a notebook has no tests.
+    Images per class and networks are the claim's own; the data set need not be.  The whole training set stands at every
+    number of images.
 
     Raises:
         ValueError: two rows stand for one side at one place, and cannot be told apart; the message names them.

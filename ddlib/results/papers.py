@@ -31,17 +31,12 @@ METRICS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """One entry of a published table.
+    """One entry of a published table; the head of `papers/atom.yaml` says what its fields mean.
 
-    ipc: images per class; None for the whole training set.
-    value, std: in the unit of `metric`; value is None where nobody read one, and `state` then says why.
-    n: networks behind value and std; None where the source does not say.
-    source: for readers; `source_key` names it within the paper's file.
-    unverified: not read in a publication of those who measured it, but quoted by others or read off a figure.
-    comparable: whether the recipe behind the value is the one protocol here; if not, `note` says how it differs.
-    primary: of several references of one cell, the one that verdicts are given against.
-    delta: half the width of the band of equivalence, in points; None for the default.
-    network: tested on.
+    ipc: None for the whole training set.
+    value: None where nobody read one, and `state` then says why.
+    n: networks behind value and std.
+    source_key: of the source within the paper's file.
     condition: what else distinguishes the entry, such as "whole space" of an architecture search.
     """
 
@@ -75,12 +70,10 @@ class Reference:
 class Measured:
     """Rows of a table that a notebook measured, in which a claim can be tested.
 
-    table: its name.
-    column: that says what a row is called.
+    column: that says what a row is called: `higher`, `lower`, in either case.
     rows: columns and the value that those rows have which the claim is about.
-    higher, lower: what the rows of the two sides are called, in either case.
-    field: of both rows, their accuracies in percent; without a lower side, the difference to what is claimed to be
-        lower, with the 95 % interval in the columns called so that end in "_low" and "_high".
+    field: the accuracies in percent of both rows; without a lower side, the difference to what is claimed to be lower,
+        with its 95 % interval in the columns called so that end in "_low" and "_high".
     """
 
     table: str
@@ -96,11 +89,9 @@ class Claim:
     """A sentence of a paper that a direction can test, in records or in what a notebook measures beside them.
 
     Either `higher` is to be more accurate than `lower`; or `rises` is to gain with every step of images per class, or
-    (`along` "networks") from each network to the next as they are named; or no record can test it, and it is `shown_in`
-    a notebook, `paper/experiment`, perhaps in a table that `measured` names.  A side that notebooks call differently
-    has several names, with " | " between them.
-    datasets, ipc, networks: where the paper claims it.
-    own_data: whether it is about these data sets alone, so that another one says nothing of it.
+    (`along` "networks") from each network to the next; or it is `shown_in` a notebook, `paper/experiment`, perhaps in a
+    table that `measured` names.  A side that notebooks call differently has several names, with " | " between them.
+    own_data: whether it is about its data sets alone, so that another one says nothing of it.
     """
 
     paper: str
@@ -195,7 +186,7 @@ def _named(paper: str) -> Paper:
 
 
 def load(path: str | Path) -> Paper:
-    """Read one paper's file.  The head of `ddlib/results/papers/atom.yaml` explains its keys.
+    """Read one paper's file.
 
     Raises:
         ValueError: not YAML, a key twice, unknown or missing, a value outside what its metric allows, a source that is
