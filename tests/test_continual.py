@@ -126,12 +126,9 @@ def test_every_class_comes_once_in_an_order_of_its_own():
         assert [len(classes) for classes in steps] == [2] * 5 and sorted(sum(steps, ())) == list(range(10))
     assert first != second and first == continual.arrivals(10, 5, 0)
     assert sum(continual.arrivals(10, 2, 0), ()) == sum(first, ())  # the same order, cut elsewhere
-
-
-@pytest.mark.parametrize("steps", [0, 3, 20])
-def test_steps_that_do_not_divide_the_classes_are_refused(steps):
-    with pytest.raises(ValueError, match=f"steps={steps} of 10 classes; allowed: 1, 2, 5, 10"):
-        continual.arrivals(10, steps, 0)
+    for steps in (0, 3, 20):
+        with pytest.raises(ValueError, match=f"steps={steps} of 10 classes; allowed: 1, 2, 5, 10"):
+            continual.arrivals(10, steps, 0)
 
 
 DIM = {"method": "dim", "generator_width": 4, "evaluation": {"batch_size": 20}}
@@ -216,16 +213,6 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(workplace, tmp_path, monkey
     assert continual.run(told, workplace, steps=[5]) == whole
     assert len(trained) == 20
     assert continual.run(told, workplace, steps=[5]) == whole
-
-
-def test_what_another_process_distils_comes_last(workplace, monkeypatch):
-    (cell,) = rows(seeds=[0])
-    first = continual.stages(cell, 5, 0)[0].parts[0].dataset
-    real, made = work.synthetic_set, []
-    monkeypatch.setattr(work, "under_way", lambda part, _: part.dataset == first)
-    monkeypatch.setattr(work, "synthetic_set", lambda part, *rest: made.append(part.dataset) or real(part, *rest))
-    continual.run([cell], workplace, steps=[5])
-    assert made[4] == first and first not in made[:4]
 
 
 def test_a_method_learns_from_the_classes_of_its_step_alone(workplace):

@@ -157,13 +157,6 @@ def test_what_cannot_be_measured_is_refused(train):
         costs.measure_steps(cells_of(), {False: train}, repeats=0)
 
 
-def test_measurements_come_back_as_they_were_written(tmp_path, gradient_rows):
-    measured = results.Measurements({"costs": gradient_rows, "none": []}, ("ddlib.analyses.costs",), {"code": "0" * 16})
-    path = results.write_measurements(measured, tmp_path / "datm" / "cost.quick.json")
-    assert results.read_measurements(path) == measured
-    assert results.read_measurements(results.write([], tmp_path / "records.json")) is None
-
-
 @pytest.mark.parametrize(
     ("text", "match"),
     [

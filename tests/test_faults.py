@@ -196,7 +196,7 @@ def test_numbers_that_run_away_stop_the_work_by_name_and_are_not_saved(workplace
         assert all(torch.isfinite(torch.tensor(v)).all() for _, v in read_tensors(path)[1]["history"]["loss"])
 
 
-def test_who_holds_a_lock_is_said_to_whoever_waits(tmp_path, caplog):
+def test_who_holds_a_lock_is_said_to_whoever_waits_and_one_that_cannot_be_is_refused(tmp_path, caplog):
     waiting = threading.Thread(target=lambda: locks.locked(tmp_path / ".lock", "the work", poll=0.01).__enter__())
     with locks.locked(tmp_path / ".lock", "the work"), caplog.at_level(logging.WARNING):
         waiting.start()
@@ -206,9 +206,6 @@ def test_who_holds_a_lock_is_said_to_whoever_waits(tmp_path, caplog):
             waiting.join(0.01)
     waiting.join(10)
     assert "the work: under way in process" in caplog.text and not waiting.is_alive()
-
-
-def test_a_lock_in_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match=r"cannot write .*\.lock"), locks.locked(tmp_path / "file" / ".lock", "the work"):
         pass

@@ -146,11 +146,9 @@ def test_what_is_not_finite_stops_the_work_by_name_and_is_not_saved(job, every, 
     with pytest.raises(FloatingPointError, match=match):
         loop.run(job, Count(), every=every, name="atom", checkpoint=Checkpoint(path))
     assert Checkpoint(path).read()[1]["step"] == saved
-
-
-def test_what_the_last_step_spoilt_is_not_finished(path):
-    with pytest.raises(FloatingPointError, match="job: value is not finite after step 4"):
-        loop.run(Counting(iterations=4, bad_state_at=4), Count(), checkpoint=Checkpoint(path, 1000))
+    if job.iterations == 4:  # nor is the end, which no checkpoint precedes
+        with pytest.raises(FloatingPointError, match=match):
+            loop.run(job, Count(), name="atom", checkpoint=Checkpoint(path.with_name("other"), 1000))
 
 
 def test_checkpoints_keep_their_distance_however_long_they_take(path, clock, monkeypatch):
@@ -198,11 +196,8 @@ def test_a_signal_waits_for_the_step_is_saved_and_then_has_its_usual_effect(path
     assert signals == [signal.SIGTERM] and report.notes == ["signal 15 at step 4: saved"]
     assert Checkpoint(path).read()[1]["step"] == 4
     assert outcome.product == "took 10", "a handler that returns lets the work go on"
-
-
-def test_without_a_checkpoint_signals_are_not_held_back(signals):
     loop.run(Counting(signal_at=4), Count())
-    assert signals == [signal.SIGTERM]
+    assert signals == [signal.SIGTERM] * 2, "without a checkpoint nothing is held back"
 
 
 def test_a_second_signal_is_not_held_back_unless_it_is_the_first_one_sent_twice(signals, clock):

@@ -138,12 +138,3 @@ def test_compiled_dropout_draws_the_same():
             expected = dropped(x)
         with scoped(seed, "dropout"):
             torch.testing.assert_close(compiled(x), expected)
-
-
-@pytest.mark.parametrize(("dropout", "draws"), [(0.1, True), (0.0, False)])
-def test_networks_with_dropout_are_compiled_to_draw_the_same(dropout, draws, compilation, monkeypatch):  # noqa: F811
-    said = []
-    monkeypatch.setattr(passes, "compiled", lambda function, *, draws: said.append(draws) or function)
-    protocol = replace(WARM, network="vit", options=VIT | {"dropout": dropout}, compiled=True, epochs=1)
-    evaluate(make_synthetic(), make_test(), protocol, seed=0)
-    assert set(said) == {draws}

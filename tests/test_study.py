@@ -164,11 +164,6 @@ def test_the_key_of_content_is_stable_and_sees_every_change():
     assert len(files.key({})) == 16
 
 
-def test_ipc_above_the_class_size_is_refused(workplace):
-    with pytest.raises(ValueError, match=r"ipc=10000 is not in 1..\d+, the size of the smallest class"):
-        study.run(cells(ipcs=[10000], methods={"Random": RANDOM}), workplace)
-
-
 @pytest.mark.parametrize("which", ["runs", "results", "figures"])
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(which, tmp_path, monkeypatch):
     (tmp_path / which).write_text("a file where a folder should be")
