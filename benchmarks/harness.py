@@ -38,11 +38,9 @@ def pictures(count: int, shape: tuple[int, int, int] = (3, SIDE, SIDE)) -> Image
 class PlainConvNet(nn.Module):
     """The field's ConvNet: blocks of convolution, norm, ReLU and pooling down to 4x4, then a linear classifier."""
 
-    def __init__(
-        self, width: int, norm: str = "instance", side: int = SIDE, activation: Callable[[], nn.Module] = nn.ReLU
-    ):
+    def __init__(self, width: int, norm: str = "instance", activation: Callable[[], nn.Module] = nn.ReLU):
         super().__init__()
-        layers, channels = [], 3
+        layers, channels, side = [], 3, SIDE
         while side > 4:
             layers += [nn.Conv2d(channels, width, 3, padding=1)]
             layers += [nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(width, width)]

@@ -13,13 +13,10 @@ float64 at a small size, and in what is timed at full size.
 Ten classes at one image each, untrained networks; by default 32 pixels in colour, latents of 16x16, a noise predictor
 of 3.9 M parameters, and 16 real images a class, with which the loss is a twentieth of the reference's iteration at
 T = 10.  Times are medians of alternating iterations.  Memory is told twice, in a process of its own: what an iteration
-adds to the process at most, and the most that tensors hold at once, in which no allocator's leftovers are.  With
-`--prior FOLDER`, cosines of the gradients of the last calls alone with the whole ones are printed for that prior and
-images of `--data`.
+adds to the process at most, and the most that tensors hold at once, in which no allocator's leftovers are.
 """
 
 import argparse
-from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
@@ -217,17 +214,6 @@ def weigh(name: str, steps: int, case: argparse.Namespace) -> tuple[float, float
     return harness.peak() - before, progress.peak_of_tensors(lambda: side.step(1), "cpu") / MEBIBYTE
 
 
-def truncated(folder: str, data: str, steps: int) -> None:
-    """Print how far the gradient of the last calls alone is from the whole one, with a trained prior."""
-    train, gradients = datasets.load(data, "train"), {}
-    whole = methods.build("ld3m", ipc=1, steps=steps, batch_real=64, prior=folder)
-    for calls in (None, 0, 1, 2, steps // 2):
-        method = replace(whole, backprop_steps=calls)
-        gradients[calls] = Ours(method, method.start(train, {}, 0)).step(0)
-        if calls is not None:
-            print(f"  the last {calls} of {steps}: {likeness(gradients[calls], gradients[None])}", flush=True)
-
-
 def main(words: list[str] | None = None) -> None:
     """Compare, time and weigh each number of steps."""
     parser = harness.options(__doc__)
@@ -236,15 +222,11 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--factor", type=int, default=2, help="by which latents are smaller than images")
     parser.add_argument("--batch-real", type=int, default=16, help="real images a class; published: 256")
     parser.add_argument("--only", nargs="+", default=["exact", "checkpointed", "last two"], choices=list(OURS))
-    parser.add_argument("--prior", help="folder of a trained prior")
-    parser.add_argument("--data", default="digits", help="what that prior was trained on")
     case = parser.parse_args(words)
     for steps in case.steps:
         print(f"T = {steps}, prior of width {case.width}, latents of {SIDE // case.factor} pixels", flush=True)
         compare(steps)
         measure(steps, case)
-        if case.prior:
-            truncated(case.prior, case.data, steps)
 
 
 if __name__ == "__main__":

@@ -380,7 +380,7 @@ def test_the_command_refuses_what_does_not_fit(output, capsys):
     ("words", "message"),
     [
         (["atom/acuracy"], "ddlib: unknown notebook 'atom/acuracy'; known: atom/accuracy"),
-        (["atom/accuracy", "--device", "warp"], "say --device cpu"),
+        (["atom/accuracy", "--device", "warp"], "device='warp' cannot be used here"),
         (["atom/accuracy", "-f", "FILE:ipc: 1"], "ddlib: unknown parameter 'ipc'"),
         (["atom/accuracy", "-f", "FILE:ipcs: [100000]"], "ddlib: ipc=100000 is not in 1.."),
         (["atom/accuracy", "-f", "nowhere.yaml"], "nowhere.yaml"),

@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -103,8 +103,7 @@ def _check_value(factor: str, value: Any) -> None:
         raise ValueError(f"space[{factor!r}] has {value!r}: {error}") from error
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A value with its interval of 95 %; nan where it is undefined, as where all accuracies are equal."""
 
     value: float
@@ -169,10 +168,10 @@ def correlations(
     return rows
 
 
-def _columns(names: Sequence[str], found: Interval | None) -> dict[str, float | None]:
+def _columns(names: Sequence[str], bounds: Interval | None) -> dict[str, float | None]:
     """The interval as columns, rounded; None where it is undefined."""
-    values = (found.value, found.low, found.high) if found else (math.nan,) * 3
-    return {key: round(value, 4) if math.isfinite(value) else None for key, value in zip(names, values, strict=True)}
+    columns = zip(names, bounds or (math.nan,) * 3, strict=True)
+    return {name: round(value, 4) if math.isfinite(value) else None for name, value in columns}
 
 
 def coefficients(
@@ -233,7 +232,7 @@ def _weighted(ours: np.ndarray, full: np.ndarray, counts: np.ndarray, kind: str)
     return np.divide(products[0], scale, out=np.full(len(counts), math.nan), where=scale > 0)
 
 
-def interval(each: np.ndarray, other: np.ndarray | None = None) -> Interval:
+def interval(each: np.ndarray, baseline: np.ndarray | None = None) -> Interval:
     """Mean of the `coefficients` of several searches, or its difference to that of others, with its interval.
 
     The interval has two parts, whose half-widths add in quadrature.  Of the networks: the percentile interval of their
@@ -241,18 +240,18 @@ def interval(each: np.ndarray, other: np.ndarray | None = None) -> Interval:
     since so few of them cannot be drawn from; nothing where there is one.  The full ranking is taken as it is.
 
     Args:
-        each, other: as `coefficients` gives them.  They are compared search by search where there are as many, for
+        each, baseline: as `coefficients` gives them.  They are compared search by search where there are as many, for
             these begin from the same seeds.
     """
-    limit = 1 if other is None else 2
-    if other is not None and len(each) == len(other):
-        each, other = each - other, None
-    means = each.mean(0) - (0 if other is None else other.mean(0))
+    limit = 1 if baseline is None else 2
+    if baseline is not None and len(each) == len(baseline):
+        each, baseline = each - baseline, None
+    means = each.mean(0) - (0 if baseline is None else baseline.mean(0))
     value, drawn = float(means[0]), means[1:][np.isfinite(means[1:])]
     if not len(drawn) or not math.isfinite(value):
         return Interval(value, math.nan, math.nan)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    by_search = welch(_sample(each[:, 0]), ZERO if other is None else _sample(other[:, 0]))
+    by_search = welch(_sample(each[:, 0]), ZERO if baseline is None else _sample(baseline[:, 0]))
     half = (by_search.high - by_search.low) / 2
     below, above = math.hypot(max(value - low, 0), half), math.hypot(max(high - value, 0), half)
     return Interval(value, max(-limit, value - below), min(limit, value + above))
@@ -387,7 +386,7 @@ def _from_store(
     """The results of a search, all of which the store has."""
     accuracies, spent, sittings = {}, {}, []
     for cell in cells:
-        table = [[work.evaluated(*task, workplace) for task in tasks([cell], [one])] for one in architectures]
+        table = [[work.evaluated(*task, workplace) for task in tasks([cell], [network])] for network in architectures]
         every = [record for row in table for record in row]
         accuracies[cell.label] = np.array([[np.mean(record["accuracies"]) for record in row] for row in table]).T
         sittings += [sitting["provenance"] for record in every for sitting in record["sittings"]]

@@ -223,10 +223,10 @@ class Judging:
     def step(self, state: Judged) -> dict[str, float]:
         """Train and test the next networks."""
         protocol, group = self.stage.cell.protocol, self.groups[state.step]
-        found = evaluation.evaluate(self.memory, self.test, protocol, seed=self.stage.order, networks=group)
-        state.accuracies = torch.cat([state.accuracies, torch.tensor(found.accuracies, dtype=torch.float64)])
+        outcome = evaluation.evaluate(self.memory, self.test, protocol, seed=self.stage.order, networks=group)
+        state.accuracies = torch.cat([state.accuracies, torch.tensor(outcome.accuracies, dtype=torch.float64)])
         state.step += 1
-        return {"accuracy": sum(found.accuracies) / len(group)}
+        return {"accuracy": sum(outcome.accuracies) / len(group)}
 
     def finish(self, state: Judged) -> dict[str, Tensor]:
         """The accuracies of all networks, in percent: (num_networks,) float64."""

@@ -36,7 +36,7 @@ def term_norms(
             raise ValueError(f"{weight}={getattr(method, weight)!r}; it must be > 0, or there is no {term} term")
     rows = []
     for norm, term in itertools.product(norms, TERMS):
-        others = {weight: 0.0 for other, weight in TERMS.items() if other != term}
+        others = {weight: 0.0 for name, weight in TERMS.items() if name != term}
         for p in (None,) if term == "features" else powers:
             power = {} if p is None else {f"p_{term}": p}
             alone = replace(method, norm=norm, **others, **power)
