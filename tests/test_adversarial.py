@@ -226,20 +226,10 @@ def test_a_gan_is_restored_with_the_moments_of_its_optimisers():
 def test_a_gan_of_other_data_settings_or_tensors_is_refused():
     gan, train = Gan(**SMALL), pictures()
     product = loop.run(gan, gan.start(train, {}, 7)).product
-    without = {name: tensor for name, tensor in product.items() if "_adam." not in name}
-    short = {name: tensor[:1] if name.endswith("exp_avg") else tensor for name, tensor in product.items()}
     unnamed = {name: tensor for name, tensor in product.items() if name != "data"}
-    other_data = "the GAN was trained on other data than pictures as it is here"
-    for other, train_here, tensors, match in (
-        (gan, pictures(seed=1), product, other_data),
-        (gan, train, unnamed, other_data),
-        (dataclasses.replace(gan, width=4), train, product, r"the GAN is of other settings than Gan\(.*width=4"),
-        (dataclasses.replace(gan, latent=12), train, product, r"the GAN is of other settings than Gan\(.*latent=12"),
-        (gan, train, without, "tensors differ, such as critic_adam"),
-        (gan, train, short, "tensors differ, such as critic_adam"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            other.restored(train_here, tensors, 7)
+    for images, tensors in ((pictures(seed=1), product), (train, unnamed)):
+        with pytest.raises(ValueError, match="the GAN was trained on other data than pictures as it is here"):
+            gan.restored(images, tensors, 7)
     untrained = dataclasses.replace(gan, iterations=0)
     untrained.restored(train, untrained.finish(untrained.start(train, {}, 7)), 7)
 

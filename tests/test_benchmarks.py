@@ -97,6 +97,4 @@ def test_arithmetic_grows_as_theory_says(line):
         operations.append(counts.operations)
     wanted = growth.slope(sizes, [line.time(size) for size in sizes])
     # the encoder and decoder of LD3M are constant
-    assert growth.slope(sizes, operations) == pytest.approx(
-        wanted, abs=0.16
-    )
+    assert growth.slope(sizes, operations) == pytest.approx(wanted, abs=0.16)

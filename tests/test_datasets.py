@@ -96,19 +96,10 @@ def test_fit_zca_refuses(images, eps, match):
         fit_zca(images, eps=eps)
 
 
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"mean": torch.zeros(2, 2)}, r"mean must be \(D,\), got shape \(2, 2\)"),
-        ({"whitening": torch.eye(3)}, r"whitening must be \(2, 2\), got shape \(3, 3\)"),
-        ({"unwhitening": torch.eye(2).double()}, "unwhitening must be float32"),
-        ({"whitening": torch.eye(2) / 0}, "whitening holds values that are not finite"),
-        ({"eps": -1.0}, "eps must be > 0, got -1.0"),
-    ],
-)
-def test_zca_refuses_at_birth(changes, match):
+@pytest.mark.parametrize("changes", [{"mean": torch.zeros(2, 2)}, {"whitening": torch.eye(3)}, {"eps": -1.0}])
+def test_zca_refuses_at_birth(changes):
     fields = {"mean": torch.zeros(2), "whitening": torch.eye(2), "unwhitening": torch.eye(2), "eps": 0.1}
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ValueError, match=r"a ZCA has a mean \(D,\), two matrices \(D, D\) and eps > 0, got .* eps="):
         ZCA(**(fields | changes))
 
 
@@ -618,18 +609,6 @@ def test_imagenet_says_which_classes_are_missing(imagewoof):
     write_image(imagewoof / "imagenet/train/n11879895/a.png", (128, 128))
     with pytest.raises(FileNotFoundError, match="imagenet/train lacks 9 of 10 classes: n02111129, n02489166"):
         load("imagenet_a_128", "train", root=imagewoof)
-
-
-def test_a_whole_imagenet_must_be_in_order(tmp_path):
-    known, last = SYNSETS, ""
-    for position in range(1000):  # sorted names, the known ids at their positions
-        last = known[position][0] if position in known else last
-        (tmp_path / (last if position in known else f"{last}_{position:03d}")).mkdir()
-    found = readers.class_folders(tmp_path, SUBSETS["imagecats"])
-    assert [path.name for path in found[:2]] == ["n02123045", "n02123159"]
-    next(tmp_path.glob("n01440764_*")).rename(tmp_path / "n99999999")
-    with pytest.raises(ValueError, match="holds 1000 classes, but not those of ILSVRC-2012"):
-        readers.class_folders(tmp_path, SUBSETS["imagecats"])
 
 
 @pytest.fixture

@@ -330,14 +330,12 @@ def test_values_out_of_range_are_refused(setting, value, message):
 
 
 @pytest.mark.parametrize("name", ["dim", "gan"])
-def test_a_gan_of_other_data_or_other_settings_is_refused(name):
+def test_a_gan_of_other_data_is_refused(name):
     fields = methods.hyperparameters(methods.find(name))
     method = methods.build(name, **{key: value for key, value in SMALL.items() if key in fields})
     product = trained(method, pictures())
     with pytest.raises(ValueError, match="the GAN was trained on other data than pictures as it is here"):
         method.start(pictures(seed=1), product, 7)
-    with pytest.raises(ValueError, match=r"the GAN is of other settings than Gan\(.*width=4"):
-        dataclasses.replace(method, generator_width=4).start(pictures(), product, 7)
 
 
 def test_data_that_do_not_fit_are_refused():

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from draws import seeded
 from torch import nn
 from torch.func import functional_call, grad, stack_module_state
 
@@ -33,10 +34,6 @@ SMALL = {  # of each network, a small one
 
 DEEP = ("densenet",)  # 120 layers, through which the last bits grow
 IN_DOUBLE = (*DEEP, "resnet18_ap")  # compared in double precision: float32 kernels differ by processor
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def small(name, seed=0, **options):

@@ -272,6 +272,7 @@ def test_a_prior_of_all_of_imagenet_knows_its_parts_by_their_places():
     [
         ("autoencoder_steps", -1, "it must be >= 0"),
         ("batch_size", 0, "it must be >= 1"),
+        ("levels", 0, "it must be >= 1"),
         ("dropout", 1.0, r"it must be in \[0, 1\)"),
         ("lr_diffusion", 0.0, "it must be > 0"),
         ("trained", "vae", "it must be one of all, autoencoder, none"),

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from draws import normal, seeded
 
 from ddlib import models
 from ddlib.batch.cli import main
@@ -13,14 +14,6 @@ from ddlib.models.priors import convert, from_compvis, load_prior
 LEVELS = 4
 CLASSES, CONTEXT, CODES = 5, 24, 32
 NETWORK = "model.diffusion_model."
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape, seed=7):
-    return torch.randn(*shape, generator=seeded(seed))
 
 
 def network():

@@ -2,9 +2,12 @@
 
 import copy
 import dataclasses
+from functools import partial
 
+import draws
 import pytest
 import torch
+from draws import seeded
 
 from ddlib.methods.sampler import RESIDUALS, Sampler
 from ddlib.models import diffusion
@@ -13,12 +16,7 @@ from ddlib.models.diffusion import LatentDiffusion
 DIVISORS = (2, 4, 5, 8, 10, 20, 25, 40, 50)
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape, seed=7):
-    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
+normal = partial(draws.normal, dtype=torch.float64)
 
 
 def doubled(prior):

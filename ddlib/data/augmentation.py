@@ -69,7 +69,7 @@ def crop(images: Tensor, shift: Tensor) -> Tensor:
     Law: d_y uniform on the integers {-r..r}, r = int(0.125 H + 0.5); d_x likewise with W.
     """
     height, width = images.shape[-2:]
-    shift = _rows(shift, images, 2).long()
+    shift = _rows(shift, images).long()
     rows, columns = (torch.arange(n, device=images.device) - shift[:, i, None] for i, n in enumerate(images.shape[-2:]))
     inside = _outer(torch.logical_and, _within(rows, height), _within(columns, width))
     # Indices modulo the side are distinct: the gradient adds nothing up, so it is the same on every run.
@@ -84,7 +84,7 @@ def cutout(images: Tensor, centre: Tensor) -> Tensor:
     It covers the rows c_y - h // 2 <= y < c_y - h // 2 + h, and the columns likewise; `centre` has rows (c_y, c_x).
     Law: c_y uniform on the integers {0..H} where h is even, {0..H-1} where it is odd; c_x likewise with W.
     """
-    centre = _rows(centre, images, 2).long()
+    centre = _rows(centre, images).long()
     inside = []
     for i, length in enumerate(images.shape[-2:]):
         side = int(CUTOUT_RATIO * length + 0.5)
@@ -103,7 +103,7 @@ def scale(images: Tensor, zoom: Tensor) -> Tensor:
 
     Law: s_x and s_y independent, each U(1 / 1.2, 1.2).  Above 1 shrinks the picture, below 1 enlarges it.
     """
-    return _resample(images, torch.diag_embed(_rows(zoom, images, 2)))
+    return _resample(images, torch.diag_embed(_rows(zoom, images)))
 
 
 def rotate(images: Tensor, angle: Tensor) -> Tensor:
@@ -154,14 +154,8 @@ class Draws:
         return self.values[:, PARAMETERS[name]]
 
     def rows(self, index: Tensor) -> "Draws":
-        """The draws in the order of `index`, (B,) integers in [0, R), such as labels; others are refused."""
-        index = torch.as_tensor(index).cpu()
-        if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
-            raise ValueError(f"index must be integers of shape (B,), got {index.dtype} {tuple(index.shape)}")
-        low, high = (int(index.min()), int(index.max())) if len(index) else (0, 0)
-        if low < 0 or high >= len(self):
-            raise ValueError(f"index must lie in [0, {len(self)}), got {low} to {high}")
-        index = index.long()
+        """The draws in the order of `index`, (B,) int64 in [0, R), such as labels."""
+        index = index.cpu()
         return Draws(self.family[index], self.values[index], self.size)
 
 
@@ -184,19 +178,13 @@ def draw(
     One family is uniform among the strategy's.  The two counts alone decide how far the generator is advanced.
 
     Args:
-        groups: classes (Siamese) or mini-batches (training), at least 1.
-        per_group: rows a group, at least 1: 1 (Siamese) or the images of a mini-batch (training).
-        size: (H, W) of the images in pixels, at least 1 each.
+        groups: classes (Siamese) or mini-batches (training).
+        per_group: rows a group: 1 (Siamese) or the images of a mini-batch (training).
+        size: (H, W) of the images in pixels.
         strategy: names of `FAMILIES`, in any order, joined by "_" (one of them a group) or by "+" (all of them, in
-            the order of `FAMILIES`); or "none".
-        generator: on the CPU.  Other arguments are refused with a ValueError.
+            the order of `FAMILIES`); or "none"; a ValueError for others.
+        generator: on the CPU.
     """
-    counts = {"groups": groups, "per_group": per_group, "size[0]": size[0], "size[1]": size[1]}
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if generator.device.type != "cpu":
-        raise ValueError(f"generator must be on the cpu, got one on {generator.device}")
     families = torch.tensor(_families(strategy))
     choice = torch.rand(groups, dtype=torch.float64, generator=generator)
     uniform = torch.rand(groups * per_group, _NUM_COLUMNS, dtype=torch.float64, generator=generator)
@@ -209,18 +197,13 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
 
     Args:
         images: (B, C, H, W) floating point, encoded (normalised or whitened), on any device.
-        draws: B draws for images of H x W pixels; others are refused with a ValueError.
+        draws: B draws for images of H x W pixels.
 
     Returns:
         (B, C, H, W) of the images' dtype, device and memory format; the very images for strategy "none".
     """
-    shape = tuple(images.shape)
-    if len(shape) != 4 or not images.is_floating_point():
-        raise ValueError(f"images must be floating point (B, C, H, W), got {images.dtype} {shape}")
-    if len(draws) != shape[0]:
-        raise ValueError(f"draws must have one row an image, got {len(draws)} for {shape[0]} images")
-    if draws.size != shape[2:]:
-        raise ValueError(f"draws are for images of size {draws.size}, got {shape[2:]}")
+    if (len(draws), *draws.size) != (len(images), *images.shape[2:]):
+        raise ValueError(f"{len(draws)} draws for images of size {draws.size}, got images {tuple(images.shape)}")
     if bool((draws.family == -1).all()):
         return images
     lengths = _block_lengths(draws)
@@ -320,13 +303,8 @@ def _within(positions, length):
     return (positions >= 0) & (positions < length)
 
 
-def _rows(parameter, images, *tail):
-    """A parameter (B or 1, *tail) on the images' device, in single precision at least."""
-    if images.ndim != 4 or tuple(parameter.shape) not in ((len(images), *tail), (1, *tail)):
-        raise ValueError(
-            f"images must be (B, C, H, W) and their parameter (B or 1, {', '.join(map(str, tail))}), "
-            f"got {tuple(images.shape)} and {tuple(parameter.shape)}"
-        )
+def _rows(parameter, images):
+    """A parameter (B or 1, ...) on the images' device, in single precision at least."""
     dtype = torch.promote_types(images.dtype, torch.float32)
     return parameter.to(images.device, dtype, non_blocking=True)
 

@@ -319,18 +319,15 @@ def _network(shape: tuple[int, int, int], num_classes: int, width: int, latent: 
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], network: Generator) -> None:
-    expected = network.state_dict()
-    for verb, names in (("lacks", expected.keys() - tensors.keys()), ("has", tensors.keys() - expected.keys())):
-        if names:
-            allowed = f"the {len(expected)} tensors of such a generator"
-            raise ValueError(f"generator {verb} {', '.join(sorted(names)[:3])}; allowed: {allowed}")
+    expected, present = ({name: t.shape for name, t in each.items()} for each in (network.state_dict(), tensors))
+    if wrong := sorted(name for name in expected | present if expected.get(name) != present.get(name)):
+        name = wrong[0]
+        raise ValueError(
+            f"generator: {name} must be {expected.get(name)}, got {present.get(name)}; None: no such tensor"
+        )
     for name, tensor in tensors.items():
-        shape = tuple(expected[name].shape)
-        if tensor.shape != shape or tensor.dtype != torch.float32:
-            got = f"{tuple(tensor.shape)} {tensor.dtype}"
-            raise ValueError(f"generator: {name} must be {shape} float32, got {got}")
-        if not tensor.isfinite().all():
-            raise ValueError(f"generator: {name} holds values that are not finite")
+        if tensor.dtype != torch.float32 or not tensor.isfinite().all():
+            raise ValueError(f"generator: {name} must be float32 and finite, got {tensor.dtype}")
 
 
 SET, STREAM = "ddlib.synthetic", "ddlib.stream"

@@ -84,15 +84,12 @@ class Sampler:
         return recomputed(prior.decode, z) if self.checkpointed else prior.decode(z)
 
     def latents(self, prior: LatentDiffusion, Z: Tensor, c: Tensor | None, noise: Tensor) -> Tensor:
-        """z_0 of latents and class vectors, which alone may require gradients; every image by itself.
+        """z_0 (B, c, h, w) of latents and class vectors, which alone may require gradients; every image by itself.
 
         Args:
             Z: (B, c, h, w), in the units of `prior.encode`.
             c: (B, 1, D); None with an unconditional prior.
             noise: (n, B, c, h, w), of `noise`; the same noise gives the same images.
-
-        Returns:
-            (B, c, h, w).  Tensors that do not fit one another or the prior are refused with a ValueError.
         """
         self._check(prior, Z, c, noise)
         schedule, K = prior.alphas_cumprod.tolist(), self.steps

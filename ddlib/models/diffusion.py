@@ -201,18 +201,11 @@ def small(
         width: a multiple of 16.
         generator: the only source of the weights.
         factor: f, a power of two.
-        levels, codes: >= 1.  Other sizes are refused with a ValueError.
+        levels, codes: >= 1.
 
     Returns:
         The model, frozen, on the default device.
     """
-    if width < 16 or width % 16:
-        raise ValueError(f"width={width!r}; it must be a positive multiple of 16")
-    if factor < 1 or factor & (factor - 1):
-        raise ValueError(f"factor={factor!r}; it must be a power of two")
-    for name, value in {"levels": levels, "codes": codes, "num_classes": num_classes}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value!r}; it must be >= 1")
     from diffusers import DDIMScheduler, VQModel
 
     depth = factor.bit_length()

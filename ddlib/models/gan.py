@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddlib.models.layers import BatchNorm2d, check_shape, positive
+from ddlib.models.layers import BatchNorm2d
 
 
 class Generator(nn.Module):
@@ -22,8 +22,6 @@ class Generator(nn.Module):
 
     def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int = 196, latent: int = 100):
         super().__init__()
-        positive("num_classes", num_classes)
-        positive("width", width)
         if num_classes > latent // 2:  # half of the noise is left to chance
             raise ValueError(
                 f"num_classes={num_classes!r}; a one-hot code in noise of {latent} values allows at most "
@@ -63,9 +61,6 @@ class Critic(nn.Module):
 
     def __init__(self, *, shape: tuple[int, int, int], num_classes: int, width: int = 196):
         super().__init__()
-        check_shape(shape)
-        positive("num_classes", num_classes)
-        positive("width", width)
         self.shape = tuple(shape)
         layers: list[nn.Module] = []
         channels, *size = shape

@@ -30,7 +30,8 @@ class Network(nn.Module, ABC):
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int):
         super().__init__()
-        check_shape(shape)
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape {tuple(shape)}: three positive integers (C, H, W) expected")
         positive("num_classes", num_classes)
         self.shape = tuple(shape)
 
@@ -61,12 +62,6 @@ def positive(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{name} {value}: at least 1 expected")
     return value
-
-
-def check_shape(shape: tuple[int, ...]) -> None:
-    """Refuse what is no shape (C, H, W) of images with a ValueError."""
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"shape {tuple(shape)}: three positive integers (C, H, W) expected")
 
 
 class InstanceNorm2d(nn.Module):

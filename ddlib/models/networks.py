@@ -33,11 +33,9 @@ class Chain(Network):
     Maps: the output of every block's activation, before the pooling.  Embedding: the last pooled map, flattened in
     the order C, H, W, or the last hidden layer.
 
-    Args:
-        stages: the convolution blocks; the first of them pads `extra_padding` more.
-        norm, activation: of every block; see `ddlib.models.layers`.
-        hidden: widths of the linear layers, each with a ReLU, between the trunk and the classifier.
-        grid: side of the square to which the last map, pooled, is brought by adaptive max pooling; None: it stays.
+    stages: the convolution blocks; the first of them pads `extra_padding` more.
+    hidden: widths of the linear layers, each with a ReLU, between the trunk and the classifier.
+    grid: side of the square to which the last map, pooled, is brought by adaptive max pooling; None: it stays.
     """
 
     def __init__(
@@ -106,11 +104,9 @@ class ConvNet(Chain):
     320,010 parameters for 3x32x32 images, 10 classes and the defaults.  Maps: D, after the activation and before
     the pooling.  Embedding: the last map, pooled and flattened (2048 for the defaults).
 
-    Args:
-        width: channels of every block.
-        depth: D; None for the one whose last pooling leaves 4x4: 2 for 16 pixels, 3 for 28 and 32, 4 for 64, 5 for
-            128, 6 for 256 (7x7 at most for sizes in between, by the shorter side; at least 1).
-        norm, activation, pooling: kinds of `ddlib.models.layers`.
+    depth: D; None for the one whose last pooling leaves 4x4: 2 for 16 pixels, 3 for 28 and 32, 4 for 64, 5 for 128, 6
+        for 256 (7x7 at most for sizes in between, by the shorter side; at least 1).
+    norm, activation, pooling: kinds of `ddlib.models.layers`.
     """
 
     def __init__(
@@ -174,8 +170,7 @@ class VGG11(Chain):
 class LeNet(Chain):
     """LeNet: 5x5 convolutions 6 and 16 with ReLU and max pooling, linear layers 120 and 84, linear classifier.
 
-    62,006 parameters for 3x32x32 images and 10 classes; 16x16 images at least.  Maps: the two ReLU outputs of the
-    convolutions.  Embedding: the 84 units.
+    62,006 parameters for 3x32x32 images, 16x16 at least, and 10 classes.  Maps: two.  Embedding: the 84 units.
     """
 
     def __init__(self, *, shape: tuple[int, int, int], num_classes: int):
@@ -259,13 +254,12 @@ class ResNet(Network):
     Images have, with instance norm, 9 pixels along the longer side at least (16 for "AP", of which 8x8 is the smallest
     with any norm).
 
-    Args:
-        blocks: basic blocks a stage: 1 in ResNet-10, 2 in ResNet-18.
-        average: downsample by 2x2 average pooling instead of by stride, as DC's "AP" networks.
-        width: channels of the first stage; the others have 2, 4 and 8 times as many.
-        norm: "instance" as DC evaluates with it; "batch" is DM's ResNet18BN, and with width 32 DiM's networks.
-        pooling: what the last map is averaged over: "4x4" windows (all of a smaller map); all of it, "global", as GLaD
-            and LD3M evaluate; "none" in DC's "AP" networks.
+    blocks: basic blocks a stage: 1 in ResNet-10, 2 in ResNet-18.
+    average: downsample by 2x2 average pooling instead of by stride, as DC's "AP" networks.
+    width: channels of the first stage; the others have 2, 4 and 8 times as many.
+    norm: "instance" as DC evaluates with it; "batch" is DM's ResNet18BN, and with width 32 DiM's networks.
+    pooling: what the last map is averaged over: "4x4" windows (all of a smaller map); all of it, "global", as GLaD and
+        LD3M evaluate; "none" in DC's "AP" networks.
     """
 
     def __init__(
@@ -414,14 +408,9 @@ class ViT(Network):
     layers draws from torch's global random state in training mode, since torch's dropout takes no generator: wrap
     training in `ddlib.seeding.scoped` (and say `randomness="different"` to `torch.vmap`).
 
-    Args:
-        patch: side of the square patches, pixels; it divides H and W.
-        dim: D, width of the tokens.
-        depth: number of layers.
-        heads, head_dim: number of attention heads and the width of each.
-        mlp_dim: hidden width of the layers' perceptron.
-        dropout: probability, for tokens and layers.
-        layer_norm: whether there are layer norms, in the layers and after them.
+    patch: side of the square patches, pixels; it divides H and W.
+    dim: D, width of the tokens.
+    layer_norm: whether there are layer norms, in the layers and after them.
     """
 
     def __init__(

@@ -69,11 +69,9 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
     A folder that exists is never looked for on the hub.  Of the hub, configurations and safetensors alone are got, into
     its cache; `HF_HUB_OFFLINE=1` asks for the cache alone.
 
-    Args:
-        source: a folder of `save_prior`, of `ddlib prior convert`, or laid out alike: vae/ (or vqvae/) with a VQModel,
-            unet/ with a UNet2DConditionModel or UNet2DModel, scheduler/, and class_embedder/ beside the former.  Or a
-            hub id "owner/name" of such a folder.
-        device: where its networks lie.
+    source: a folder of `save_prior`, of `ddlib prior convert`, or laid out alike: vae/ (or vqvae/) with a VQModel,
+        unet/ with a UNet2DConditionModel or UNet2DModel, scheduler/, and class_embedder/ beside the former.  Or a hub
+        id "owner/name" of such a folder.
 
     Raises:
         OSError: no such folder, a part is missing, or the hub does not give it.
@@ -199,10 +197,8 @@ AUTOENCODER_WIDTH = f"{AUTOENCODER}encoder.conv_in.weight"
 def convert(checkpoint: str | Path, folder: str | Path, *, trusted: bool = False) -> LatentDiffusion:
     """Convert a checkpoint of cin256 to a new folder, whole or not at all, and give what was written.
 
-    Args:
-        checkpoint: a file of `torch.save`, with or without a Lightning trainer's entries around the weights.
-        folder: of the prior; nothing may be there.
-        trusted: load a checkpoint that holds more than tensors, which runs code of whoever made it.
+    checkpoint: a file of `torch.save`, with or without a Lightning trainer's entries around the weights.
+    trusted: load a checkpoint that holds more than tensors, which runs code of whoever made it.
 
     Raises:
         OSError: there is no such checkpoint, or something at `folder`.

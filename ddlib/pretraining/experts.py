@@ -122,13 +122,7 @@ def learner(network: PureNetwork, compiled: bool) -> Learner:
 
 
 def mean_gradient(learner: Learner, theta: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient (A, P) of each expert's mean cross entropy on its mini-batch, and the losses (A,), by micro-batches.
-
-    Args:
-        theta: (A, P).
-        images: (A, B, C, H, W).
-        labels: (A, B).
-    """
+    """Gradient (A, P) of each expert's mean cross entropy on images (A, B, C, H, W) and labels (A, B), and it."""
     theta = theta.detach().requires_grad_()
     size = passes.size(images.shape[1], learner.network.elements * len(theta), images.device)
     gradient, total = torch.zeros_like(theta), torch.zeros(len(theta), dtype=images.dtype, device=images.device)

@@ -113,7 +113,7 @@ class Prior(Prerequisite):
 
     def __post_init__(self):
         self.require("autoencoder_steps diffusion_steps", lambda value: value >= 0, ">= 0")
-        self.require("batch_size", lambda value: value >= 1, ">= 1")
+        self.require("batch_size levels codes", lambda value: value >= 1, ">= 1")
         self.require("dropout ema", lambda value: 0 <= value < 1, "in [0, 1)")
         self.require("lr_autoencoder lr_diffusion", lambda value: value > 0, "> 0")
         self.require("trained", lambda value: value in TRAINED, f"one of {', '.join(TRAINED)}")
