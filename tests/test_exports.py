@@ -255,7 +255,6 @@ def test_the_card_says_what_pictures_lose(tmp_path):
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
 def test_datasets_reads_the_parquet_folder_offline(kind, tmp_path, monkeypatch):
-    pytest.importorskip("pyarrow")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub, found = pytest.importorskip("datasets"), made(kind)
     folder = export.export(found, "hf", tmp_path / kind, network=network.train(found))
@@ -276,8 +275,8 @@ def test_what_a_form_cannot_hold_is_refused_and_nothing_is_left(tmp_path, monkey
         export.export(digits(images=torch.zeros(20, 2, 16, 16), space=space), "png", tmp_path / "png")
     with pytest.raises(ValueError, match="as many images of each class"):
         export.export(replace(found, images=found.images[:19], labels=found.labels[:19]), "ddranking", tmp_path / "n")
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ValueError, match=r"needs pyarrow.*pip install 'ddlib\[export\]'"):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match=r"needs datasets.*pip install 'ddlib\[export\]'"):
         export.export(digits(), "hf", tmp_path / "hf")
     with pytest.raises(ValueError, match="unknown form to='zip'; known: npz, pt"):
         export.export(found, "zip", tmp_path / "zip")
@@ -499,7 +498,7 @@ def test_plain_pytorch_without_ddlib_reaches_the_stated_accuracy(tmp_path):
     The intervals are narrower than what DSA is worth here, so that a recipe without it does not pass.  Pictures of the
     whitened set are clipped so much that they fall short of its accuracy, as their card says: they reach their own.
     """
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("datasets")
     plain, fewer = judged(distilled("dm"), ALONE), replace(ALONE, num_networks=12)
     white = judged(distilled("dm", zca=True, ipc=5), fewer, zca=True)
     learnt = judged(distilled("datm"), replace(ALONE, num_networks=28, epochs=60))

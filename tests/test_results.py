@@ -266,9 +266,6 @@ def test_rows_that_cannot_be_told_apart_are_refused():
     with pytest.raises(ValueError, match="several records of 'atom' at .*: 'ATOM, few', 'ATOM, fewer'; pass those"):
         results.check_claim(claim(higher="atom", lower="random"), [*others, row("random", 1, 40)])
     assert results.check_claim(claim(higher="atom", lower="random"), others).tests == ()  # nothing to compare with
-    rising = [record(label=r.label, method="atom", ipc=ipc) for r in others for ipc in (1, 10)]
-    with pytest.raises(ValueError, match="several records of 'atom'"):
-        results.check_claim(claim(rises="atom"), rising)
 
 
 def test_a_control_of_a_reduced_row_is_not_the_row():
@@ -352,10 +349,7 @@ def test_claim_of_a_rise_along_one_row():
     ]  # fmt: skip
     assert compared(rising, [row("dm", 1, 30), row("dm", 10, 45, dataset="digits")]) == []
     few = [record([m, m + 1, m + 2], label="DM, few", method="dm", ipc=ipc) for ipc, m in ((1, 40), (10, 50))]
-    assert compared(rising, few) == [("cifar10, IPC 1 to 10: DM, few", "holds")]
-    assert compared(rising, [row("dm", 1, 30), few[1]]) == []
-    full = [row("dm", 1, 50), row("dm", 10, 30)]
-    assert compared(rising, [*few, *full]) == [("cifar10, IPC 1 to 10", "fails")]
+    assert compared(rising, [row("dm", 1, 30), *few]) == []
 
 
 def test_claim_of_a_rise_from_network_to_network():

@@ -29,9 +29,6 @@ def classes(synthetic: SyntheticSet) -> Tensor:
     return synthetic.labels.argmax(1) if synthetic.is_soft else synthetic.labels
 
 
-# ---- arrays
-
-
 def _tensors(synthetic: SyntheticSet) -> dict[str, Tensor]:
     return {"images": synthetic.images.cpu(), "labels": synthetic.labels.cpu()} | _space(synthetic.space)
 
@@ -63,9 +60,6 @@ def write_pt(folder: Path, synthetic: SyntheticSet, about: About) -> None:
     content = {name: tensor.detach().contiguous() for name, tensor in _tensors(synthetic).items()}
     content |= {"class_names": list(synthetic.class_names), "card": json.dumps(about)}
     torch.save(content | {"learning_rate": synthetic.learning_rate}, folder / "set.pt")
-
-
-# ---- pictures
 
 
 def _eight_bits(synthetic: SyntheticSet) -> Tensor:
@@ -134,40 +128,24 @@ def _contact_sheet(images: Tensor, labels: Tensor, *, rows: int = 100, columns: 
     return torchvision.utils.make_grid(cells, nrow=columns, padding=4, pad_value=255)
 
 
-# ---- Parquet, for Hugging Face
-
-PARQUET = "data/train-00000-of-00001.parquet"
-
-
 def write_parquet(folder: Path, synthetic: SyntheticSet, about: About) -> None:
-    """Write the Parquet file, with the features that `datasets` reads its columns as, and `space.npz`."""
+    """Write the Parquet file that Hugging Face's `datasets` reads, and `space.npz`."""
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import datasets as hub
     except ModuleNotFoundError as error:
-        raise ValueError("to='hf' needs pyarrow, which is not installed: pip install 'ddlib[export]'") from error
+        raise ValueError("to='hf' needs datasets, which is not installed: pip install 'ddlib[export]'") from error
 
-    row, float32 = pyarrow.list_(pyarrow.float32()), {"dtype": "float32"}
-    picture = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
-    types = {"image": picture, "label": pyarrow.int64(), "tensor": pyarrow.list_(pyarrow.list_(row))}
-    features = {
-        "image": {"_type": "Image"},
-        "label": {"names": list(synthetic.class_names), "_type": "ClassLabel"},
-        "tensor": {"shape": list(synthetic.shape), "_type": "Array3D"} | float32,
-    }
     pictures = [{"bytes": _png(image), "path": f"{i:05}.png"} for i, image in enumerate(_eight_bits(synthetic))]
     columns = {"image": pictures, "label": classes(synthetic).tolist(), "tensor": synthetic.images.cpu().tolist()}
+    features = {"image": hub.Image(), "label": hub.ClassLabel(names=list(synthetic.class_names))}
+    features["tensor"] = hub.Array3D(tuple(synthetic.shape), "float32")
     if synthetic.is_soft:
-        types["logits"], columns["logits"] = row, synthetic.labels.cpu().tolist()
-        features["logits"] = {"feature": {"_type": "Value"} | float32, "_type": "Sequence"}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}}), "ddlib": json.dumps(about)}
-    schema = pyarrow.schema(list(types.items()), metadata=metadata)
-    (folder / PARQUET).parent.mkdir()
-    pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), folder / PARQUET)
+        columns["logits"], features["logits"] = synthetic.labels.cpu().tolist(), hub.List(hub.Value("float32"))
+    data = hub.Dataset.from_dict(columns, features=hub.Features(features))
+    (folder / "data").mkdir()
+    data.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
     np.savez(folder / "space.npz", **{name: tensor.numpy() for name, tensor in _space(synthetic.space).items()})
 
-
-# ---- benchmarks
 
 DDRANKING_EPS = 0.1
 """What DD-Ranking adds to eigenvalues when it whitens."""

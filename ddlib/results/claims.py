@@ -66,7 +66,7 @@ def check_claim(claim: Claim, records: Sequence[Record]) -> ClaimCheck:
     A row stands for a side if its label is the side's name, in either case; if no label is, the row of the method so
     called.  Where no such row was run, a *reduced* one may stand, whose label has parts beyond the name's, as "DiM,
     width 64" has of "dim".  It is compared with the other side's row that has the same beyond its name, or with real
-    images; never with a row that was distilled in full.  A rise is followed along one row.
+    images; never with a row that was distilled in full.  A rise is followed along the row itself.
 
     Images per class and networks are the claim's own; the data set need not be.  The whole training set stands at every
     number of images.
@@ -101,20 +101,13 @@ def _above(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Recor
 def _rising(claim: Claim, records: Sequence[Record]) -> Iterator[tuple[str, Record, Record]]:
     """Where, and two neighbours along images per class or the claim's networks, the one that is to be higher first."""
     along = "network" if claim.along == "networks" else "ipc"
-    side = _standing(claim.rises, claim, records)
-    lines: dict[Place, dict[tuple[str, ...], list[Place]]] = defaultdict(lambda: defaultdict(list))
+    side = {place: rows[()] for place, rows in _standing(claim.rises, claim, records).items() if () in rows}
+    lines: dict[Place, list[Place]] = defaultdict(list)
     for place in sorted(side, key=lambda place: claim.networks.index(place.network)):
-        for extra in side[place]:
-            lines[place._replace(**{along: None})][extra].append(place)
-    for line in lines.values():
-        extras = [extra for extra, places in line.items() if len(places) > 1]
-        if () in extras:  # the row itself, before any that is reduced
-            extras = [()]
-        for less, more in pairwise(line[extras[0]] if extras else ()):
-            rows = {place: [r for extra in extras for r in side[place].get(extra, ())] for place in (more, less)}
-            a, b = _only(claim.rises, more, rows[more]), _only(claim.rises, less, rows[less])
-            where = f"{less} to {getattr(more, along)}"
-            yield where if extras == [()] else f"{where}: {a.label}", a, b
+        lines[place._replace(**{along: None})].append(place)
+    for less, more in (pair for line in lines.values() for pair in pairwise(line)):
+        rows = (_only(claim.rises, place, side[place]) for place in (more, less))
+        yield (f"{less} to {getattr(more, along)}", *rows)
 
 
 def _only(side: str, place: Place, rows: Sequence[Record]) -> Record:
