@@ -643,7 +643,7 @@ def test_the_command_writes_once_and_replaces_only_what_it_wrote(workplace, caps
     target = workplace.folder.parent / "out"
     words = ["export", folder_of(workplace).name, "--store", str(workplace.folder), "--to", "npz"]
     words += ["--output", str(target)]
-    assert cli.main(words) == 0
+    assert cli.main(words) == 0 and set(cli.FORMS) == set(export.FORMATS)
     printed, kept = capsys.readouterr().out, about(target)["network"]
     assert printed.startswith(f"{target}: ") and (target / "network.safetensors").exists()
     stated = f"network 0 has {kept['accuracy']:.2f} % here; {kept['stated']:.2f} % of it are stated"
@@ -672,7 +672,3 @@ def test_an_export_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         export.export(made("soft"), "npz", folder, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["set"] and (folder / "set.npz").read_bytes() == before
-
-
-def test_the_command_offers_every_form():
-    assert set(cli.FORMS) == set(export.FORMATS)

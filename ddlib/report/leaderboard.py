@@ -8,6 +8,9 @@ from typing import Any
 from ddlib.report.tables import BLANK, Table, amount
 from ddlib.results import Pair, Record, interval, mean_record, neighbours, ranked, scores
 
+NETWORK, RANDOM = "convnet", "Random"
+"""Tested on, by the protocol, and the label of real images drawn at random."""
+
 COLUMNS = (
     *("method", "accuracy", "n", "p", "p of networks", "HLR", "IOR", "IOR, bytes", "LRS", "ARS", "others"),
     *("kB", "kbit/class", "images", "before", "making", "using", "and the next"),
@@ -50,46 +53,47 @@ class Entry:
 def standings(
     records: Sequence[Record],
     *,
-    network: str = "convnet",
     plain: str | None = None,
     hard: Mapping[str, str] | None = None,
-    random: str = "Random",
     equal_bytes: Mapping[str, str] | None = None,
 ) -> dict[int | None, list[Entry]]:
-    """The ranking at each number of images per class, the highest accuracy first.
+    """The ranking on a ConvNet at each number of images per class, the highest accuracy first.
 
     A record of the whole training set stands in each ranking, and one of the bytes of a generator in that of each row
-    which stores this.  What was not run is left out.
+    which stores this.  What was not run is left out.  IOR, LRS and ARS are against the row called `RANDOM`.
 
     Args:
-        records: of one data set, every row on `network`, and on any others.
-        network: tested on, by the protocol.
+        records: of one data set, every row on `NETWORK`, and on any others.
         plain: what the same network trained without augmentation is called; None: there is none, and no ARS.
         hard: label of a row with soft labels -> label of the row that has the same set with hard ones.
-        random: label of real images drawn at random, without which there is neither IOR, LRS nor ARS.
         equal_bytes: label of a row that stores a generator -> label of the real images of its bytes.
 
     Raises:
-        ValueError: records are of several data sets, a row stands twice at one place, `network` or a label of `hard`
-            or `equal_bytes` is not there, or the accuracies are not as many for each seed.
+        ValueError: a row stands twice at one place, a label of `hard` or `equal_bytes` is not there, or the accuracies
+            are not as many for each seed.
     """
     hard, equal_bytes = hard or {}, equal_bytes or {}
-    _check(records, network, {"hard": hard, "equal_bytes": equal_bytes})
+    for place, number in Counter((record.label, record.ipc, record.network) for record in records).items():
+        if number > 1:
+            raise ValueError(f"{place} has two records; allowed: one for each row, number of images and network")
+    labels = {record.label for record in records}
+    if unknown := {*hard, *hard.values(), *equal_bytes, *equal_bytes.values()} - labels:
+        raise ValueError(f"unknown rows {sorted(unknown)}; known: {', '.join(sorted(labels))}")
     run = {(record.label, record.ipc, record.network): record for record in records if record.n}
-    own_ranking = [r for r in records if r.network == network and r.label not in equal_bytes.values()]
+    own_ranking = [r for r in records if r.network == NETWORK and r.label not in equal_bytes.values()]
     rankings = {}
     for ipc in sorted({record.ipc for record in own_ranking if record.ipc is not None}) or [None]:
         rows = [record for record in own_ranking if record.ipc in (ipc, None) and record.n]
         fillings = {equal_bytes.get(record.label) for record in rows}
-        rows += [r for r in records if r.network == network and r.label in fillings and r.n]
+        rows += [r for r in records if r.network == NETWORK and r.label in fillings and r.n]
         whole = next((record for record in ranked(rows) if record.method == "whole"), None)
         rankings[ipc] = []
         for record, pair in zip(ranked(rows), [*neighbours(rows), None], strict=False):
             label, images = record.label, record.ipc
-            hard_row, random_row = (run.get((row, images, network)) for row in (hard.get(label, label), random))
-            unaugmented, random_unaugmented = (run.get((row, images, plain)) for row in (label, random))
+            hard_row, random_row = (run.get((row, images, NETWORK)) for row in (hard.get(label, label), RANDOM))
+            unaugmented, random_unaugmented = (run.get((row, images, plain)) for row in (label, RANDOM))
             filling = next((row for row in rows if row.label == equal_bytes.get(label)), None)
-            others = [r for r in records if (r.label, r.ipc) == (label, images) and r.network not in (network, plain)]
+            others = [r for r in records if (r.label, r.ipc) == (label, images) and r.network not in (NETWORK, plain)]
             comparable = others and len({r.n for r in others}) == 1 and others[0].n
             lrs = ars = None
             if whole and hard_row and random_row:
@@ -106,21 +110,6 @@ def standings(
             )
             rankings[ipc].append(entry)
     return rankings
-
-
-def _check(records: Sequence[Record], network: str, pairs: Mapping[str, Mapping[str, str]]) -> None:
-    """Refuse records of several data sets, rows that stand twice, and names that are not there."""
-    if len(sets := dict.fromkeys(record.dataset for record in records)) > 1:
-        raise ValueError(f"records are of {', '.join(sets)}; allowed: one data set")
-    for place, number in Counter((record.label, record.ipc, record.network) for record in records).items():
-        if number > 1:
-            raise ValueError(f"{place} has two records; allowed: one for each row, number of images and network")
-    networks, labels = {record.network: None for record in records}, {record.label: None for record in records}
-    if records and network not in networks:
-        raise ValueError(f"network={network!r}; known: {', '.join(networks)}")
-    for name, mapping in pairs.items():
-        if unknown := [label for label in (*mapping, *mapping.values()) if label not in labels]:
-            raise ValueError(f"{name} names {unknown[0]!r}; known: {', '.join(labels) or 'none'}")
 
 
 def leaderboard(

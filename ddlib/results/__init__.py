@@ -18,7 +18,6 @@ from ddlib.results.records import (
     frame,
     joined,
     mean_record,
-    pick,
     provenance,
     read,
     read_measurements,
@@ -44,6 +43,6 @@ __all__ = [
     "UNSEEN", "VERDICTS", "Claim", "ClaimCheck", "ClaimTest", "Comparison", "Measured", "Measurements", "Pair",
     "Record", "Reference", "beyond", "check_claim", "check_measured", "claims", "compare", "convnets", "find",
     "frame", "group_means", "interval", "joined", "load", "main_effects", "mean_record", "neighbours", "paired",
-    "papers", "pick", "provenance", "published", "ranked", "read", "read_measurements", "references", "seed_means",
+    "papers", "provenance", "published", "ranked", "read", "read_measurements", "references", "seed_means",
     "side_names", "title", "unseen", "verdict", "write", "write_measurements",
 ]  # fmt: skip

@@ -138,14 +138,6 @@ def _plain(name: str, value: Any) -> Any:
         raise ValueError(f"{name} is not plain JSON: {error}") from error
 
 
-def pick(records: Sequence[Record], label: str, ipc: int | None) -> Record:
-    """The only record of the row `label` at `ipc` images per class; ValueError where there is none or more."""
-    rows = [record for record in records if (record.label, record.ipc) == (label, ipc)]
-    if len(rows) != 1:
-        raise ValueError(f"label={label!r}, ipc={ipc!r}: {len(rows)} records; exactly one was expected")
-    return rows[0]
-
-
 def compare(a: Record, b: Record) -> Comparison:
     """Mean accuracy of `a` minus that of `b`, with Welch's 95 % interval; ValueError where one was not run."""
     for name, record in (("a", a), ("b", b)):
