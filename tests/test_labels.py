@@ -9,7 +9,7 @@ from test_evaluate import EXACT, SHAPE, SPACE, STRATEGY, make_synthetic, make_te
 from test_methods import cut_and_resumed
 from test_stream import make
 
-from ddlib import models, results, study
+from ddlib import models, study
 from ddlib.data import datasets
 from ddlib.evaluation import Protocol, Teacher, bytes_stored, evaluate, training
 from ddlib.evaluation.images import training_images
@@ -327,16 +327,6 @@ def test_records_hold_what_a_set_and_a_stream_cost(study_of_labels):
     assert records["once"].cost["bytes_stored"] == images + 10 * 10 * 4
     assert records["Random"].cost["bytes_stored"] == images + teacher
     assert records["GAN"].cost["images_shown"] == 30 and records["Random"].cost["images_shown"] == 10
-    mean = results.mean_record(
-        [replace(records["Random"], cell={**records["Random"].cell, "tested_on": name}) for name in "ab"]
-    )
-    assert {
-        name: mean.cost[name] for name in ("bytes_stored", "distil_seconds", "images_shown", "teacher_seconds")
-    } == {
-        name: records["Random"].cost[name]
-        for name in ("bytes_stored", "distil_seconds", "images_shown", "teacher_seconds")
-    }
-    assert mean.cost["evaluate_seconds"] == 2 * records["Random"].cost["evaluate_seconds"]
 
 
 def test_an_evaluation_is_what_it_is_by_hand(study_of_labels):

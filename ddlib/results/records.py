@@ -355,16 +355,13 @@ def mean_record(group: Sequence[Record]) -> Record:
     """The mean of one row's records on several networks, as in `unseen`.
 
     Its cell has the networks, and in "their_deviation" what GLaD and LD3M print beside such a mean: the mean of the
-    networks' population deviations, in points, which says how far networks of one kind scatter.
+    networks' population deviations, in points.  Of costs it has what is left to do.
     """
-    first, missing, spread = group[0], [record for record in group if not record.n], None
-    if missing:
-        accuracies, cost = (), _summed(missing, ("estimated_hours",))
-    else:
-        spread = fmean(pstdev(record.accuracies) for record in group)
+    first, accuracies, spread = group[0], (), None
+    if all(record.n for record in group):
         accuracies = tuple(map(fmean, zip(*(record.accuracies for record in group), strict=True)))
-        same = [name for name in OF_THE_SET if name in first.cost and len({r.cost.get(name) for r in group}) == 1]
-        cost = {name: first.cost[name] for name in same} | _summed(group, ("evaluate_seconds", "generation_seconds"))
+        spread = fmean(pstdev(record.accuracies) for record in group)
+    hours = [r.cost["estimated_hours"] for r in group if not r.n and "estimated_hours" in r.cost]
     cell = {name: value for name, value in first.cell.items() if name != "protocol"}
     cell |= {"networks": {record.network: record.cell.get("protocol") for record in group}}
     cell |= {"tested_on": UNSEEN, "their_deviation": spread}
@@ -378,19 +375,6 @@ def mean_record(group: Sequence[Record]) -> Record:
         accuracies=accuracies,
         reference=reference,
         deviations=tuple(dict.fromkeys(phrase for record in group for phrase in record.deviations)),
-        cost=cost,
+        cost={"estimated_hours": sum(hours)} if hours else {},
         provenance=joined(record.provenance for record in group),
     )
-
-
-OF_THE_SET = (
-    *("distil_seconds", "prerequisite_seconds", "teacher_seconds"),
-    *("bytes_stored", "bits_per_class", "images_shown"),
-)
-"""Costs of a set that are the same whatever it is tested on."""
-
-
-def _summed(group: Sequence[Record], names: Sequence[str]) -> dict[str, float]:
-    """The sums of those costs that any of the records states."""
-    sums = {name: [record.cost[name] for record in group if name in record.cost] for name in names}
-    return {name: sum(values) for name, values in sums.items() if values}
