@@ -182,9 +182,9 @@ def test_the_original_has_the_published_size():
     shapes = {priors.WIDTH: (192, 3, 3, 3), priors.AUTOENCODER_WIDTH: (128, 3, 3, 3)}
     shapes |= {priors.CODES: (8192, 3), priors.CLASSES: (1001, 512)}
     first = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    with torch.device("meta"):
-        built = priors._noise_predictor(first), priors._autoencoder(first)
-    assert [round(sum(weight.numel() for weight in part.parameters()) / 1e6, 1) for part in built] == [400.9, 55.3]
+    autoencoder, network, _ = priors._untrained(first)
+    sizes = [sum(weight.numel() for weight in part.parameters()) / 1e6 for part in (network, autoencoder)]
+    assert [round(size, 1) for size in sizes] == [400.9, 55.3]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

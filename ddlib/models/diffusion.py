@@ -206,24 +206,13 @@ def small(
     Returns:
         The model, frozen, on the default device.
     """
-    from diffusers import DDIMScheduler, VQModel
+    from diffusers import DDIMScheduler
 
-    depth = factor.bit_length()
+    coder = tuple(width // 2 * 2**level for level in range(factor.bit_length()))
+    widths, context = tuple(width * (level + 1) for level in range(levels)), None if num_classes is None else width
     with torch.device("meta"):  # the constructors draw nothing here
-        vae = VQModel(
-            in_channels=shape[0],
-            out_channels=shape[0],
-            down_block_types=("DownEncoderBlock2D",) * depth,
-            up_block_types=("UpDecoderBlock2D",) * depth,
-            block_out_channels=tuple(width // 2 * 2**level for level in range(depth)),
-            latent_channels=3,
-            sample_size=shape[1],
-            num_vq_embeddings=codes,
-            norm_num_groups=8,
-            vq_embed_dim=3,
-            scaling_factor=1.0,
-        )
-        unet = _noise_predictor(shape[1] // factor, width, levels=levels, conditional=num_classes is not None)
+        vae = autoencoder(shape[0], coder, codes=codes, dim=3, layers=1, groups=8, side=shape[1])
+        unet = noise_predictor(3, widths, context=context, layers=1, groups=8, side=shape[1] // factor)
         embedder = None if num_classes is None else ClassEmbedder(num_classes, width)
     for part in filter(None, (vae, unet, embedder)):
         reset(part.to_empty(device=torch.get_default_device()), generator)
@@ -234,21 +223,46 @@ def small(
     return prior
 
 
-def _noise_predictor(side: int, width: int, *, levels: int, conditional: bool) -> nn.Module:
+def autoencoder(
+    channels: int, widths: tuple[int, ...], *, codes: int, dim: int, layers: int, groups: int, side: int
+) -> "VQModel":
+    """A VQ autoencoder of images of `channels`, with `layers` residual blocks a level and `codes` codes (dim,)."""
+    from diffusers import VQModel
+
+    return VQModel(
+        in_channels=channels,
+        out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        block_out_channels=widths,
+        layers_per_block=layers,
+        latent_channels=dim,
+        sample_size=side,
+        num_vq_embeddings=codes,
+        norm_num_groups=groups,
+        vq_embed_dim=dim,
+        scaling_factor=1.0,
+    )
+
+
+def noise_predictor(
+    channels: int, widths: tuple[int, ...], *, context: int | None, layers: int, groups: int, side: int
+) -> "UNet2DConditionModel | UNet2DModel":
+    """A U-Net on latents, with attention of one head, to class vectors (context,), on all but the first level."""
     from diffusers import UNet2DConditionModel, UNet2DModel
 
     attention: dict[str, Any] = {"attention_head_dim": None}  # one head
-    if conditional:  # here the number of heads, whatever its name says
-        attention = {"attention_head_dim": 1, "cross_attention_dim": width}
-    kind = "CrossAttn" if conditional else "Attn"
-    return (UNet2DConditionModel if conditional else UNet2DModel)(
+    if context is not None:  # here the number of heads, whatever its name says; the default of 8 loads without a word
+        attention = {"attention_head_dim": 1, "cross_attention_dim": context}
+    kind = "Attn" if context is None else "CrossAttn"
+    return (UNet2DModel if context is None else UNet2DConditionModel)(
         sample_size=side,
-        in_channels=3,
-        out_channels=3,
-        layers_per_block=1,
-        block_out_channels=tuple(width * (level + 1) for level in range(levels)),
-        norm_num_groups=8,
-        down_block_types=("DownBlock2D",) + (f"{kind}DownBlock2D",) * (levels - 1),
-        up_block_types=(f"{kind}UpBlock2D",) * (levels - 1) + ("UpBlock2D",),
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=layers,
+        block_out_channels=widths,
+        norm_num_groups=groups,
+        down_block_types=("DownBlock2D",) + (f"{kind}DownBlock2D",) * (len(widths) - 1),
+        up_block_types=(f"{kind}UpBlock2D",) * (len(widths) - 1) + ("UpBlock2D",),
         **attention,
     )

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ddlib.models.diffusion import SCHEDULE, ClassEmbedder, LatentDiffusion
+from ddlib.models.diffusion import SCHEDULE, ClassEmbedder, LatentDiffusion, autoencoder, noise_predictor
 
 PARTS = {
     "autoencoder": ("vae", "vqvae"),
@@ -238,9 +238,7 @@ def from_compvis(weights: Mapping[str, Tensor]) -> LatentDiffusion:
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
     weights = {name: value.float() for name, value in weights.items() if value.is_floating_point()}
-    with torch.device("meta"):
-        vae, unet = _autoencoder(weights), _noise_predictor(weights)
-        embedder = ClassEmbedder(len(weights[CLASSES]) - 1, weights[CLASSES].shape[1])
+    vae, unet, embedder = _untrained(weights)
     inner = {name: value for name, value in weights.items() if name.startswith(AUTOENCODER)}
     _fill(vae, convert_ldm_vae_checkpoint(inner, vae.config) | {"quantize.embedding.weight": weights[CODES]})
     _fill(unet, convert_ldm_unet_checkpoint(weights, unet.config))
@@ -255,38 +253,14 @@ def _fill(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
         raise ValueError(f"the weights are not those of cin256's topology: {error}") from error
 
 
-def _autoencoder(weights: Mapping[str, Tensor]) -> Any:
-    from diffusers import VQModel
-
-    width, channels = weights[AUTOENCODER_WIDTH].shape[:2]
+def _untrained(weights: Mapping[str, Tensor]) -> tuple[Any, Any, ClassEmbedder]:
+    """Autoencoder, noise predictor and class embedder of the sizes of these weights, on the meta device."""
+    v, channels = weights[AUTOENCODER_WIDTH].shape[:2]
+    w, latent_channels = weights[WIDTH].shape[:2]
     codes, dim = weights[CODES].shape
-    return VQModel(
-        in_channels=channels,
-        out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(width, 2 * width, 4 * width),
-        layers_per_block=2,
-        latent_channels=dim,
-        sample_size=256,
-        num_vq_embeddings=codes,
-        vq_embed_dim=dim,
-        scaling_factor=1.0,
-    )
-
-
-def _noise_predictor(weights: Mapping[str, Tensor]) -> Any:
-    from diffusers import UNet2DConditionModel
-
-    width, channels = weights[WIDTH].shape[:2]
-    return UNet2DConditionModel(
-        sample_size=64,
-        in_channels=channels,
-        out_channels=channels,
-        layers_per_block=2,
-        block_out_channels=(width, 2 * width, 3 * width, 5 * width),
-        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 3,
-        up_block_types=("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D",),
-        cross_attention_dim=weights[CLASSES].shape[1],
-        attention_head_dim=1,  # the number of heads, whatever its name says; the default of 8 loads without a word
-    )
+    rows, context = weights[CLASSES].shape
+    with torch.device("meta"):
+        vae = autoencoder(channels, (v, 2 * v, 4 * v), codes=codes, dim=dim, layers=2, groups=32, side=256)
+        widths = (w, 2 * w, 3 * w, 5 * w)
+        unet = noise_predictor(latent_channels, widths, context=context, layers=2, groups=32, side=64)
+        return vae, unet, ClassEmbedder(rows - 1, context)
