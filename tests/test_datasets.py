@@ -19,7 +19,8 @@ from PIL import Image
 import ddlib
 from ddlib.data import datasets, readers
 from ddlib.data.catalogue import CATALOGUE, SUBSETS, SYNSETS
-from ddlib.data.datasets import ZCA, ImageSet, ValueSpace, check, describe, fingerprint, fit_zca, get, load
+from ddlib.data.datasets import ImageSet, ValueSpace, check, describe, fingerprint, fit_zca, get, load
+from ddlib.data.whitening import ZCA
 
 SPACE = ValueSpace((0.5,), (0.25,))
 IMAGENETTE = [

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddlib.data.imageset import parsed_name
+from ddlib.data.datasets import parsed_name
 
 MAX_BRIGHTNESS = 0.5  # b ~ U(-0.5, 0.5)
 MAX_SATURATION = 2.0  # s ~ U(0, 2)
