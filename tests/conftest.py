@@ -8,3 +8,27 @@ import torch
 def same_draws():
     """Draws from torch's global generator begin anew in every test, so that a test gives one result in any order."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """A store of its own, with a checkpoint after each step."""
+    from ddlib import study
+
+    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none", checkpoint_seconds=0)
+
+
+@pytest.fixture(scope="session")
+def train():
+    """The real training images of digits."""
+    from ddlib.data import datasets
+
+    return datasets.load("digits", "train")
+
+
+@pytest.fixture(scope="session")
+def test():
+    """The real test images of digits."""
+    from ddlib.data import datasets
+
+    return datasets.load("digits", "test")

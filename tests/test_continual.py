@@ -35,12 +35,6 @@ def rows(**changed):
     return continual.rows(settings(CHOSEN | changed))
 
 
-@pytest.fixture
-def workplace(tmp_path):
-    """A store of its own, with a checkpoint at every step."""
-    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none", checkpoint_seconds=0)
-
-
 # Parts of a data set
 
 
@@ -160,10 +154,9 @@ def test_published_numbers_stand_beside_the_same_steps_alone():
 # The run
 
 
-def test_the_last_memory_of_random_is_random_on_the_whole_data(workplace):
+def test_the_last_memory_of_random_is_random_on_the_whole_data(workplace, train, test):
     (cell,) = rows(seeds=[0])
     found = continual.run([cell], workplace, steps=[5])
-    train, test = (datasets.load("digits", split) for split in ("train", "test"))
     chosen, labels, order = [], [], sum(continual.arrivals(10, 5, 0), ())
     for part in continual.stages(cell, 5, 0)[-1].parts:
         classes = datasets.parsed_name(part.dataset)[1]

@@ -7,16 +7,10 @@ import torch
 
 from ddlib import results
 from ddlib.analyses import costs
-from ddlib.data import datasets
 from ddlib.methods import unrolling
 from ddlib.pretraining.experts import Experts
 from ddlib.store import progress
 from ddlib.study.rows import cells
-
-
-@pytest.fixture(scope="module")
-def train():
-    return datasets.load("digits", "train")
 
 
 @pytest.fixture(scope="module")

@@ -40,12 +40,6 @@ def toy(monkeypatch):
     monkeypatch.setattr(methods, "discover", lambda: known)
 
 
-@pytest.fixture
-def workplace(tmp_path):
-    """A store of its own."""
-    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none")
-
-
 ROWS = {
     "stream": {"method": "toy", "evaluation": STREAMING},
     "slow": {"method": "toy", "redraw": 2, "evaluation": STREAMING},

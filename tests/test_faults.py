@@ -28,12 +28,6 @@ def cell(label="ATOM", **hyperparameters):
 
 
 @pytest.fixture
-def workplace(tmp_path):
-    """A store of its own, with a checkpoint after each step."""
-    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none", checkpoint_seconds=0)
-
-
-@pytest.fixture
 def expected(tmp_path_factory):
     """The set that uninterrupted work comes to."""
     return study.synthetic_set(cell(), 0, study.Workplace("cpu", tmp_path_factory.mktemp("whole"), "none"))

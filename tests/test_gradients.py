@@ -7,15 +7,9 @@ import torch
 
 from ddlib import methods, models, seeding
 from ddlib.analyses import gradients
-from ddlib.data import datasets
 from ddlib.models import diffusion
 
 ATOM = methods.build("atom", ipc=2, batch_real=8, width=8, depth=2, strategy="none", mmd=0.02, scale=10.0)
-
-
-@pytest.fixture(scope="module")
-def train():
-    return datasets.load("digits", "train")
 
 
 @pytest.fixture(scope="module")

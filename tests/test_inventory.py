@@ -10,12 +10,6 @@ from ddlib.store import files, inventory, locks
 from ddlib.study import work
 
 
-@pytest.fixture
-def workplace(tmp_path):
-    """A store of its own, with a checkpoint after each step."""
-    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none", checkpoint_seconds=0)
-
-
 def runs(workplace, *words):
     return cli.main(["runs", *words, "--store", str(workplace.folder)])
 

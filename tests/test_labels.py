@@ -215,11 +215,6 @@ def test_the_teacher_is_of_the_students_kind_unless_told():
     assert other == Teacher(network="convnet", options={}) and SMALL.taught_by is None
 
 
-@pytest.fixture(scope="module")
-def train():
-    return datasets.load("digits", "train")
-
-
 def test_an_embedding_learns_and_separates_the_classes(train):
     builder = Embedding(width=16, depth=2, epochs=8)
     outcome = loop.run(builder, builder.start(train, {}, builder.seed), every=1)

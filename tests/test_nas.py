@@ -43,12 +43,6 @@ def cells():
     ]
 
 
-@pytest.fixture
-def workplace(tmp_path):
-    """A store of its own."""
-    return study.Workplace(folder=tmp_path / "runs", progress="none")
-
-
 # The space
 
 

@@ -9,7 +9,6 @@ import torch
 
 from ddlib import evaluation, methods, study
 from ddlib.batch import cli
-from ddlib.data import datasets
 from ddlib.pretraining.classifier import Embedding
 from ddlib.store import artefacts
 from ddlib.study import notebooks, planning
@@ -33,18 +32,6 @@ def cell(label="DM", method=None, ipc=1, seeds=(0, 1, 2), **protocol):
         paper="atom",
         table="main",
     )
-
-
-@pytest.fixture(scope="module")
-def train():
-    """Real images."""
-    return datasets.load("digits", "train")
-
-
-@pytest.fixture(scope="module")
-def test():
-    """Real images to test on."""
-    return datasets.load("digits", "test")
 
 
 # --- estimates: with a clock of the test's own, the arithmetic is exact ---------------------------------------------
@@ -320,8 +307,7 @@ PARAMETERS = {
 }
 
 
-def test_a_study_says_what_its_store_lacks(tmp_path):
-    workplace = study.Workplace("cpu", folder=tmp_path / "runs", progress="none")
+def test_a_study_says_what_its_store_lacks(workplace):
     cells = notebooks.cells("atom/accuracy", "quick", PARAMETERS)
     plan = study.plan(cells, workplace)
     assert [len(row.missing.needs) for row in plan.rows] == [0, 1]
@@ -333,8 +319,7 @@ def test_a_study_says_what_its_store_lacks(tmp_path):
     assert study.outlook(cells, workplace).startswith("2 cells, 2 of them in the store; to do: 0 distillations")
 
 
-def test_seeds_that_two_rows_share_are_planned_once(tmp_path):
-    workplace = study.Workplace("cpu", folder=tmp_path / "runs", progress="none")
+def test_seeds_that_two_rows_share_are_planned_once(workplace):
     rows = small("Random") | {"Random, 4 draws": {"method": "random", "seeds": [0, 1, 2, 3]}}
     plan = study.plan(notebooks.cells("atom/accuracy", "quick", PARAMETERS | {"methods": rows}), workplace)
     assert [len(row.missing.evaluate) for row in plan.rows] == [2, 4]

@@ -9,7 +9,7 @@ import torch
 from test_faults import cell, damage
 from torch.nn import functional as F
 
-from ddlib import models, seeding, study
+from ddlib import models, seeding
 from ddlib.batch import cli
 from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet, ValueSpace
@@ -289,12 +289,6 @@ def test_settings_out_of_range_are_refused(setting, value, match):
 
 
 # --- in the store ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def workplace(tmp_path):
-    """A store of its own, with a checkpoint after each step."""
-    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none", checkpoint_seconds=0)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """From a notebook's parameters to cells: the language of rows, what it refuses, and deviations from papers."""
 
 import pytest
-from papermill.translators import PythonTranslator
 
 from ddlib import methods, results, study
 from ddlib.study import notebooks
@@ -90,14 +89,6 @@ def test_a_row_may_differ_by_images_per_class(ten):
     assert (ten.method.iterations, ten.method.lr_images, ten.whitened, ten.seeds) == (7, 2.0, True, (4,))
     assert (one.protocol.batch_size, ten.protocol.batch_size, whole.ipc) == (256, 128, None)
     assert one.settings() == cells(methods={"DM": {"method": "dm", "iterations": 5}})[0].settings()
-
-
-def test_papermill_hands_on_the_same_cells():
-    rows = {"DM": {"method": "dm", "ipcs": [10], "by_ipc": {10: {"lr_images": 2.0}}}, "Random": RANDOM}
-    handed_on: dict = {}
-    exec(PythonTranslator.codify({"methods": rows}, "Parameters"), handed_on)
-    assert handed_on["methods"] != rows
-    assert cells(ipcs=[1, 10], methods=handed_on["methods"]) == cells(ipcs=[1, 10], methods=rows)
 
 
 def test_a_row_has_a_cell_for_each_network_it_is_tested_on():

@@ -12,12 +12,6 @@ from ddlib.study.parameters import settings
 SHORT = {"num_networks": 1, "epochs": 1}
 
 
-@pytest.fixture
-def workplace(tmp_path):
-    """A store of its own."""
-    return study.Workplace("cpu", folder=tmp_path / "runs", progress="none")
-
-
 def forbid(monkeypatch, *, training=False):
     """Make a distillation, or the training of an evaluation too, a failure of the test."""
     monkeypatch.setattr(artefacts.loop, "run", lambda *_, **__: pytest.fail("distilled again"))
