@@ -78,9 +78,6 @@ def space(values: Mapping[str, Sequence] = MappingProxyType({})) -> tuple[Archit
 
     Args:
         values: factor -> its values, in any order; factors left out have all those of `FACTORS`.
-
-    Raises:
-        ValueError: an unknown factor, one without values, with one twice, or with one that no ConvNet has.
     """
     for factor, chosen in values.items():
         if factor not in FACTORS:
@@ -348,10 +345,6 @@ def search(cells: Sequence[Cell], architectures: Sequence[Architecture], workpla
         cells: one of them the whole data (`reference_of`), the others proxies; the network of their protocols is
             replaced by each of the space.
         architectures: at least three.
-
-    Raises:
-        ValueError: too few networks, or cells as `reference_of` refuses them.
-        FloatingPointError: a network's loss is not finite; what was trained before is kept.
     """
     reference = reference_of(cells)
     if len(architectures) < LEAST:

@@ -118,9 +118,6 @@ def measure_gradients(
     Returns:
         A row each: "method", "N", "B", "seconds" and "bytes" of `in_turns`, None where it was not run, and "expected",
         the bytes that were expected.
-
-    Raises:
-        ValueError: an N or a B that the scene does not allow.
     """
     for name, values, most in (("steps", steps, math.inf), ("batches", batches, len(scene.images))):
         if wrong := [value for value in values if not 1 <= value <= most]:

@@ -1,15 +1,5 @@
 """The command `ddlib`: data sets, notebooks run in bulk, and the store of what they computed.
 
-    ddlib data list | get NAME | check [NAME]
-    ddlib prior convert CKPT FOLDER [--yes]
-    ddlib plan [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--device D] [--budget-hours H] [--memory 16GB]
-    ddlib reproduce [NOTEBOOK ...] [--profile quick|hour|paper] [-f FILE] [--cores N | --executor slurm] ...
-    ddlib cell NOTEBOOK [CELL] [--profile quick|hour|paper] [-f FILE]
-    ddlib runs list | show KEY | clean [KEY ...]
-    ddlib export RUN --to npz|pt|png|hf|safetensors|ddranking|dcbench [--output FOLDER] [--force] ...
-    ddlib report [--output FOLDER] [--profile quick|hour|paper ...]
-    ddlib report stale | compare A B
-
 Exit codes: 0 all is well; 1 a notebook failed, data are missing or differ, or a product is stale or damaged; 2 the
 command was refused, or a plan does not fit.
 A command imports what it needs when it is carried out, since torch takes seconds to import.

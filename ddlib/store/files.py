@@ -54,10 +54,8 @@ def cannot_write(path: Path, error: OSError) -> OSError:
 def whole(path: str | Path) -> Iterator[Path]:
     """Write a file whole or not at all: the block fills the file that it is given, which then takes the name `path`.
 
-    Whoever reads `path` meanwhile sees what was there before, and keeps it if anything fails.  Folders are made.
-
-    Raises:
-        OSError: it cannot be written; the message names the path, and on a full disk says what to do.
+    Whoever reads `path` meanwhile sees what was there before, and keeps it if anything fails.  Folders are made.  An
+    OSError names the path, and on a full disk says what to do.
     """
     path = Path(path)
     part = _beside(path)

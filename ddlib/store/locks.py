@@ -21,9 +21,6 @@ def locked(path: Path, what: str, *, poll: float = 0.5) -> Iterator[None]:
 
     A file of the same name with `.owner` says who holds it.  Where one is found beside a free lock, its owner died, and
     a line in the log says that its work, called `what`, is taken over.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     owner = path.with_name(path.name + ".owner")
     lock = FileLock(path)

@@ -123,7 +123,6 @@ def run(
 
     Raises:
         FloatingPointError: a metric or the state is not finite; such a state is not saved.
-        OSError: the checkpoint cannot be written; the one before it is still there.
         ValueError: the checkpoint is of another state than the job has.
     """
     every = every or max(1, job.iterations // 100)

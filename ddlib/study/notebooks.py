@@ -42,10 +42,6 @@ def chosen(wanted: Sequence[str], profile: str) -> list[str]:
     Args:
         wanted: each `paper/experiment`, one of its `variants`, the notebook's path, or a paper alone for all of its
             notebooks.
-
-    Raises:
-        ValueError: no such notebook (the known ones are listed).
-        FileNotFoundError: a notebook named in full has no parameter file for the profile.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")

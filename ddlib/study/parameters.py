@@ -83,10 +83,7 @@ def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
 
     A parameters cell is one that assigns literals only: the notebook's own, the one that papermill injects, and
     whatever a reader runs in between.  Every name assigned there must be a known parameter, and an injected one must
-    also stand in the notebook's own cell.
-
-    Args:
-        namespace: the notebook's globals, or a plain mapping of parameters.
+    also stand in the notebook's own cell.  A plain mapping of parameters is checked likewise.
 
     Raises:
         ValueError: an unknown name (the nearest known one is offered), a wrong type, or a value out of range.

@@ -134,10 +134,6 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
     name -> {"network": of `ddlib.models`, options ...}.  A row then has a cell for each of them, `tested_on` its name.
     An evaluation too may have "by_ipc": {1: {"batch_size": 10}, ...}, and beside `networks` "by_network":
     {name: {"lr": 0.0001}, ...}, what differs for one of them.
-
-    Raises:
-        ValueError: an unknown method, data set or setting, a value out of its range, or mini-batches that do not
-            divide the epochs of a stream.
     """
     datasets.describe(chosen.dataset)
     datasets.describe(chosen.reference_dataset)
