@@ -570,34 +570,21 @@ def test_a_set_is_found_by_key_folder_file_and_row(workplace, rows):
     assert evaluation.again(found[0]).accuracies == found[0].card.accuracies
 
 
-@pytest.mark.parametrize(
-    ("run", "choice", "match"),
-    [
+def test_a_name_of_none_or_several_and_options_that_do_not_apply_are_refused(workplace, rows, tmp_path):
+    key, file, row = folder_of(workplace).name, str(tmp_path / "set.safetensors"), "atom/accuracy"
+    synthetic.save(digits(), file)
+    for run, choice, match in (
         ("zz", {}, "is the beginning of 0 pieces"),
-        ("atom/accuracy", {}, "2 rows of atom/accuracy fit; .*Herding, digits, IPC 1; ATOM, digits, IPC 1"),
-        ("atom/accuracy", {"row": "MTT"}, "0 rows of atom/accuracy fit"),
-        ("atom/accuracy", {"row": "Herding", "seed": 5}, "seed=5; Herding, digits, IPC 1 has the seeds 0"),
-        ("atom/accuracy", {"row": "ATOM"}, "is not in the store .*ddlib reproduce atom/accuracy --profile quick"),
-    ],
-)
-def test_a_name_that_is_of_none_or_several_is_refused(run, choice, match, workplace, rows):
-    with pytest.raises(ValueError, match=match):
-        export.chosen(run, workplace.folder, **choice)
-
-
-@pytest.mark.parametrize(
-    ("what", "choice", "match"),
-    [
-        ("key", {"seed": 0}, "--seed 0 does not apply to .*, one set in the store; options that do: --evaluation"),
-        ("file", {"tested_on": "vit"}, "--tested-on vit does not apply to the file .*; options that do: none"),
-        ("notebook", {"evaluation": "6e"}, "6e does not apply to the notebook .*: --profile, --row, --ipc"),
-    ],
-)
-def test_options_that_do_not_apply_are_refused(what, choice, match, workplace, rows, tmp_path):
-    synthetic.save(digits(), tmp_path / "set.safetensors")
-    run = {"key": folder_of(workplace).name, "file": str(tmp_path / "set.safetensors"), "notebook": "atom/accuracy"}
-    with pytest.raises(ValueError, match=match):
-        export.chosen(run[what], workplace.folder, **choice)
+        (row, {}, "2 rows of atom/accuracy fit; .*Herding, digits, IPC 1; ATOM, digits, IPC 1"),
+        (row, {"row": "MTT"}, "0 rows of atom/accuracy fit"),
+        (row, {"row": "Herding", "seed": 5}, "seed=5; Herding, digits, IPC 1 has the seeds 0"),
+        (row, {"row": "ATOM"}, "is not in the store .*ddlib reproduce atom/accuracy --profile quick"),
+        (row, {"evaluation": "6e"}, "6e does not apply to the notebook .*: --profile, --row, --ipc"),
+        (key, {"seed": 0}, "--seed 0 does not apply to .*, one set in the store; options that do: --evaluation"),
+        (file, {"tested_on": "vit"}, "--tested-on vit does not apply to the file .*; options that do: none"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            export.chosen(run, workplace.folder, **choice)
 
 
 def test_of_several_evaluations_one_is_chosen(workplace):
@@ -620,21 +607,17 @@ def test_of_several_evaluations_one_is_chosen(workplace):
         export.chosen(str(folder), store)
 
 
-def test_a_set_that_was_not_judged_states_nothing(workplace, capsys):
+def test_a_set_that_was_not_judged_states_nothing_and_a_stream_is_named_by_its_row(workplace, capsys):
     folder = folder_of(workplace)
-    next(folder.glob("evaluation-*.json")).unlink()
+    path = next(folder.glob("evaluation-*.json"))
+    kept = files.read_json(path)
+    path.unlink()
     words = ["export", str(folder / "synthetic.safetensors"), "--to", "pt", "--output", str(folder / "out")]
     assert cli.main(words) == 0 and capsys.readouterr().out.endswith("no accuracy stated\n")
     assert "None is stated: the set was not judged." in (folder / "out" / "README.md").read_text()
     assert not (folder / "out" / "network.safetensors").exists()
-
-
-def test_a_stream_is_named_by_its_row_not_by_its_key(workplace):
-    folder = folder_of(workplace)
-    evaluation = next(folder.glob("evaluation-*.json"))
     synthetic.save(stream(), folder / "synthetic.safetensors")
-    seal = read_seal(folder / "synthetic.safetensors")
-    files.write_json(evaluation, files.read_json(evaluation) | {"of": seal})
+    files.write_json(path, kept | {"of": read_seal(folder / "synthetic.safetensors")})
     with pytest.raises(ValueError, match="is a generator, and the rows of a notebook say how many images"):
         export.chosen(str(folder), workplace.folder)
 
