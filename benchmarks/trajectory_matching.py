@@ -1,14 +1,15 @@
 """The gradient of trajectory matching at CIFAR-10 shape, ours against the two published forms: time, memory, equality.
 
-    python -m benchmarks.trajectory_matching [--steps 10 30 50] [--batch 10] [--repeats 3] [--only eager]
+    python -m benchmarks.trajectory_matching [--steps 10 30 50] [--batch 10] [--repeats 3] [--only all none]
 
-`unrolled`, as MTT, FTD and DATM were published: a new network object each outer step, its parameters cut from one
-vector at each inner step, `create_graph` through all N steps, one backward pass through everything.  `tesla`, as TESLA
-was: a first pass that builds second-order graphs and discards them, a second one that builds each step's graph again,
-on augmented copies that are all kept, and differentiates it against the sum of all gradients; float32 both.  Ours is
-`unrolling.adjoint`, eager and compiled, which is held to `unrolled` before it is timed, as is `unrolling.tesla` to
-`tesla`.  Memory is told twice: the most that tensors held at once, and the peak of a process of its own, of which torch
-itself is some 600 MiB.  At N = 50 unrolling keeps about 1.6 GB at the default B = 10, and 7.5 GB at B = 50.
+`unrolled`, as MTT, FTD and DATM were published: a new network object each outer step, whose parameters are replaced by
+views of one vector at each inner step (`ReparamModule`), `create_graph` through all N steps, one backward pass.
+`tesla`, as TESLA was: a first pass that builds second-order graphs and discards them, a second one that builds each
+step's graph again, on augmented copies that are all kept, and differentiates it against the sum of all gradients;
+float32 both.  Ours is `unrolling.adjoint` with the graphs of all steps kept, of half of them, and of none, and
+compiled, which keeps none; it is held to `unrolled` before it is timed, as is `unrolling.tesla` to `tesla`.  Memory is
+told twice: the most that tensors held at once, and the peak of a process of its own, of which torch itself is some 600
+MiB.  At N = 50 unrolling keeps about 1.6 GB at the default B = 10, and 7.5 GB at B = 50.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +29,13 @@ from ddlib.store import progress
 
 PER_CLASS, LR = 10, 0.01
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
-OURS = {"eager": False, "compiled": True}
+OURS = {
+    "all": {"memory_gb": 1e3},
+    "half": {},
+    "none": {"memory_gb": 0.0},
+    "compiled": {"memory_gb": 0.0, "compiled": True},
+}
+"""Name -> whether it is compiled, and the memory for graphs; that of "half" depends on the scene."""
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 """Relative difference from the reference that is allowed, of loss and gradients."""
 
@@ -36,17 +43,29 @@ Gradient = tuple[Tensor, Tensor, Tensor, Tensor]
 """The loss, and its gradients in images, targets and step size."""
 
 
-def network_of(scene: SimpleNamespace) -> PlainConvNet:
+def network_of(scene: SimpleNamespace) -> "Reparametrised":
     """A new plain network, with SiLU where the scene is smooth."""
-    return PlainConvNet(scene.width, activation=nn.SiLU if scene.smooth else nn.ReLU).train()
+    activation = partial(nn.SiLU if scene.smooth else nn.ReLU, inplace=True)
+    return Reparametrised(PlainConvNet(scene.width, activation=activation).train())
 
 
-def inner_loss(network: nn.Module, theta: Tensor, images: Tensor, targets: Tensor) -> Tensor:
-    """The loss of the network whose parameters are cut from the vector `theta`."""
-    names, parameters = zip(*network.named_parameters(), strict=True)
-    pieces = theta.split([parameter.numel() for parameter in parameters])
-    parts = {name: piece.view_as(p) for name, piece, p in zip(names, pieces, parameters, strict=True)}
-    return F.cross_entropy(torch.func.functional_call(network, parts, (images,)), targets)
+class Reparametrised(nn.Module):
+    """A network whose parameters are views of a vector."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.places = [(module, name) for module in network.modules() for name in list(module._parameters)]
+        self.shapes = [getattr(*place).shape for place in self.places]
+        for place in self.places:
+            delattr(*place)
+
+    def forward(self, images: Tensor, theta: Tensor) -> Tensor:
+        """Logits under the parameters `theta`."""
+        pieces = theta.split([shape.numel() for shape in self.shapes])
+        for place, piece, shape in zip(self.places, pieces, self.shapes, strict=True):
+            setattr(*place, piece.view(shape))
+        return self.network(images)
 
 
 def plain_unrolled(scene: SimpleNamespace) -> Gradient:
@@ -55,7 +74,7 @@ def plain_unrolled(scene: SimpleNamespace) -> Gradient:
     images, targets, lr = (t.detach().clone().requires_grad_() for t in (scene.images, scene.targets, scene.lr))
     theta = scene.start.detach().clone().requires_grad_()
     for batch in scene.batches:
-        loss = inner_loss(network, theta, batch.transform(images[batch.rows]), targets[batch.rows])
+        loss = F.cross_entropy(network(batch.transform(images[batch.rows]), theta), targets[batch.rows])
         (slope,) = torch.autograd.grad(loss, theta, create_graph=True)
         theta = theta - lr * slope
     total = F.mse_loss(theta, scene.goal, reduction="sum") / F.mse_loss(scene.start, scene.goal, reduction="sum")
@@ -69,7 +88,7 @@ def plain_tesla(scene: SimpleNamespace) -> Gradient:
     thetas, copies, total = [scene.start.detach().clone().requires_grad_()], [], torch.zeros_like(scene.start)
     for batch in scene.batches:
         copies.append(batch.transform(images[batch.rows]))
-        loss = inner_loss(network, thetas[-1], copies[-1], targets[batch.rows])
+        loss = F.cross_entropy(network(copies[-1], thetas[-1]), targets[batch.rows])
         (slope,) = torch.autograd.grad(loss, thetas[-1], create_graph=True)
         total = total + slope.detach()
         thetas.append((thetas[-1] - scene.lr * slope).detach().requires_grad_())
@@ -77,25 +96,34 @@ def plain_tesla(scene: SimpleNamespace) -> Gradient:
     direction = 2 * (scene.start - scene.goal - scene.lr * total) / scale
     gradients = [torch.zeros_like(images), torch.zeros_like(targets)]
     for theta, x, batch in zip(thetas, copies, scene.batches, strict=False):
-        loss = inner_loss(network, theta, x, targets[batch.rows])
+        loss = F.cross_entropy(network(x, theta), targets[batch.rows])
         (slope,) = torch.autograd.grad(loss, theta, create_graph=True)
         parts = torch.autograd.grad(-scene.lr * slope @ direction, (images, targets), retain_graph=True)
         gradients = [before + part for before, part in zip(gradients, parts, strict=True)]
     return (scene.start - scene.goal - scene.lr * total).square().sum() / scale, *gradients, -direction @ total
 
 
-def ours(scene: SimpleNamespace, way: Callable[..., unrolling.Gradient], compiled: bool = False) -> Gradient:
-    """Loss and gradients by one of `unrolling.GRADIENTS`."""
+def ours(
+    scene: SimpleNamespace,
+    way: Callable[..., unrolling.Gradient],
+    *,
+    memory_gb: float | None = None,
+    compiled: bool = False,
+) -> Gradient:
+    """Loss and gradients by one of `unrolling.GRADIENTS`; graphs of half of the steps where no memory is given."""
     options = {"width": scene.width, "activation": "swish" if scene.smooth else "relu"}
     network = passes.pure("convnet", options, shape=(3, SIDE, SIDE), num_classes=CLASSES)
     student = unrolling.student(network, compiled)
     given = {name: getattr(scene, name) for name in ("images", "targets", "lr", "batches")}
-    gradient = way(student, scene.start, scene.goal, **given)
+    if memory_gb is None:
+        each = unrolling.graph_bytes(student, scene.start.dtype, tuple(scene.images.shape[1:]), CLASSES)
+        memory_gb = each * sum(len(batch.rows) for batch in scene.batches) / 2e9
+    gradient = way(student, scene.start, scene.goal, memory_gb=memory_gb, **given)
     return gradient.loss, gradient.images, gradient.targets, gradient.lr
 
 
 SIDES: dict[str, Callable[[SimpleNamespace], Gradient]] = {"unrolled": plain_unrolled, "tesla": plain_tesla}
-SIDES |= {name: partial(ours, way=unrolling.adjoint, compiled=compiled) for name, compiled in OURS.items()}
+SIDES |= {name: partial(ours, way=unrolling.adjoint, **options) for name, options in OURS.items()}
 
 
 def prepared(
@@ -135,7 +163,7 @@ def compare(steps: int, batch: int, width: int, names: Sequence[str]) -> None:
     for dtype, scene in (("float64", small), ("float32", prepared(steps, batch, width, smooth=True))):
         wanted, tesla = plain_unrolled(scene), plain_tesla(scene)
         differences = {"tesla": difference(ours(scene, unrolling.tesla), tesla)}
-        for name in names if dtype == "float32" else ["eager"]:
+        for name in names if dtype == "float32" else [name for name in names if name != "compiled"]:
             differences[name] = difference(SIDES[name](scene), wanted)
         harness.require(differences, TOLERANCE[dtype], dtype)
         cosine = F.cosine_similarity(tesla[1].flatten(), wanted[1].flatten(), dim=0)
@@ -148,14 +176,16 @@ def weigh(name: str, steps: int, batch: int, width: int) -> float:
     return harness.peak()
 
 
-def report(steps: int, batch: int, width: int, names: Sequence[str], repeats: int) -> None:
+def report(steps: int, batch: int, width: int, names: Sequence[str], repeats: int, clock: str) -> None:
     """Print what one N and B come to, and ours against the references."""
     print(f"N = {steps}, B = {batch}, ConvNet-3 width {width}, {torch.get_num_threads()} threads", flush=True)
     compare(steps, batch, width, names)
     scene, chosen = prepared(steps, batch, width), ("unrolled", "tesla", *names)
     works = {name: partial(SIDES[name], scene) for name in chosen}
     measured = {
-        "time, s": harness.medians(harness.in_turns({n: lambda _, w=w: w() for n, w in works.items()}, repeats)),
+        "time, s": harness.medians(
+            harness.in_turns({n: lambda _, w=w: w() for n, w in works.items()}, repeats, clock=harness.CLOCKS[clock])
+        ),
         "tensors, MiB": {n: progress.peak_of_tensors(work, "cpu") / harness.MEBIBYTE for n, work in works.items()},
         "process, MiB": {n: harness.apart(weigh, n, steps, batch, width) for n in chosen},
     }
@@ -176,7 +206,7 @@ def main() -> None:
     case = parser.parse_args()
     for batch in case.batch:
         for steps in case.steps:
-            report(steps, batch, case.width, case.only, case.repeats)
+            report(steps, batch, case.width, case.only, case.repeats, case.clock)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """The gradient of the unrolled inner loop: adjoint against automatic differentiation and closed forms."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from ddlib import seeding
+from ddlib import models, seeding
 from ddlib.data.augmentation import augment, draw
 from ddlib.methods import unrolling
-from ddlib.models import passes
+from ddlib.models import passes, second_order
+from ddlib.store.progress import peak_of_tensors
 
 SHAPE, K, N_SYN = (3, 8, 8), 4, 10
 
@@ -82,6 +84,63 @@ def test_above_the_limit_the_sweep_is_left_out():
     at, below = (unrolling.adjoint(student, *ends, limit=float(loss) * share, **given) for share in (1.0, 0.999))
     assert at.images.abs().sum() > 0 and below.loss == loss
     assert not below.images.any() and not below.targets.any() and not below.lr.any()
+
+
+@pytest.mark.parametrize("way", [unrolling.adjoint, unrolling.tesla])
+def test_graphs_are_kept_as_memory_allows_and_no_bit_depends_on_it(way):
+    where, given = setting(make_student(), 5, dtype=torch.float32)
+    bytes_each = unrolling.graph_bytes(where[0], torch.float32, SHAPE, K)
+    kinds = [way(*where, piece=3, memory_gb=images * bytes_each / 1e9, **given) for images in (0, 7.5, 100)]
+    for name in ("images", "targets", "lr", "end"):
+        assert all(torch.equal(getattr(kind, name), getattr(kinds[0], name)) for kind in kinds), name
+
+
+def test_the_memory_of_graphs_is_what_was_counted():
+    where, given = setting(make_student(width=32), 6, dtype=torch.float32)
+    bytes_each = unrolling.graph_bytes(where[0], torch.float32, SHAPE, K)
+    images = sum(len(batch.rows) for batch in given["batches"])
+    none, half, whole = (
+        peak_of_tensors(lambda n=n: unrolling.adjoint(*where, memory_gb=n * bytes_each / 1e9, **given), "cpu")
+        for n in (0, images // 2, images)
+    )
+    assert whole - none == pytest.approx(images * bytes_each, abs=2 * 4 * bytes_each)
+    assert none < half < whole and half - none <= images // 2 * bytes_each
+
+
+def test_where_bits_would_depend_on_graphs_they_are_kept_on_demand_alone(monkeypatch):
+    monkeypatch.setattr(unrolling, "MEMORY_GB", 1.0)
+    for options, kept in (({}, True), ({"norm": "layer"}, False), ({"precision": "bfloat16"}, False)):
+        student, records = make_student(**options), []
+        (_, start, goal), given = setting(student, 2, dtype=torch.float32)
+
+        def record(*arguments, student=student, records=records):
+            records.append(len(arguments[1]))
+            return student.record(*arguments)
+
+        counted = replace(student, record=record)
+        unrolling.adjoint(counted, start, goal, **given)
+        assert records.count(4) == 2 * kept, options  # fewer images are those of `graph_bytes`
+        unrolling.adjoint(counted, start, goal, memory_gb=1.0, **given)
+        assert records.count(4) == 2 * kept + 2
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 11), (1, 28, 28), (3, 16, 16)])
+def test_layers_with_second_derivatives_written_out_compute_what_torchs_do(shape):
+    stream = seeding.generator(0, "layers")
+    plain = models.build("convnet", shape=shape, num_classes=K, width=7, depth=2, generator=stream).double()
+    randn = lambda like: torch.randn(like.shape, generator=stream, dtype=torch.float64)  # noqa: E731
+    for parameter in plain.parameters():
+        parameter.data += 0.3 * randn(parameter)
+    images = randn(torch.empty(4, *shape)).requires_grad_()
+    directions = [randn(parameter) for parameter in plain.parameters()]
+    results = []
+    for network in (plain, second_order.twice(plain), second_order.twice(plain, values=False)):
+        parameters = list(network.parameters())
+        slopes = torch.autograd.grad(network(images).log_softmax(1)[:, 1].sum(), parameters, create_graph=True)
+        results.append((slopes, torch.autograd.grad(slopes, [images, *parameters], directions)))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(results[2][1], results[1][1], rtol=0, atol=0)
+    assert second_order.twice(models.build("resnet10", shape=(3, 32, 32), num_classes=K)) is None
 
 
 def test_pieces_change_sums_alone():

@@ -52,7 +52,7 @@ class Scene:
     def gradient(
         self, method: str, *, steps: int, batch: int, lr: float = LR, start: int = 0, span: int | None = None
     ) -> Gradient:
-        """The outer loss of one inner loop and its gradient; the same mini-batches for every method.
+        """The outer loss of one inner loop and its gradient, no graph kept; the same mini-batches for every method.
 
         Args:
             method: one of `unrolling.GRADIENTS`.
@@ -78,6 +78,7 @@ class Scene:
             targets=self.logits.softmax(1),
             batches=batches,
             lr=torch.tensor(lr, device=self.images.device),
+            memory_gb=0.0,
         )
 
 
@@ -216,6 +217,8 @@ def measure_steps(
     A step is what the method calls so; one of DC and DSA is a pixel step with the training of the network that
     follows, of which `steps` make up one network's.
 
+    The adjoint sweep of trajectory matching keeps no graphs here, though it does so in runs, where there is memory.
+
     Args:
         cells: of one data set; those of one number of images take turns.
         spaces: the training set by what a cell's `whitened` says.
@@ -232,7 +235,11 @@ def measure_steps(
         for cell in group:
             train, method = spaces[cell.whitened], cell.method.rehearsal
             runners.append(Runner(method, train, untrained(method, train), seed))
-        costs = in_turns([runner.step for runner in runners], runners[0].train.device, repeats)
+        memory, unrolling.MEMORY_GB = unrolling.MEMORY_GB, 0.0
+        try:
+            costs = in_turns([runner.step for runner in runners], runners[0].train.device, repeats)
+        finally:
+            unrolling.MEMORY_GB = memory
         for cell, cost in zip(group, costs, strict=True):
             rows.append({"method": cell.label, "ipc": ipc, "steps": cell.method.matching_steps, **cost})
     return rows

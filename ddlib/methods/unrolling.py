@@ -8,26 +8,31 @@ g_i = grad_theta l(theta_i; A_i(X[S_i]), Q[S_i]), and the outer loss compares wh
 
 Three ways to its gradient in images X, targets Q and step size a:
 
-- `adjoint`: keeps the vectors theta_0..theta_N and sweeps backwards with the graph of one step at a time,
+- `adjoint`: keeps the vectors theta_0..theta_N, of the last steps the graphs that fit, and sweeps backwards with the
+  graph of one step at a time,
       lambda_N = 2 (theta_N - theta*) / ||theta_0 - theta*||^2,   lambda_i = lambda_{i+1} - a H_i lambda_{i+1},
       dL/dx_i = -a J_i^T lambda_{i+1},   dL/da = -sum_i <lambda_{i+1}, g_i>,
-  with H_i the Hessian of l in theta and J_i = dg_i/dx_i.  Exact: N vectors of memory, not N graphs.
+  with H_i the Hessian of l in theta and J_i = dg_i/dx_i.  Exact; a graph that was not kept is made again.
 - `unrolled`: automatic differentiation through all N steps, as MTT, FTD and DATM were published; the same gradient.
 - `tesla`: the published approximation (TESLA, Cui et al. 2023) that takes lambda_N for every lambda_{i+1}, that is,
   drops all products I - a H_j.  Exact for N = 1 alone.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
+import psutil
 import torch
 from torch import Tensor
 from torch.func import grad
 
 from ddlib.data.augmentation import augment, draw
-from ddlib.models import passes
+from ddlib.models import passes, second_order
 from ddlib.models.passes import PureNetwork
+
+MEMORY_GB: float | None = None
+"""1e9 bytes in which `adjoint` and `tesla` may keep graphs where they are not told; None: half of what is free."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +43,22 @@ class Student:
     them, and sum over the images.  l is the cross-entropy against the targets.
 
     network: the network.
-    loss: -> l, ().
+    loss: -> l, (), by the network's own layers; the others take those of `second_order`, where there are such.
     descent: -> grad_theta l, (P,).
-    vjp: -> gradients of s = <direction, grad_theta l> in theta, images and targets, and s.
-    vjp_data: -> the same in images and targets alone, and s.
+    vjp: -> gradients of <direction, grad_theta l> in theta, images and targets.
+    vjp_data: -> the same in images and targets alone.
+    record: -> `descent`, and what `vjp` (or, with `last=2`, `vjp_data`) gives, as a function of the direction that
+        takes their graph on; None where nothing is recorded.
+    same_bits: whether `descent` and `record` give the same bits.
     """
 
     network: PureNetwork
     loss: Callable[..., Tensor]
     descent: Callable[..., Tensor]
-    vjp: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
-    vjp_data: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    vjp: Callable[..., tuple[Tensor, Tensor, Tensor]]
+    vjp_data: Callable[..., tuple[Tensor, Tensor]]
+    record: Callable[..., tuple[Tensor, Callable[..., tuple[Tensor, ...]]]] | None = None
+    same_bits: bool = False
 
 
 @lru_cache(maxsize=16)
@@ -64,42 +74,53 @@ def student(network: PureNetwork, compiled: bool = False) -> Student:
     """
     flat = network.flat
 
-    def loss(theta, images, targets):
-        return -(targets * network.logits(flat.named(theta), {}, images).log_softmax(1)).sum()
+    def loss_of(network):
+        def loss(theta, images, targets):
+            return -(targets * network.logits(flat.named(theta), {}, images).log_softmax(1)).sum()
 
-    return Student(network, loss, *(_by_func(loss) if compiled else _by_autograd(loss)))
+        return loss
+
+    loss = loss_of(network)
+    if compiled:
+        return Student(network, loss, *_by_func(loss))
+    forms = [second_order.twice(network.training, values=values) for values in (True, False)]
+    if network.precision != "float32" or None in forms:
+        return Student(network, loss, *_by_autograd(loss))
+    return Student(
+        network, loss, *_by_autograd(*(loss_of(replace(network, training=f)) for f in forms)), same_bits=True
+    )
 
 
-def _by_autograd(loss: Callable[..., Tensor]) -> tuple[Callable, Callable, Callable]:
-    """`descent`, `vjp` and `vjp_data`; torch.func would keep graphs that are not needed, for time and memory."""
+def _by_autograd(loss: Callable[..., Tensor], second: Callable[..., Tensor] | None = None) -> tuple[Callable, ...]:
+    """`descent`, `vjp`, `vjp_data` and `record`; torch.func would keep graphs that are not needed.
+
+    second: `loss` where its gradient's graph matters and not its gradient.
+    """
 
     def descent(theta, images, targets):
         with torch.enable_grad():
             theta = theta.detach().requires_grad_()
             return torch.autograd.grad(loss(theta, images, targets), theta)[0]
 
-    def vjp(theta, images, targets, direction, *, last=3):
+    def record(theta, images, targets, loss=loss):
         with torch.enable_grad():
             arguments = [tensor.detach().requires_grad_() for tensor in (theta, images, targets)]
             (slope,) = torch.autograd.grad(loss(*arguments), arguments[0], create_graph=True)
-            s = torch.dot(slope, direction)
-        return *torch.autograd.grad(s, arguments[-last:]), s.detach()
+        return slope.detach(), lambda direction, *, last=3: torch.autograd.grad(slope, arguments[-last:], direction)
 
-    return descent, vjp, partial(vjp, last=2)
+    def vjp(theta, images, targets, direction, *, last=3):
+        return record(theta, images, targets, second or loss)[1](direction, last=last)
+
+    return descent, vjp, partial(vjp, last=2), record
 
 
 def _by_func(loss: Callable[..., Tensor]) -> tuple[Callable, Callable, Callable]:
     """The same by torch.func, whose second derivatives can be compiled whole."""
 
     def along(theta, images, targets, direction):
-        s = torch.dot(grad(loss)(theta, images, targets), direction)
-        return s, s
+        return torch.dot(grad(loss)(theta, images, targets), direction)
 
-    def vjp(*arguments, wanted=(0, 1, 2)):
-        gradients, s = grad(along, argnums=wanted, has_aux=True)(*arguments)
-        return *gradients, s
-
-    return tuple(map(passes.compiled, (grad(loss), vjp, partial(vjp, wanted=(1, 2)))))
+    return tuple(map(passes.compiled, (grad(loss), grad(along, argnums=(0, 1, 2)), grad(along, argnums=(1, 2)))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +192,7 @@ def adjoint(
     batches: Sequence[MiniBatch],
     piece: int | None = None,
     limit: float | None = None,
+    memory_gb: float | None = None,
     frozen: bool = False,
 ) -> Gradient:
     """The exact gradient of L by the adjoint sweep of the module's head.
@@ -183,40 +205,93 @@ def adjoint(
         batches: S_0..S_{N-1} with their augmentations, N >= 1.
         piece: images that pass together; None: by `ddlib.models.passes`.  Only rounding depends on it.
         limit: where L is above it, or no number, the sweep is left out and the gradients are 0; None: never.
+        memory_gb: 1e9 bytes that may be taken to keep the graphs of the last steps, each of which then saves a forward
+            and a backward pass; None: `MEMORY_GB`, where the bits do not depend on it, else 0.
         frozen: keep lambda_N throughout; see `tesla`.
 
     Returns:
         Loss and gradients, in the dtype and on the device of `start`.
     """
     piece = piece or passes.size(max(len(batch.rows) for batch in batches), student.network.elements, start.device)
-    path = [start]  # theta_0, ..., theta_N
+    kept = sum(_kept(student, images, targets, batches, start, memory_gb))
+    path, slopes, graphs = [start], [], []  # theta_0, ..., theta_N; B g_i; of the last steps, what their parts recorded
     with torch.no_grad():
-        for batch in batches:
+        for number, batch in enumerate(batches, start=kept - len(batches)):
             augmented, batch_targets = batch.transform(images[batch.rows]), targets[batch.rows]
             parts = zip(augmented.split(piece), batch_targets.split(piece), strict=True)
-            slope = sum(student.descent(path[-1], x, q) for x, q in parts)
+            if number < 0:
+                slope = sum(student.descent(path[-1], x, q) for x, q in parts)
+            else:
+                parts, recorded = zip(*(student.record(path[-1], x, q) for x, q in parts), strict=True)
+                slope = sum(parts)
+                graphs.append(recorded)
+            slopes.append(slope)
             path.append(path[-1] - lr / len(batch.rows) * slope)
     end, scale = path.pop(), (start - goal).square().sum()
     loss, direction = (end - goal).square().sum() / scale, 2 * (end - goal) / scale  # L, lambda_N
     gradient = Gradient(loss, torch.zeros_like(images), torch.zeros_like(targets), torch.zeros_like(lr), end)
     if limit is not None and not loss <= limit:
         return gradient
-    vjp = student.vjp_data if frozen else student.vjp
+    vjp, last = (student.vjp_data, 2) if frozen else (student.vjp, 3)
     for batch in reversed(batches):
         theta, weight, leaf = path.pop(), 1 / len(batch.rows), images[batch.rows].requires_grad_()
         augmented = batch.transform(leaf)
+        if graphs:
+            alongs = [partial(along, last=last) for along in graphs.pop()]
+        else:
+            parts = zip(augmented.detach().split(piece), targets[batch.rows].split(piece), strict=True)
+            alongs = [partial(vjp, theta, x, q) for x, q in parts]
         hessian_product, v_images, v_targets = 0, [], []  # sum_i H_i lambda, J_i^T lambda
-        for x, q in zip(augmented.detach().split(piece), targets[batch.rows].split(piece), strict=True):
-            *v_theta, v_x, v_q, s = vjp(theta, x, q, direction)
+        for along in alongs:
+            *v_theta, v_x, v_q = along(direction)
             hessian_product = hessian_product + v_theta[0] if v_theta else hessian_product
             v_images.append(v_x)
             v_targets.append(v_q)
-            gradient.lr.sub_(weight * s)
+        gradient.lr.sub_(weight * torch.dot(slopes.pop(), direction))
         (v_leaf,) = torch.autograd.grad(augmented, leaf, torch.cat(v_images))
         gradient.images.index_add_(0, batch.rows, -lr * weight * v_leaf)
         gradient.targets.index_add_(0, batch.rows, -lr * weight * torch.cat(v_targets))
         direction = direction if frozen else direction - lr * weight * hessian_product  # lambda_i from lambda_{i+1}
     return gradient
+
+
+def _kept(student, images, targets, batches, start, memory_gb):
+    """Of the last steps, as many ones as have graphs that fit together."""
+    if student.record is None or (memory_gb is None and not student.same_bits):
+        return
+    left = 1e9 * (spare_gb(start.device) if memory_gb is None else memory_gb)
+    for batch in reversed(batches):
+        left -= len(batch.rows) * graph_bytes(student, start.dtype, tuple(images.shape[1:]), targets.shape[1])
+        if left < 0:
+            return
+        yield 1
+
+
+@lru_cache(maxsize=16)
+def graph_bytes(student: Student, dtype: torch.dtype, shape: tuple[int, int, int], num_classes: int) -> int:
+    """Bytes that the graph of one image of an inner step holds: what is saved for two, less what is for one."""
+    held = {}
+
+    def pack(tensor):
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    def saved(count: int) -> int:
+        held.clear()
+        theta, images = torch.zeros(student.network.flat.size, dtype=dtype), torch.zeros(count, *shape, dtype=dtype)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            graph = student.record(theta, images, torch.zeros(count, num_classes, dtype=dtype))
+        del graph  # only now may its memory be taken again, under the same address
+        return sum(held.values())
+
+    return saved(2) - saved(1)
+
+
+def spare_gb(device: torch.device) -> float:
+    """What graphs may take where nothing is said: `MEMORY_GB`, or half of the device's free memory."""
+    if MEMORY_GB is not None:
+        return MEMORY_GB
+    return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available) / 2e9
 
 
 tesla = partial(adjoint, frozen=True)
@@ -238,11 +313,12 @@ def unrolled(
     batches: Sequence[MiniBatch],
     piece: int | None = None,
     limit: float | None = None,
+    memory_gb: float | None = None,
 ) -> Gradient:
     """The same gradient by automatic differentiation through all N steps: arguments and result of `adjoint`.
 
-    Keeps the graphs of all steps, about 3 MB an image and step for ConvNet-3 at 32x32; `piece` and `limit` are
-    not used: the graphs are there before L is known.
+    Keeps the graphs of all steps, about 3 MB an image and step for ConvNet-3 at 32x32; `piece`, `limit` and
+    `memory_gb` are not used: the graphs are there before L is known.
     """
     X, Q, a = (tensor.detach().requires_grad_() for tensor in (images, targets, lr))
     theta = start.detach().requires_grad_()

@@ -2,7 +2,8 @@
 
 `build` makes a network by name, `names` lists them, and `reset` redraws the weights of one in place; `model(images)`
 are logits, `model.features(images)` the `Features`.  `gan` has the generator and the critic, `diffusion` the latent
-diffusion model, `priors` its folders; `passes` makes a network a pure function, `state.State` is what a step changes.
+diffusion model, `priors` its folders; `passes` makes a network a pure function, `second_order` writes the
+second derivatives of its layers out, `state.State` is what a step changes.
 
 The definitions are those of the dataset-condensation lineage (DC, DSA, DM, MTT, DC-Bench), which differ from the
 torchvision networks of the same names: norms with one group a channel, no dropout in AlexNet, one linear layer as the
