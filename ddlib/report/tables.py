@@ -114,17 +114,12 @@ def _head(records: Sequence[Record], paper: str | None) -> str:
     return f"{title(paper)}. {head}" if paper else head
 
 
-def unseen_table(records: Sequence[Record], *, seen: Sequence[str] = ("convnet",), paper: str | None = None) -> Table:
-    """The mean over the networks that nothing was distilled with (`results.unseen`, which raises), as `table`.
+def unseen_table(records: Sequence[Record], *, paper: str | None = None) -> Table:
+    """The mean over all networks but the ConvNet (`results.unseen`, which raises), as `table`.
 
     Beside the sample deviation of the mean itself stands, as "their ±", what GLaD and LD3M print in its place.
-
-    Args:
-        records: of every network.
-        seen: the networks that were distilled with.
-        paper: as in `table`.
     """
-    means = unseen(records, seen)
+    means = unseen(records)
 
     def row(record: Record) -> Texts:
         *texts, outcome = _row(record)

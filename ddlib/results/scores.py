@@ -37,7 +37,6 @@ class Estimate:
 class Score:
     """LRS or ARS (higher is better), with "HLR" (lower is better) and "IOR", or "d_aug" and "d_noaug", in [-1, 1]."""
 
-    name: str
     estimate: Estimate
     components: Mapping[str, Estimate]
 
@@ -63,7 +62,7 @@ def lrs(*, full: Side, hard: Side, own: Side, random: Side, weight: float = 0.5)
             `full`, images per class.
     """
     sides = {"full": full, "hard": hard, "own": own, "random": random}
-    return _score("LRS", sides, {"HLR": (weight - 1, "full", "hard"), "IOR": (weight, "own", "random")}, weight)
+    return _score(sides, {"HLR": (weight - 1, "full", "hard"), "IOR": (weight, "own", "random")}, weight)
 
 
 def ars(*, aug: Side, noaug: Side, random_aug: Side, random_noaug: Side, weight: float = 0.5) -> Score:
@@ -77,7 +76,7 @@ def ars(*, aug: Side, noaug: Side, random_aug: Side, random_noaug: Side, weight:
     """
     sides = {"aug": aug, "noaug": noaug, "random_aug": random_aug, "random_noaug": random_noaug}
     parts = {"d_aug": (weight, "aug", "random_aug"), "d_noaug": (1 - weight, "noaug", "random_noaug")}
-    return _score("ARS", sides, parts, weight)
+    return _score(sides, parts, weight)
 
 
 def gain(*, own: Side, other: Side) -> Estimate:
@@ -96,7 +95,7 @@ Rounds = tuple[tuple, tuple[float, ...]]
 """What names the rounds of a side, equal where sides are paired, and their accuracies as fractions."""
 
 
-def _score(name: str, sides: Mapping[str, Side], parts: Mapping[str, tuple[float, str, str]], weight: float) -> Score:
+def _score(sides: Mapping[str, Side], parts: Mapping[str, tuple[float, str, str]], weight: float) -> Score:
     """The score whose exponent is a weighted sum of `parts`: component -> weight, and the first side minus the second.
 
     `full` alone may have other images per class, and sides without augmentation another name of their network.
@@ -112,7 +111,7 @@ def _score(name: str, sides: Mapping[str, Side], parts: Mapping[str, tuple[float
     for part, (share, first, second) in parts.items():
         components[part] = _difference(_blocks(rounds, {first: 1.0, second: -1.0}))
         exponent |= {first: share, second: -share}
-    return Score(name, _exponential(_blocks(rounds, exponent)), components)
+    return Score(_exponential(_blocks(rounds, exponent)), components)
 
 
 def _check_same(what: str, sides: Mapping[str, Side]) -> None:
