@@ -155,7 +155,7 @@ class Draws:
 
     def rows(self, index: Tensor) -> "Draws":
         """The draws in the order of `index`, (B,) int64 in [0, R), such as labels."""
-        index = index.cpu()
+        index = torch.as_tensor(index).cpu()
         return Draws(self.family[index], self.values[index], self.size)
 
 
