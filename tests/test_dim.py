@@ -37,7 +37,8 @@ SMALL = {
     "lr_pool": 0.1,
     "decay_pool": 0.01,
 }
-OPTIONS = {"convnet": {"width": 4, "depth": 2}, "resnet10_ap": {"width": 2, "norm": "batch"}}
+DIM_RESNET = {"width": 2, "norm": "batch", "pooling": "global", "weights": "fan_out"}
+OPTIONS = {"convnet": {"width": 4, "depth": 2}, "resnet10_ap": DIM_RESNET}
 
 
 def dim(**more):

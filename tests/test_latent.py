@@ -154,7 +154,8 @@ def test_schedule_is_that_of_cin256():
     found = of_vq().alphas_cumprod
     assert found.shape == (1000,) and found.dtype == torch.float64
     roots = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64)
-    torch.testing.assert_close(found, (1 - roots**2).cumprod(0), rtol=2e-5, atol=0)
+    torch.testing.assert_close(found, (1 - roots**2).cumprod(0), rtol=1e-15, atol=0)
+    torch.testing.assert_close(found, of_vq().scheduler.alphas_cumprod.double(), rtol=2e-5, atol=0)
     assert found[0] ** 0.5 == pytest.approx(0.99925, abs=5e-6)
 
 

@@ -75,6 +75,8 @@ def images(model, count=4, seed=7, **kind):
         ("resnet10_ap", 32, 10, {"width": 32, "norm": "batch"}, 1_267_370, 4096),
         ("resnet18_ap", 32, 10, {"width": 32, "norm": "batch"}, 2_836_010, 4096),
         ("resnet10", 32, 10, {}, 4_903_242, 512),
+        ("resnet10_ap", 32, 10, {"width": 32, "norm": "batch", "pooling": "global"}, 1_228_970, 256),  # DiM's
+        ("resnet18_ap", 32, 10, {"width": 32, "norm": "batch", "pooling": "global"}, 2_797_610, 256),
         ("resnet10_ap", 32, 10, {}, 4_980_042, 8192),
         ("densenet", 32, 10, {}, 1_000_618, 384),
         ("densenet", 64, 200, {}, 1_000_618 + 190 * 385, 384),
@@ -545,3 +547,17 @@ def test_refuses_no_classes_and_foreign_images():
         for call in (model, model.features):
             with pytest.raises(ValueError, match=r"this network was built for \(B, 3, 16, 16\)"):
                 call(wrong)
+
+
+def test_dim_draws_its_resnets_by_fan_out():
+    generator = torch.Generator().manual_seed(0)
+    network = models.build("resnet18", shape=(3, 32, 32), num_classes=10, width=32, norm="batch", weights="fan_out",
+                           generator=generator)  # fmt: skip
+    block = network.stages[0][0]
+    for module, deviation in ((block.conv1, 0.0833), (network.stages[3][0].shortcut[0], (2 / 256) ** 0.5)):
+        assert float(module.weight.detach().std()) == pytest.approx(deviation, rel=0.03)
+    before = block.conv1.weight.clone()
+    models.reset(network, generator)
+    assert not torch.equal(before, block.conv1.weight)
+    assert float(block.conv1.weight.detach().std()) == pytest.approx(0.0833, rel=0.03)
+    assert float(network.classifier.weight.abs().max()) <= 256**-0.5  # the linear layer keeps PyTorch's law

@@ -89,8 +89,7 @@ def gradients(prior, sampler, Z, c, noise):
 def plain(prior, sampler, Z, c, noise):
     """The sampling as published, on diffusers' own steps."""
     scheduler = copy.deepcopy(prior.scheduler)
-    scheduler.alphas_cumprod = scheduler.alphas_cumprod.double()
-    scheduler.final_alpha_cumprod = scheduler.final_alpha_cumprod.double()
+    scheduler.alphas_cumprod, scheduler.final_alpha_cumprod = prior.alphas_cumprod, prior.alphas_cumprod[0]
     scheduler.set_timesteps(sampler.steps)
     times, K = [int(t) for t in scheduler.timesteps], sampler.steps
     z = start = scheduler.add_noise(Z, noise[0], torch.tensor(times[:1]))

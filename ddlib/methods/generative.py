@@ -263,7 +263,7 @@ class DiM(Generative):
     """
 
     name: ClassVar[str] = "dim"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     iterations: int = 78_100
     batch_size: int = 64
     lr: float = 5e-6
@@ -301,7 +301,7 @@ class DiM(Generative):
         pair = self.gan.restored(train, prerequisites["gan"], seed)
         for adam in (pair.generator_adam, pair.critic_adam):
             adam.param_groups[0]["lr"] = self.lr
-        resnet = {"width": self.pool_width, "norm": "batch"}
+        resnet = {"width": self.pool_width, "norm": "batch", "pooling": "global", "weights": "fan_out"}
         convnet = known_options("convnet", width=self.width, depth=self.depth)
         options = [convnet if name == "convnet" else resnet for name in self.pool]
         networks = tuple(

@@ -480,6 +480,9 @@ class TESLA(TrajectoryMatching):
 
     Defaults: CIFAR-10 at 1 image a class (the authors' README); `ddlib/results/papers/datm.yaml` has the other setting.
 
+    The README's `lr_images` is 1000, but its code writes 2 * (a tuple of gradients), which repeats the tuple and halves
+    the step: in effect it is 500, the default here.
+
     Deviations: CIFAR-10 is whitened unless a row says otherwise, which the README does not; the gradient is not that of
     the loss (`unrolling.tesla`), though its abstract says so; the labels of
     its ImageNet-1K run, which follow the target expert at each step, are not here.
@@ -490,7 +493,7 @@ class TESLA(TrajectoryMatching):
     iterations: int = 10_001
     syn_steps: int = 50
     max_start_epoch: int = 5
-    lr_images: float = 1000.0
+    lr_images: float = 500.0
     lr_lr: float = 1e-7
     gradient: str = "tesla"
 

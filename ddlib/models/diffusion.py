@@ -45,7 +45,7 @@ class LatentDiffusion:
 
     vae: the autoencoder.  Its `scaling_factor` is applied here, so that latents are of about unit variance.
     unet: the noise predictor; a UNet2DModel is unconditional.
-    scheduler: of the noise; only its `alphas_cumprod` are read.
+    scheduler: of the noise; only its schedule is read.
     embedder: of the classes; None where the noise predictor is unconditional.
 
     Raises:
@@ -101,8 +101,17 @@ class LatentDiffusion:
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """abar_t of the schedule, (T,) float64 on the CPU."""
-        return self.scheduler.alphas_cumprod.double()
+        """abar_t of the schedule, (T,) float64 on the CPU.
+
+        It is computed in float64 as CompVis do, from which the float32 product that diffusers keep differs by 1e-6.
+        """
+        config = self.scheduler.config
+        power = {"linear": 1, "scaled_linear": 2}.get(config.beta_schedule)
+        if power is None or config.trained_betas is not None or config.get("rescale_betas_zero_snr"):
+            return self.scheduler.alphas_cumprod.double()
+        first, last = config.beta_start ** (1 / power), config.beta_end ** (1 / power)
+        betas = torch.linspace(first, last, config.num_train_timesteps, dtype=torch.float64) ** power
+        return (1 - betas).cumprod(0)
 
     def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(c, h, w) of the latents of images of `shape` (C, H, W), which is refused where the prior cannot take it."""

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -176,7 +177,8 @@ def _layer(argument: str, kind: str, kinds: Mapping[str, Callable[[], nn.Module]
 def reset(model: nn.Module, generator: torch.Generator) -> None:
     """Redraw every parameter of `model` in place from PyTorch's default law, and reset its buffers.
 
-    Weights and biases of convolutions and linear layers ~ U(-1/sqrt(fan_in), 1/sqrt(fan_in)); embeddings ~ N(0, 1);
+    Weights and biases of convolutions and linear layers ~ U(-1/sqrt(fan_in), 1/sqrt(fan_in)), but for convolutions of
+    `draw_by_fan_out`; embeddings ~ N(0, 1);
     norms 1 and 0, running means 0 and variances 1.  A CPU generator with seed s gives the very tensors of
     `torch.manual_seed(s)` followed by building the network, whatever the model's device and memory format.
 
@@ -200,6 +202,14 @@ def reset(model: nn.Module, generator: torch.Generator) -> None:
         tensor.copy_(fresh)
 
 
+def draw_by_fan_out(model: nn.Module) -> None:
+    """Draw the convolutions of `model` from N(0, 2 / (k^2 outputs)), now and whenever `reset` redraws them."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.by_fan_out = True
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+
 _NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, InstanceNorm2d, BatchNorm2d)
 
 
@@ -207,8 +217,14 @@ def _laws(module: nn.Module) -> dict[str, Callable[[Tensor, torch.Generator], An
     """What fills each tensor of a layer, in the order of its constructor; nothing for an unknown layer."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         bound = 1 / math.sqrt(module.weight[0].numel())
+        by_fan_out = getattr(module, "by_fan_out", False)
+        law = (
+            partial(nn.init.kaiming_normal_, mode="fan_out")
+            if by_fan_out
+            else partial(nn.init.kaiming_uniform_, a=math.sqrt(5))
+        )
         return {
-            "weight": lambda tensor, stream: nn.init.kaiming_uniform_(tensor, a=math.sqrt(5), generator=stream),
+            "weight": lambda tensor, stream: law(tensor, generator=stream),
             "bias": lambda tensor, stream: tensor.uniform_(-bound, bound, generator=stream),
         }
     if isinstance(module, nn.Embedding) and module.padding_idx is None:

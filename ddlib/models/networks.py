@@ -251,6 +251,8 @@ class ResNet(Network):
         resnet10     4,903,242   1,228,970        resnet18     11,173,962   2,797,610
         resnet10_ap  4,980,042   1,267,370        resnet18_ap  11,250,762   2,836,010
 
+    and, pooled over the whole map, the "AP" networks as many as the others: 1,228,970 and 2,797,610 in DiM.
+
     Images have, with instance norm, 9 pixels along the longer side at least (16 for "AP", of which 8x8 is the smallest
     with any norm).
 
@@ -259,7 +261,9 @@ class ResNet(Network):
     width: channels of the first stage; the others have 2, 4 and 8 times as many.
     norm: "instance" as DC evaluates with it; "batch" is DM's ResNet18BN, and with width 32 DiM's networks.
     pooling: what the last map is averaged over: "4x4" windows (all of a smaller map); all of it, "global", as GLaD and
-        LD3M evaluate; "none" in DC's "AP" networks.
+        LD3M evaluate, and as DiM's "AP" networks; "none", as DC's "AP" networks.  None: "none" where downsampling
+        averages, else "4x4".
+    weights: "default", PyTorch's law; "fan_out": convolutions ~ N(0, 2 / (k^2 outputs)), as DiM's networks draw them.
     """
 
     def __init__(
@@ -271,7 +275,8 @@ class ResNet(Network):
         average: bool,
         width: int = 64,
         norm: str = "instance",
-        pooling: str = "4x4",
+        pooling: str | None = None,
+        weights: str = "default",
     ):
         super().__init__(shape, num_classes)
         size, channels = tuple(shape[1:]), positive("width", width)
@@ -288,12 +293,15 @@ class ResNet(Network):
                 BasicBlock(channels, channels, size, stride=1, norm=norm, average=average) for _ in range(blocks - 1)
             )
             self.stages.append(nn.Sequential(first, *more))
-        windows = {"4x4": 4, "global": max(size), "none": 1}
-        if pooling not in windows:
-            raise ValueError(f"unknown pooling {pooling!r}; known: {', '.join(windows)}")
+        windows, pooling = {"4x4": 4, "global": max(size), "none": 1}, pooling or ("none" if average else "4x4")
+        for name, value, known in (("pooling", pooling, windows), ("weights", weights, ("default", "fan_out"))):
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
         window = tuple(min(windows[pooling], side) for side in size)
         self.pool = nn.AvgPool2d(window)
         self.classifier = nn.Linear(channels * (size[0] // window[0]) * (size[1] // window[1]), num_classes)
+        if weights == "fan_out":
+            layers.draw_by_fan_out(self)
 
     def embed(self, images: Tensor, maps: list[Tensor] | None = None) -> Tensor:
         """Embedding (B, F) of `images` (B, C, H, W); the map of each stage is appended to `maps` if given."""
