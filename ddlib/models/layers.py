@@ -202,12 +202,12 @@ def reset(model: nn.Module, generator: torch.Generator) -> None:
         tensor.copy_(fresh)
 
 
-def draw_by_fan_out(model: nn.Module) -> None:
+def draw_by_fan_out(model: nn.Module, generator: torch.Generator | None = None) -> None:
     """Draw the convolutions of `model` from N(0, 2 / (k^2 outputs)), now and whenever `reset` redraws them."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.by_fan_out = True
-            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
 
 
 _NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, InstanceNorm2d, BatchNorm2d)
@@ -217,12 +217,9 @@ def _laws(module: nn.Module) -> dict[str, Callable[[Tensor, torch.Generator], An
     """What fills each tensor of a layer, in the order of its constructor; nothing for an unknown layer."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         bound = 1 / math.sqrt(module.weight[0].numel())
-        by_fan_out = getattr(module, "by_fan_out", False)
-        law = (
-            partial(nn.init.kaiming_normal_, mode="fan_out")
-            if by_fan_out
-            else partial(nn.init.kaiming_uniform_, a=math.sqrt(5))
-        )
+        law = partial(nn.init.kaiming_uniform_, a=math.sqrt(5))
+        if getattr(module, "by_fan_out", False):
+            law = partial(nn.init.kaiming_normal_, mode="fan_out")
         return {
             "weight": lambda tensor, stream: law(tensor, generator=stream),
             "bias": lambda tensor, stream: tensor.uniform_(-bound, bound, generator=stream),
