@@ -243,7 +243,7 @@ def test_overrides_that_no_notebook_knows_are_refused_before_anything_runs(repos
 
 
 def accuracies_of(label, accuracies, verdict_ipc=1):
-    return results.Record.of(accuracies, label=label, method="dm", dataset="digits", ipc=verdict_ipc, cell={})
+    return results.Record(accuracies=accuracies, label=label, method="dm", dataset="digits", ipc=verdict_ipc, cell={})
 
 
 def test_two_folders_of_results_are_set_beside_each_other(tmp_path, capsys):
