@@ -126,6 +126,9 @@ class Whole(Coreset):
 class EmbeddedCoreset(Coreset):
     """The coreset of each class that `choose` takes from the embeddings of a network trained on the real set.
 
+    ipc: images per class, >= 1.
+    width, depth, epochs: of that ConvNet and of its training.
+
     Deviation: the papers' extractor is not stated; see `ddlib.pretraining.classifier.Embedding`.
     """
 

@@ -44,7 +44,7 @@ class Generative(Method):
     ipc: images per class in an epoch of a student, >= 1; nothing is distilled for it.
     redraw: epochs after which the images are drawn anew: 1 streams new ones all the time (as published), None draws
         exactly `ipc` images a class once.
-    generator_width, latent, gan_*, beta1, beta2, gradient_penalty, precision: settings of the `Gan` trained before.
+    generator_width, latent, gan_iterations, gan_batch, gan_lr, beta1, beta2, gradient_penalty, precision: of the `Gan`.
     compat: "official" shows the departures of the published code from what is right; None: they are corrected.
     """
 
