@@ -1,13 +1,15 @@
-"""One ATOM step at CIFAR-10 shape, ours against a plain form of the authors' lineage: time, memory, equality.
+"""A step of ATOM, DataDAM or DM at CIFAR-10 shape, ours against a plain form of the authors': time, memory, equality.
 
-    python -m benchmarks.attention_matching [--norm instance] [--ipc 1 10 50] [--repeats 5] [--only float32]
+    python -m benchmarks.attention_matching [--method dm] [--norm instance] [--ipc 10] [--repeats 5] [--only float32]
 
 The reference does what the code of this line does: a new network object each step; class by class a gather, an
 augmentation whose affine matrices are built in a Python list image by image, and a forward pass (one pass over all
-classes where the network has BatchNorm, as DataDAM does); forward hooks that clone every activation; float32;
-channels first.  Both sides see the same images, transforms and weights.
+classes where the network has BatchNorm, as DataDAM does); forward hooks that clone every activation, but for DM;
+float32; channels first.  Both sides see the same images, transforms and weights.
 """
 
+import argparse
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -34,8 +36,10 @@ TOLERANCE = 1e-7
 Side = tuple[methods.Method, pixels.PixelState]
 
 
-def plain_features(network: PlainConvNet, images: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Activations of every ReLU but the last, caught by hooks and cloned, and the embedding."""
+def plain_features(network: PlainConvNet, images: Tensor, hooked: bool) -> tuple[list[Tensor], Tensor]:
+    """Activations of every ReLU but the last, caught by hooks and cloned where they are used, and the embedding."""
+    if not hooked:
+        return [], network.embed(images)
     activations: list[Tensor] = []
     relus = [module for module in network.trunk if isinstance(module, nn.ReLU)]
     handles = [relu.register_forward_hook(lambda _m, _i, out: activations.append(out.clone())) for relu in relus]
@@ -51,23 +55,29 @@ def plain_attention(maps: Tensor, p: int, dim: tuple[int, ...]) -> Tensor:
 
 
 def plain_loss(method: methods.Method, network: PlainConvNet, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """The loss of ATOM over (real, synthetic) images of each class, written as the sum that the paper writes."""
+    """The loss over (real, synthetic) images of each class, written as the sum that the papers write."""
+    attentions = {  # how its maps are matched -> power and axes
+        "atom": lambda: ((method.p_spatial, (1,)), (method.p_channel, (2, 3))),
+        "datadam": lambda: ((method.p, (1,)),),
+        "dm": tuple,
+    }[method.name]()
+    scale, weight = (1, 1) if method.name == "dm" else (method.scale, method.mmd)
     if method.norm == "batch":
         features = []
         for images in zip(*pairs, strict=True):
-            maps, embedding = plain_features(network, torch.cat(images))
+            maps, embedding = plain_features(network, torch.cat(images), bool(attentions))
             parts = zip(*(tensor.chunk(CLASSES) for tensor in (*maps, embedding)), strict=True)
             features.append([(list(part[:-1]), part[-1]) for part in parts])
         pairs_of_features = zip(*features, strict=True)
     else:
-        pairs_of_features = ([plain_features(network, images) for images in pair] for pair in pairs)
+        pairs_of_features = ([plain_features(network, images, bool(attentions)) for images in pair] for pair in pairs)
     loss = pairs[0][1].new_zeros(())
     for (maps_real, e_real), (maps_syn, e_syn) in pairs_of_features:
         for real, syn in zip(maps_real, maps_syn, strict=True):
-            for p, dim in ((method.p_spatial, (1,)), (method.p_channel, (2, 3))):
+            for p, dim in attentions:
                 target = plain_attention(real.detach(), p, dim)
-                loss = loss + 100 * ((target - plain_attention(syn, p, dim)) ** 2).sum()
-        loss = loss + 100 * method.mmd * ((e_real.detach().mean(0) - e_syn.mean(0)) ** 2).sum()
+                loss = loss + scale * ((target - plain_attention(syn, p, dim)) ** 2).sum()
+        loss = loss + scale * weight * ((e_real.detach().mean(0) - e_syn.mean(0)) ** 2).sum()
     return loss
 
 
@@ -82,7 +92,7 @@ def plain_step(method: methods.Method, state: pixels.PixelState) -> tuple[Tensor
     for k, rows in enumerate(state.rows_by_class):
         real = state.train.take(rows[torch.randperm(len(rows), generator=draw)[:BATCH]])
         syn = state.images[k * method.ipc : (k + 1) * method.ipc]
-        pairs.append([harness.plain_augment(images, draws.rows([k])) for images in (real, syn)])
+        pairs.append([harness.plain_augment(images, draws.rows(torch.tensor([k]))) for images in (real, syn)])
     loss = plain_loss(method, network, pairs)
     (gradient,) = torch.autograd.grad(loss, state.images)
     return loss.detach(), gradient
@@ -95,10 +105,10 @@ def our_step(method: methods.Method, state: pixels.PixelState) -> tuple[Tensor, 
     return loss, before - state.images.detach()
 
 
-def prepared(norm: str, ipc: int, width: int, name: str = "float32") -> Side:
-    """ATOM at this size and its state before the first step."""
+def prepared(norm: str, ipc: int, width: int, name: str = "float32", kind: str = "atom") -> Side:
+    """The method `kind` at this size and its state before the first step."""
     settings = {"batch_real": BATCH, "strategy": augmentation.STRATEGY} | OURS.get(name, {})
-    method = methods.build("atom", ipc=ipc, norm=norm, width=width, **settings)
+    method = methods.build(kind, ipc=ipc, norm=norm, width=width, **settings)
     return method, method.start(harness.pictures(2 * BATCH * CLASSES), {}, 0)
 
 
@@ -122,30 +132,31 @@ def differences(side: Side, steps: int) -> dict[str, float]:
     return worst
 
 
-def compare(norm: str, ipc: int, width: int, names: Sequence[str]) -> None:
+def compare(norm: str, ipc: int, width: int, names: Sequence[str], kind: str = "atom") -> None:
     """Hold ours to the reference in float64; print what rounding makes of it in each precision that is timed.
 
     Raises:
         SystemExit: loss or gradient differ in float64.
     """
-    harness.require(differences(in_double(*prepared(norm, ipc, width)), steps=2), TOLERANCE)
+    harness.require(differences(in_double(*prepared(norm, ipc, width, kind=kind)), steps=2), TOLERANCE)
     for name in names:
-        harness.require(differences(prepared(norm, ipc, width, name), steps=3), float("inf"), name)
+        harness.require(differences(prepared(norm, ipc, width, name, kind), steps=3), float("inf"), name)
 
 
-def weigh(name: str, norm: str, ipc: int, width: int) -> float:
+def weigh(name: str, norm: str, ipc: int, width: int, kind: str) -> float:
     """Peak memory of this process after two steps of one side, MiB."""
-    side = prepared(norm, ipc, width, name)
+    side = prepared(norm, ipc, width, name, kind)
     for _ in range(2):
         (plain_step if name == "reference" else our_step)(*side)
     return harness.peak()
 
 
-def report(norm: str, ipc: int, width: int, chosen: Sequence[str], repeats: int) -> None:
+def report(kind: str, norm: str, ipc: int, case: argparse.Namespace) -> None:
     """Compare, time and weigh one case."""
-    print(f"norm {norm}, IPC {ipc}, {BATCH} real images a class, ConvNet-3 width {width}", flush=True)
-    compare(norm, ipc, width, chosen)
-    cases = {name: prepared(norm, ipc, width, name) for name in ("reference", *chosen)}
+    width, chosen = case.width, case.only
+    print(f"{kind}, norm {norm}, IPC {ipc}, {BATCH} real images a class, ConvNet-3 width {width}", flush=True)
+    compare(norm, ipc, width, chosen, kind)
+    cases = {name: prepared(norm, ipc, width, name, kind) for name in ("reference", *chosen)}
 
     def step(name: str, turn: int) -> None:
         method, state = cases[name]
@@ -153,8 +164,8 @@ def report(norm: str, ipc: int, width: int, chosen: Sequence[str], repeats: int)
         (plain_step if name == "reference" else our_step)(method, state)
 
     sides = {name: lambda turn, name=name: step(name, turn) for name in cases}
-    seconds = harness.medians(harness.in_turns(sides, repeats))
-    memory = {name: harness.apart(weigh, name, norm, ipc, width) for name in sides}
+    seconds = harness.medians(harness.in_turns(sides, case.repeats, clock=harness.CLOCKS[case.clock]))
+    memory = {name: harness.apart(weigh, name, norm, ipc, width, kind) for name in sides}
     for name in sides:
         ratios = f"time x{seconds[name] / seconds['reference']:.2f}, memory x{memory[name] / memory['reference']:.2f}"
         print(f"  {name:18} {seconds[name] * 1e3:7.0f} ms a step, peak {memory[name]:6.0f} MiB   {ratios}", flush=True)
@@ -163,14 +174,14 @@ def report(norm: str, ipc: int, width: int, chosen: Sequence[str], repeats: int)
 def main() -> None:
     """Report each case."""
     parser = harness.options(__doc__)
+    parser.add_argument("--method", nargs="+", default=["atom"], choices=["atom", "datadam", "dm"])
     parser.add_argument("--norm", nargs="+", default=["instance", "batch"], choices=["instance", "batch"])
     parser.add_argument("--ipc", nargs="+", type=int, default=[1, 10, 50])
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--only", nargs="+", default=list(OURS), choices=list(OURS))
     case = parser.parse_args()
-    for norm in case.norm:
-        for ipc in case.ipc:
-            report(norm, ipc, case.width, case.only, case.repeats)
+    for kind, norm, ipc in itertools.product(case.method, case.norm, case.ipc):
+        report(kind, norm, ipc, case)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,10 +36,13 @@ def pictures(count: int, shape: tuple[int, int, int] = (3, SIDE, SIDE)) -> Image
     return ImageSet("pictures", "train", images, torch.arange(count) % CLASSES, names, space)
 
 
+IN_PLACE = partial(nn.ReLU, inplace=True)
+
+
 class PlainConvNet(nn.Module):
     """The field's ConvNet: blocks of convolution, norm, ReLU and pooling down to 4x4, then a linear classifier."""
 
-    def __init__(self, width: int, norm: str = "instance", activation: Callable[[], nn.Module] = nn.ReLU):
+    def __init__(self, width: int, norm: str = "instance", activation: Callable[[], nn.Module] = IN_PLACE):
         super().__init__()
         layers, channels, side = [], 3, SIDE
         while side > 4:

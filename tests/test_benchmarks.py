@@ -18,6 +18,8 @@ from benchmarks import (
 COMPARISONS = {
     "attention, instance": lambda: attention_matching.compare("instance", 2, 4, ["float32"]),
     "attention, batch": lambda: attention_matching.compare("batch", 2, 4, ["float32"]),
+    "DataDAM, instance": lambda: attention_matching.compare("instance", 2, 4, ["float32"], "datadam"),
+    "DM, batch": lambda: attention_matching.compare("batch", 2, 4, ["float32"], "dm"),
     "trajectories": lambda: trajectory_matching.compare(3, 4, 4, ["all", "half", "none"]),
     "DiM, convnet": lambda: generative_matching.compare(["convnet"], "fashion_mnist"),
     "DiM, resnet10": lambda: generative_matching.compare(["resnet10"], "fashion_mnist"),

@@ -141,6 +141,13 @@ def test_pieces_change_nothing(train, double_batches):
     torch.testing.assert_close(pixel_gradient(*whole), pixel_gradient(*cut), rtol=1e-10, atol=1e-12)
 
 
+def test_attention_of_a_few_maps_at_a_time_changes_nothing(train, double_batches, monkeypatch):
+    whole, cut = started("atom", train, norm="batch"), started("atom", train, norm="batch")
+    wanted = pixel_gradient(*whole)
+    monkeypatch.setattr(pixels, "PIECE_BYTES", {"cpu": 0, "cuda": 0})  # an image a part
+    torch.testing.assert_close(pixel_gradient(*cut), wanted, rtol=1e-10, atol=1e-12)
+
+
 def test_a_batchnorm_network_is_never_cut_into_pieces(train):
     assert started("atom", train)[1].piece is None
     assert started("dm", train)[1].piece >= 1

@@ -54,7 +54,13 @@ class FeatureMatching(PixelMatching):
         state = super().start(train, prerequisites, seed)
 
         def forward(images: Tensor) -> list[Tensor]:
-            return self.vectors(state.network.features(images))
+            features = state.network.features(images)
+            if state.piece or self.compiled or torch.is_grad_enabled() or not features.maps:
+                return self.vectors(features)
+            part = pixels.fitting(features.maps[0][0].numel(), images.device)  # powers of so few maps stay in the cache
+            parts = zip(*(x.split(part) for x in (*features.maps, features.embedding)), strict=True)
+            vectors = [self.vectors(Features(tuple(maps), embedding)) for *maps, embedding in parts]
+            return [torch.cat(each) for each in zip(*vectors, strict=True)]
 
         state.network.requires_grad_(False)
         state.forward = compiled(forward) if self.compiled else forward

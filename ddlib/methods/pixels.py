@@ -170,8 +170,12 @@ def piece_size(network: nn.Module, image: Tensor) -> int | None:
     """
     if has_batch_statistics(network):
         return None
-    largest = max((m.numel() for m in network.features(image).maps), default=image.numel())
-    return max(1, PIECE_BYTES.get(image.device.type, PIECE_BYTES["cuda"]) // (4 * largest))
+    return fitting(max((m.numel() for m in network.features(image).maps), default=image.numel()), image.device)
+
+
+def fitting(elements: int, device: torch.device) -> int:
+    """How many maps of so many elements are within `PIECE_BYTES`, at least 1."""
+    return max(1, PIECE_BYTES.get(device.type, PIECE_BYTES["cuda"]) // (4 * elements))
 
 
 def real_batch(state: PixelState) -> Tensor:
