@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import (
     attention_matching,
+    evaluation,
     generation,
     generative_matching,
     growth,
@@ -20,6 +21,8 @@ COMPARISONS = {
     "attention, batch": lambda: attention_matching.compare("batch", 2, 4, ["float32"]),
     "DataDAM, instance": lambda: attention_matching.compare("instance", 2, 4, ["float32"], "datadam"),
     "DM, batch": lambda: attention_matching.compare("batch", 2, 4, ["float32"], "dm"),
+    "evaluation": lambda: evaluation.main(["--quick"]),
+    "evaluation, soft labels": lambda: evaluation.main(["--quick", "--soft"]),
     "trajectories": lambda: trajectory_matching.compare(3, 4, 4, ["all", "half", "none"]),
     "DiM, convnet": lambda: generative_matching.compare(["convnet"], "fashion_mnist"),
     "DiM, resnet10": lambda: generative_matching.compare(["resnet10"], "fashion_mnist"),
@@ -37,6 +40,7 @@ def test_what_is_timed_computes_what_its_reference_does(what, capsys):
 
 REFUSED = [
     (attention_matching, "TOLERANCE", 1e-30, "attention, instance"),
+    (evaluation, "TOLERANCE", {"float32": 1e-30}, "evaluation"),
     (trajectory_matching, "TOLERANCE", {"float64": 1e-30}, "trajectories"),
     (generative_matching, "TOLERANCE", 1e-30, "DiM, convnet"),
     (generation, "TOLERANCE", -1.0, "generation"),

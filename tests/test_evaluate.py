@@ -211,8 +211,9 @@ def test_which_networks_need_their_mini_batch_whole():
 
 @pytest.mark.parametrize(
     ("device", "at_once", "num_images", "network", "expected"),
-    [("cpu", None, 10, "convnet", 1), ("cuda", None, 10, "convnet", 12), ("cuda", None, 64, "convnet", 2),
-     ("cuda", None, 5000, "convnet", 1), ("cpu", 3, 10, "convnet", 3), ("cuda", 3, 10, "vit", 1)],
+    [("cpu", None, 2, "convnet", 4), ("cpu", None, 10, "convnet", 1), ("cpu", None, 2, "densenet", 1),
+     ("cuda", None, 10, "convnet", 12), ("cuda", None, 64, "convnet", 2), ("cuda", None, 5000, "convnet", 1),
+     ("cpu", 3, 10, "convnet", 3), ("cuda", 3, 10, "vit", 1)],
 )  # fmt: skip
 def test_how_many_networks_go_together(device, at_once, num_images, network, expected):
     protocol = Protocol(network=network, at_once=at_once)

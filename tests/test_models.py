@@ -446,6 +446,31 @@ def test_vmap_over_channels_last_images_and_evaluation_mode(norm):
         assert (ours - plain).float().norm() < tolerance * plain.float().norm()
 
 
+NORMED = ("convnet", "alexnet", "vgg11", "resnet10", "resnet18_ap")
+KINDS = [(name, norm) for name in NORMED for norm in ("instance", "batch")]
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"), [*KINDS, ("convnet", "layer"), ("convnet", "group"), ("mlp", None), ("lenet", None)]
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_grouped_networks_equal_the_loop(name, norm, training):
+    networks = [small(name, seed, **({"norm": norm} if norm else {})).double().train(training) for seed in range(3)]
+    assert networks[0].grouped
+    parameters, buffers = stack_module_state(networks)
+    x = torch.stack([images(network, seed=seed).double() for seed, network in enumerate(networks)])
+    logits = functional_call(networks[0], (parameters, buffers), (x,))
+    gradients = torch.autograd.grad(logits.square().sum(), list(parameters.values()))
+    for index, network in enumerate(networks):
+        expected = network(x[index])
+        torch.testing.assert_close(logits[index], expected)
+        plain = torch.autograd.grad(expected.square().sum(), list(network.parameters()))
+        for ours, each in zip(gradients, plain, strict=True):
+            torch.testing.assert_close(ours[index], each, rtol=1e-7, atol=1e-9)
+        for key, buffer in network.named_buffers():
+            torch.testing.assert_close(buffers[key][index], buffer)
+
+
 # Initialisation.
 
 

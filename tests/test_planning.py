@@ -26,7 +26,7 @@ def cell(label="DM", method=None, ipc=1, seeds=(0, 1, 2), **protocol):
         whitened=False,
         seeds=seeds,
         protocol=evaluation.Protocol(
-            **{"num_networks": 2, "epochs": 4, "options": {"width": 8, "depth": 2}} | protocol
+            **{"num_networks": 2, "at_once": 1, "epochs": 4, "options": {"width": 8, "depth": 2}} | protocol
         ),
         reference_dataset="cifar10",
         paper="atom",

@@ -185,11 +185,7 @@ def draw(
             the order of `FAMILIES`); or "none"; a ValueError for others.
         generator: on the CPU.
     """
-    families = torch.tensor(_families(strategy))
-    choice = torch.rand(groups, dtype=torch.float64, generator=generator)
-    uniform = torch.rand(groups * per_group, _NUM_COLUMNS, dtype=torch.float64, generator=generator)
-    family = families[(choice * len(families)).long()].repeat_interleave(per_group)
-    return Draws(family, _values(uniform, size), tuple(size))
+    return _drawn([_uniform(groups, per_group, generator)], torch.tensor(per_group), size, strategy)
 
 
 def augment(images: Tensor, draws: Draws) -> Tensor:
@@ -218,20 +214,42 @@ def augment(images: Tensor, draws: Draws) -> Tensor:
     return result.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def augment_stacked(images: Tensor, strategy: str, streams: Sequence[torch.Generator]) -> Tensor:
-    """DSA of the mini-batches of several networks (A, B, C, H, W): one family each, own parameters for each image."""
-    size = tuple(images.shape[-2:])
-    each = [draw(1, images.shape[1], size=size, strategy=strategy, generator=stream) for stream in streams]
-    draws = Draws(torch.cat([d.family for d in each]), torch.cat([d.values for d in each]), size)
-    return augment(images.flatten(0, 1), draws).view(images.shape)
+def augment_stacked(
+    batches: Sequence[Tensor], strategy: str, streams: Sequence[Sequence[torch.Generator]]
+) -> list[Tensor]:
+    """DSA of mini-batches (A, B, C, H, W) of A networks, in one pass over all: `draw(1, B)` for each of a network.
+
+    streams: for each mini-batch the generators of its networks, drawn from in this order.
+    """
+    size, of_each = tuple(batches[0].shape[-2:]), [batch.shape[:2] for batch in batches]
+    uniform = [_uniform(1, of[1], stream) for of, each in zip(of_each, streams, strict=True) for stream in each]
+    draws = _drawn(uniform, torch.tensor([of[1] for of in of_each for _ in range(of[0])]), size, strategy)
+    images = augment(torch.cat([batch.flatten(0, 1) for batch in batches]), draws)
+    return [
+        part.unflatten(0, of) for part, of in zip(images.split([of.numel() for of in of_each]), of_each, strict=True)
+    ]
+
+
+def _uniform(groups, per_group, generator):
+    """What groups are drawn from: numbers in [0, 1) for their families and for the parameters of their rows."""
+    choice = torch.rand(groups, dtype=torch.float64, generator=generator)
+    return choice, torch.rand(groups * per_group, _NUM_COLUMNS, dtype=torch.float64, generator=generator)
+
+
+def _drawn(uniform, per_group, size, strategy):
+    """`Draws` from the numbers of several generators; per_group: rows of all groups, or of each."""
+    families = torch.tensor(_families(strategy))
+    choice, values = (torch.cat(part) for part in zip(*uniform, strict=True))
+    family = families[(choice * len(families)).long()].repeat_interleave(per_group)
+    return Draws(family, _values(values, size), tuple(size))
 
 
 def _block_lengths(draws):
-    """Lengths of the blocks of equal rows (siamese) or, where these are many or join families, of one family."""
+    """Lengths of the blocks of equal rows (siamese) or, where these are many, short or join families, of one family."""
     table = torch.column_stack((draws.family, draws.values))
     starts = (table[1:] != table[:-1]).any(dim=1).nonzero().flatten() + 1
     joined = bool((draws.family < -1).any())  # one call then costs more than what rows of their own add to it
-    if len(starts) < _MAX_BLOCKS and not joined:
+    if len(starts) < min(_MAX_BLOCKS, len(draws) // 2) and not joined:
         return torch.diff(starts, prepend=torch.tensor([0]), append=torch.tensor([len(draws)])).tolist()
     return draws.family.unique_consecutive(return_counts=True)[1].tolist()
 

@@ -67,7 +67,7 @@ def evaluate(
         seed: with the index of a network, the source of its initial weights, shuffles and augmentation.  No global
             random state is read or changed.
         networks: indices of the networks to train, each in [0, protocol.num_networks); None: all of them.  A network
-            gives the same accuracy whichever others are asked for.
+            gives the same accuracy, up to rounding, whichever others are asked for.
         teacher: what the labels "fixed" and "batch" ask: images (B, C, H, W) in the space of the set -> logits (B, K),
             such as `Teacher.frozen` gives.  None with other labels.
         on_epoch: called after each epoch of a group of networks with the epochs done and to do, counted over all

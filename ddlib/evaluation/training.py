@@ -1,22 +1,24 @@
 """Several networks trained at once on the same images, as if each were trained alone.
 
-The parameters of A networks are stacked, and one call under `torch.vmap` takes the step of all of them; a network
-alone is called as it is.  Its initial weights, the order of its images and their augmentation come from streams named
-by (seed, index of the network, epoch), so they do not depend on who else is trained.
+The parameters of A networks are stacked, and one call takes the step of all of them: with grouped convolutions where
+the layers know how (`ddlib.models.layers`), else under `torch.vmap`; a network alone is called as it is.  Its initial
+weights, the order of its images and their augmentation come from streams named by (seed, index of the network, epoch),
+so they do not depend on who else is trained.
 """
 
 import contextlib
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddlib.data.augmentation import augment_stacked
-from ddlib.evaluation.images import STREAM, TrainingImages
+from ddlib.evaluation.images import STREAM, Batch, TrainingImages
 from ddlib.evaluation.protocol import Protocol
 from ddlib.models import passes
 from ddlib.models.passes import PureNetwork
@@ -24,6 +26,9 @@ from ddlib.seeding import generator, scoped
 
 Tensors = dict[str, Tensor]
 """Name in the network -> tensor; with a leading axis A where several networks are stacked."""
+
+AUGMENTED = 2**19
+"""Values of images (2 MiB) that are augmented in one pass: epochs of a small set, one mini-batch of a large one."""
 
 TEST_BATCH = 128
 """Test images whose statistics a network is tested on with `Protocol.compat`: the default batch of DiM's code."""
@@ -75,13 +80,10 @@ def learner(protocol: Protocol, shape: tuple[int, int, int], num_classes: int) -
 
 @functools.lru_cache(maxsize=16)
 def _learner(network: PureNetwork, compiled: bool, official: bool) -> Learner:
-    def loss(parameters, buffers, images, targets):
-        return F.cross_entropy(network.logits(parameters, buffers, images), targets, reduction="sum")
-
     ready = functools.partial(passes.compiled, draws=network.draws) if compiled else lambda function: function
     return Learner(
         network=network,
-        losses=passes.stacked(loss, ready),
+        losses=passes.stacked(network.logits, network.grouped, ready),
         logits=ready(functools.partial(network.logits, training=official)),
         test_batch=TEST_BATCH if official else None,
     )
@@ -112,15 +114,14 @@ def train(
     averages = parameters, buffers
     optimiser = _sgd(parameters, protocol)
     size = micro_batch(min(protocol.batch_size, len(images)), learner, images.like.device)
+    batches, per_epoch = _augmented(images, protocol, networks, seed), math.ceil(len(images) / protocol.batch_size)
     for epoch in range(protocol.rounds):
         for group in optimiser.param_groups:
             group["lr"] = protocol.rate(epoch)
-        streams = [generator(seed, STREAM, "augmentation", index, epoch) for index in networks]
         losses = torch.zeros(len(networks), dtype=images.like.dtype, device=images.like.device)
         draws = learner.network.draws  # dropout, of the one network then
         with scoped(seed, STREAM, "dropout", networks[0], epoch) if draws else contextlib.nullcontext():
-            for batch, targets in images.epoch(epoch, networks, seed, protocol.batch_size):
-                batch = augment_stacked(batch, images.strategy, streams)
+            for batch, targets in itertools.islice(batches, per_epoch):
                 targets = targets if images.teacher is None else images.teacher(batch)
                 losses += _update(learner, parameters, buffers, optimiser, batch, targets, size)
         if epoch == protocol.drop_epoch:
@@ -136,6 +137,27 @@ def train(
                 for i in range(len(networks))
             ]
             yield [Trained(*own, losses[i] / len(images)) for i, own in enumerate(for_each)]
+
+
+def _augmented(images: TrainingImages, protocol: Protocol, networks: Sequence[int], seed: int) -> Iterator[Batch]:
+    """The mini-batches of all epochs, augmented: in one pass as many as reach `AUGMENTED` elements together."""
+    waiting: list[Batch] = []
+    streams: list[list[torch.Generator]] = []
+
+    def shown() -> Iterator[Batch]:
+        plain, targets = zip(*waiting, strict=True)
+        yield from zip(augment_stacked(plain, images.strategy, streams), targets, strict=True)
+        waiting.clear(), streams.clear()
+
+    for epoch in range(protocol.rounds):
+        of_epoch = [generator(seed, STREAM, "augmentation", index, epoch) for index in networks]
+        for batch in images.epoch(epoch, networks, seed, protocol.batch_size):
+            waiting.append(batch)
+            streams.append(of_epoch)
+            if len(waiting) * waiting[0][0].numel() >= AUGMENTED:
+                yield from shown()
+    if waiting:
+        yield from shown()
 
 
 @torch.no_grad()
@@ -168,7 +190,7 @@ def at_once(protocol: Protocol, learner: Learner, num_images: int, device: torch
         return 1
     if protocol.at_once is not None:
         return protocol.at_once
-    return passes.together(min(protocol.batch_size, num_images) * learner.network.elements, device)
+    return passes.together(min(protocol.batch_size, num_images), learner.network, device)
 
 
 def micro_batch(batch: int, learner: Learner, device: torch.device) -> int:
@@ -197,7 +219,7 @@ def _sgd(parameters: Tensors, protocol: Protocol) -> torch.optim.Optimizer:
     """A fresh optimiser: elementwise, so that on stacked parameters it is one for each network."""
     weights = list(parameters.values())
     settings = {"momentum": protocol.momentum, "weight_decay": protocol.weight_decay}
-    return torch.optim.SGD(weights, lr=protocol.lr, **settings, foreach=True)
+    return torch.optim.SGD(weights, lr=protocol.lr, **settings, fused=True)
 
 
 @torch.no_grad()

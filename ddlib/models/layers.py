@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +25,14 @@ class Features(NamedTuple):
 
 
 class Network(nn.Module, ABC):
-    """A network for images of one `shape` (C, H, W): an embedding, and a linear `classifier` on top."""
+    """A network for images of one `shape` (C, H, W): an embedding, and a linear `classifier` on top.
+
+    grouped: whether A networks whose tensors are stacked can be called as one, on images (A, B, C, H, W): all layers
+        are those of this module, and the channels of all networks lie side by side in their maps, (B, A C, H, W).
+    """
 
     classifier: nn.Module
+    grouped: ClassVar[bool] = False
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int):
         super().__init__()
@@ -48,7 +53,13 @@ class Network(nn.Module, ABC):
         return Features(tuple(maps), embedding)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K): `classifier(features(images).embedding)`, but under no_grad no map outlives its use."""
+        """Logits (B, K): `classifier(features(images).embedding)`, but under no_grad no map outlives its use.
+
+        Of A networks, where all tensors are stacked: (A, B, C, H, W) -> (A, B, K).
+        """
+        if self.grouped and images.ndim == 5 and tuple(images.shape[2:]) == self.shape:
+            maps = images.transpose(0, 1).flatten(1, 2)
+            return self.classifier(self.embed(maps)).unflatten(1, (len(images), -1)).transpose(0, 1)
         self._check(images)
         return self.classifier(self.embed(images))
 
@@ -63,6 +74,48 @@ def positive(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{name} {value}: at least 1 expected")
     return value
+
+
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` without groups; with the tensors of A networks stacked, one grouped convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I, H, W) -> (B, O, H', W'); of A networks (B, A I, H, W) -> (B, A O, H', W')."""
+        if self.weight.ndim == 4:
+            return super().forward(x)
+        bias = None if self.bias is None else self.bias.flatten()
+        return F.conv2d(x, self.weight.flatten(0, 1), bias, self.stride, self.padding, groups=len(self.weight))
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` with a bias; with the tensors of A networks stacked, one product of batches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, I) -> (B, O); of A networks (B, A I) -> (B, A O)."""
+        if self.weight.ndim == 2:
+            return super().forward(x)
+        inputs = x.unflatten(1, (len(self.weight), -1)).transpose(0, 1)
+        return torch.baddbmm(self.bias[:, None], inputs, self.weight.mT).transpose(0, 1).flatten(1)
+
+
+class GroupNorm(nn.GroupNorm):
+    """`torch.nn.GroupNorm`; with the tensors of A networks stacked, over A times the groups."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` (B, C, H, W), or (B, A C, H, W) of A networks."""
+        groups = self.num_groups * self.weight.numel() // self.num_channels
+        return F.group_norm(x, groups, self.weight.flatten(), self.bias.flatten(), self.eps)
+
+
+class LayerNorm(nn.LayerNorm):
+    """`torch.nn.LayerNorm` over (C, H, W); with the tensors of A networks stacked, over those of each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` (B, C, H, W), or (B, A C, H, W) of A networks."""
+        if self.weight.ndim == 3:
+            return super().forward(x)
+        maps = F.layer_norm(x.unflatten(1, (len(self.weight), -1)), self.normalized_shape, eps=self.eps)
+        return torch.addcmul(self.bias, maps, self.weight).flatten(1, 2)
 
 
 class InstanceNorm2d(nn.Module):
@@ -80,9 +133,9 @@ class InstanceNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (B, C, H, W), with H * W > 1."""
         if x.dtype.itemsize >= 4:
-            y = F.group_norm(x, x.shape[1], self.weight, self.bias)
+            y = F.group_norm(x, x.shape[1], self.weight.flatten(), self.bias.flatten())
         else:
-            y = F.instance_norm(x, weight=self.weight, bias=self.bias)
+            y = F.instance_norm(x, weight=self.weight.flatten(), bias=self.bias.flatten())
         if x.stride(1) == 1 and y.stride(1) != 1:  # by strides: vmap answers no question about memory formats
             y = y.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         return y
@@ -99,7 +152,8 @@ class BatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (B, C, H, W): by its own statistics, recording them, in training mode; else by the record."""
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training)
+        mean, var, weight, bias = (t.flatten() for t in (self.running_mean, self.running_var, self.weight, self.bias))
+        return F.batch_norm(x, mean, var, weight, bias, self.training)
 
 
 class AveragePool2x2(nn.Module):
@@ -144,8 +198,8 @@ def norm(kind: str, channels: int, size: Size) -> nn.Module:
     kinds = {
         "instance": lambda: InstanceNorm2d(channels),
         "batch": lambda: BatchNorm2d(channels),
-        "layer": lambda: nn.LayerNorm((channels, *size)),
-        "group": lambda: nn.GroupNorm(4, channels),
+        "layer": lambda: LayerNorm((channels, *size)),
+        "group": lambda: GroupNorm(4, channels),
         "none": nn.Identity,
     }
     return _layer("norm", kind, kinds)

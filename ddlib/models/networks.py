@@ -38,6 +38,8 @@ class Chain(Network):
     grid: side of the square to which the last map, pooled, is brought by adaptive max pooling; None: it stays.
     """
 
+    grouped = True
+
     def __init__(
         self,
         stages: Sequence[Stage],
@@ -63,7 +65,7 @@ class Chain(Network):
                     f"shape {self.shape} is too small for {kind}: nothing is left of its maps after block {index + 1}"
                 )
             block = OrderedDict(
-                conv=nn.Conv2d(inputs, channels, stage.kernel, padding=padding),
+                conv=layers.Conv2d(inputs, channels, stage.kernel, padding=padding),
                 norm=layers.norm(norm, channels, size),
                 activation=layers.activation(activation),
             )
@@ -75,9 +77,9 @@ class Chain(Network):
             self.grid, size = layers.AdaptiveMaxPool(positive("grid", grid)), (grid, grid)
         self.hidden, units = nn.Sequential(), channels * size[0] * size[1]
         for width in hidden:
-            self.hidden.append(nn.Sequential(nn.Linear(units, positive("width", width)), nn.ReLU(inplace=True)))
+            self.hidden.append(nn.Sequential(layers.Linear(units, positive("width", width)), nn.ReLU(inplace=True)))
             units = width
-        self.classifier = nn.Linear(units, num_classes)
+        self.classifier = layers.Linear(units, num_classes)
 
     def embed(self, images: Tensor, maps: list[Tensor] | None = None) -> Tensor:
         """Embedding (B, F) of `images` (B, C, H, W); the map of each block is appended to `maps` if given."""
@@ -188,7 +190,7 @@ class MLP(Chain):
         super().__init__([], shape=shape, num_classes=num_classes, hidden=(width, width))
 
 
-class Projection(nn.Conv2d):
+class Projection(layers.Conv2d):
     """1x1 convolution without bias on every `stride`-th row and column, as `Conv2d(inputs, outputs, 1, stride)`.
 
     Below 8 input channels those rows and columns are taken out first: oneDNN's strided kernel for AVX2 writes past its
@@ -201,9 +203,10 @@ class Projection(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride))."""
-        if self.in_channels < 8:
-            return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight)
-        return super().forward(x)
+        if self.in_channels >= 8:
+            return super().forward(x)
+        groups = len(self.weight) if self.weight.ndim == 5 else 1  # of A networks, see `layers.Conv2d`
+        return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight.flatten(0, -4), groups=groups)
 
 
 class BasicBlock(nn.Module):
@@ -217,10 +220,10 @@ class BasicBlock(nn.Module):
         super().__init__()
         step, pooled = (1, stride == 2) if average else (stride, False)
         after = downsampled(size, stride, average)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, step, padding=1, bias=False)
+        self.conv1 = layers.Conv2d(inputs, outputs, 3, step, padding=1, bias=False)
         self.norm1 = layers.norm(norm, outputs, size if average else after)
         self.pool = nn.AvgPool2d(2) if pooled else nn.Identity()
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.conv2 = layers.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.norm2 = layers.norm(norm, outputs, after)
         self.shortcut = nn.Identity()
         if stride != 1 or inputs != outputs:
@@ -266,6 +269,8 @@ class ResNet(Network):
     weights: "default", PyTorch's law; "fan_out": convolutions ~ N(0, 2 / (k^2 outputs)), as DiM's networks draw them.
     """
 
+    grouped = True
+
     def __init__(
         self,
         *,
@@ -280,7 +285,7 @@ class ResNet(Network):
     ):
         super().__init__(shape, num_classes)
         size, channels = tuple(shape[1:]), positive("width", width)
-        stem = nn.Conv2d(shape[0], width, 3, padding=1, bias=False)
+        stem = layers.Conv2d(shape[0], width, 3, padding=1, bias=False)
         self.stem = nn.Sequential(stem, layers.norm(norm, width, size), nn.ReLU(inplace=True))
         self.stages = nn.ModuleList()
         for index, stride in enumerate((1, 2, 2, 2)):
@@ -299,7 +304,7 @@ class ResNet(Network):
                 raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
         window = tuple(min(windows[pooling], side) for side in size)
         self.pool = nn.AvgPool2d(window)
-        self.classifier = nn.Linear(channels * (size[0] // window[0]) * (size[1] // window[1]), num_classes)
+        self.classifier = layers.Linear(channels * (size[0] // window[0]) * (size[1] // window[1]), num_classes)
         if weights == "fan_out":
             layers.draw_by_fan_out(self)
 

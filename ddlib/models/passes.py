@@ -1,6 +1,7 @@
 """How images pass a network: as pure functions of its tensors, several networks at once, so many images at a time."""
 
 import contextlib
+import ctypes
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from ddlib import models
 
@@ -19,14 +21,24 @@ Tensors = Mapping[str, Tensor]
 PRECISIONS = ("float32", "bfloat16")
 """What convolutions and linear layers may compute in; all else is float32."""
 
-TOGETHER_ELEMENTS = {"cpu": 0, "cuda": 2**24}
+TOGETHER_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}
 """Largest map of one mini-batch of all networks trained together: 128 images at 128 x 32 x 32 keep a GPU busy.
 
-On a CPU a network alone is the faster at any size: a convolution under vmap is a grouped one.
+On a CPU small networks share calls of kernels, which takes a third of the time (`python -m benchmarks.evaluation`).
 """
 
-PASS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
+PASS_ELEMENTS = {"cpu": 2**21, "cuda": 2**28}
 """Largest map (images x channels x height x width) of one pass: on a CPU it stays in the cache, on a GPU in memory."""
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the maps to come: to return it and get it anew takes a tenth of a step."""
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: 32 MiB, the highest that every version takes
+        libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
+
+
+_keep_freed_memory()
 
 
 def most(elements: int, device: torch.device) -> int:
@@ -51,9 +63,14 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def together(elements: int, device: torch.device) -> int:
-    """How many networks to train at once, at least 1, where the largest map of one's mini-batch has `elements`."""
-    return max(1, TOGETHER_ELEMENTS.get(device.type, 0) // elements)
+def together(batch: int, network: "PureNetwork", device: torch.device) -> int:
+    """How many networks to train at once, at least 1, on mini-batches of `batch` images each.
+
+    On a CPU those alone that are `grouped`: under `torch.vmap` others take up to 3.5 times as long.
+    """
+    if device.type == "cpu" and not network.grouped:
+        return 1
+    return max(1, TOGETHER_ELEMENTS.get(device.type, 0) // (batch * network.elements))
 
 
 class Flat:
@@ -76,12 +93,12 @@ class Flat:
 
     def __call__(self, theta: Tensor, images: Tensor) -> Tensor:
         """Logits (B, K) of `images` (B, C, H, W) under the parameters `theta` (P,)."""
-        return functional_call(self.network, self.named(theta), (images,))
+        return functional_call(self.network, self.named(theta), (images,), tie_weights=False)
 
     def named(self, theta: Tensor) -> dict[str, Tensor]:
-        """The vector (P,) as views with the shapes of the parameters, by name."""
-        parts = theta.split(self.sizes)
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        """The vector (P,), or vectors (A, P), as views with the shapes of the parameters, by name."""
+        parts = zip(self.shapes.items(), theta.split(self.sizes, dim=-1), strict=True)
+        return {name: part.view(theta.shape[:-1] + shape) for (name, shape), part in parts}
 
     def vector(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The named parameters of a network of the same kind as one new vector (P,)."""
@@ -109,16 +126,21 @@ class PureNetwork:
         return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.training.modules())
 
     @property
+    def grouped(self) -> bool:
+        """Whether tensors of A networks, stacked, can be called as one network on images (A, B, C, H, W)."""
+        return self.training.grouped
+
+    @property
     def whole_batches(self) -> bool:
         """Whether the images of a mini-batch depend on one another: by running statistics, or by what is drawn."""
         return self.draws or any(True for _ in self.training.buffers())
 
     def logits(self, parameters: Tensors, buffers: Tensors, images: Tensor, *, training: bool = True) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W), in the dtype of the images."""
+        """Logits (B, K) of images (B, C, H, W), in the dtype of the images; of A networks, where it is `grouped`."""
         lower = self.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16) if lower else contextlib.nullcontext():
             network = self.training if training else self.testing
-            return functional_call(network, (parameters, buffers), (images,)).to(images.dtype)
+            return functional_call(network, (parameters, buffers), (images,), tie_weights=False).to(images.dtype)
 
     def embedding(self, parameters: Tensors, buffers: Tensors, images: Tensor) -> Tensor:
         """What the classifier sees of images (B, C, H, W) in training mode: (B, F), in at least float32."""
@@ -165,12 +187,22 @@ def _pure(name, options, shape, num_classes, precision):
     return PureNetwork(build, training, testing, precision, elements)
 
 
-def stacked(
-    function: Callable[..., Tensor], through: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda f: f
-) -> Callable[..., Tensor]:
-    """A function of one network's tensors and mini-batch, -> (), for A networks, -> (A,): its arguments get an axis A.
+def summed_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy summed over the images of each network: (A, B, K), and (A, B) or (A, B, K) -> (A,)."""
+    each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(0, 1), reduction="none")
+    return each.view(logits.shape[:2]).sum(1)
 
-    A network alone is called as it is, several under `torch.vmap`; either goes `through`, such as `compiled`.
+
+def stacked(
+    logits: Callable[..., Tensor],
+    grouped: bool,
+    through: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda f: f,
+) -> Callable[..., Tensor]:
+    """A function (*tensors, images (A, B, C, H, W), targets) -> (A,) of A networks: losses summed over the images.
+
+    logits: (*tensors, images) -> logits of one network; where it is `grouped`, of several whose tensors are stacked.
+        A network alone is called as it is, several as one or under `torch.vmap`; either goes `through`, such as
+        `compiled`.
     """
 
     def first(stack):
@@ -178,7 +210,13 @@ def stacked(
             return stack.squeeze(0)
         return {name: tensor.squeeze(0) for name, tensor in stack.items()}
 
-    alone, several = through(lambda *stacks: function(*map(first, stacks))[None]), through(torch.vmap(function))
+    def alone(*stacks):
+        *others, targets = map(first, stacks)
+        return F.cross_entropy(logits(*others), targets, reduction="sum")[None]
+
+    each = logits if grouped else torch.vmap(logits)
+    alone = through(alone)
+    several = through(lambda *stacks: summed_losses(each(*stacks[:-1]), stacks[-1]))
     return lambda *stacks: (alone if len(stacks[-1]) == 1 else several)(*stacks)
 
 

@@ -69,7 +69,7 @@ class AveragePool2x2(layers.AveragePool2x2):
 
 
 FORMS = {
-    nn.Conv2d: Conv2d,
+    layers.Conv2d: Conv2d,
     layers.InstanceNorm2d: InstanceNorm2d,
     nn.ReLU: ReLU,
     layers.AveragePool2x2: AveragePool2x2,

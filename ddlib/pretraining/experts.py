@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ddlib import models, seeding
@@ -113,12 +112,11 @@ class Learner:
 @functools.lru_cache(maxsize=16)
 def learner(network: PureNetwork, compiled: bool) -> Learner:
     """The functions that train a network without running statistics, one object for all so that it is compiled once."""
-    flat = network.flat
-
-    def loss(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(network.logits(flat.named(theta), {}, images), labels, reduction="sum")
-
-    return Learner(network, flat, passes.stacked(loss, passes.compiled) if compiled else passes.stacked(loss))
+    flat, through = network.flat, (passes.compiled,) if compiled else ()
+    losses = passes.stacked(
+        lambda theta, images: network.logits(flat.named(theta), {}, images), network.grouped, *through
+    )
+    return Learner(network, flat, losses)
 
 
 def mean_gradient(learner: Learner, theta: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,7 +272,9 @@ class Experts(Prerequisite):
         """Untrained experts; an unknown option or DSA family, or running statistics, are refused with a ValueError."""
         augmentation.draw(1, 1, size=train.shape[1:], strategy=self._strategy(train), generator=torch.Generator())
         learner = self._learner(train)
-        most = passes.together(min(self.batch_size, len(train)) * learner.network.elements, train.device)
+        most = 1  # on a CPU, where a shard holds the same bits however experts are shared out
+        if train.device.type != "cpu":
+            most = passes.together(min(self.batch_size, len(train)), learner.network, train.device)
         together = min(self.count, self.at_once or most)
         vectors = torch.zeros(self.count, len(self.stored), learner.flat.size, device=train.device)
         state = Training(self, train, seed, learner, together, vectors, vectors[:0, 0])
@@ -338,7 +338,7 @@ class Experts(Prerequisite):
         names = [(self.first + i, epoch, number) for i in experts]
         streams = [seeding.generator(state.seed, STREAM, "augmentation", *name) for name in names]
         images = state.train.take(rows.flatten()).view(*rows.shape, *state.train.shape)
-        images = augmentation.augment_stacked(images, self._strategy(state.train), streams)
+        (images,) = augmentation.augment_stacked([images], self._strategy(state.train), [streams])
         labels, losses = state.train.labels[rows], []
 
         def gradient(theta: Tensor) -> Tensor:
