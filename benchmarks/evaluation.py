@@ -135,7 +135,13 @@ def compare(case: Case, name: str) -> None:
         SystemExit: they differ by more than `TOLERANCE`.
     """
     precision = case.protocol(name).precision
-    case = replace(case, epochs=1, strategy="none", dtype=torch.float64 if precision == "float32" else torch.float32)
+    case = replace(
+        case,
+        ipc=min(case.ipc, 10),
+        epochs=1,
+        strategy="none",
+        dtype=torch.float64 if precision == "float32" else torch.float32,
+    )
     learner = training.learner(case.protocol(name), (3, harness.SIDE, harness.SIDE), harness.CLASSES)
     start, _ = training._fresh(learner, torch.zeros(1, dtype=case.dtype), range(case.networks), 0)
     models = [PlainConvNet(case.width).to(case.dtype) for _ in range(case.networks)]
