@@ -134,6 +134,19 @@ def test_in_bfloat16_the_gradients_are_nearly_those_of_float32(name, settings):
         assert torch.cosine_similarity(wanted, found, dim=0) > 0.99
 
 
+@pytest.mark.parametrize(("name", "settings"), [("ld3m", {}), ("glad", {"layer": 2})])
+def test_in_bfloat16_convolutions_are_rounded_and_pixels_are_not(name, settings):
+    method = built(name, precision="bfloat16", **settings)
+    state = begun(method)
+    noise = method.noise(state, "noise", 0)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rendered = method.render(state.prior, state.tensors, noise)
+    assert rendered.dtype == torch.bfloat16
+    with torch.no_grad():
+        images = method.images(state, state.tensors, noise)
+    assert torch.equal(images, state.train.space.encode(((rendered.float() + 1) / 2).clamp(0, 1)))
+
+
 def test_only_what_is_to_be_learnt_moves():
     for learn, moving in (("Z", {"Z"}), ("c", {"c"}), ("Z+c", {"Z", "c"})):
         method = built(learn=learn, lr=1.0)
@@ -191,6 +204,13 @@ def test_each_step_has_its_own_noise():
         method.step(state)
         images.append(state.inner.images.detach().clone())
     assert not torch.allclose(*images)
+
+
+def test_classes_of_imagenet_begin_as_the_vectors_of_their_numbers():
+    found = prior(num_classes=1000)
+    state = begun(built(), dataclasses.replace(digits(), name="imagenette32"), found)
+    positions = torch.tensor([0, 217, 482, 491, 497, 566, 569, 571, 574, 701]).repeat_interleave(2)
+    assert torch.equal(state.tensors["c"], found.embed(positions))
 
 
 def test_a_prior_that_does_not_fit_is_refused():

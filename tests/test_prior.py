@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from test_faults import cell, damage
+from test_faults import cell, damage, stopped_after
 from torch.nn import functional as F
 
 from ddlib import models, seeding
@@ -271,9 +271,11 @@ def test_a_prior_of_all_of_imagenet_knows_its_parts_by_their_places():
     ("setting", "value", "match"),
     [
         ("autoencoder_steps", -1, "it must be >= 0"),
+        ("diffusion_steps", -1, "it must be >= 0"),
         ("batch_size", 0, "it must be >= 1"),
         ("levels", 0, "it must be >= 1"),
         ("dropout", 1.0, r"it must be in \[0, 1\)"),
+        ("ema", -0.1, r"it must be in \[0, 1\)"),
         ("lr_diffusion", 0.0, "it must be > 0"),
         ("trained", "vae", "it must be one of all, autoencoder, none"),
         ("precision", "half", "it must be one of float32, bfloat16"),
@@ -316,6 +318,17 @@ def test_a_prior_is_made_once_and_kept_as_a_folder(needing, workplace):
     builder, train = Prior(**SMALL), work.train_set(needing, workplace)
     begun = loop.run(builder, builder.start(train, {}, 0)).product
     assert equal(weights(begun), weights(made)) and begun.vae.config.scaling_factor == made.vae.config.scaling_factor
+
+
+@pytest.mark.parametrize("steps", [2, 6])
+def test_an_interrupted_prior_goes_on(steps, needing, workplace, monkeypatch, tmp_path):
+    whole = work.prerequisites(needing, dataclasses.replace(workplace, folder=tmp_path / "whole"))["prior"]
+    with stopped_after(monkeypatch, steps):
+        work.prerequisites(needing, workplace)
+    (entry,) = inventory.entries(workplace.folder)
+    assert entry.state == f"interrupted: step {steps} of 8"
+    assert equal(weights(work.prerequisites(needing, workplace)["prior"]), weights(whole))
+    assert [sitting["step"] for sitting in files.read_json(entry.folder / "run.json")["sittings"]] == [0, steps]
 
 
 @pytest.mark.parametrize("how", ["flipped", "truncated", "deleted", "folder"])

@@ -116,6 +116,21 @@ def test_steps_are_those_of_diffusers(coded, residual, steps):
     torch.testing.assert_close(sampler.latents(prior, *tensors), plain(prior, sampler, *tensors), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("guidance", "batch"), [(2.0, 6), (1.0, 3)])
+def test_guidance_takes_one_call_of_a_double_batch(coded, guidance, batch):
+    calls = []
+
+    class Counted(Curved):
+        def predict(self, z, t, c):
+            calls.append((len(z), t))
+            return super().predict(z, t, c)
+
+    sampler, *tensors = given(coded, steps=5, guidance=guidance)
+    found = sampler.latents(like(coded, Counted), *tensors)
+    assert calls == [(batch, t) for t in (801, 601, 401, 201, 1)]
+    torch.testing.assert_close(found, plain(like(coded, Curved), sampler, *tensors), rtol=1e-9, atol=1e-9)
+
+
 def test_times_are_the_published_ones():
     assert Sampler(steps=10).times() == [0, *range(1, 1000, 100)]
     assert Sampler(steps=20).times()[-1] == 951
@@ -216,6 +231,12 @@ def test_checkpointing_and_fewer_steps_keep_less(coded):
     assert checkpointed < full / 20
 
 
+def test_checkpointing_keeps_nothing_of_the_decoder(coded):
+    sampler, *tensors = given(coded, steps=4, backprop_steps=0)
+    full = kept_for_the_gradient(coded, sampler, *tensors)
+    assert kept_for_the_gradient(coded, dataclasses.replace(sampler, checkpointed=True), *tensors) < full / 10
+
+
 def test_the_prior_gets_no_gradient(coded):
     gradients(coded, *given(coded, steps=2))
     assert all(x.grad is None for part in (coded.vae, coded.unet, coded.embedder) for x in part.parameters())
@@ -239,6 +260,7 @@ def test_the_noise_is_all_that_one_sampling_takes():
         ({"residual": "mean"}, "residual='mean'; it must be one of x0, eq7, none"),
         ({"guidance": float("nan")}, "guidance=nan; it must be finite"),
         ({"backprop_steps": 11}, "backprop_steps=11; it must be 0 to steps=10, or None"),
+        ({"backprop_steps": -1}, "backprop_steps=-1"),
     ],
 )
 def test_refuses_settings(settings, match):
