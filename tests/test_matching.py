@@ -182,11 +182,11 @@ def test_momentum_accumulates_as_sgd_does(train, double_batches):
     torch.testing.assert_close(state.images.detach(), reference.detach(), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_gradients_of_all_classes_at_once_equal_those_of_each_alone(norm, train):
+@pytest.mark.parametrize(("norm", "piece"), [("instance", None), ("batch", None), ("instance", 8)])
+def test_gradients_of_all_classes_at_once_equal_those_of_each_alone(norm, piece, train):
     method, state = started("dsa", train, norm=norm)
     gradient_matching.freeze_statistics(dataclasses.replace(state, train=_double(train)))
-    images = state.images
+    images, state.piece = state.images, piece
     found = method.class_gradients(state, images)
     for k in range(10):
         loss = F.cross_entropy(state.network(images[2 * k : 2 * k + 2]), torch.full((2,), k))
