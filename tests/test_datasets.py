@@ -87,6 +87,7 @@ def test_zca_whitens_to_the_analytic_covariance(correlated):
     ("images", "eps", "match"),
     [
         (torch.zeros(4, 3), 0.1, r"images must be \(B, C, H, W\) float32 with B >= 2, got \(4, 3\)"),
+        (torch.zeros(4, 1, 2, 2, dtype=torch.float64), 0.1, "torch.float64"),
         (torch.zeros(1, 1, 2, 2), 0.1, "B >= 2"),
         (torch.zeros(2, 1, 2, 2), 0.0, "eps must be > 0, got 0.0"),
         (torch.zeros(2, 3, 65, 64), 0.1, r"at most C\*H\*W = 12288 values, got \(3, 65, 64\)"),
@@ -176,9 +177,12 @@ def test_take_refuses(rows):
     [
         ({"split": "val"}, "split must be one of train, test, got 'val'"),
         ({"images": torch.zeros(6, 2, 2)}, r"images must be \(B, C, H, W\).*got \(6, 2, 2\) torch.float32"),
+        ({"images": torch.zeros(6, 1, 2, 2).double()}, "uint8 or float32.*torch.float64"),
         ({"images": torch.zeros(0, 1, 2, 2), "labels": torch.zeros(0).long()}, "B >= 1"),
         ({"labels": torch.zeros(5).long()}, r"labels must be \(6,\) int64 on cpu, got \(5,\)"),
+        ({"labels": torch.zeros(6).int()}, "int64 on cpu, got .* torch.int32"),
         ({"labels": torch.tensor([0, 1, 2, 3, 0, 0])}, r"labels must lie in \[0, 3\), got 0 to 3"),
+        ({"labels": torch.tensor([0, 1, 2, -1, 0, 0])}, r"labels must lie in \[0, 3\), got -1 to 2"),
         ({"space": ValueSpace((0.5,) * 3, (0.2,) * 3)}, "space is for 3 channels, images have 1"),
         ({"space": replace(SPACE, zca=ZCA(torch.zeros(2), torch.eye(2), torch.eye(2), 0.1))}, "of 2 values, .* have 4"),
     ],
@@ -583,6 +587,14 @@ def test_imagenet_crops_the_centre(imagewoof):
         path = imagewoof / f"imagenet/train/{SYNSETS[position][0]}/a.png"
         whole = np.asarray(Image.open(path)).transpose(2, 0, 1)
         assert np.array_equal(train.images[label].numpy(), whole[:, :, 36:164])
+
+
+def test_imagenet_resizes_the_short_side(tmp_path):
+    path, ramp = tmp_path / "a.png", np.arange(300, dtype=np.float64) * 0.8
+    Image.fromarray(np.repeat(np.repeat(ramp[:, None, None], 256, 1), 3, 2).astype(np.uint8)).save(path)
+    rows = readers.decode([path], (3, 128, 128), crop=True)[0].float()
+    expected = (torch.arange(128) + 11.5) * 1.6  # 300 -> 150 rows of 1.6 levels each, of which 11 are cut off
+    assert (rows - expected.view(1, -1, 1)).abs().max() < 2
 
 
 @pytest.mark.parametrize("size", [32, 64])

@@ -73,6 +73,12 @@ def test_labels_come_in_balanced_blocks_in_random_order():
     assert make().labels(4, seeded()).shape == (4,)
 
 
+def test_unbalanced_labels_are_drawn_one_by_one():
+    found = make().labels(3000, seeded(), balanced=False)
+    assert all(abs(count - 1000) < 5 * math.sqrt(3000 * 2 / 9) for count in found.bincount().tolist())
+    assert (found.view(-1, 3).sort(1).values != torch.arange(3)).any()
+
+
 def test_a_frozen_stream_is_a_balanced_set_that_its_seed_decides():
     stream = make(provenance={"method": "dim"})
     found, again, other = stream.frozen(0), stream.frozen(0), stream.frozen(1)
@@ -122,6 +128,7 @@ ZCA_8 = ZCA(mean=torch.zeros(64), whitening=torch.eye(64), unwhitening=torch.eye
         ({"strategy": "color_twirl"}, "unknown strategy 'color_twirl'"),
         ({"frozen_strategy": "twirl"}, "unknown strategy 'twirl'"),
         ({"ipc": 0}, "ipc must be an integer of at least 1, got 0"),
+        ({"redraw": True}, "redraw must be an integer"),
         ({"redraw": 0}, "redraw must be an integer of at least 1, or None to draw once, got 0"),
         ({"provenance": {"x": torch.zeros(1)}}, "provenance must be plain JSON"),
     ],

@@ -82,6 +82,7 @@ NAN = torch.full((6, 2, 4, 4), float("nan"))
     ("changes", "match"),
     [
         ({"images": torch.zeros(6, 2, 4)}, r"images must be \(N, C, H, W\) float32, N >= 1, got \(6, 2, 4\)"),
+        ({"images": torch.zeros(0, 2, 4, 4)}, r"N >= 1, got \(0, 2, 4, 4\)"),
         ({"images": torch.zeros(6, 2, 4, 4, dtype=torch.float64)}, "float32, N >= 1, got .* torch.float64"),
         ({"images": NAN}, "images hold values that are not finite"),
         ({"images": torch.zeros(6, 3, 4, 4)}, "space is for 2 channels, images have 3"),
@@ -90,8 +91,11 @@ NAN = torch.full((6, 2, 4, 4), float("nan"))
         ({"labels": torch.zeros(6, 2)}, r"labels must be .* got \(6, 2\)"),
         ({"labels": torch.zeros(6, 3) / 0}, "labels hold logits that are not finite"),
         ({"labels": torch.tensor([0, 1, 2, 3, 0, 0])}, r"labels must lie in \[0, 3\), got 0 to 3"),
+        ({"labels": torch.tensor([0, 1, 2, -1, 0, 0])}, r"labels must lie in \[0, 3\), got -1 to 2"),
         ({"strategy": "color_twirl"}, "unknown strategy 'color_twirl'.*known: color, crop"),
         ({"learning_rate": 0.0}, "learning_rate must be None or a finite number > 0, got 0.0"),
+        ({"learning_rate": float("inf")}, "learning_rate must be .* got inf"),
+        ({"provenance": {"loss": float("nan")}}, "provenance must be plain JSON"),
         ({"provenance": {"rows": torch.zeros(2)}}, "provenance must be plain JSON: .*Tensor"),
     ],
 )
@@ -136,6 +140,9 @@ def test_foreign_files_are_refused(tmp_path):
         load(path)
     write_tensors(path, {"images": torch.zeros(3)}, {"kind": "checkpoint"})
     with pytest.raises(ValueError, match="set.safetensors holds no synthetic set"):
+        load(path)
+    safetensors.torch.save_file({"images": torch.zeros(3)}, path, {"ddlib": "not json"})
+    with pytest.raises(ValueError, match="set.safetensors is truncated or not a safetensors file"):
         load(path)
     with pytest.raises(FileNotFoundError, match="no synthetic set at .*nowhere"):
         load(tmp_path / "nowhere")

@@ -262,6 +262,10 @@ def anonymous():
     ("setting", "value", "allowed"),
     [
         ("count", 0, ">= 1"),
+        ("first", -1, ">= 0"),
+        ("epochs", 0, ">= 1"),
+        ("batch_size", 0, ">= 1"),
+        ("kept", -1, r"in \[0, 3\]"),
         ("kept", 4, r"in \[0, 3\], the epochs trained"),
         ("optimizer", "adam", "one of gsam, sgd"),
         ("lr", 0.0, "> 0"),
