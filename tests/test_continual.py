@@ -208,6 +208,16 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(workplace, tmp_path, monkey
     assert continual.run(told, workplace, steps=[5]) == whole
 
 
+def test_what_another_process_distils_comes_last(workplace, monkeypatch):
+    (cell,) = rows(seeds=[0])
+    first = continual.stages(cell, 5, 0)[0].parts[0].dataset
+    real, made = work.synthetic_set, []
+    monkeypatch.setattr(work, "under_way", lambda part, _: part.dataset == first)
+    monkeypatch.setattr(work, "synthetic_set", lambda part, *rest: made.append(part.dataset) or real(part, *rest))
+    continual.run([cell], workplace, steps=[5])
+    assert made[4] == first and first not in made[:4]
+
+
 def test_a_method_learns_from_the_classes_of_its_step_alone(workplace):
     row = {"DM": {"method": "dm", "iterations": 2, "batch_real": 4}}
     (cell,) = rows(methods=row, seeds=[0])

@@ -418,6 +418,9 @@ def test_a_file_is_read(tmp_path, monkeypatch):
         ("{method: dm, source: z, cells: {1: 2}}", "unknown source 'z'; known: a, b"),
         ("{method: dm, source: a, metric: size, cells: {1: 2}}", "unknown metric 'size'; known: accuracy"),
         ("{method: dm, source: a, by: seed, cells: {1: 2}}", "unknown by 'seed'; known: ipc, network, condition"),
+        ("{method: dm, source: a, ipc: 1, cells: {1: 2}}", "ipc stands in the row or in its cells"),
+        ("{method: dm, source: a, delta: 0, cells: {1: [1, 2]}}", "delta positive"),
+        ("{method: dm, source: a, cells: {1: '2'}}", "'2' is not a number"),
         ("{method: dm, source: a, by: network, cells: {vgg11: 2}}", "ipc stands in the row or in its cells"),
         ("{method: dm, source: a, cells: {0: 2}}", "ipc is 0; allowed: an integer from 1, or all"),
         ("{method: dm, source: a, cells: {1: 101}}", r"101 is not a number in \[0.0, 100.0\]"),
@@ -442,6 +445,7 @@ def test_a_row_is_refused(tmp_path, row, match):
 @pytest.mark.parametrize(
     ("test", "match"),
     [
+        ("{higher: dm, lower: r, rises: dm, datasets: [d], ipc: [1]}", "a test names higher and lower"),
         ("{higher: dm, datasets: [d], ipc: [1]}", "a test names higher and lower, or rises alone"),
         ("{rises: dm, along: width, datasets: [d], ipc: [1]}", "along is 'width'; allowed: ipc or networks"),
         ("{higher: dm, lower: r, along: ipc, datasets: [d], ipc: [1]}", "along is 'ipc'; .*, beside rises"),
