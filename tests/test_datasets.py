@@ -589,14 +589,6 @@ def test_imagenet_crops_the_centre(imagewoof):
         assert np.array_equal(train.images[label].numpy(), whole[:, :, 36:164])
 
 
-def test_imagenet_resizes_the_short_side(tmp_path):
-    path, ramp = tmp_path / "a.png", np.arange(300, dtype=np.float64) * 0.8
-    Image.fromarray(np.repeat(np.repeat(ramp[:, None, None], 256, 1), 3, 2).astype(np.uint8)).save(path)
-    rows = readers.decode([path], (3, 128, 128), crop=True)[0].float()
-    expected = (torch.arange(128) + 11.5) * 1.6  # 300 -> 150 rows of 1.6 levels each, of which 11 are cut off
-    assert (rows - expected.view(1, -1, 1)).abs().max() < 2
-
-
 @pytest.mark.parametrize("size", [32, 64])
 def test_the_reduced_imagenette_is_shrunk_as_it_is_read(size, tmp_path, monkeypatch):
     shrink(monkeypatch, f"imagenette{size}", sizes=(10, 10))

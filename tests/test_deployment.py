@@ -11,7 +11,7 @@ from test_study import CHOSEN, cells
 
 from ddlib import PROFILES, methods, study
 from ddlib.data import datasets
-from ddlib.data.synthetic import generator_bytes, load
+from ddlib.data.synthetic import SyntheticStream, generator_bytes, load
 from ddlib.methods.generative import PlainGan
 from ddlib.store import artefacts, files
 from ddlib.study import notebooks, planning, work
@@ -125,6 +125,20 @@ def test_a_networks_evaluation_goes_on_where_it_was(workplace):
 def test_a_plan_counts_a_shared_distillation_once(workplace):
     plan = study.plan(toys(), workplace)
     assert "to do: 1 distillations and 12 trainings" in planning.line(plan)
+
+
+def test_an_estimate_draws_the_images_of_a_stream_as_its_evaluation_does(train, test, monkeypatch):
+    cell, drawn, images = toys()[0], [], SyntheticStream.images
+
+    def counted(stream, labels, *rest, **options):
+        drawn.append(len(labels))
+        return images(stream, labels, *rest, **options)
+
+    monkeypatch.setattr(planning, "PACES", {})
+    monkeypatch.setattr(SyntheticStream, "images", counted)
+    assert planning.judging(cell, train, test).seconds > 0
+    assert sum(drawn) == 2 * 3 * 10 * cell.ipc * cell.protocol.num_networks  # two short courses of three epochs
+    assert planning.distillation(cell, train).disk > generator_bytes(shape=(1, 16, 16), num_classes=10, width=WIDTH)
 
 
 def test_mini_batches_that_do_not_divide_an_epoch_are_refused_before_anything_runs():
