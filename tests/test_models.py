@@ -312,6 +312,23 @@ def test_densenet_without_norms_joins_what_came_before_the_relu():
     torch.testing.assert_close(layer(x), torch.cat([before, y], dim=1))
 
 
+def test_vit_drops_in_training_only():
+    model = small("vit", dropout=0.1)
+    x = images(model)
+    with torch.random.fork_rng():
+        assert not torch.equal(model(x), model(x))
+    assert torch.equal(model.eval()(x), model(x))
+
+
+@pytest.mark.parametrize("side", [8, 9, 15, 16, 31])
+def test_dims_pool_takes_every_small_image(side):
+    for name in ("resnet10", "resnet18", "resnet10_ap", "resnet18_ap", "densenet"):
+        with torch.device("meta"):
+            options = {} if name == "densenet" else {"width": 32, "norm": "batch"}
+            model = models.build(name, shape=(1, side, side), num_classes=10, **options)
+            assert model(torch.zeros(2, 1, side, side)).shape == (2, 10)
+
+
 # What every network promises.
 
 
