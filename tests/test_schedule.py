@@ -129,6 +129,15 @@ def test_compiled_gives_the_same_average(compilation):  # noqa: F811
     assert found.train_losses == pytest.approx(expected.train_losses, rel=1e-4)
 
 
+@pytest.mark.parametrize(("dropout", "draws"), [(0.1, True), (0.0, False)])
+def test_networks_with_dropout_are_compiled_to_draw_the_same(dropout, draws, monkeypatch):
+    seen = []
+    monkeypatch.setattr(passes, "compiled", lambda function, *, draws: seen.append(draws) or function)
+    protocol = replace(WARM, network="vit", options=VIT | {"dropout": dropout}, compiled=True, epochs=1)
+    evaluate(make_synthetic(), make_test(), protocol, seed=0)
+    assert set(seen) == {draws}
+
+
 def test_compiled_dropout_draws_the_same():
     def dropped(x):
         return F.dropout(x * 2, 0.5).sum(1)
