@@ -242,6 +242,12 @@ def test_what_cannot_be_is_refused(settings, message):
         built(**settings)
 
 
+def test_gradient_matching_augments_as_published():
+    """LD3M's DC is matched under DSA, one draw a class."""
+    state = begun(built(matching="dc", strategy="color_crop"))
+    assert state.inner.strategy == "color_crop"
+
+
 def test_what_was_learnt_on_the_way_is_kept():
     method, found = built(iterations=4, learn="Z"), prior()
     state = begun(method, found=found)

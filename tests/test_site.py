@@ -150,6 +150,14 @@ def test_the_gallery_has_every_set_with_its_steps_and_accuracy(folder, report):
     assert len(list((folder / "gallery").glob("*.png"))) == 4
 
 
+def test_without_a_store_the_gallery_says_what_fills_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(site, "OUTPUT", tmp_path)
+    monkeypatch.setattr(notebooks, "names", tuple)
+    (tmp_path / "site").mkdir()
+    site.write(tmp_path / "site", [])
+    assert "make reproduce fills it" in Page(tmp_path / "site/gallery.html").words
+
+
 @pytest.fixture
 def instant(monkeypatch):
     """A site that is written at once: the front page alone, with the number of profiles."""

@@ -116,6 +116,11 @@ def path(tmp_path):
     return tmp_path / "set.safetensors"
 
 
+def test_the_header_of_a_set_without_a_card_is_what_it_was(path):
+    expected = "class_names format learning_rate mean provenance std strategy version zca_eps"
+    assert sorted(read_tensors(path)[1]) == expected.split()
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
