@@ -71,6 +71,14 @@ def test_a_truncated_file_is_seen_and_a_pickle_is_not_read(length, written):
         read(path)
 
 
+def test_new_files_are_as_readable_as_the_umask_says(tmp_path):
+    files.write_whole(tmp_path / "file", b"")
+    write_tensors(tmp_path / "tensors", {"x": torch.zeros(2)})
+    (tmp_path / "plain").touch()
+    for name in ("file", "tensors"):
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "folder" / "file"
     files.write_whole(path, b"first")
