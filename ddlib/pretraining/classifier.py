@@ -59,7 +59,8 @@ class Classifier(Prerequisite):
                 images = train.take(rows)
                 if self.augmentation:  # one family a mini-batch, parameters of its own for each image
                     strategy = augmentation.strategy_for(train.name)
-                    images = augmentation.augment_stacked(images[None], strategy, [stream])[0]
+                    draws = augmentation.draw(1, len(rows), size=train.shape[1:], strategy=strategy, generator=stream)
+                    images = augmentation.augment(images, draws)
                 loss = F.cross_entropy(state.network(images), train.labels[rows])
                 state.optimizer.zero_grad()
                 loss.backward()
