@@ -26,7 +26,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import harness
-from benchmarks.generation import IMAGES, SHAPES, plain_images
 from benchmarks.harness import CLASSES, CLOCKS
 from ddlib import methods, models, seeding
 from ddlib.data import augmentation
@@ -41,6 +40,8 @@ OURS = {
     "float32 compiled": {"compiled": True},
     "bfloat16 compiled": {"precision": "bfloat16", "compiled": True},
 }
+SHAPES = {"cifar10": (3, 32, 32), "fashion_mnist": (1, 28, 28)}
+IMAGES = 2048
 LOSSES = ("loss", "critic_loss", "penalty")
 TOLERANCE = 1e-6
 """Relative difference from the reference that is allowed in float64: of a loss, and of all gradients as a vector."""
@@ -60,6 +61,14 @@ class Pictures(Dataset):
         return pixels * 2 - 1, self.labels[row]
 
 
+def plain_images(generator: Generator, z: Tensor, y: Tensor) -> Tensor:
+    """Images of noise `z` whose first places are overwritten by the class code on the host, image by image."""
+    for i, label in enumerate(y.tolist()):
+        z[i, :CLASSES] = torch.tensor([float(k == label) for k in range(CLASSES)])
+    x = F.relu(generator.project_norm(generator.project(z)))
+    return torch.tanh(generator.image(generator.blocks(x.view(-1, generator.width, 4, 4))))
+
+
 class Plain:
     """Stage B as published: modules, `backward`, and a loader that is made anew in each step."""
 
@@ -74,7 +83,7 @@ class Plain:
         self.adams = [torch.optim.Adam(n.parameters(), method.lr, betas) for n in (self.generator, self.critic)]
         stream = seeding.generator(0, "pool", 0)
         torch.randint(1, (), generator=stream)  # of the one architecture
-        options = {"width": method.pool_width, "norm": "batch"}
+        options = {"width": method.pool_width, "norm": "batch", "pooling": "global", "weights": "fan_out"}
         if method.pool == ("convnet",):
             options = {"width": method.width} if method.width else {}
         options |= {"generator": stream, "shape": shape, "num_classes": CLASSES}

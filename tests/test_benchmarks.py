@@ -8,7 +8,6 @@ import pytest
 from benchmarks import (
     attention_matching,
     evaluation,
-    generation,
     generative_matching,
     growth,
     harness,
@@ -26,7 +25,6 @@ COMPARISONS = {
     "trajectories": lambda: trajectory_matching.compare(3, 4, 4, ["all", "half", "none"]),
     "DiM, convnet": lambda: generative_matching.compare(["convnet"], "fashion_mnist"),
     "DiM, resnet10": lambda: generative_matching.compare(["resnet10"], "fashion_mnist"),
-    "generation": lambda: generation.table("fashion_mnist", width=4, images=10, repeats=1, clock=harness.CLOCKS["cpu"]),
     "LD3M, one step": lambda: latent_distillation.compare(1),
     "LD3M": lambda: latent_distillation.compare(4),
 }
@@ -43,7 +41,6 @@ REFUSED = [
     (evaluation, "TOLERANCE", {"float32": 1e-30}, "evaluation"),
     (trajectory_matching, "TOLERANCE", {"float64": 1e-30}, "trajectories"),
     (generative_matching, "TOLERANCE", 1e-30, "DiM, convnet"),
-    (generation, "TOLERANCE", -1.0, "generation"),
     (latent_distillation, "OURS", {"exact": {"backprop_steps": 1}, "checkpointed": {}}, "LD3M"),
 ]
 
