@@ -86,7 +86,7 @@ class Plain:
     def sampled(self, Z: Tensor, c: Tensor, noise: Tensor) -> Tensor:
         """z_0, with q(Z) anew and, where a graph is kept, a checkpoint at each step."""
         prior, steps = self.state.prior, self.method.steps
-        alphas = prior.scheduler.alphas_cumprod.to(Z.dtype)
+        alphas = prior.alphas_cumprod.to(Z.dtype)
         times = list(range(1, len(alphas), len(alphas) // steps))
         z = alphas[times[-1]].sqrt() * Z + (1 - alphas[times[-1]]).sqrt() * noise
         for k in reversed(range(steps)):

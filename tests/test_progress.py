@@ -124,6 +124,8 @@ def test_a_notebook_run_by_papermill_holds_few_plain_lines(tmp_path):
 def test_memory_that_was_freed_before_the_reset_does_not_count():
     if not (progress.PROCESS / "clear_refs").exists():
         pytest.skip("this system cannot reset a process's peak")
+    pieces = [np.ones(16 * MIB, np.uint8) for _ in range(30)]  # small enough for glibc to keep them
+    del pieces
     np.ones(400 * MIB, np.uint8)
     before = progress.peak_memory("cpu")
     progress.reset_peak_memory("cpu")

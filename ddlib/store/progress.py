@@ -1,5 +1,6 @@
 """How far a piece of work is (a bar, sparse lines, a log in its folder), and how much memory it takes."""
 
+import ctypes
 import os
 import resource
 import sys
@@ -137,6 +138,8 @@ def reset_peak_memory(device: str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)  # freed memory that glibc keeps is in nobody's use
     try:
         (PROCESS / "clear_refs").write_text("5")
     except OSError:  # another system, or a container that forbids it: the peak is that of the process's life
