@@ -68,7 +68,7 @@ def inner_loop(steps: int, *, way: str) -> Callable:
     scene = prepared(steps, 10, WIDTH)
     student = unrolling.student(passes.pure("convnet", {"width": WIDTH}, shape=(3, SIDE, SIDE), num_classes=CLASSES))
     given = {name: getattr(scene, name) for name in ("images", "targets", "lr", "batches")}
-    return lambda: unrolling.GRADIENTS[way](student, scene.start, scene.goal, **given)
+    return lambda: unrolling.GRADIENTS[way](student, scene.start, scene.goal, **given, memory_gb=0.0)
 
 
 def through_prior(steps: int, *, checkpointed: bool) -> Callable:
@@ -157,7 +157,7 @@ def slopes(line: Line, values: Sequence[dict[str, float]], what: str) -> str:
 def draw(rows: Sequence[tuple[Line, list[dict[str, float]]]], path: str) -> None:
     """The figure: time at the left, memory at the right, relative to the smallest size of each line."""
     report.set_theme()
-    figure, below = report.Picture(figsize=(9, 5.2), layout="constrained"), {"loc": "upper left", "ncols": 2}
+    figure, below = report.Picture(figsize=(9, 5.6), layout="constrained"), {"loc": "upper left", "ncols": 2}
     titles = {"seconds": "CPU time", "MiB": "memory of tensors"}
     for ax, (what, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for i, (line, values) in enumerate(rows):
