@@ -90,7 +90,7 @@ class GradientMatching(PixelMatching):
         """Cross-entropy gradients of each class of a class-major batch: one (K, *shape) tensor a parameter.
 
         Small classes go together under `torch.vmap`; where one fills a good part of a pass on a CPU, each goes alone,
-        which takes three quarters of the time.
+        since grouped convolutions take longer there.
         """
         parameters = {name: p.detach() for name, p in state.network.named_parameters()}
         K = state.train.num_classes

@@ -83,14 +83,14 @@ def verdicts(paper: str, runs: Sequence[Run]) -> list[Verdict]:
         ValueError: no such paper (the known ones are listed).
     """
     near = [(run, claims_of(run.notebook)) for run in runs if run.paper in (paper, "compare")]
-    found = []
+    judged = []
     for claim in results.claims(paper):
         if claim.shown_in:
             own = [run for run, _ in near if run.notebook == claim.shown_in]
         else:
             own = [run for run, ids in near if claim.id in ids or not ids]
-        found.append(_verdict(claim, own))
-    return found
+        judged.append(_verdict(claim, own))
+    return judged
 
 
 def _verdict(claim: Claim, runs: Sequence[Run]) -> Verdict:
