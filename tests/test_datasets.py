@@ -700,3 +700,37 @@ def test_a_failed_download_says_so(tmp_path, monkeypatch):
 def test_what_is_not_for_download_comes_with_instructions(tmp_path, name, match):
     with pytest.raises(FileNotFoundError, match=match):
         get(name, tmp_path)
+
+
+RAMP = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
+
+
+def saved(path, kind):
+    """A ramp of greys from black to white as a file of this kind."""
+    grey = Image.fromarray(RAMP)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by half a turn
+    {
+        "16 bits": lambda: Image.fromarray(RAMP.astype(np.uint16) * 257).save(path.with_suffix(".png")),
+        "16 bits, TIF": lambda: Image.fromarray(RAMP.astype(np.uint16) * 257).save(path.with_suffix(".TIF")),
+        "palette": lambda: grey.convert("P").save(path.with_suffix(".png")),
+        "CMYK": lambda: grey.convert("RGB").convert("CMYK").save(path.with_suffix(".tiff")),
+        "turned": lambda: grey.rotate(180).save(path.with_suffix(".JPG"), exif=exif, quality=100),
+        "bmp": lambda: grey.save(path.with_suffix(".bmp")),
+        "webp": lambda: grey.save(path.with_suffix(".webp"), lossless=True),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "16 bits, TIF", "palette", "CMYK", "turned", "bmp", "webp"])
+def test_files_of_every_kind_are_read_as_they_look(kind, tmp_path):
+    saved(tmp_path / "ramp", kind)
+    for leftover in (".DS_Store", "._ramp.png", "notes.txt"):
+        (tmp_path / leftover).write_bytes(b"left by a system or an archive")
+    pixels = readers.decode(readers.images_in(tmp_path), (3, 8, 8))
+    assert (pixels[0].int() - torch.from_numpy(RAMP).int()).abs().max() <= 2  # JPEG and CMYK round
+
+
+def test_pixels_of_no_known_range_are_refused(tmp_path):
+    Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "real.tif")
+    with pytest.raises(ValueError, match=r"real\.tif: pixels are float32 from 0\.0 to 255\.0; allowed: 8 or 16 bits"):
+        readers.decode(readers.images_in(tmp_path), (3, 8, 8))

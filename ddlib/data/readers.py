@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
 from ddlib.data.catalogue import SPLITS, SYNSETS, TINY_IMAGENET_MD5, TINY_IMAGENET_URL, DatasetInfo
 
-SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Of image files."""
 
 
@@ -163,7 +163,7 @@ def _read_folders(info: DatasetInfo, split: str, root: Path) -> Pixels:
 def _read_tiny(info: DatasetInfo, split: str, root: Path) -> Pixels:
     """Tiny ImageNet as it is packed; its validation images lie together, with a list of their classes."""
     train, val = (root / info.location / name for name in ("train", "val"))
-    wnids = sorted(path.name for path in train.iterdir() if path.is_dir())
+    wnids = sorted(path.name for path in train.iterdir() if path.is_dir() and not hidden(path))
     if len(wnids) != info.num_classes:
         raise ValueError(f"{train} holds {len(wnids)} class folders, expected {info.num_classes}")
     if split == "test":
@@ -194,10 +194,15 @@ def class_folders(folder: Path, positions: Sequence[int]) -> list[Path]:
 def images_in(folder: Path) -> list[Path]:
     """The image files of one class, sorted by name: in `folder/images` if there is one."""
     where = folder / "images" if (folder / "images").is_dir() else folder
-    files = sorted(path for path in where.iterdir() if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in where.iterdir() if path.suffix.lower() in SUFFIXES and not hidden(path))
     if not files:
         raise ValueError(f"{where} holds no images ({', '.join(SUFFIXES)})")
     return files
+
+
+def hidden(path: Path) -> bool:
+    """Whether it is what systems and archives leave beside images: `.DS_Store`, `._image.png`, `__MACOSX`."""
+    return path.name.startswith((".", "__MACOSX"))
 
 
 def decode(files: Sequence[Path], shape: tuple[int, int, int], *, crop: bool = False) -> Tensor:
@@ -216,7 +221,7 @@ def decode(files: Sequence[Path], shape: tuple[int, int, int], *, crop: bool = F
 def _decode_one(path: Path, size: tuple[int, int], crop: bool) -> Tensor:
     try:
         with Image.open(path) as opened:
-            image = opened.convert("RGB")
+            image = in_eight_bits(ImageOps.exif_transpose(opened)).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     if crop:
@@ -226,6 +231,20 @@ def _decode_one(path: Path, size: tuple[int, int], crop: bool) -> Tensor:
     if (image.height, image.width) != size:
         raise ValueError(f"{path} is {image.height}x{image.width}, expected {size[0]}x{size[1]}")
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def in_eight_bits(image: Image.Image) -> Image.Image:
+    """An image of 16 bits a pixel, which Pillow would clip to white, brought to 8; others as they are.
+
+    Raises:
+        ValueError: pixels of 32 bits or real numbers, whose range nothing says.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    pixels = np.asarray(image)
+    if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 0xFFFF:
+        raise ValueError(f"pixels are {pixels.dtype} from {pixels.min()} to {pixels.max()}; allowed: 8 or 16 bits")
+    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
 
 
 _READERS = {
