@@ -18,12 +18,14 @@ PACKAGE = {
     "ddlib/models/layers.py": b"linear, other = {}, {}\nlinear['a'] = 1\nother['a'] = 1",
     "ddlib/methods/__init__.py": b"from ddlib import settings",
     "ddlib/settings.py": b"x = 1",
+    "ddlib/data/readers.py": b"def read():\n    return 0",
     "ddlib/methods/dm.py": b"""
 import torch
 from ddlib import ROOT, models
 from . import _pixels as pixels
 class DM:
     def step(self):
+        from ddlib.data.readers import read
         return models.MLP, pixels.f()
 class Other:
     pass
@@ -57,6 +59,7 @@ def test_what_a_definition_mentions_is_followed_and_nothing_else_is():
         ("models/mlp.py", "MLP = linear", "MLP = linear, 1", True),
         ("settings.py", "x = 1", "x = 2", False),
         ("__init__.py", "ROOT = 1", "ROOT = 2", False),
+        ("data/readers.py", "return 0", "return 1", False),  # what was read is compared itself
     ],
 )
 def test_a_change_is_seen_where_it_matters(path, old, new, seen):

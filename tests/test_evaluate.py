@@ -429,3 +429,18 @@ def test_whitened_sets_are_evaluated_in_their_space():
     whitened = make_synthetic(space=WHITENED)
     found = evaluate(whitened, make_test(space=WHITENED), SMALL, seed=0)
     assert found.accuracies == evaluate(make_synthetic(), make_test(), SMALL, seed=0).accuracies
+
+
+@pytest.mark.parametrize("counts", [(30, 15, 5), (45, 5, 0), (10, 10, 10)])
+def test_balanced_accuracy_is_the_mean_of_the_accuracies_on_each_class(counts):
+    test = make_test(sum(counts), labels=torch.arange(3).repeat_interleave(torch.tensor(counts)))
+    parts = [
+        replace(test, images=test.images[rows], labels=test.labels[rows]) for rows in test.class_indices if len(rows)
+    ]
+    of_classes = [evaluate(make_synthetic(), part, SMALL, seed=0).accuracies for part in parts]
+    mean = np.mean(of_classes, axis=0)
+    found = evaluate(make_synthetic(), test, SMALL, seed=0)
+    if len(set(counts)) == 1:  # then it is the accuracy
+        assert found.balanced == () and found.accuracies == pytest.approx(mean)
+    else:
+        assert found.balanced == pytest.approx(mean) and found.balanced != pytest.approx(found.accuracies)

@@ -181,6 +181,7 @@ CHANGED_RECORDS = {
     "code changed since 0123456 ": of_dm(lambda e: e["provenance"]["distilled"].update(code="x")),
     "code changed since 0123456, 89abcde": lambda e: e["provenance"].update(code=["x"], commit=[COMMIT, "89abcdef"]),
     "code changed": lambda e: e["provenance"].update(code="another", commit=None),
+    "the images of digits were others": lambda e: e["provenance"].update(data="0" * 64),
     "made from a modified tree": of_dm(lambda e: e["provenance"]["distilled"].update(dirty=True)),
 }
 

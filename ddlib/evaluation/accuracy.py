@@ -32,6 +32,8 @@ class Evaluation:
     updates: of one network.
     images_shown: distinct images that a network was trained on, before augmentation.
     generation_seconds: the part of `seconds` that a stream's generator took.
+    balanced: mean over the classes of the accuracy on their test images, percent, one a network; empty where all
+        classes have as many test images, so that it is the accuracy.
     """
 
     networks: tuple[int, ...]
@@ -41,6 +43,7 @@ class Evaluation:
     updates: int
     images_shown: int
     generation_seconds: float = 0.0
+    balanced: tuple[float, ...] = ()
 
 
 def evaluate(
@@ -96,7 +99,7 @@ def evaluate(
     begin = time.perf_counter()
     images = training_images(synthetic.to(test.device), protocol, seed, teacher=teacher)
     size = training.at_once(protocol, learner, len(synthetic), test.device)
-    accuracies, losses, done = [], [], 0
+    scores, losses, done = [], [], 0
 
     def tick() -> None:
         nonlocal done
@@ -107,16 +110,18 @@ def evaluate(
     for start in range(0, len(networks), size):
         group = networks[start : start + size]
         reached = _judge(learner, images, test, protocol, networks=group, seed=seed, after_epoch=tick)
-        accuracies += reached[0]
+        scores += reached[0]
         losses += reached[1]
+    accuracies, balanced = zip(*scores, strict=True)
     return Evaluation(
         networks=networks,
-        accuracies=tuple(accuracies),
+        accuracies=accuracies,
         train_losses=tuple(losses),
         seconds=time.perf_counter() - begin,
         updates=protocol.updates(len(synthetic)),
         images_shown=images.distinct,
         generation_seconds=images.generation_seconds,
+        balanced=balanced if len(set(test.labels.bincount().tolist())) > 1 else (),
     )
 
 
@@ -129,13 +134,13 @@ def _judge(
     networks: tuple[int, ...],
     seed: int,
     after_epoch: Callable[[], object],
-) -> tuple[list[float], list[float]]:
-    """Accuracies (percent) and last losses of networks trained together; of several tests of a network the best.
+) -> tuple[list[tuple[float, float]], list[float]]:
+    """`_scores` and last losses of networks trained together; of several tests of a network the most accurate.
 
     Raises:
         FloatingPointError: a loss is not finite.
     """
-    accuracies, losses = [0.0] * len(networks), []
+    scores, losses = [(0.0, 0.0)] * len(networks), []
     for trained in training.train(learner, images, protocol, networks=networks, seed=seed, after_epoch=after_epoch):
         losses = [float(network.loss) for network in trained]
         for index, loss in zip(networks, losses, strict=True):
@@ -144,16 +149,18 @@ def _judge(
                     f"network {index}: the training loss is {loss} in the last epoch; lr {protocol.lr} may be too large"
                 )
         for i, network in enumerate(trained):
-            accuracies[i] = max(accuracies[i], _accuracy(learner, network, test))
-    return accuracies, losses
+            scores[i] = max(scores[i], _scores(learner, network, test))
+    return scores, losses
 
 
-def _accuracy(learner: training.Learner, trained: training.Trained, test: ImageSet) -> float:
-    """Percent of the test images that a network classifies correctly."""
+def _scores(learner: training.Learner, trained: training.Trained, test: ImageSet) -> tuple[float, float]:
+    """Percent of the test images that a network classifies correctly: of all, and the mean of those of each class."""
     halves = HALVES.get(parsed_name(test.name)[0]) if learner.test_batch else None
     take = test.take if halves is None else lambda rows: halves.encode(test.space.decode(test.take(rows)))
     classes = training.predictions(learner, trained, len(test), take)
-    return 100 * int((classes == test.labels).sum()) / len(test)
+    right = test.labels[classes == test.labels].bincount(minlength=test.num_classes)
+    shares = right / test.labels.bincount(minlength=test.num_classes)  # no number for a class without test images
+    return 100 * int(right.sum()) / len(test), 100 * float(shares.nanmean())
 
 
 def _check_fit(synthetic: SyntheticSet | SyntheticStream, test: ImageSet) -> None:

@@ -213,10 +213,10 @@ def adjoint(
         Loss and gradients, in the dtype and on the device of `start`.
     """
     piece = piece or passes.size(max(len(batch.rows) for batch in batches), student.network.elements, start.device)
-    kept = sum(_kept(student, images, targets, batches, start, memory_gb))
+    graphs_kept = sum(_kept(student, images, targets, batches, start, memory_gb))
     path, slopes, graphs = [start], [], []  # theta_0, ..., theta_N; B g_i; of the last steps, what their parts recorded
     with torch.no_grad():
-        for number, batch in enumerate(batches, start=kept - len(batches)):
+        for number, batch in enumerate(batches, start=graphs_kept - len(batches)):
             augmented, batch_targets = batch.transform(images[batch.rows]), targets[batch.rows]
             parts = zip(augmented.split(piece), batch_targets.split(piece), strict=True)
             if number < 0:

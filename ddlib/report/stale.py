@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddlib import OUTPUT, PROFILES, methods, report, results
+from ddlib.data.catalogue import CATALOGUE
 from ddlib.results import Measurements, Record
 from ddlib.store import codeprint
 from ddlib.study import notebooks
@@ -57,6 +58,10 @@ def _of_results(path: Path) -> Iterator[str]:
     for record in [record for record in run if record.method in known]:
         works.append((record.provenance.get("distilled", {}), codeprint.distillation(known[record.method])))
     yield from _of_code(works)
+    for name, data in sorted({(record.dataset, record.provenance.get("data") or "") for record in run}):
+        info = CATALOGUE.get(name)
+        if data and info and info.exact and info.fingerprints and data != info.fingerprints[0]:
+            yield f"the images of {name} were others"
 
 
 def _of_notebook(stored: Sequence[Record | Measurements], name: str, profile: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -118,6 +119,8 @@ def _computed(cell: Cell, workplace: Workplace) -> Record:
         "images_shown": evaluations[0]["images_shown"],
         "updates": evaluations[0]["updates"],
     }
+    if balanced := [accuracy for e in evaluations for accuracy in e.get("balanced", ())]:
+        cost["balanced_accuracy"] = round(fmean(balanced), 3)
     if cell.protocol.taught_by:
         cost["teacher_seconds"] = work.pretraining_seconds(cell, [cell.protocol.taught_by], workplace)
     accuracies = [accuracy for e in evaluations for accuracy in e["accuracies"]]

@@ -331,7 +331,7 @@ class Accuracies(Artefact):
         """Keep what some networks came to beside those of the record `before`; returns the new record."""
         code = provenance(self.workplace.device, codeprint.EVALUATION)
         after = asdict(outcome) | {"sittings": [{"networks": outcome.networks, "provenance": code}]}
-        for name in ("networks", "accuracies", "train_losses", "sittings"):
+        for name in ("networks", "accuracies", "balanced", "train_losses", "sittings"):
             after[name] = [*before.get(name, ()), *after[name]]
         for name in ("seconds", "generation_seconds"):
             after[name] += before.get(name, 0.0)
