@@ -1,10 +1,12 @@
 """The command line: what it prints, where, and with which exit code."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+from ddlib import ROOT
 from ddlib.batch import cli
 from ddlib.data import datasets
 
@@ -80,6 +82,15 @@ def test_a_wrong_command_shows_its_usage(words, message, capsys):
         cli.main(words.split())
     err = capsys.readouterr().err
     assert "usage: ddlib" in err and message in err
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks" / "atom", "/"])
+def test_relative_paths_of_the_environment_lie_in_the_repository_from_everywhere(folder):
+    code = "import ddlib\nfrom ddlib.data import datasets\nprint(ddlib.OUTPUT, datasets.data_root())"
+    environment = os.environ | {"DDLIB_OUTPUT": "out", "DDLIB_DATA": "some/data", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=folder, env=environment)
+    assert done.stdout.split() == [str(ROOT / "out"), str(ROOT / "some" / "data")]
 
 
 def test_the_module_is_the_command():

@@ -322,11 +322,11 @@ def test_refuses_a_folder_whose_parts_do_not_fit(folder):
 # The hub.
 
 
-def test_a_folder_that_exists_is_not_looked_for_on_the_hub(folder, monkeypatch):
+def test_a_folder_of_the_repository_is_not_looked_for_on_the_hub(folder, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
     (folder.parent / "owner").mkdir()
     folder.rename(folder.parent / "owner" / "prior")
-    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr("ddlib.models.priors.ROOT", folder.parent)
     assert load_prior("owner/prior").num_classes == 3
 
 

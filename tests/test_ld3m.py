@@ -270,3 +270,33 @@ def test_a_prior_that_is_there_is_known_by_its_content(tmp_path):
     (tmp_path / "one" / "unet" / "config.json").write_text("{}")
     assert method.fingerprint != first
     assert built().fingerprint is None
+
+
+@pytest.fixture
+def named(tmp_path, monkeypatch):
+    """The repository and the home are temporary folders, and the working directory is elsewhere: (repository, home)."""
+    for folder in ("repository", "home", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr("ddlib.models.priors.ROOT", tmp_path / "repository")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "repository", tmp_path / "home"
+
+
+def test_a_prior_is_the_same_by_every_name_and_from_everywhere(named):
+    repository, home = named
+    priors.save_prior(prior(), repository / "priors" / "small")
+    (repository / "priors" / "parts").mkdir()
+    (home / "link").symlink_to(repository / "priors" / "small")
+    for part in (repository / "priors" / "small").iterdir():
+        (repository / "priors" / "parts" / part.name).symlink_to(part)
+    names = ["priors/small", str(repository / "priors" / "small"), "~/link", "priors/parts"]
+
+    def prints():
+        return {built(prior=name).fingerprint for name in names}
+
+    (before,) = prints()
+    assert before is not None and all(priors.load_prior(name).num_classes == 10 for name in names)
+    (repository / "priors" / "small" / "unet" / "config.json").write_text("{}")
+    (after,) = prints()
+    assert after != before

@@ -158,7 +158,7 @@ def prepare(runs: Sequence[Run], where: Where) -> Batch:
     for run in runs:
         _check_device(run, where)
         needs[run.name] = {name: cell for name, cell in run.cells().items() if not study.finished(cell, here)}
-    home = (OUTPUT / "runs" / "workflow").absolute()
+    home = OUTPUT / "runs" / "workflow"
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{datetime.now():%Y%m%d-%H%M%S}-", dir=home))
     copies = {path: Path(shutil.copyfile(path, folder / path.name)) for path in {run.overrides for run in runs} if path}
@@ -215,10 +215,7 @@ def execute(batch: Batch, where: Where) -> None:
     for run in batch.runs:
         run.executed.unlink(missing_ok=True)
         run.log.unlink(missing_ok=True)
-    environment = dict(os.environ)
-    for name in {"DDLIB_DATA", "DDLIB_OUTPUT"} & environment.keys():  # absolute: jobs have another working directory
-        environment[name] = str(Path(environment[name]).absolute())
-    reproduce.run(command(batch, where), env=environment, stdout=sys.stderr)
+    reproduce.run(command(batch, where), stdout=sys.stderr)
 
 
 def command(batch: Batch, where: Where) -> list[str]:

@@ -211,7 +211,7 @@ def _catalogued(name: str) -> DatasetInfo:
 
 def data_root() -> Path:
     """The folder of all data: $DDLIB_DATA, or `data` in the repository."""
-    return _folder(os.environ.get("DDLIB_DATA") or ROOT / "data")
+    return ROOT / Path(os.environ.get("DDLIB_DATA") or "data").expanduser()
 
 
 def _folder(root: Folder) -> Path:

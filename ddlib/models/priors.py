@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ddlib import ROOT
 from ddlib.models.diffusion import SCHEDULE, ClassEmbedder, LatentDiffusion, autoencoder, noise_predictor
 
 PARTS = {
@@ -70,8 +71,8 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
     its cache; `HF_HUB_OFFLINE=1` asks for the cache alone.
 
     source: a folder of `save_prior`, of `ddlib prior convert`, or laid out alike: vae/ (or vqvae/) with a VQModel,
-        unet/ with a UNet2DConditionModel or UNet2DModel, scheduler/, and class_embedder/ beside the former.  Or a hub
-        id "owner/name" of such a folder.
+        unet/ with a UNet2DConditionModel or UNet2DModel, scheduler/, and class_embedder/ beside the former; a relative
+        path is from the repository.  Or a hub id "owner/name" of such a folder.
 
     Raises:
         OSError: no such folder, a part is missing, or the hub does not give it.
@@ -93,7 +94,7 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
 
 def _folder(source: str | Path) -> Path:
     """The folder that `source` names, which the hub's cache may hold."""
-    folder = Path(source).expanduser()
+    folder = ROOT / Path(source).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -163,15 +164,15 @@ def _config(folder: Path, known: Sequence[str]) -> tuple[dict[str, Any], str]:
 
 
 def fingerprint(source: str | Path) -> str | None:
-    """16 hex digits of the files of a prior's folder, or of one file; None where there is neither.
+    """16 hex digits of the files of a prior's folder, links followed; None where there is no such folder.
 
     A model of the hub has none: its id says what it is.
     """
-    path = Path(source)
-    if not path.exists():
-        return None
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return _digest(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files), path)
+    path = ROOT / Path(source).expanduser()
+    inside = (Path(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
+    files = sorted(file for file in inside if file.is_file())
+    stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return _digest(stamps, path) if files else None
 
 
 @lru_cache(maxsize=16)
