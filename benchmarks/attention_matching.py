@@ -165,13 +165,14 @@ def report(kind: str, norm: str, ipc: int, case: argparse.Namespace) -> None:
 
     sides = {name: lambda turn, name=name: step(name, turn) for name in cases}
     seconds = harness.medians(harness.in_turns(sides, case.repeats, clock=harness.CLOCKS[case.clock]))
+    harness.note("attention_matching", f"{kind}, norm {norm}, IPC {ipc}, width {width}", seconds)
     memory = {name: harness.apart(weigh, name, norm, ipc, width, kind) for name in sides}
     for name in sides:
         ratios = f"time x{seconds[name] / seconds['reference']:.2f}, memory x{memory[name] / memory['reference']:.2f}"
         print(f"  {name:18} {seconds[name] * 1e3:7.0f} ms a step, peak {memory[name]:6.0f} MiB   {ratios}", flush=True)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Report each case."""
     parser = harness.options(__doc__)
     parser.add_argument("--method", nargs="+", default=["atom"], choices=["atom", "datadam", "dm"])
@@ -179,7 +180,7 @@ def main() -> None:
     parser.add_argument("--ipc", nargs="+", type=int, default=[1, 10, 50])
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--only", nargs="+", default=list(OURS), choices=list(OURS))
-    case = parser.parse_args()
+    case = harness.begin(parser, words)
     for kind, norm, ipc in itertools.product(case.method, case.norm, case.ipc):
         report(kind, norm, ipc, case)
 

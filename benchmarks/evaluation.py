@@ -88,7 +88,8 @@ def plain_train(case: Case, initial: list[nn.Module] | None = None) -> tuple[lis
     """The networks, one after another, and the last one's loss; `initial` are trained where they are given."""
     data, draw, loss = TensorDataset(*case.pictures(10 * case.ipc)), torch.Generator().manual_seed(0), 0.0
     activation = lambda: nn.ReLU(inplace=True)  # noqa: E731
-    models = initial or [PlainConvNet(case.width, activation=activation) for _ in range(case.networks)]
+    fresh = (PlainConvNet(case.width, activation=activation).to(harness.DEVICE) for _ in range(case.networks))
+    models = initial or list(fresh)
     for model in models:
         lr, settings = 0.01, {"momentum": 0.9, "weight_decay": 5e-4}
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, **settings)
@@ -105,7 +106,7 @@ def our_train(case: Case, name: str) -> list[training.Trained]:
     """The networks, as many at once as the library chooses."""
     protocol, count, trained = case.protocol(name), 10 * case.ipc, []
     learner = training.learner(protocol, (3, harness.SIDE, harness.SIDE), harness.CLASSES)
-    size = training.at_once(protocol, learner, count, torch.device("cpu"))
+    size = training.at_once(protocol, learner, count, torch.device(harness.DEVICE))
     for start in range(0, case.networks, size):
         group = range(start, min(start + size, case.networks))
         (networks,) = training.train(
@@ -143,8 +144,8 @@ def compare(case: Case, name: str) -> None:
         dtype=torch.float64 if precision == "float32" else torch.float32,
     )
     learner = training.learner(case.protocol(name), (3, harness.SIDE, harness.SIDE), harness.CLASSES)
-    start, _ = training._fresh(learner, torch.zeros(1, dtype=case.dtype), range(case.networks), 0)
-    models = [PlainConvNet(case.width).to(case.dtype) for _ in range(case.networks)]
+    start, _ = training._fresh(learner, case.pictures(1)[0], range(case.networks), 0)
+    models = [PlainConvNet(case.width).to(harness.DEVICE, case.dtype) for _ in range(case.networks)]
     for index, model in enumerate(models):
         for own, theirs in zip(model.parameters(), start.values(), strict=True):
             own.data.copy_(theirs[index])
@@ -174,6 +175,8 @@ def report(case: Case, names: list[str], repeats: int, clock: str) -> None:
     print(f"  {'variant':12} {'ms/epoch':>9} {'ratio':>6} {'us/test image':>14} {'ratio':>6} {'all':>6}")
     per_epoch = {name: seconds[name] / case.networks / (case.epochs + 1) for name in trained}
     per_image = {name: seconds[name, "test"] / case.networks / case.test_images for name in trained}
+    harness.note("evaluation, an epoch of a network", f"{10 * case.ipc} images, width {case.width}", per_epoch)
+    harness.note("evaluation, a test image", f"width {case.width}", per_image)
     whole = {name: per_epoch[name] * (EPOCHS + 1) + per_image[name] * TEST_IMAGES for name in trained}
     for name in trained:
         ratios = [each[name] / each["reference"] for each in (per_epoch, per_image, whole)]
@@ -190,7 +193,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--soft", action="store_true", help="probabilities of classes as labels")
     parser.add_argument("--only", nargs="+", default=list(OURS), choices=list(OURS))
     parser.add_argument("--epochs", type=int, default=4)
-    options = parser.parse_args(words)
+    options = harness.begin(parser, words)
     if options.quick:
         tiny = Case(1, 4, options.soft, epochs=1, networks=3, test_images=20)
         return report(tiny, ["float32", "one by one"], 1, options.clock)

@@ -51,7 +51,7 @@ class Pictures(Dataset):
     """Images one by one, each brought to [-1, 1]."""
 
     def __init__(self, train: ImageSet):
-        self.images, self.labels = train.images, train.labels.tolist()
+        self.images, self.labels = train.images.cpu(), train.labels.tolist()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,7 +65,7 @@ def plain_images(generator: Generator, z: Tensor, y: Tensor) -> Tensor:
     """Images of noise `z` whose first places are overwritten by the class code on the host, image by image."""
     for i, label in enumerate(y.tolist()):
         z[i, :CLASSES] = torch.tensor([float(k == label) for k in range(CLASSES)])
-    x = F.relu(generator.project_norm(generator.project(z)))
+    x = F.relu(generator.project_norm(generator.project(z.to(harness.DEVICE))))
     return torch.tanh(generator.image(generator.blocks(x.view(-1, generator.width, 4, 4))))
 
 
@@ -79,6 +79,8 @@ class Plain:
         self.critic = Critic(shape=shape, num_classes=CLASSES, width=method.generator_width)
         self.generator.load_state_dict(state.pair.generator.state_dict())
         self.critic.load_state_dict(state.pair.critic.state_dict())
+        for network in (self.generator, self.critic):
+            network.to(harness.DEVICE)
         betas = method.beta1, method.beta2
         self.adams = [torch.optim.Adam(n.parameters(), method.lr, betas) for n in (self.generator, self.critic)]
         stream = seeding.generator(0, "pool", 0)
@@ -87,7 +89,7 @@ class Plain:
         if method.pool == ("convnet",):
             options = {"width": method.width} if method.width else {}
         options |= {"generator": stream, "shape": shape, "num_classes": CLASSES}
-        self.network = models.build(method.pool[0], **options).train()
+        self.network = models.build(method.pool[0], **options).train().to(harness.DEVICE)
         settings = {"momentum": method.momentum_pool, "weight_decay": method.decay_pool}
         self.sgd = torch.optim.SGD(self.network.parameters(), method.lr_pool, **settings)
 
@@ -97,7 +99,7 @@ class Plain:
         order = torch.randperm(len(self.train), generator=stream).tolist()
         loader = DataLoader(Pictures(self.train), self.method.batch_size, sampler=order, num_workers=self.workers)
         for _, (images, labels) in zip(range(self.method.inner_steps), loader, strict=False):
-            size = self.train.shape[1:]
+            size, images, labels = self.train.shape[1:], images.to(harness.DEVICE), labels.to(harness.DEVICE)
             draws = augmentation.draw(1, len(images), size=size, strategy="color+crop", generator=stream)
             images = augmentation.augment(self.train.space.encode((images + 1) / 2), draws)
             self.sgd.zero_grad()
@@ -123,9 +125,9 @@ class Plain:
     def critic_step(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """The critic on real images, fakes of fresh labels, and the penalty between them."""
         stream = seeding.generator(0, "dim", "critic", step)
-        others = torch.randint(CLASSES, (len(x),), generator=stream)
+        others = torch.randint(CLASSES, (len(x),), generator=stream).to(harness.DEVICE)
         z = torch.randn(len(x), self.method.latent, generator=stream)
-        share = torch.rand(len(x), 1, 1, 1, generator=stream)
+        share = torch.rand(len(x), 1, 1, 1, generator=stream).to(harness.DEVICE)
         with torch.no_grad():
             fake = plain_images(self.generator, z, others)
         (s_real, c_real), (s_fake, c_fake) = self.critic(x), self.critic(fake)
@@ -143,7 +145,8 @@ class Plain:
         size = self.method.batch_size
         order = torch.randperm(len(self.train), generator=seeding.generator(0, "dim", "shuffle", 0))
         batch = [Pictures(self.train)[row] for row in order[number * size : (number + 1) * size].tolist()]
-        x, y = torch.stack([image for image, _ in batch]), torch.tensor([label for _, label in batch])
+        x = torch.stack([image for image, _ in batch]).to(harness.DEVICE)
+        y = torch.tensor([label for _, label in batch]).to(harness.DEVICE)
         if self.method.inner_steps:
             self.inner(number)
         losses = (self.generator_step(x, y, number), *self.critic_step(x, y, number))
@@ -231,6 +234,7 @@ def measure(architecture: str, case: argparse.Namespace) -> dict[str, float]:
     off = {name: harness.off(side.gradients(), wanted) for name, side in sides.items()}
     turns = {name: side.step for name, side in sides.items()}
     seconds = harness.medians(harness.in_turns(turns, case.repeats, clock=CLOCKS[case.clock]))
+    harness.note("generative_matching", f"{architecture}, width {case.width}, batch {case.batch}", seconds)
     del sides, turns
     memory = {name: harness.apart(weigh, name, architecture, case) for name in seconds}
     for name, each in seconds.items():
@@ -250,7 +254,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--pool", nargs="+", default=list(POOL), choices=POOL)
     parser.add_argument("--workers", type=int, default=0, help="processes of the reference's loader")
     parser.add_argument("--only", nargs="+", default=["float32", "bfloat16"], choices=list(OURS))
-    case = parser.parse_args(words)
+    case = harness.begin(parser, words)
     print(f"one step of stage B, {case.size} shapes, width {case.width}, batch {case.batch}", flush=True)
     compare(case.pool, case.size)
     steps = [measure(architecture, case) for architecture in case.pool]

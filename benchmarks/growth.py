@@ -175,7 +175,7 @@ def main() -> None:
     """Measure every line, print the table and draw the figure."""
     parser = harness.options(__doc__)
     parser.add_argument("--figure", help="where to draw, without an ending, such as docs/growth")
-    case = parser.parse_args()
+    case = harness.begin(parser, None)
     rows = []
     print(f"{'line':40} {'size':>5} {'CPU s':>8} {'MiB':>8} {'GFLOP':>8} {'GB':>8} {'kernels':>8}")
     for line in LINES:

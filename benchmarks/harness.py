@@ -23,6 +23,12 @@ from ddlib.data.datasets import ImageSet, ValueSpace
 from ddlib.store import progress
 
 CLASSES, SIDE = 10, 32
+DEVICE = "cpu"
+"""Where all is computed; `begin` sets it."""
+
+ROWS: list[dict[str, Any]] = []
+"""What was timed in this process: benchmark, case, side, seconds, and their ratio to those of the reference."""
+
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 MEBIBYTE = 2**20
 
@@ -33,7 +39,7 @@ def pictures(count: int, shape: tuple[int, int, int] = (3, SIDE, SIDE)) -> Image
     images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=stream)
     space = ValueSpace(mean=(0.5,) * shape[0], std=(0.29,) * shape[0])
     names = tuple(f"class {k}" for k in range(CLASSES))
-    return ImageSet("pictures", "train", images, torch.arange(count) % CLASSES, names, space)
+    return ImageSet("pictures", "train", images, torch.arange(count) % CLASSES, names, space).to(DEVICE)
 
 
 IN_PLACE = partial(nn.ReLU, inplace=True)
@@ -63,7 +69,7 @@ class PlainConvNet(nn.Module):
 
 def plain_copy(ours: nn.Module, width: int, norm: str = "instance") -> PlainConvNet:
     """A new plain network with the weights of our ConvNet, frozen, in training mode."""
-    network = PlainConvNet(width, norm).train().to(next(ours.parameters()).dtype)
+    network = PlainConvNet(width, norm).train().to(next(ours.parameters()))
     with torch.no_grad():
         for mine, theirs in zip(network.parameters(), ours.parameters(), strict=True):
             mine.copy_(theirs)
@@ -110,7 +116,7 @@ def _plain_affine(images: Tensor, rows: list[list[list[float]]]) -> Tensor:
 
 def off(ours: Tensor, reference: Tensor) -> float:
     """The relative difference from the reference, as vectors in float64."""
-    ours, reference = ours.detach().double(), reference.detach().double()
+    ours, reference = ours.detach().double().cpu(), reference.detach().double().cpu()
     return float((ours - reference).norm() / reference.norm())
 
 
@@ -151,14 +157,17 @@ def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
 
 
 def apart(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What `work` returns in a fresh process with as many threads as this one."""
+    """What `work` returns in a fresh process with as many threads as this one; on a GPU, which counts alone, here."""
+    if DEVICE != "cpu":
+        progress.reset_peak_memory(DEVICE)
+        return work(*arguments)
     with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
         return pool.apply(work, arguments)
 
 
 def peak() -> float:
-    """Peak resident memory of this process since it was started, MiB."""
-    return progress.peak_memory("cpu") / MEBIBYTE
+    """Peak memory, MiB: of this process since it was started, or of the GPU since `apart` began."""
+    return progress.peak_memory(DEVICE) / MEBIBYTE
 
 
 def options(doc: str) -> argparse.ArgumentParser:
@@ -166,4 +175,20 @@ def options(doc: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="turns that count (default: %(default)s)")
     parser.add_argument("--clock", default="wall", choices=list(CLOCKS), help="cpu: seconds of this process alone")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
     return parser
+
+
+def begin(parser: argparse.ArgumentParser, words: list[str] | None) -> argparse.Namespace:
+    """The options in `words`, or in those of the process; from here on all is computed on the device that they name."""
+    global DEVICE
+    case = parser.parse_args(words)
+    DEVICE = case.device
+    return case
+
+
+def note(benchmark: str, case: str, seconds: Mapping[str, float], reference: str = "reference") -> None:
+    """Add the seconds of each side to `ROWS`."""
+    for side, each in seconds.items():
+        row = {"benchmark": benchmark, "case": case, "side": side, "seconds": each}
+        ROWS.append(row | {"ratio": each / seconds[reference]})

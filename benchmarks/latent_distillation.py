@@ -75,7 +75,9 @@ class Plain:
     def rendered(self, Z: Tensor, c: Tensor, noise: Tensor) -> Tensor:
         """Sample, decode, clamp, normalise."""
         decoded = self.state.prior.vae.decode(self.sampled(Z, c, noise)).sample
-        mean, std = (torch.tensor(v, dtype=Z.dtype).view(1, -1, 1, 1) for v in (self.space.mean, self.space.std))
+        mean, std = (
+            torch.tensor(v, dtype=Z.dtype, device=Z.device).view(1, -1, 1, 1) for v in (self.space.mean, self.space.std)
+        )
         return (((decoded + 1) / 2).clamp(0, 1) - mean) / std
 
     @property
@@ -100,8 +102,8 @@ class Plain:
 
     def guided(self, z: Tensor, c: Tensor, t: int) -> Tensor:
         """The guided noise, of a double batch."""
-        null = self.state.prior.embedder(torch.full((len(z),), CLASSES))
-        classes, times = torch.cat([null, c]), torch.full((2 * len(z),), t)
+        null = self.state.prior.embedder(torch.full((len(z),), CLASSES, device=z.device))
+        classes, times = torch.cat([null, c]), torch.full((2 * len(z),), t, device=z.device)
         without, guided = self.state.prior.unet(torch.cat([z, z]), times, encoder_hidden_states=classes).sample.chunk(2)
         return without + self.method.guidance * (guided - without)
 
@@ -190,6 +192,7 @@ def measure(steps: int, case: argparse.Namespace) -> None:
     turns = harness.in_turns({n: s.step for n, s in sides.items()}, case.repeats, clock=CLOCKS[case.clock])
     del sides
     seconds, peaks = harness.medians(turns), {name: harness.apart(weigh, name, steps, case) for name in turns}
+    harness.note("latent_distillation", f"T = {steps}, prior of width {case.width}", seconds)
     for name, each in seconds.items():
         (process, tensors), (plain_process, plain_tensors) = peaks[name], peaks["reference"]
         ratios = f"time x{each / seconds['reference']:.2f}, memory x{process / plain_process:.2f}"
@@ -208,10 +211,10 @@ def likeness(ours: Gradient, reference: Gradient) -> str:
 def weigh(name: str, steps: int, case: argparse.Namespace) -> tuple[float, float]:
     """MiB that one iteration adds to this process at most, and those that the tensors of another hold at most."""
     side = prepared(name, steps, case)
-    progress.reset_peak_memory("cpu")
+    progress.reset_peak_memory(harness.DEVICE)
     before = harness.peak()
     side.step(0)
-    return harness.peak() - before, progress.peak_of_tensors(lambda: side.step(1), "cpu") / MEBIBYTE
+    return harness.peak() - before, progress.peak_of_tensors(lambda: side.step(1), harness.DEVICE) / MEBIBYTE
 
 
 def main(words: list[str] | None = None) -> None:
@@ -222,7 +225,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--factor", type=int, default=2, help="by which latents are smaller than images")
     parser.add_argument("--batch-real", type=int, default=16, help="real images a class; published: 256")
     parser.add_argument("--only", nargs="+", default=["exact", "checkpointed", "last two"], choices=list(OURS))
-    case = parser.parse_args(words)
+    case = harness.begin(parser, words)
     for steps in case.steps:
         print(f"T = {steps}, prior of width {case.width}, latents of {SIDE // case.factor} pixels", flush=True)
         compare(steps)

@@ -137,13 +137,13 @@ def prepared(
     size = sum(parameter.numel() for parameter in PlainConvNet(width).parameters())
 
     def randn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=stream, dtype=torch.float64).to(dtype)
+        return torch.randn(shape, generator=stream, dtype=torch.float64).to(harness.DEVICE, dtype)
 
     start, images = 0.03 * randn(size), randn(max(batch, CLASSES * PER_CLASS), 3, SIDE, SIDE)
     streams = {"order": stream, "augmentation": stream}
     batches = unrolling.draw_batches(images, steps=steps, batch=batch, strategy=STRATEGY, **streams)
     goal, targets = start + 0.003 * randn(size), randn(len(images), CLASSES).softmax(1)
-    lr = torch.tensor(LR, dtype=dtype)
+    lr = torch.tensor(LR, dtype=dtype, device=harness.DEVICE)
     sizes = {"width": width, "smooth": smooth}
     return SimpleNamespace(start=start, goal=goal, images=images, targets=targets, lr=lr, batches=batches, **sizes)
 
@@ -186,9 +186,12 @@ def report(steps: int, batch: int, width: int, names: Sequence[str], repeats: in
         "time, s": harness.medians(
             harness.in_turns({n: lambda _, w=w: w() for n, w in works.items()}, repeats, clock=harness.CLOCKS[clock])
         ),
-        "tensors, MiB": {n: progress.peak_of_tensors(work, "cpu") / harness.MEBIBYTE for n, work in works.items()},
+        "tensors, MiB": {
+            n: progress.peak_of_tensors(work, harness.DEVICE) / harness.MEBIBYTE for n, work in works.items()
+        },
         "process, MiB": {n: harness.apart(weigh, n, steps, batch, width) for n in chosen},
     }
+    harness.note("trajectory_matching", f"N = {steps}, B = {batch}, width {width}", measured["time, s"], "unrolled")
     for name in chosen:
         print(f"  {name}", flush=True)
         for what, values in measured.items():
@@ -196,14 +199,14 @@ def report(steps: int, batch: int, width: int, names: Sequence[str], repeats: in
             print(f"    {what:12} {values[name]:8.2f} {ratios}", flush=True)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Report each N and B."""
     parser = harness.options(__doc__)
     parser.add_argument("--steps", nargs="+", type=int, default=[10, 30, 50])
     parser.add_argument("--batch", nargs="+", type=int, default=[10])
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--only", nargs="+", default=list(OURS), choices=list(OURS))
-    case = parser.parse_args()
+    case = harness.begin(parser, words)
     for batch in case.batch:
         for steps in case.steps:
             report(steps, batch, case.width, case.only, case.repeats, case.clock)

@@ -2,13 +2,17 @@
 
 import argparse
 import functools
+import json
 
 import pytest
 
+from benchmarks import __main__ as all_of_them
 from benchmarks import (
     attention_matching,
     evaluation,
+    experts,
     generative_matching,
+    gradient_matching,
     growth,
     harness,
     latent_distillation,
@@ -20,6 +24,9 @@ COMPARISONS = {
     "attention, batch": lambda: attention_matching.compare("batch", 2, 4, ["float32"]),
     "DataDAM, instance": lambda: attention_matching.compare("instance", 2, 4, ["float32"], "datadam"),
     "DM, batch": lambda: attention_matching.compare("batch", 2, 4, ["float32"], "dm"),
+    "DC": lambda: gradient_matching.compare("dc", 2, 4),
+    "DSA": lambda: gradient_matching.compare("dsa", 2, 4),
+    "experts": lambda: experts.main(["--quick"]),
     "evaluation": lambda: evaluation.main(["--quick"]),
     "evaluation, soft labels": lambda: evaluation.main(["--quick", "--soft"]),
     "trajectories": lambda: trajectory_matching.compare(3, 4, 4, ["all", "half", "none"]),
@@ -38,6 +45,8 @@ def test_what_is_timed_computes_what_its_reference_does(what, capsys):
 
 REFUSED = [
     (attention_matching, "TOLERANCE", 1e-30, "attention, instance"),
+    (gradient_matching, "TOLERANCE", 1e-30, "DSA"),
+    (experts, "TOLERANCE", {"float32": 1e-30}, "experts"),
     (evaluation, "TOLERANCE", {"float32": 1e-30}, "evaluation"),
     (trajectory_matching, "TOLERANCE", {"float64": 1e-30}, "trajectories"),
     (generative_matching, "TOLERANCE", 1e-30, "DiM, convnet"),
@@ -101,3 +110,33 @@ def test_arithmetic_grows_as_theory_says(line):
     wanted = growth.slope(sizes, [line.time(size) for size in sizes])
     # the encoder and decoder of LD3M are constant
     assert growth.slope(sizes, operations) == pytest.approx(wanted, abs=0.16)
+
+
+@pytest.fixture
+def rows(monkeypatch, tmp_path):
+    """Runs some benchmarks by the words of all of them; what the file then holds."""
+    monkeypatch.setattr(harness, "ROWS", [])
+
+    def run(*runs, more=()):
+        monkeypatch.setattr(all_of_them, "RUNS", runs)
+        all_of_them.main(["--quick", "--json", str(tmp_path / "rows.json"), *more])
+        return json.loads((tmp_path / "rows.json").read_text()) if (tmp_path / "rows.json").exists() else None
+
+    return run
+
+
+def test_all_benchmarks_leave_one_file_of_rows(rows):
+    first, second = rows((gradient_matching, "", "--ipc 1 --width 4 --method dsa"))
+    assert first["side"] == "reference" and first["ratio"] == 1 and first["case"] == "dsa, IPC 1, width 4"
+    assert second["ratio"] == second["seconds"] / first["seconds"] > 0
+
+
+def test_what_differs_or_comes_too_late_is_said_and_the_rest_is_timed(rows, monkeypatch, capsys):
+    monkeypatch.setattr(gradient_matching, "TOLERANCE", 1e-30)
+    words = "--ipc 1 --width 4 --method dsa"
+    assert rows((gradient_matching, "", words), (experts, "", "--quick --optimizer sgd"))[0]["benchmark"].startswith(
+        "exp"
+    )
+    assert "gradient_matching: not timed: {'distance'" in capsys.readouterr().out
+    rows((gradient_matching, "", words), more=["--seconds", "-1"])
+    assert "gradient_matching: left out, no time is left" in capsys.readouterr().out

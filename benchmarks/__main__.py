@@ -1,0 +1,59 @@
+"""Every benchmark once on a device, at the papers' shapes: seconds, and their ratio to the plain reference.
+
+python -m benchmarks [--device cuda] [--quick] [--seconds 120] [--json FILE]
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from benchmarks import (
+    attention_matching,
+    evaluation,
+    experts,
+    generative_matching,
+    gradient_matching,
+    harness,
+    latent_distillation,
+    trajectory_matching,
+)
+
+RUNS = (
+    (attention_matching, "--method dm datadam atom --norm batch --ipc 10 --only float32 bfloat16",
+     "--norm instance --ipc 2 --width 4 --only float32"),
+    (gradient_matching, "", "--ipc 2 --width 4"),
+    (evaluation, "--ipc 1 10 --width 128 --only float32 bfloat16", "--quick"),
+    (experts, "--experts 5 --images 5000 --only float32 at_once", "--quick --optimizer gsam"),
+    (trajectory_matching, "--steps 10 --only all none", "--steps 2 --batch 4 --width 4 --only all none"),
+    (generative_matching, "--pool convnet --only float32", "--width 4 --batch 4 --pool convnet --only float32"),
+    (latent_distillation, "--steps 10 --only exact", "--steps 2 --width 16 --factor 4 --batch-real 2 --only exact"),
+)  # fmt: skip
+"""Benchmark, its words, and those with --quick."""
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run what fits into the seconds; the file is written after each benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that all of them run")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="none is begun after so many")
+    parser.add_argument("--json", type=Path, help="where the rows go too")
+    options = parser.parse_args(words)
+    end = time.monotonic() + options.seconds
+    for module, full, quick in RUNS:
+        name = module.__name__.partition(".")[2]
+        if time.monotonic() > end:
+            print(f"{name}: left out, no time is left", flush=True)
+            continue
+        turns = [] if options.quick and "--quick" in quick else ["--repeats", "1" if options.quick else "3"]
+        try:
+            module.main([*(quick if options.quick else full).split(), *turns, "--device", options.device])
+        except (SystemExit, RuntimeError, ValueError) as error:
+            print(f"{name}: not timed: {error}", flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(harness.ROWS, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
