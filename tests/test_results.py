@@ -104,7 +104,7 @@ def test_a_reference_without_n_rests_on_the_assumed_number():
     assert verdict(sharp, reference(std=1.0)) == plain_verdict(sharp, 50.0, 1.0, ASSUMED_N, DELTA)
 
 
-def test_compare_is_welch():
+def test_compare_is_welch_where_the_sets_are_not_known():
     rng = random.Random(1)
     a, b = [rng.gauss(60, 2) for _ in range(7)], [rng.gauss(57, 0.5) for _ in range(4)]
     found, oracle = results.compare(record(a), record(b)), stats.ttest_ind(a, b, equal_var=False)
@@ -112,6 +112,19 @@ def test_compare_is_welch():
     assert (found.p, found.df) == pytest.approx((oracle.pvalue, oracle.df), rel=1e-9)
     by_statsmodels = CompareMeans(DescrStatsW(a), DescrStatsW(b))
     assert (found.low, found.high) == pytest.approx(by_statsmodels.tconfint_diff(usevar="unequal"), rel=1e-9)
+
+
+def test_rows_of_several_sets_are_compared_by_the_means_of_their_sets():
+    rng = random.Random(2)
+    a, b = ([rng.gauss(mean, 2) for _ in range(6)] for mean in (60, 57))  # two networks a set
+    means = [[stats.tmean(values[i : i + 2]) for i in (0, 2, 4)] for values in (a, b)]
+    of = [record(a, cell={"seeds": [0, 1, 2]}), record(b, cell={"seeds": [0, 1, 2]})]
+    found, oracle = results.compare(*of), stats.ttest_rel(*means)
+    assert (found.low, found.high) == pytest.approx(oracle.confidence_interval(0.95), rel=1e-9)
+    for other, values in (({"seeds": [3, 4, 5]}, means[1]), ({"seeds": [0]}, b)):  # other sets; one set: its networks
+        oracle = stats.ttest_ind(means[0], values, equal_var=False)
+        found = results.compare(of[0], record(b, cell=other))
+        assert (found.p, found.df) == pytest.approx((oracle.pvalue, oracle.df), rel=1e-9)
 
 
 def test_interval_is_the_t_interval():

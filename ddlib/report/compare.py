@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ddlib import results
 from ddlib.results import Measurements, Record
+from ddlib.results.statistics import Sample, welch
 
 Contents = Mapping[str, list[Record] | Measurements]
 """Notebook and profile, such as "atom/accuracy.quick" -> what was written of them."""
@@ -108,7 +109,7 @@ def _compare_rows(
         if row not in old or row not in new:
             whole.alone.append(f"{where}: only {'before' if row in old else 'after'}")
             continue
-        difference = results.compare(new[row], old[row])
+        difference = welch(*(Sample.of(row_of[row].accuracies) for row_of in (new, old)))
         whole.rows += 1
         whole.equal += new[row].accuracies == old[row].accuracies
         whole.moved = max(whole.moved, abs(difference.difference))

@@ -237,7 +237,7 @@ def claims_table(checks: Sequence[ClaimCheck]) -> Table:
             rows.append((test.where, f"{d.difference:+5.1f}", span, test.outcome))
         heading = f"{check.claim.statement}{f' {DAGGER}' * check.claim.unverified} {check.outcome.capitalize()}."
         groups.append((heading, tuple(rows or [("no records of both sides", "", "", "undecided")])))
-    notes = ["difference: in points, what is claimed to be higher minus the other, with its 95 % interval (Welch)."]
+    notes = ["difference: in points, what is claimed to be higher minus the other, with its 95 % interval over sets."]
     unverified = _joined(c.claim.source for c in checks if c.claim.unverified)
     if unverified:
         notes.append(f"{DAGGER} unverified, the numbers behind it were not read: {unverified}.")

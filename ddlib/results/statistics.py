@@ -180,11 +180,24 @@ def seed_means(record: "Record") -> tuple[float, ...]:
     return tuple(group_means(record.accuracies, seeds).values())
 
 
+def of_sets(a: "Record", b: "Record") -> Comparison:
+    """Mean accuracy of `a` minus that of `b` by their distilled sets, which are what is independent.
+
+    Rows with the same seeds share initial images and real batches, and are compared seed by seed (paired t); others by
+    Welch's t.  Of a row of one set, such as the whole data, the networks count: the interval is conditional on it.
+    """
+    seeds = a.cell.get("seeds", ())
+    if len(seeds) > 1 and seeds == b.cell.get("seeds", ()):
+        return paired(*(group_means(record.accuracies, seeds) for record in (a, b)))
+    units = [seed_means(r) if len(r.cell.get("seeds", ())) > 1 else r.accuracies for r in (a, b)]
+    return welch(*map(Sample.of, units))
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two rows that follow one another in a ranking: `above` minus `below`, tested in two ways.
 
-    sets: over the means of the distillation seeds, seed by seed where both rows have the same, else Welch.
+    sets: `of_sets`.
     networks: Welch over all networks of all distillation seeds, as published deviations are taken.
     p_sets, p_networks: their p by Holm's correction for all pairs of the ranking; None where the spread is not known.
     """
@@ -213,11 +226,7 @@ def neighbours(records: Sequence["Record"]) -> list[Pair]:
     """
     pairs, sets, networks = list(pairwise(ranked(records))), [], []
     for above, below in pairs:
-        means = seed_means(above), seed_means(below)
-        if above.cell["seeds"] == below.cell["seeds"]:
-            sets.append(welch(Sample.of([a - b for a, b in zip(*means, strict=True)])))
-        else:
-            sets.append(welch(*map(Sample.of, means)))
+        sets.append(of_sets(above, below))
         networks.append(welch(Sample.of(above.accuracies), Sample.of(below.accuracies)))
     columns = zip(sets, networks, _holm(sets), _holm(networks), strict=True)
     return [Pair(above, below, *column) for (above, below), column in zip(pairs, columns, strict=True)]
