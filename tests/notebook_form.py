@@ -54,6 +54,8 @@ def _head(notebook) -> Iterator[str]:
     kernel = notebook.metadata.get("kernelspec", {}).get("name")
     if kernel != "python3":
         yield f"the kernel is {kernel!r}, not 'python3'"
+    if notebook.metadata.get("language_info", {}).get("file_extension") != ".py":
+        yield "language_info says no file_extension '.py': nbconvert would write the script as .txt"
 
 
 def _parameters(notebook) -> Iterator[str]:

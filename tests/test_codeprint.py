@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from ddlib import ROOT, methods
-from ddlib.store import codeprint
+from ddlib.store import codeprint, provenance
 
 METHODS = methods.discover()
 PACKAGE = {
@@ -168,6 +168,26 @@ def test_an_evaluation_depends_on_no_method():
     found = codeprint.definitions(codeprint.EVALUATION)
     assert {"Protocol", "ConvNet", "augment", "load"} <= {name for _, name in found}
     assert not any(path.startswith("ddlib/methods/") for path, _ in found)
+
+
+def test_a_commit_is_stated_where_git_tracks_the_code_and_else_why_not(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "unpacked" / "ddlib").mkdir(parents=True)
+    (tmp_path / "unpacked" / "ddlib" / "loop.py").write_text("x = 1")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path / "unpacked")
+    stated = provenance.checkout.__wrapped__
+    assert stated() == (None, None, "fatal: not a git repository (or any of the parent directories): .git")
+    for words in (["init", "-q"], ["commit", "-qm", "another project", "--allow-empty"]):
+        subprocess.run([*git, *words], check=True)
+    assert stated() == (None, None, "git does not track this code")
+    for words in (["add", "."], ["commit", "-qm", "its copy"]):
+        subprocess.run([*git, *words], check=True)
+    commit, *rest = stated()
+    assert len(commit) == 40 and rest == [False, ""]
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as in a container that mounts another user's folder
+    assert stated()[:2] == (None, None) and "dubious ownership" in stated()[2]
+    monkeypatch.setenv("PATH", "")
+    assert stated() == (None, None, "git cannot be run: No such file or directory")
 
 
 def test_a_commit_is_read_through_git(tmp_path, monkeypatch):

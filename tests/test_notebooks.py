@@ -63,7 +63,9 @@ def sound():
         new_markdown_cell("## Deviations from the paper\n\nNone."),
         new_markdown_cell("## Provenance"),
     ]
-    return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    language = {"name": "python", "file_extension": ".py"}
+    return new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": language})
 
 
 def faults_of(notebook, folder):
@@ -91,6 +93,7 @@ PICTURE, LARGE = {"image/png": "iVBORw0KGgo="}, {"image/png": "A" * 60_001}
 CHANGES = {
     "begins with a title": set_source(0, "A claim without a title. " * 20),
     "the kernel is 'julia'": lambda n: n.metadata.kernelspec.__setitem__("name", "julia"),
+    "nbconvert would write the script as .txt": lambda n: n.metadata.language_info.pop("file_extension"),
     "are tagged 'parameters'": set_tags(2, "parameters"),
     "cells [] are tagged": set_tags(1),
     "parameter lr is no literal": set_source(1, 'dataset = "digits"  # name\nlr = 1 / 10  # rate'),

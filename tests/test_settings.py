@@ -1,11 +1,13 @@
 """What `settings` lets through and what it refuses, with the words a user reads."""
 
+import json
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from ddlib.methods.contract import fill
-from ddlib.study.parameters import settings
+from ddlib.study.parameters import literals, settings
 
 GOOD = {"profile": "quick", "dataset": "digits", "ipcs": [1, 10], "seeds": [0, 1], "budget_hours": None}
 CELL = "profile = 'quick'\nipcs = [1, 10]  # images per class"
@@ -70,6 +72,65 @@ def test_bad_parameters_are_refused(changed, message):
 )
 def test_a_notebook_declares_its_parameters_in_cells_of_literals(sources, values, ipcs):
     assert vars(settings(notebook(*sources, **values))) == {"profile": "quick", "ipcs": ipcs}
+
+
+NOT_LITERAL = "import os\nprofile = 'quick'\nseeds: list[int] = list(range(2))\nlr = print('read')"
+
+
+@pytest.mark.parametrize(
+    ("sources", "values", "expected"),
+    [
+        ([NOT_LITERAL.replace("\nlr", "\nrepeats"), CALL], {"seeds": [0, 1], "repeats": 3}, {"seeds": (0, 1)}),
+        ([CELL + "\n" + CALL], {"seeds": [7]}, {"ipcs": (1, 10)}),  # parameters and call in one cell
+        ([CELL, "%matplotlib inline", "profile = 'hour'", CALL], {"profile": "hour"}, {"profile": "hour"}),
+        (["from parameters import *", CALL], {"seeds": [3], "os": pytest}, {"seeds": (3,), "ipcs": (1, 10)}),
+    ],
+)
+def test_a_parameters_cell_may_compute(sources, values, expected):
+    chosen = vars(settings(notebook(*sources, **values)))
+    assert chosen.items() >= expected.items() and ("seeds" in chosen) == ("seeds" in expected)
+
+
+def test_what_is_no_literal_is_named_with_its_line_where_the_notebook_is_only_read():
+    assert literals("import os\nipcs: list[int] = [1]  # images") == {"ipcs": [1]}
+    with pytest.raises(ValueError, match=r"line 3, `seeds: .* = list\(range\(2\)\)`, assigns no literal, and is known"):
+        literals(NOT_LITERAL)
+    with pytest.raises(ValueError, match=r"line 2, `a = b = 1`, assigns no literal"):
+        literals("x = 1\na = b = 1")
+    with pytest.raises(ValueError, match=r"line 2 is no plain Python: invalid syntax"):
+        literals("x = 1\n%matplotlib inline")
+
+
+@pytest.mark.parametrize("written", ["seed = [7]", "seed = list(range(7))", "print(3)\nseed: list = [7]"])
+def test_a_readers_own_cell_before_the_call_is_held_to_the_notebooks_parameters(written):
+    with pytest.raises(
+        ValueError, match=r"unknown parameter 'seed' \(did you mean 'seeds'\?\); known: ipcs, profile, se"
+    ):
+        settings(notebook(CELL + "\nseeds = [0]", written, CALL, seeds=[0], seed=[7]))
+    with pytest.raises(ValueError, match=r"unknown parameter 'draws'; known: ipcs, profile"):  # another notebook's
+        settings(notebook(CELL, "draws = 3", CALL, draws=3))
+    chosen = settings(notebook(CELL + "\nseeds = [0]", CALL, written, CALL, seeds=[0], seed=[7]))  # its own business
+    assert chosen.seeds == (0,)
+
+
+def test_a_script_runs():
+    script = {"__name__": "__main__", "__file__": "accuracy.py", "results": pytest, "step": print, **GOOD}
+    assert vars(settings(script)) == vars(settings(GOOD))
+    with pytest.raises(ValueError, match=r"unknown parameter 'seed' \(did you mean 'seeds'\?\)"):
+        settings(script | {"seed": [7]})
+
+
+def test_numbers_and_arrays_of_numpy_are_pythons_own():
+    rows = {"DM": {"method": "dm", "lr_images": np.float64(0.5), "by_ipc": {np.int64(1): {"iterations": np.int64(3)}}}}
+    chosen = settings(
+        GOOD | {"seeds": np.arange(2), "repeats": np.int64(3), "powers": [np.float32(0.5)], "methods": rows}
+    )
+    assert (chosen.seeds, chosen.repeats, chosen.powers) == ((0, 1), 3, (0.5,))
+    plain = {"DM": {"method": "dm", "lr_images": 0.5, "by_ipc": {1: {"iterations": 3}}}}
+    assert json.dumps(chosen.methods) == json.dumps(plain)
+    assert fill(Recipe, "the recipe", {"lr": np.float32(0.5), "epochs": np.int64(3)}) == Recipe(lr=0.5, epochs=3)
+    with pytest.raises(ValueError, match=r"epochs of the recipe=np.float64\(3.0\); it must be an integer"):
+        fill(Recipe, "the recipe", {"epochs": np.float64(3.0)})
 
 
 def test_an_injected_parameter_must_be_declared_by_the_notebook():

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import numbers
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -133,14 +134,14 @@ def require(name: str, value: Any, holds: bool, allowed: str) -> None:
 
 
 def number(name: str, value: Any, kind: type) -> Any:
-    """`value` as a number of this kind; text, a truth value or a fraction for an integer are refused."""
+    """`value`, also one of numpy, as a number of this kind; text, truth values, fractions for integers are refused."""
     if isinstance(value, str):
         raise ValueError(f"{name}={value!r} is text, not a number; in YAML write 1.0e-3 with the dot, without quotes")
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {kind.__name__}")
     if not math.isfinite(value):
         raise ValueError(f"{name}={value!r}; it must be finite")
-    if kind is int and not isinstance(value, int):
+    if kind is int and not isinstance(value, numbers.Integral):
         raise ValueError(f"{name}={value!r}; it must be an integer")
     return kind(value)
 

@@ -104,7 +104,7 @@ def _template(papers: Sequence[str]) -> Any:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    commit, modified = checkout()
+    commit, modified, _ = checkout()
     environment.globals.update(
         made_by=f"ddlib {__version__}" + (f", commit {commit[:7]}{', modified' * bool(modified)}" if commit else ""),
         titles={paper: "Across papers" if paper == ACROSS else results.title(paper) for paper in papers},

@@ -18,13 +18,14 @@ PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn")
 def provenance(device: str = "cpu", modules: tuple[str, ...] = ()) -> dict[str, Any]:
     """Where a number comes from that is computed now, on `device`, by the code of `modules`.
 
-    The commit, None outside a git checkout; whether the tree was modified, products aside; the fingerprint of the code,
-    where modules are given; the date, versions and the device's name.
+    The commit, or None and the reason as `no_commit`; whether the tree was modified, products aside; the fingerprint of
+    the code, where modules are given; the date, versions and the device's name.
     """
-    commit, dirty = checkout()
+    commit, dirty, reason = checkout()
     return {
         "commit": commit,
         "dirty": dirty,
+        **({"no_commit": reason} if reason else {}),
         **({"code": codeprint.fingerprint(modules)} if modules else {}),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {"ddlib": __version__, "python": platform.python_version()} | {p: version(p) for p in PACKAGES},
@@ -33,14 +34,21 @@ def provenance(device: str = "cpu", modules: tuple[str, ...] = ()) -> dict[str, 
 
 
 @cache
-def checkout() -> tuple[str | None, bool | None]:
-    """The commit, and whether the tree was modified (products aside), when this process first asked; None without git.
+def checkout() -> tuple[str | None, bool | None, str]:
+    """The commit and whether the tree is modified (products aside), as this process first asked; or why none is known.
 
     What is edited later, while the process runs, made none of its numbers.
     """
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!figures", ":!notebooks")
-    return commit, bool(changes) if commit else None
+    products = (":!results", ":!figures", ":!notebooks")
+    try:
+        if not _git("ls-files", "ddlib"):  # unpacked without git inside another repository
+            return None, None, "git does not track this code"
+        commit = _git("rev-parse", "HEAD")
+        return commit, bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *products)), ""
+    except OSError as error:
+        return None, None, f"git cannot be run: {error.strerror}"
+    except subprocess.CalledProcessError as error:
+        return None, None, error.stderr.strip().partition("\n")[0]
 
 
 def device_name(device: str) -> str:
@@ -50,10 +58,6 @@ def device_name(device: str) -> str:
     return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def _git(*words: str) -> str | None:
-    """Output of a git command in the repository, or None where it is no git checkout."""
-    try:
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+def _git(*words: str) -> str:
+    """Output of a git command in the repository."""
+    return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()

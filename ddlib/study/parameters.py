@@ -4,11 +4,12 @@ papermill runs a misspelt parameter to the end with exit code 0, and YAML reads 
 """
 
 import ast
+import itertools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import yaml
@@ -77,33 +78,40 @@ INJECTED = "# Parameters"
 IN_A_NOTEBOOK = "In"
 """IPython keeps the sources of the executed cells under this name."""
 
+CALL = "settings(globals())"
+"""What a notebook calls once its parameters are assigned."""
+
 
 def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
     """The parameters of a notebook as attributes, checked: `study.settings(globals())` in the third cell.
 
-    A parameters cell is one that assigns literals only: the notebook's own, the one that papermill injects, and
-    whatever a reader runs in between.  Every name assigned there must be a known parameter, and an injected one must
-    also stand in the notebook's own cell.  A plain mapping of parameters is checked likewise.
+    What the notebook's parameters cell assigns, which assigns `profile`, must be known parameters.  What papermill
+    injects must stand in that cell too, and so must what a reader's cells between it and this call assign, where it is
+    a parameter or nearly one by its name.  Of a script, such as nbconvert makes of a notebook, these names are taken,
+    and of a plain mapping all.
 
     Raises:
         ValueError: an unknown name (the nearest known one is offered), a wrong type, or a value out of range.
     """
-    sources = [source for source in namespace.get(IN_A_NOTEBOOK, []) if source.strip()]
-    if sources:
-        names, injected = _assigned(sources)
-        for name in sorted(injected):
-            declared(name, sorted(names))
-    elif IN_A_NOTEBOOK in namespace:  # a kernel that keeps no history, as nbval's, is given no parameters either
-        names = PARAMETERS.keys() & namespace.keys()
-    else:
-        names = {name for name in namespace if not name.startswith("_")}
+    names, changed = _assigned(namespace.get(IN_A_NOTEBOOK, []))
+    for name in sorted(changed):
+        declared(name, sorted(names))
+    if not names:
+        names = set(namespace)
+        if IN_A_NOTEBOOK in namespace or "__name__" in namespace:  # a script, or a kernel without history, as nbval's
+            code = {name for name, value in namespace.items() if callable(value) or isinstance(value, ModuleType)}
+            names = set(filter(_meant, names - code))
     for name in sorted(names):
         declared(name, PARAMETERS)
     return SimpleNamespace(**{name: checked(name, namespace[name], PARAMETERS[name]) for name in sorted(names)})
 
 
 def checked(name: str, value: Any, parameter: Parameter) -> Any:
-    """`value` if `parameter` allows it, else a ValueError; an integer turns into a float where a float is asked for."""
+    """`value` if `parameter` allows it, else a ValueError; an integer turns into a float where a float is asked for.
+
+    Numbers and arrays of numpy are taken as Python's own.
+    """
+    value = _plain(value)
     if value is None and parameter.optional:
         return None
     if not parameter.many:
@@ -131,40 +139,77 @@ def _checked_value(name: str, value: Any, parameter: Parameter) -> Any:
     return value
 
 
-def _assigned(sources: Sequence[str]) -> tuple[set[str], set[str]]:
-    """The names that the parameters cells executed last assign: by a reader, and injected by papermill.
+def _plain(value: Any) -> Any:
+    """`value` with numbers and arrays of numpy, in mappings and lists too, as Python's own."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
-    They begin with the last run of the notebook's own parameters cell, which assigns `profile`: a reader who mends a
-    misspelt name and runs it again is not held to the earlier one.
+
+def _meant(name: str) -> bool:
+    """Whether a name that a reader assigns is a parameter, or nearly one."""
+    return name in PARAMETERS or bool(nearest(name, PARAMETERS))
+
+
+def _assigned(sources: Sequence[str]) -> tuple[set[str], set[str]]:
+    """The names that the parameters cell executed last assigns, and those that other cells before the call do.
+
+    The parameters cell assigns `profile` among others; a reader who mends a misspelt name there and runs it again is
+    not held to the earlier one.
     """
     own: set[str] = set()
-    injected: set[str] = set()
+    changed: set[str] = set()
+    called = False
     for source in sources:
-        try:
-            names = {*literals(source)}
-        except ValueError:
-            continue
+        names = _names(source)
         if source.lstrip().startswith(INJECTED):
-            injected |= names
-        elif ANCHOR in names:
-            own, injected = names, set()
-        elif names & PARAMETERS.keys():
-            own |= names
-    return own, injected
+            changed |= names
+        elif names > {ANCHOR}:
+            own, changed, called = names, set(), False
+        elif own and not called:
+            changed |= set(filter(_meant, names))
+        called = called or CALL in source
+    return own, changed
+
+
+def _names(source: str) -> set[str]:
+    """The single names that a cell assigns before it calls `settings`; none where it is no plain Python."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return set()
+    before = itertools.takewhile(lambda statement: CALL not in ast.unparse(statement), body)
+    return {name for statement in before for name in _assignment(statement)}
+
+
+def _assignment(statement: ast.stmt) -> dict[str, ast.expr]:
+    """The single name that a statement assigns -> its value; empty for any other statement."""
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            return {name: value}
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+            return {name: value}
+    return {}
 
 
 def literals(source: str) -> dict[str, Any]:
-    """Name -> value of a cell that assigns literals alone; a ValueError at any other."""
-    values = {}
+    """Name -> value of a cell that assigns literals alone, beside imports; a ValueError names the line of any other."""
     try:
-        for statement in ast.parse(source).body:
-            match statement:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    values[name] = ast.literal_eval(value)
-                case _:
-                    raise ValueError(f"{ast.unparse(statement)} assigns no literal")
+        body = ast.parse(source).body
     except SyntaxError as error:  # IPython's own, such as %matplotlib
-        raise ValueError(f"the cell is no plain Python: {error.msg}") from error
+        raise ValueError(f"line {error.lineno} is no plain Python: {error.msg}") from error
+    values = {}
+    for statement in body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            continue
+        try:
+            ((name, value),) = _assignment(statement).items()
+            values[name] = ast.literal_eval(value)
+        except ValueError as error:
+            text = f"line {statement.lineno}, `{ast.unparse(statement)}`,"
+            raise ValueError(f"{text} assigns no literal, and is known only when the notebook runs") from error
     return values
 
 
@@ -172,7 +217,10 @@ def of_notebook(path: Path) -> dict[str, Any]:
     """The literals of the notebook's cell tagged `parameters`."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    return literals("".join(cell["source"]))
+    try:
+        return literals("".join(cell["source"]))
+    except ValueError as error:
+        raise ValueError(f"{path.parent.name}/{path.name}, parameters cell: {error}") from error
 
 
 def read_params(path: Path) -> dict[str, Any]:
