@@ -3,11 +3,16 @@
 python tests/test_readme.py    # writes both tables anew
 """
 
+import functools
 import re
 import sys
 
-from ddlib import ROOT, methods, results
+import torch
+
+from ddlib import ROOT, methods, results, study
+from ddlib.analyses import judge
 from ddlib.data import datasets
+from ddlib.evaluation import Protocol
 from ddlib.report import evidence
 from ddlib.study.parameters import PROFILES
 
@@ -102,6 +107,17 @@ def test_the_fifth_paper_of_the_readme_runs(tmp_path, monkeypatch):
     finally:
         sys.modules.pop("ddlib.methods.moments", None)
         methods.discover.cache_clear()
+
+
+def test_the_judgement_of_the_readme_runs(tmp_path, monkeypatch, train, capsys):
+    (source,) = re.findall(r"```python\n(from ddlib import data, report, study\n.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study.Workplace, "__init__", functools.partialmethod(study.Workplace.__init__, folder=tmp_path))
+    small = Protocol(options={"width": 8, "depth": 2}, num_networks=2, epochs=2, batch_size=20)
+    monkeypatch.setattr(judge, "Protocol", lambda: small)
+    torch.save(train.take([int(rows[0]) for rows in train.class_indices]), "images_best.pt")
+    exec(source, {})
+    assert "images_best.pt: 10 images of digits; normalised" in (said := capsys.readouterr().out) and "Random" in said
 
 
 def test_every_make_target_it_names_exists():

@@ -329,7 +329,24 @@ def _add_store_commands(commands: Commands) -> None:
     which.add_argument("--seed", type=int, metavar="N", help="of the distillation (default: the row's first)")
     which.add_argument("--evaluation", metavar="KEY", help="of a set in the store: which one is stated")
 
-    for parser in (listing, show, clean, export):
+    judge = _add(commands, "judge", _judge, "judge anybody's distilled set beside random and all real images")
+    judge.add_argument("files", type=Path, nargs="+", metavar="FILE",
+                       help="images*.pt (labels*.pt, lr*.pt), res_*.pt, .npz, an export, pictures")  # fmt: skip
+    judge.add_argument("--dataset", required=True, metavar="NAME", help="whose classes and test images it is for")
+    spaces, kinds = ("pixels", "normalised", "zca", "zca_pixels"), ("classes", "probabilities", "logits")
+    judge.add_argument("--space", choices=spaces, help="of the values (default: what the file or the values say)")
+    judge.add_argument("--labels", choices=kinds, help="what they are (default: likewise)")
+    judge.add_argument("--by", metavar="NAME", help="data set by whose mean and std images are normalised")
+    judge.add_argument("--factor", type=_count, default=1, metavar="N", help="N x N images in each stored one (IDC)")
+    judge.add_argument("--experiment", type=int, default=0, metavar="N", help="which set of a res_*.pt (default: 0)")
+    judge.add_argument("--recipe", metavar="NAME", help="a method's, or a YAML file of settings (default: that of DC)")
+    judge.add_argument("--no-whole", action="store_true", help="do not train on the whole training set; then no LRS")
+    judge.add_argument("--label", metavar="TEXT", help="of the row (default: the file's name)")
+    judge.add_argument("--seed", type=int, default=0, metavar="N", help="of the networks (default: 0)")
+    judge.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
+    judge.add_argument("--output", type=Path, metavar="FILE", help="of records (default: judged/LABEL.json there)")
+
+    for parser in (listing, show, clean, export, judge):
         parser.add_argument("--store", type=Path, default=OUTPUT / "runs", metavar="FOLDER",
                             help="the store (default: %(default)s)")  # fmt: skip
 
@@ -417,6 +434,24 @@ def _export(options: Namespace) -> int:
     if trained:
         about = json.loads((folder / export.CARD).read_text(encoding="utf-8"))["network"]
         print(f"network {about['index']} has {about['accuracy']:.2f} % here; {about['stated']:.2f} % of it are stated")
+    return 0
+
+
+def _judge(options: Namespace) -> int:
+    from ddlib import report, results, study
+    from ddlib.analyses import judge
+    from ddlib.data.released import read_set
+
+    protocol = judge.recipe(options.recipe)
+    how = {name: getattr(options, name) for name in ("dataset", "space", "labels", "by", "factor", "experiment")}
+    found, label = read_set(*options.files, **how), options.label or options.files[0].stem
+    print(found.provenance["read_as"], flush=True)
+    workplace = study.Workplace(options.device, folder=options.store)
+    records = judge.judge(
+        found, label, options.dataset, workplace, protocol=protocol, seed=options.seed, whole=not options.no_whole
+    )
+    path = results.write(records, options.output or options.store / "judged" / f"{label}.json")
+    print(f"{report.leaderboard(report.standings(records, **judge.names(records)))}\nrecords: {path}")
     return 0
 
 

@@ -2,5 +2,10 @@
 
 `datasets.load` reads a split as an `ImageSet`, and `datasets.describe` says what is known of it before; the facts stand
 in catalogue.yaml.  `whitening` maps pixels to the space that networks see, `augmentation.draw` and `augment` are DSA,
-and `synthetic` holds what distillation makes: a `SyntheticSet` or a `SyntheticStream`, with `save` and `load`.
+and `synthetic` holds what distillation makes: a `SyntheticSet` or a `SyntheticStream`, with `save` and `load`;
+`read_set` reads those that others made.
 """
+
+from ddlib.data.released import read_set
+
+__all__ = ["read_set"]

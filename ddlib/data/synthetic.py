@@ -183,8 +183,16 @@ def _check_labels(labels: Tensor, images: Tensor, num_classes: int) -> None:
         )
     if soft and not labels.isfinite().all():
         raise ValueError("labels hold logits that are not finite")
+    if soft and is_probabilities(labels):
+        raise ValueError("labels are probabilities; allowed: logits, such as labels.clamp_min(1e-38).log()")
     if hard and not (labels.min() >= 0 and labels.max() < num_classes):
         raise ValueError(f"labels must lie in [0, {num_classes}), got {int(labels.min())} to {int(labels.max())}")
+
+
+def is_probabilities(labels: Tensor) -> bool:
+    """Whether soft labels (N, K) are probabilities: none is negative, and each row sums to 1 up to rounding."""
+    sums = labels.double().sum(1)
+    return labels.shape[1] > 1 and bool((labels >= 0).all() and ((sums - 1).abs() < 1e-3).all())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -53,17 +53,19 @@ class Entry:
 def standings(
     records: Sequence[Record],
     *,
+    network: str = NETWORK,
     plain: str | None = None,
     hard: Mapping[str, str] | None = None,
     equal_bytes: Mapping[str, str] | None = None,
 ) -> dict[int | None, list[Entry]]:
-    """The ranking on a ConvNet at each number of images per class, the highest accuracy first.
+    """The ranking on a network at each number of images per class, the highest accuracy first.
 
     A record of the whole training set stands in each ranking, and one of the bytes of a generator in that of each row
     which stores this.  What was not run is left out.  IOR, LRS and ARS are against the row called `RANDOM`.
 
     Args:
-        records: of one data set, every row on `NETWORK`, and on any others.
+        records: of one data set, every row on `network`, and on any others.
+        network: tested on, by the protocol.
         plain: what the same network trained without augmentation is called; None: there is none, and no ARS.
         hard: label of a row with soft labels -> label of the row that has the same set with hard ones.
         equal_bytes: label of a row that stores a generator -> label of the real images of its bytes.
@@ -80,20 +82,20 @@ def standings(
     if unknown := {*hard, *hard.values(), *equal_bytes, *equal_bytes.values()} - labels:
         raise ValueError(f"unknown rows {sorted(unknown)}; known: {', '.join(sorted(labels))}")
     run = {(record.label, record.ipc, record.network): record for record in records if record.n}
-    own_ranking = [r for r in records if r.network == NETWORK and r.label not in equal_bytes.values()]
+    own_ranking = [r for r in records if r.network == network and r.label not in equal_bytes.values()]
     rankings = {}
     for ipc in sorted({record.ipc for record in own_ranking if record.ipc is not None}) or [None]:
         rows = [record for record in own_ranking if record.ipc in (ipc, None) and record.n]
         fillings = {equal_bytes.get(record.label) for record in rows}
-        rows += [r for r in records if r.network == NETWORK and r.label in fillings and r.n]
+        rows += [r for r in records if r.network == network and r.label in fillings and r.n]
         whole = next((record for record in ranked(rows) if record.method == "whole"), None)
         rankings[ipc] = []
         for record, pair in zip(ranked(rows), [*neighbours(rows), None], strict=False):
             label, images = record.label, record.ipc
-            hard_row, random_row = (run.get((row, images, NETWORK)) for row in (hard.get(label, label), RANDOM))
+            hard_row, random_row = (run.get((row, images, network)) for row in (hard.get(label, label), RANDOM))
             unaugmented, random_unaugmented = (run.get((row, images, plain)) for row in (label, RANDOM))
             filling = next((row for row in rows if row.label == equal_bytes.get(label)), None)
-            others = [r for r in records if (r.label, r.ipc) == (label, images) and r.network not in (NETWORK, plain)]
+            others = [r for r in records if (r.label, r.ipc) == (label, images) and r.network not in (network, plain)]
             comparable = others and len({r.n for r in others}) == 1 and others[0].n
             lrs = ars = None
             if whole and hard_row and random_row:

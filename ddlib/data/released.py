@@ -1,0 +1,415 @@
+"""Distilled sets as they are found: the files that others released, and every form that `ddlib.export` writes.
+
+    theirs = read_set("images_best.pt", dataset="cifar10", space="zca_pixels")
+
+Layouts, as their authors' code writes them:
+
+    images*.pt, labels*.pt, lr*.pt    MTT, TESLA, FTD, DATM; DD-Ranking (`images.pt`, ...)
+    res_*.pt                          DC, DSA, DM, DataDAM, DC-BENCH: {"data": [[images, labels], one an experiment]}
+    data*.pt                          IDC: [images, labels] of pixels; an image may hold `factor` x `factor` of them
+    a folder of class folders         pictures, as of SRe2L; `labels*.pt` of them are in the order of their paths
+    *.npz                             arrays `images` and `labels`
+    *.safetensors, set.npz, set.pt, data/*.parquet, images/       our own exports
+
+Nothing but tensors, numbers and texts is unpickled.
+"""
+
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ddlib.data import datasets, readers, synthetic
+from ddlib.data.augmentation import strategy_for
+from ddlib.data.catalogue import SYNSETS, DatasetInfo
+from ddlib.data.synthetic import SyntheticSet, SyntheticStream, is_probabilities
+from ddlib.data.whitening import PIXELS, ZCA, ValueSpace
+
+SPACES = {"pixels": False, "normalised": False, "zca": True, "zca_pixels": PIXELS}
+"""What `space` may be: pixels in [0, 1] or [0, 255], normalised, or whitened after -> `zca` of `datasets.load`."""
+
+LABELS = ("classes", "probabilities", "logits")
+"""What `labels` may be."""
+
+SMOOTH, CONTRAST = 0.75, 0.7
+"""Correlation of neighbouring pixels and standard deviation from which images are taken for normalised pictures.
+
+Real ones of CIFAR-10, MNIST, FashionMNIST and digits have 0.83 to 0.93 and 1.0 to 1.3, whitened ones 0.2 to 0.8 and
+0.26 to 0.63.
+"""
+
+PATTERNS = (
+    *("synthetic.safetensors", "set.npz", "set.pt", "data/*.parquet"),
+    *("images_best.pt", "images.pt", "data.pt", "data_best.pt", "**/res_*.pt"),
+)
+"""Files that hold the set of a folder; a folder that has none of them holds pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What the files of a set hold.
+
+    labels: None: the images stand class by class, as many of each.
+    space: the space that the file states, of images, or, where these are `pictures`, of what networks are to see.
+    strategy: of the augmentation; None: the file says none.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    learning_rate: float | None = None
+    space: ValueSpace | None = None
+    pictures: bool = False
+    strategy: str | None = None
+
+
+def read_set(
+    *paths: str | Path,
+    dataset: str,
+    space: str | None = None,
+    labels: str | None = None,
+    by: str | None = None,
+    factor: int = 1,
+    experiment: int = 0,
+) -> SyntheticSet:
+    """Read a distilled set from its files, and say in one line what it was taken for: `provenance["read_as"]`.
+
+    Args:
+        paths: one file or folder of a layout above, and perhaps `labels*` and `lr*` (.pt, .npy), which are otherwise
+            looked for beside `images*.pt`.
+        dataset: whose classes and test images it is for, a name of `datasets.load`.
+        space: one of `SPACES`; None: what the file states, or what the values say.
+        labels: one of `LABELS`; None: classes where they are integers, probabilities where they are not negative and
+            sum to 1, else logits.
+        by: the data set by whose mean and std images are normalised; None: `dataset`.
+        factor: images along each side of a stored one (IDC), which are cut out and enlarged bilinearly.
+        experiment: which of the sets of a `res_*.pt`.
+
+    Returns:
+        The set, in the space of `dataset` normalised or whitened.  Its `provenance` says under "stored" how many images
+        the files hold.
+
+    Raises:
+        FileNotFoundError: a file, or the real data that whitening is fitted on, is not there.
+        ValueError: the files are of no layout above, do not fit the data set, or may be understood in several ways; the
+            message names the argument to give.
+    """
+    main, companions = _sorted_out([Path(path) for path in paths])
+    info = datasets.describe(dataset)
+    for name, value, known in (("space", space, SPACES), ("labels", labels, LABELS)):
+        if value is not None and value not in known:
+            raise ValueError(f"{name}={value!r}; it must be one of {', '.join(known)}")
+    file = _set_file(main) if main.is_dir() else main
+    if file.suffix == ".safetensors":
+        return _ours(synthetic.load(file), file, info)
+    content = _content(file, info, companions, experiment)
+    images = _laid_out(content.images, info, file)
+    targets, kind = _labels(content.labels, labels, len(images), info)
+    stored = len(images)
+    if factor > 1:
+        images, targets = unpacked(images, factor), targets.repeat_interleave(factor**2, 0)
+    target, how = content.space, "as the file states"
+    if target is None or content.pictures:
+        images, target, how = _in_space(images, "pixels" if content.pictures else space, info, by or dataset, target)
+    elif space is not None or by is not None:
+        raise ValueError(f"space={space!r}, by={by!r}: {file} states its own value space; leave them out")
+    line = f"{file}: {stored} images of {info.name}; {target.name}, {how}; {kind}"
+    line += f"; learning rate {content.learning_rate:g}" if content.learning_rate else ""
+    return SyntheticSet(
+        images=images,
+        labels=targets,
+        class_names=info.class_names or datasets.load(dataset, "test").class_names,
+        space=target,
+        strategy=content.strategy or strategy_for(dataset),
+        learning_rate=content.learning_rate,
+        provenance={"files": [str(path) for path in paths], "read_as": line, "stored": stored},
+    )
+
+
+def _ours(found: SyntheticSet | SyntheticStream, file: Path, info: DatasetInfo) -> SyntheticSet:
+    """What `synthetic.save` wrote; a stream is drawn once, by seed 0."""
+    if isinstance(found, SyntheticStream):
+        found = found.frozen(0)
+    if (found.shape, found.num_classes) != (info.shape, info.num_classes):
+        raise ValueError(f"{file} holds images of {found.shape} and {found.num_classes} classes, not of {info.name}")
+    line = f"{file}: {len(found)} images of {info.name}; all else as the file states"
+    return replace(found, provenance={**found.provenance, "read_as": line, "stored": len(found)})
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def _sorted_out(paths: list[Path]) -> tuple[Path, dict[str, Path]]:
+    """The file or folder of the images, and the paths of "labels" and "lr" that are given beside it."""
+    kinds = {path: next((kind for kind in ("labels", "lr") if path.stem.startswith(kind)), "images") for path in paths}
+    if sorted(kinds.values()).count("images") != 1 or len(set(kinds.values())) < len(paths):
+        names = ", ".join(map(str, paths)) or "none"
+        raise ValueError(f"paths are {names}; allowed: one file or folder of images, and one labels* and lr* at most")
+    if missing := [path for path in paths if not path.exists()]:
+        raise FileNotFoundError(f"{missing[0]} does not exist")
+    given = {kind: path for path, kind in kinds.items()}
+    return given.pop("images"), given
+
+
+def _set_file(folder: Path) -> Path:
+    """The one file of a folder that holds its set, or the folder itself, where it holds pictures."""
+    for pattern in PATTERNS:
+        if files := sorted(folder.glob(pattern)):
+            if len(files) > 1:
+                raise ValueError(f"{folder} holds {len(files)} sets; name one of {', '.join(map(str, files[:4]))}")
+            return files[0]
+    return folder
+
+
+def _content(file: Path, info: DatasetInfo, companions: Mapping[str, Path], experiment: int) -> Content:
+    """What a file or a folder of pictures holds, with its companions."""
+    if file.is_dir():
+        content = _read_pictures(file, info)
+    elif file.suffix == ".parquet":
+        content = _read_parquet(file)
+    elif file.suffix == ".npz":
+        with np.load(file) as arrays:
+            content = _from_names({name: arrays[name] for name in arrays.files}, file)
+    elif file.suffix in (".pt", ".pth"):
+        content = _from_torch(load_plain(file), file, experiment)
+    else:
+        raise ValueError(f"{file}; allowed: a folder, .pt, .pth, .npz, .parquet or .safetensors")
+    if file.stem.startswith("images") and not file.is_dir():
+        for kind in ("labels", "lr"):
+            beside = file.with_name(file.name.replace("images", kind, 1))
+            companions = ({kind: beside} if beside.exists() else {}) | companions
+    if "labels" in companions:
+        content = replace(content, labels=_as_tensor(load_plain(companions["labels"])))
+    if "lr" in companions:
+        content = replace(content, learning_rate=float(load_plain(companions["lr"])))
+    return content
+
+
+def load_plain(path: Path) -> Any:
+    """Tensors, arrays, numbers and texts of a file of `torch.save` or `numpy.save`; others are refused (ValueError)."""
+    if path.suffix == ".npy":
+        return np.load(path)
+    scalar = np._core.multiarray.scalar
+    rebuild = np._core.multiarray._reconstruct
+    known = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "bool"))]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before numpy 2, and from it on
+        known += [(scalar, f"{module}.scalar"), (rebuild, f"{module}._reconstruct")]
+    try:
+        with torch.serialization.safe_globals(known):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} holds more than tensors, numbers and texts, or is not whole: {reason}") from error
+
+
+def _from_torch(content: Any, file: Path, experiment: int) -> Content:
+    """Of a `.pt`: images alone, a pair with labels, a list of such pairs under "data", or a dict with names."""
+    if isinstance(content, Mapping) and isinstance(content.get("data"), list | tuple):
+        sets = content["data"]
+        if not 0 <= experiment < len(sets):
+            raise ValueError(f"experiment={experiment}; {file} holds those from 0 to {len(sets) - 1}")
+        content = sets[experiment]
+    if isinstance(content, Mapping):
+        return _from_names(content, file)
+    pair = content if isinstance(content, list | tuple) else [content]
+    if len(pair) not in (1, 2) or not all(isinstance(part, Tensor | np.ndarray) for part in pair):
+        raise ValueError(f"{file} holds {type(content).__name__}; allowed: images, or images and labels")
+    return Content(images=_as_tensor(pair[0]), labels=_as_tensor(pair[1]) if len(pair) == 2 else None)
+
+
+def _from_names(entries: Mapping[str, Any], file: Path) -> Content:
+    """Of named arrays: "images" (or "x", "data"), "labels" ("y", "targets"), and in our own what states the rest."""
+    images, labels = (
+        next((_as_tensor(entries[name]) for name in names if name in entries), None)
+        for names in (("images", "x", "data"), ("labels", "y", "targets"))
+    )
+    if images is None:
+        raise ValueError(f"{file} holds {', '.join(map(str, entries)) or 'nothing'}; allowed: images and labels")
+    card = json.loads(str(entries["card"])) if "card" in entries else {}
+    rate = entries.get("learning_rate", card.get("learning_rate"))
+    return Content(
+        images=images,
+        labels=labels,
+        learning_rate=None if rate is None else float(rate),
+        space=_stated_space(entries, card.get("value_space", {})),
+        strategy=card.get("augmentation"),
+    )
+
+
+def _stated_space(entries: Mapping[str, Any], stated: Mapping[str, Any]) -> ValueSpace | None:
+    """The value space of one of our exports, whose card has what is `stated`; None where it states none."""
+    if not stated:
+        return None
+    mean, std, zca = tuple(stated["mean"]), tuple(stated["std"]), None
+    if "zca_mean" in entries:
+        tensors = (_as_tensor(entries[f"zca_{name}"]) for name in ("mean", "whitening", "unwhitening"))
+        zca = ZCA(*tensors, stated["zca_eps"])
+    return ValueSpace(mean, std, zca)
+
+
+def _read_parquet(file: Path) -> Content:
+    """Our own Parquet file."""
+    try:
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{file} needs pyarrow, which is not installed: pip install 'ddlib[export]'") from error
+    table = pyarrow.parquet.read_table(file)
+    if "tensor" not in table.column_names:
+        raise ValueError(f"{file} has the columns {', '.join(table.column_names)}; allowed: tensor, as we export it")
+    labels = table["logits" if "logits" in table.column_names else "label"].to_pylist()
+    columns = {"images": torch.tensor(table["tensor"].to_pylist()), "labels": torch.tensor(labels)}
+    return _from_names(_beside(file.parent.parent) | columns, file)
+
+
+def _read_pictures(folder: Path, info: DatasetInfo) -> Content:
+    """Pictures in class folders, with soft labels from `labels.json` where it is one of our exports.
+
+    Folders that bear the names or WordNet ids of the classes are these; others are the classes in sorted order.
+    """
+    root = folder / "images" if (folder / "images").is_dir() else folder
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not readers.hidden(path))
+    if len(folders) != info.num_classes:
+        raise ValueError(f"{root} holds {len(folders)} class folders, expected {info.num_classes} of {info.name}")
+    for names in (info.class_names, [SYNSETS[position][0] for position in info.positions]):
+        if {path.name for path in folders} == set(names):
+            folders = [root / name for name in names]
+    groups = [readers.images_in(path) for path in folders]
+    paths = [path for group in groups for path in group]
+    labels = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in groups]))
+    if (folder / "labels.json").is_file():
+        logits = json.loads((folder / "labels.json").read_text(encoding="utf-8"))["logits"]
+        labels = torch.tensor([logits[path.relative_to(folder).as_posix()] for path in paths])
+    pixels = readers.decode(paths, (3, *info.shape[1:]))[:, : info.shape[0]]
+    content = _from_names(_beside(folder) | {"images": pixels, "labels": labels}, folder)
+    return replace(content, pictures=True)
+
+
+def _beside(folder: Path) -> dict[str, Any]:
+    """What lies beside the images of one of our exports: the entries of `space.npz`, and `card.json` as "card"."""
+    entries: dict[str, Any] = {}
+    if (folder / "space.npz").is_file():
+        with np.load(folder / "space.npz") as arrays:
+            entries = {name: arrays[name] for name in arrays.files}
+    if (folder / "card.json").is_file():
+        entries["card"] = (folder / "card.json").read_text(encoding="utf-8")
+    return entries
+
+
+def _as_tensor(values: Any) -> Tensor:
+    return values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+
+
+# --- what the values are --------------------------------------------------------------------------------------------
+
+
+def _laid_out(images: Tensor, info: DatasetInfo, file: Path) -> Tensor:
+    """The images (N, C, H, W), of (N, H, W, C) or, of one channel, (N, H, W) too."""
+    channels, height, width = info.shape
+    layouts: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {
+        (height, width): lambda x: x[:, None],
+        (height, width, channels): lambda x: x.permute(0, 3, 1, 2),
+        (channels, height, width): lambda x: x,
+    }
+    size = tuple(images.shape[1:])
+    if size not in layouts or (len(size) == 2 and channels != 1):
+        raise ValueError(f"{file} holds images of {size}; allowed: {info.shape}, as {info.name} has them")
+    return layouts[size](images).contiguous()
+
+
+def unpacked(images: Tensor, factor: int) -> Tensor:
+    """The `factor`^2 parts of each image (N, C, H, W), row by row, enlarged to H x W: (N factor^2, C, H, W) float32.
+
+    Where `factor` does not divide a side, 0.5 is added below and to the right, as IDC does (Kim et al. 2022): pixels.
+    """
+    height, width = images.shape[2:]
+    padded = functional.pad(images.float(), (0, -width % factor, 0, -height % factor), value=0.5)
+    rows = [part for row in padded.chunk(factor, 2) for part in row.chunk(factor, 3)]
+    parts = torch.stack(rows, 1).flatten(0, 1)
+    return functional.interpolate(parts, (height, width), mode="bilinear", align_corners=False)
+
+
+def smoothness(images: Tensor) -> float:
+    """Correlation of pixels with their right and lower neighbours, over all images (N, C, H, W) less channel means."""
+    centred = images.double() - images.double().mean((0, 2, 3), keepdim=True)
+    products = [centred[..., :-1] * centred[..., 1:], centred[..., :-1, :] * centred[..., 1:, :]]
+    return float(torch.stack([product.mean() for product in products]).mean() / centred.square().mean())
+
+
+def recognised(images: Tensor) -> str:
+    """The space of images by their values: "pixels" or "normalised"; a ValueError where neither is certain.
+
+    Pixels lie in [0, 1] or [0, 255].  Normalised pictures are smooth and of full contrast (`SMOOTH`, `CONTRAST`);
+    whitened ones and noise are not both, and cannot be told from one another.
+    """
+    low, high, inside = float(images.min()), float(images.max()), ((images > -0.01) & (images < 1.01)).double().mean()
+    of_bytes = images.dtype == torch.uint8 or (low >= 0 and 16 < high <= 255)
+    if of_bytes or (low >= -0.5 and high <= 1.5 and inside > 0.99):
+        return "pixels"
+    smooth, spread = smoothness(images), float(images.double().std())
+    if smooth >= SMOOTH and spread >= CONTRAST:
+        return "normalised"
+    raise ValueError(
+        f"images lie in [{low:.2f}, {high:.2f}], their deviation is {spread:.2f}, and neighbouring pixels correlate by "
+        f"{smooth:.2f}: they may be normalised or whitened; give space=normalised (DC, DSA, DM), zca_pixels (MTT, "
+        "TESLA, FTD, DATM where they whiten), zca (DataDAM) or pixels"
+    )
+
+
+def _in_space(
+    images: Tensor, space: str | None, info: DatasetInfo, by: str, target: ValueSpace | None
+) -> tuple[Tensor, ValueSpace, str]:
+    """The images in a space of the data set (of pictures in `target`, where it is given), and how theirs is known."""
+    theirs, ours = datasets.describe(by), ValueSpace(info.mean, info.std)
+    normalised = ValueSpace(theirs.mean, theirs.std)
+    how = "told" if space else "recognised by their values"
+    space = space or recognised(images)
+    if space == "pixels":
+        target, full = target or ours, 255 if images.dtype == torch.uint8 or images.max() > 1.5 else 1
+        return target.encode(images.float() / full), target, f"from pixels in [0, {full}], {how}"
+    images = images.float()
+    if SPACES[space]:
+        return images, datasets.load(info.name, "test", zca=SPACES[space]).space, f"by the ZCA of {info.name}, {how}"
+    if (theirs.mean, theirs.std) != (info.mean, info.std):
+        images = ours.encode(normalised.decode(images))
+    return images, ours, f"by mean and std of {by}, {how}"
+
+
+def _labels(labels: Tensor | None, kind: str | None, count: int, info: DatasetInfo) -> tuple[Tensor, str]:
+    """Classes (N,) int64 or logits (N, K) float32, and a phrase that says what the labels were taken for."""
+    if labels is None:
+        each, rest = divmod(count, info.num_classes)
+        if rest:
+            raise ValueError(f"{count} images without labels are not as many of each of {info.num_classes} classes")
+        return torch.arange(info.num_classes).repeat_interleave(each), "no labels: class by class"
+    labels, how = labels.squeeze(1) if labels.shape[1:] == (1,) else labels, "told" if kind else "recognised"
+    kind = kind or _kind(labels)
+    if kind == "classes":
+        classes = labels.argmax(1) if labels.ndim == 2 else labels.long()
+        if labels.ndim == 1 and not torch.equal(classes.to(labels.dtype), labels):
+            raise ValueError(f"labels of shape {tuple(labels.shape)} are no classes; allowed: integers, or a row each")
+        return classes, f"labels: classes, {how}"
+    if labels.ndim != 2:
+        raise ValueError(f"labels={kind!r} of shape {tuple(labels.shape)}; allowed: ({count}, {info.num_classes})")
+    labels = labels.float()
+    if kind == "probabilities":
+        if not is_probabilities(labels):
+            raise ValueError("labels='probabilities', and theirs are negative or do not sum to 1; allowed: logits")
+        labels = labels.clamp_min(torch.finfo(torch.float32).tiny).log()
+    return labels, f"labels: {kind}, {how}"
+
+
+def _kind(labels: Tensor) -> str:
+    """One of `LABELS` by the values; a ValueError where that is not certain."""
+    if labels.ndim == 1:
+        return "classes"
+    if is_probabilities(labels):
+        return "classes" if bool((labels.amax(1) == 1).all()) else "probabilities"
+    if labels.min() >= 0 and labels.max() <= 1:
+        raise ValueError("labels lie in [0, 1] and do not sum to 1; give labels=classes or labels=logits")
+    return "logits"

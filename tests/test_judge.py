@@ -1,0 +1,304 @@
+"""Anybody's distilled set: every published layout is read as what it is, or refused, and judged as the set itself."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_exports import digits
+
+from ddlib import evaluation, export, report, results
+from ddlib.analyses import judge
+from ddlib.batch import cli
+from ddlib.data import datasets, released
+from ddlib.data.released import read_set
+from ddlib.results import scores
+
+PROTOCOL = evaluation.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=6, batch_size=20)
+CLASSES = datasets.describe("digits").class_names
+
+
+def pictures(folder, found, name="new{:03}"):
+    """Class folders of PNGs."""
+    for row, (image, label) in enumerate(zip(found.pixels(), found.labels, strict=True)):
+        path = folder / "pictures" / name.format(int(label)) / f"class{int(label):03}_id{row:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image[0] * 255).round().byte().numpy()).save(path)
+    return folder / "pictures"
+
+
+def saved(folder, **contents):
+    """Files of `torch.save` by their stems; the first one's path."""
+    for stem, content in contents.items():
+        torch.save(content, folder / f"{stem}.pt")
+    return folder / f"{next(iter(contents))}.pt"
+
+
+def res(found):
+    """What DC, DSA and DM save, numbers of numpy among it."""
+    first, second = [found.images + 1, found.labels], [found.images, found.labels]
+    return {"data": [first, second], "accs_all_exps": {"ConvNet": [np.float64(0.5), np.mean([0.1])]}}
+
+
+def npz(folder, **arrays):
+    np.savez(folder / "set.npz", **arrays)
+    return folder / "set.npz"
+
+
+def eight_bits(found):
+    return (found.pixels() * 255).round().byte()
+
+
+HARD = {
+    "MTT, images alone": lambda to, s: (saved(to, images_best=s.images), {}),
+    "MTT": lambda to, s: (saved(to, images_best=s.images, labels_best=s.labels, lr_best=torch.tensor(0.02)), {}),
+    "folder of MTT": lambda to, s: (saved(to, images_best=s.images, labels_best=s.labels).parent, {}),
+    "DC, DSA, DM": lambda to, s: (saved(to, res_DM_digits_ConvNet_2ipc=res(s)), {"experiment": 1}),
+    "IDC": lambda to, s: (saved(to, data=[s.pixels(), s.labels]), {}),
+    "one-hot": lambda to, s: (saved(to, images=s.images, labels=torch.eye(10)[s.labels]), {}),
+    "npz, NHWC bytes": lambda to, s: (npz(to, x=eight_bits(s).permute(0, 2, 3, 1).numpy(), y=s.labels.numpy()), {}),
+    "npz, no channel": lambda to, s: (npz(to, images=eight_bits(s)[:, 0].float().numpy(), labels=s.labels), {}),
+    "SRe2L": lambda to, s: (pictures(to, s), {}),
+    "pictures by class names": lambda to, s: (pictures(to, s, "{}"), {}),
+}
+
+
+@pytest.mark.parametrize("layout", HARD)
+def test_a_set_of_classes_is_read_from_every_published_layout(layout, tmp_path):
+    ours = digits()
+    path, how = HARD[layout](tmp_path, ours)
+    found = read_set(path, dataset="digits", **how)
+    assert torch.equal(found.labels, ours.labels) and found.class_names == CLASSES
+    assert torch.allclose(found.images, ours.images, atol=1e-6 if path.suffix == ".pt" else 0.51 / 255 / 0.3)
+    assert found.learning_rate == (pytest.approx(0.02) if layout == "MTT" else None)
+    assert found.space.name == "normalised" and "labels: " in found.provenance["read_as"]
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_soft_labels_are_told_apart_by_their_sums(kind, tmp_path):
+    ours = digits(soft=True)
+    labels = ours.labels if kind == "logits" else ours.labels.softmax(1)
+    found = read_set(saved(tmp_path, images_best=ours.images, labels_best=labels), dataset="digits")
+    assert f"labels: {kind}, recognised" in found.provenance["read_as"]
+    assert torch.allclose(found.labels.softmax(1), ours.labels.softmax(1), atol=1e-6)
+
+
+def test_probabilities_are_no_labels_of_a_set():
+    with pytest.raises(ValueError, match="labels are probabilities; allowed: logits"):
+        digits(labels=digits(soft=True).labels.softmax(1))
+
+
+@pytest.mark.parametrize("given", ["beside a tensor", "beside pictures"])
+def test_labels_may_be_given_by_name(given, tmp_path):
+    ours = digits(soft=True)
+    saved(tmp_path, labels_best=ours.labels)
+    main = pictures(tmp_path, digits()) if "pictures" in given else saved(tmp_path, syn=ours.images)
+    found = read_set(main, tmp_path / "labels_best.pt", dataset="digits")
+    assert torch.equal(found.labels, ours.labels)
+
+
+@pytest.mark.parametrize(("space", "zca"), [("zca", True), ("zca_pixels", "pixels")])
+def test_whitened_images_are_read_by_the_data_sets_own_zca_where_that_is_told(space, zca, tmp_path):
+    ours = digits(zca=zca)
+    path = saved(tmp_path, images_best=ours.images)
+    found = read_set(path, dataset="digits", space=space)
+    assert torch.equal(found.images, ours.images) and found.space is datasets.load("digits", "test", zca=zca).space
+    assert f"{found.space.name}, by the ZCA of digits, told" in found.provenance["read_as"]
+    with pytest.raises(ValueError, match="they may be normalised or whitened; give space="):
+        read_set(path, dataset="digits")
+
+
+def test_images_normalised_by_other_constants_are_brought_to_those_of_the_data(tmp_path):
+    ours, theirs = digits(), datasets.describe("mnist")
+    path = saved(tmp_path, images=(ours.space.decode(ours.images) - theirs.mean[0]) / theirs.std[0])
+    found = read_set(path, dataset="digits", by="mnist", space="normalised")
+    assert torch.allclose(found.images, ours.images, atol=1e-5) and "of mnist, told" in found.provenance["read_as"]
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_the_images_in_an_image_of_idc_are_cut_out_and_enlarged(factor, tmp_path):
+    images = digits().pixels()
+    side = -(-16 // factor)
+    padded = torch.full((20, 1, factor * side, factor * side), 0.5)
+    padded[..., :16, :16] = images
+    parts = [
+        torch.nn.Upsample(size=16, mode="bilinear")(padded[:, :, i : i + side, j : j + side])
+        for i in range(0, factor * side, side)
+        for j in range(0, factor * side, side)
+    ]
+    found = read_set(saved(tmp_path, data=[images, digits().labels]), dataset="digits", factor=factor)
+    expected = torch.stack(parts, 1).flatten(0, 1)
+    assert torch.allclose(found.pixels(), expected, atol=1e-6) and found.provenance["stored"] == 20
+    assert torch.equal(found.labels, digits().labels.repeat_interleave(factor**2))
+
+
+EXPORTED = {
+    "safetensors": "synthetic.safetensors",
+    "npz": "set.npz",
+    "pt": "set.pt",
+    "hf": "data/train-00000-of-00001.parquet",
+    "ddranking": "images.pt",
+    "dcbench": "",
+    "png": "",
+}
+"""Form of ours -> the file in it; "" for the folder alone."""
+EXACT = ("safetensors", "npz", "pt", "hf", "ddranking")
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft", "zca"])
+@pytest.mark.parametrize("form", EXPORTED)
+def test_what_we_export_is_read_back_and_judged_as_the_set_itself(form, kind, tmp_path, workplace):
+    changes = {"learning_rate": 0.02, "strategy": "crop"} if form in ("safetensors", "npz", "pt", "hf") else {}
+    ours = digits(zca="pixels" if kind == "zca" else False, soft=kind != "hard", **changes)
+    folder = export.export(ours, form, tmp_path / "set")
+    told = {"space": "zca_pixels"} if (form, kind) == ("ddranking", "zca") else {}
+    found = read_set(folder, dataset="digits", **told)
+    same = read_set(folder / EXPORTED[form], dataset="digits", **told)
+    assert torch.equal(found.images, same.images) and torch.equal(found.labels, same.labels)
+    undone = (form, kind) == ("dcbench", "zca")  # DC-BENCH does not whiten
+    assert found.space.name == ("normalised" if undone else ours.space.name)
+    if form in EXACT and not undone:
+        assert torch.equal(found.images, ours.images) and torch.equal(found.labels, ours.labels)
+        assert (found.learning_rate, found.strategy) == (ours.learning_rate, changes.get("strategy", found.strategy))
+        test = datasets.load("digits", "test", zca="pixels" if kind == "zca" else False)
+        theirs = judge.judge(found, "theirs", "digits", workplace, protocol=PROTOCOL, whole=False)[0]
+        assert theirs.accuracies == evaluation.evaluate(ours, test, PROTOCOL, seed=0).accuracies
+    elif not undone:
+        assert (found.pixels() - ours.pixels()).abs().max() <= 0.51 / 255
+        targets = [set_.labels.softmax(1) if set_.is_soft else set_.labels for set_ in (found, ours)]
+        assert torch.allclose(*targets, atol=1e-6)
+
+
+REFUSED = {
+    "classes do not divide": (lambda to: saved(to, images=torch.rand(7, 1, 16, 16)), {}, "7 images without labels"),
+    "another size": (lambda to: saved(to, images=torch.rand(10, 3, 32, 32)), {}, r"images of \(3, 32, 32\); allowed:"),
+    "noise": (lambda to: saved(to, images=torch.randn(10, 1, 16, 16)), {}, "give space=normalised"),
+    "unknown space": (lambda to: saved(to, images=torch.rand(10, 1, 16, 16)), {"space": "hsv"}, "space='hsv'; it must"),
+    "unknown labels": (lambda to: saved(to, images=torch.rand(10, 1, 16, 16)), {"labels": "hot"}, "labels='hot'; it m"),
+    "no sum of 1": (
+        lambda to: saved(to, images=torch.rand(10, 1, 16, 16), labels=torch.rand(10, 10)),
+        {},
+        "do not sum to 1; give labels=",
+    ),
+    "probabilities told": (
+        lambda to: saved(to, images=torch.rand(10, 1, 16, 16), labels=torch.randn(10, 10)),
+        {"labels": "probabilities"},
+        "theirs are negative or do not sum to 1",
+    ),
+    "logits told": (
+        lambda to: saved(to, images=torch.rand(10, 1, 16, 16), labels=torch.full((10, 10), 0.1)),
+        {"labels": "logits"},
+        "labels are probabilities",
+    ),
+    "classes told": (
+        lambda to: saved(to, images=torch.rand(10, 1, 16, 16), labels=torch.rand(10)),
+        {"labels": "classes"},
+        "are no classes",
+    ),
+    "a class missing": (lambda to: pictures(to, replace(digits(), labels=digits().labels // 2)), {}, "5 class folders"),
+    "experiments": (lambda to: saved(to, res_DM=res(digits())), {"experiment": 2}, "holds those from 0 to 1"),
+    "several": (lambda to: saved(to, res_DM=res(digits()), res_DC=res(digits())).parent, {}, "holds 2 sets; name one"),
+    "code": (lambda to: saved(to, res_DM={"data": Image.new("L", (2, 2))}), {}, "more than tensors, numbers and texts"),
+    "text": (lambda to: saved(to, res_DM=["a", "b", "c"]), {}, "holds list; allowed: images"),
+    "names": (lambda to: npz(to, pixels=np.zeros(3)), {}, "holds pixels; allowed: images and labels"),
+    "ending": (lambda to: (to / "set.txt").write_text("x") and to / "set.txt", {}, "allowed: a folder, .pt"),
+    "stated": (
+        lambda to: export.export(digits(), "npz", to / "set") / "set.npz",
+        {"space": "zca"},
+        "states its own value space; leave them out",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_may_be_understood_in_several_ways_or_in_none_is_refused(case, tmp_path):
+    write, how, match = REFUSED[case]
+    path = write(tmp_path)
+    with pytest.raises(ValueError, match=match):
+        read_set(path, dataset="digits", **how)
+
+
+def test_files_that_are_not_there_or_have_no_images_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"set\.npz does not exist"):
+        read_set(tmp_path / "set.npz", dataset="digits")
+    with pytest.raises(ValueError, match="allowed: one file or folder of images"):
+        read_set(tmp_path / "labels.pt", dataset="digits")
+
+
+def test_real_images_are_smooth_and_noise_is_not():
+    train = datasets.load("digits", "train")
+    assert released.smoothness(train.take(range(99))) > 0.8
+    assert abs(released.smoothness(torch.randn(50, 1, 16, 16))) < 0.05
+    both = torch.tensor([[1.0, 2.0], [3.0, 6.0]]).view(1, 1, 2, 2)  # less 3: -2 -1 / 0 3, products 2 0 and 0 -3
+    assert released.smoothness(both) == pytest.approx((2 + 0 + 0 - 3) / 4 / (14 / 4))
+
+
+# ---- the judgement
+
+
+@pytest.fixture
+def judged(workplace):
+    """Digits with soft labels, judged."""
+    return judge.judge(digits(soft=True), "theirs", "digits", workplace, protocol=PROTOCOL)
+
+
+def test_a_set_stands_beside_random_and_all_images_with_the_robust_scores(judged, workplace):
+    by = {(record.label, record.network): record for record in judged}
+    random, whole, theirs = (by[label, "convnet"] for label in ("Random", "Whole", "theirs"))
+    assert (theirs.ipc, random.ipc, whole.ipc) == (2, 2, None) and {r.n for r in judged} == {3}
+    assert random.cell["seeds"] == [0, 1, 2] and random.cell["protocol"]["num_networks"] == 1
+    entries = report.standings(judged, **judge.names(judged))[2]
+    entry = next(e for e in entries if e.record.label == "theirs")
+    hard = by["theirs, hard", "convnet"]
+    assert entry.lrs == scores.lrs(full=whole, hard=hard, own=theirs, random=random)
+    plain = [by[label, judge.PLAIN] for label in ("theirs", "Random")]
+    assert entry.ars == scores.ars(aug=theirs, noaug=plain[0], random_aug=random, random_noaug=plain[1])
+    again = judge.judge(digits(soft=True), "theirs", "digits", workplace, protocol=PROTOCOL)
+    assert [r.cost for r in again] == [r.cost for r in judged]  # nothing was computed again
+
+
+def test_other_images_are_another_set_in_the_store():
+    ours = digits()
+    assert judge.given(ours) == judge.given(digits())
+    for other in (replace(ours, images=ours.images + 0.1), replace(ours, learning_rate=0.1), digits(ipc=1)):
+        assert judge.given(other) != judge.given(ours)
+
+
+def test_a_recipe_is_a_methods_or_a_files(tmp_path):
+    (tmp_path / "mine.yaml").write_text("epochs: 7\nlr: 0.1\n")
+    (tmp_path / "none.yaml").write_text("epochs\n")
+    (tmp_path / "wrong.yaml").write_text("epoch: 7\n")
+    assert judge.recipe(None) == evaluation.Protocol() and judge.recipe("datm").batch_size == 128
+    assert (judge.recipe(str(tmp_path / "mine.yaml")).epochs, judge.recipe(str(tmp_path / "mine.yaml")).lr) == (7, 0.1)
+    for name, match in (("tm", "unknown method 'tm'"), ("none.yaml", "no settings"), ("wrong.yaml", "setting 'epoch'")):
+        with pytest.raises(ValueError, match=match):
+            judge.recipe(str(tmp_path / name) if "." in name else name)
+
+
+def test_a_label_of_another_row_is_refused(workplace):
+    with pytest.raises(ValueError, match="label='Random' is that of another row"):
+        judge.judge(digits(), "Random", "digits", workplace)
+
+
+def test_the_command_says_what_it_read_and_writes_rows_for_a_leaderboard(tmp_path, capsys):
+    path = saved(tmp_path, images_best=digits().images)
+    settings = {"options": {"width": 8, "depth": 2}, "num_networks": 2, "epochs": 2, "batch_size": 20}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
+    words = ["judge", str(path), "--dataset", "digits", "--recipe", str(tmp_path / "recipe.yaml"), "--label", "MTT"]
+    assert cli.main([*words, "--store", str(tmp_path / "runs")]) == 0
+    said = capsys.readouterr().out
+    assert "normalised, by mean and std of digits, recognised by their values; no labels: class by class" in said
+    assert "over n networks" in said and "LRS" in said and "MTT" in said
+    records = results.read(tmp_path / "runs" / "judged" / "MTT.json")
+    assert {record.label for record in records} == {"MTT", "Random", "Whole"}
+    assert "recognised" in records[0].provenance["read_as"] and records[0].verdict == "NO REFERENCE"
+    assert cli.main([*words[:4], "--space", "zca", "--by", "nothing"]) == 2
+    assert "unknown dataset 'nothing'" in capsys.readouterr().err
+
+
+def test_a_set_of_another_study_can_stand_among_its_rows(judged):
+    other = replace(judged[0], label="ours")
+    ranked = report.standings([*judged, other], **judge.names(judged))[2]
+    assert {"ours", "theirs", "Random", "Whole"} <= {entry.record.label for entry in ranked}
