@@ -84,6 +84,7 @@ def test_a_failure_is_told_and_the_others_still_run(repository, capsys):
     rows = {line.split()[0]: line for line in out.splitlines() if line.startswith("atom/")}
     assert "FAILED" in rows["atom/broken"] and "NOT RUN" not in out
     assert "2 NO REFERENCE" in rows["atom/sound"] and "runs/atom/sound.quick.ipynb" in rows["atom/sound"]
+    assert cli.main(["reproduce", "atom/broken", "--output", "runs"]) == 2  # refused, and nothing else ran
     assert "results/atom/sound.quick.json" in out and "figures/atom/sound.quick.* (1 file)" in out
 
 
@@ -98,6 +99,23 @@ def test_a_killed_kernel_and_broken_results_are_told(source, error, repository):
     notebook(repository, "atom/accuracy", source)
     (outcome,) = reproduce.execute(reproduce.plan([], "quick", output=repository / "runs"))
     assert error in outcome.error
+
+
+def test_half_an_executed_notebook_costs_no_other_its_table(repository, monkeypatch, capsys):
+    notebook(repository, "atom/sound", "print(1)")
+    notebook(repository, "atom/torn", "raise SystemExit(3)")
+    last_error = reproduce._last_error
+
+    def torn(run, code):  # what a full disk leaves
+        run.executed.write_text(run.executed.read_text()[:99])
+        run.log.write_text("OSError: [Errno 28] No space left on device")
+        return last_error(run, code)
+
+    monkeypatch.setattr(reproduce, "_last_error", torn)
+    assert cli.main(["reproduce", "--output", "runs"]) == 1
+    out, err = capsys.readouterr()
+    assert "atom/sound" in out and "FAILED" in out
+    assert "ddlib: atom/torn failed: OSError: [Errno 28] No space left on device" in err.splitlines()
 
 
 MEET = """

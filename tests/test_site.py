@@ -58,6 +58,8 @@ PARAMETERS = {
     "precision": "float32", "compiled": False, "profile": "quick",
 }  # fmt: skip
 
+TORN = "atom/cost.quick.ipynb"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -71,6 +73,7 @@ def folder(tmp_path_factory):
     executed = output / "runs/notebooks/atom/accuracy.quick.ipynb"
     executed.parent.mkdir(parents=True)
     shutil.copyfile(ROOT / "notebooks/atom/accuracy.ipynb", executed)
+    executed.with_name("cost.quick.ipynb").write_text(executed.read_text()[:1000])
     records = results.read(output / f"results/{STALE}.json")
     records[0].provenance["dirty"] = True
     results.write(records, output / f"results/{STALE}.json")
@@ -127,6 +130,7 @@ def test_a_run_has_its_tables_figures_and_what_is_stale_or_damaged(report):
     assert "made from a modified tree" in report["datm.html"].block("section", "datm/accuracy.quick")
     damaged = report["dim.html"].block("p", DAMAGED)
     assert f"The results cannot be read: ./results/{DAMAGED}.json is not whole" in damaged
+    assert "cost.quick.ipynb: Notebook does not appear to be JSON" in report["atom.html"].block("p", TORN)
     assert "not run: about" in report["atom.html"].block("section", "atom/accuracy.hour")
     quick = report["atom.html"].block("section", "atom/accuracy.quick")
     commit = results.read(ROOT / "results/atom/accuracy.quick.json")[0].provenance["commit"]

@@ -172,6 +172,18 @@ def test_finished_cells_are_left_out_whatever_marks_there_are(on_two_cores, monk
     assert batch.needs == {NAME: {name: random}} and not batch.mark("cells", name).exists()
 
 
+@pytest.mark.parametrize(("code", "attempts"), [(2, 1), (1, 3)])
+def test_what_was_refused_is_not_tried_again(code, attempts, tmp_path):
+    job = {"command": f"sh -c 'echo tried; exit {code}'", "gpu": 0}
+    plan = {"threads": 1, "backoff": 1, "cells": {"one": job}, "notebooks": {"a/b": job | {"cells": ["one"]}}}
+    batch = Batch(tmp_path, (), {})
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    batch.log("cells", "one").parent.mkdir(parents=True)
+    workflow.execute(batch, Where(cores=1))
+    assert batch.log("cells", "one").read_text() == "tried\n" * attempts
+    assert not batch.mark("cells", "one").exists()
+
+
 # SLURM.
 
 

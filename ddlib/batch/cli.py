@@ -1,7 +1,7 @@
 """The command `ddlib`: data sets, notebooks run in bulk, and the store of what they computed.
 
 Exit codes: 0 all is well; 1 a notebook failed, data are missing or differ, or a product is stale or damaged; 2 the
-command was refused, or a plan does not fit.
+command was refused, or every notebook refused its parameters, or a plan does not fit.
 A command imports what it needs when it is carried out, since torch takes seconds to import.
 """
 
@@ -253,6 +253,8 @@ def _reproduce(options: Namespace) -> int:
     failures = [outcome for outcome in outcomes if outcome.error]
     for outcome in failures:
         print(f"ddlib: {outcome.run.name} failed: {outcome.error}", file=sys.stderr)
+    if outcomes and all(outcome.refused for outcome in outcomes):
+        return 2
     return 1 if failures else 0
 
 

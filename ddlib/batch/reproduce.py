@@ -170,6 +170,11 @@ class Outcome:
     verdicts: dict[str, int] | None = None
     error: str = ""
 
+    @property
+    def refused(self) -> bool:
+        """Whether the notebook refused its parameters or lacks a file, so that another try would end alike."""
+        return self.error.startswith(("ValueError: ", "FileNotFoundError: "))
+
     def __str__(self) -> str:
         if self.seconds is None:
             return f"not run: no {self.run.profile} parameters"
@@ -338,6 +343,13 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
+def executed(run: Run) -> nbformat.NotebookNode:
+    """The notebook as executed; an empty one where it is not there, or not whole, as on a full disk."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return nbformat.read(run.executed, as_version=4)
+    return nbformat.v4.new_notebook()
+
+
 def outcome(run: Run, seconds: float, error: str, *, fresh: bool) -> Outcome:
     """What came of a run that ended; its results are read if it is they that lie there, `fresh`."""
     if not fresh:
@@ -354,8 +366,7 @@ def _last_error(run: Run, code: int) -> str:
     """The error that stopped the notebook in one line, from its cells or else from the log."""
     if code == KERNEL_DIED:
         return "the kernel died, most often for want of memory"
-    cells = nbformat.read(run.executed, as_version=4).cells if run.executed.exists() else []
-    errors = [o for cell in cells for o in cell.get("outputs", []) if o.output_type == "error"]
+    errors = [o for cell in executed(run).cells for o in cell.get("outputs", []) if o.output_type == "error"]
     if errors:
         return f"{errors[-1].ename}: {errors[-1].evalue}".splitlines()[0]
     lines = run.log.read_text(errors="replace").strip().splitlines()

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import nbformat
 from filelock import FileLock, Timeout
 
 from ddlib import OUTPUT, ROOT, study
@@ -238,14 +237,13 @@ def outcomes(runs: Sequence[Run], batch: Batch) -> list[Outcome]:
 
 def _outcome(run: Run, batch: Batch) -> Outcome:
     failures = [item for item in batch.needs[run.name].items() if not batch.mark("cells", item[0]).exists()]
-    error, seconds = "", 0.0
+    error = ""
     if failures:
         name, cell = failures[0]
         error = f"{len(failures)} of its cells not computed; {cell}: {_last_line(batch, 'cells', name)}"
     elif not batch.mark("notebooks", run.name).exists():
         error = f"the notebook's job: {_last_line(batch, 'notebooks', run.name)}"
-    if run.executed.exists():
-        seconds = nbformat.read(run.executed, as_version=4).metadata.get("papermill", {}).get("duration") or 0.0
+    seconds = reproduce.executed(run).metadata.get("papermill", {}).get("duration") or 0.0
     begin = (batch.folder / "plan.json").stat().st_mtime_ns
     fresh = run.results.exists() and run.results.stat().st_mtime_ns >= begin
     return reproduce.outcome(run, seconds, error, fresh=fresh)

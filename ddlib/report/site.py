@@ -78,8 +78,14 @@ def write(folder: Path, profiles: Sequence[str]) -> None:
     for path in sorted((OUTPUT / "runs" / "notebooks").glob("*/*.ipynb")):
         if path.stem.rpartition(".")[2] in profiles:
             sources[f"notebook/{path.parent.name}/{path.stem}.html"] = path
-    for place, path in sources.items():
-        text, _ = HTMLExporter(embed_images=True).from_notebook_node(nbformat.read(path, as_version=4))
+    for place, path in [*sources.items()]:
+        try:
+            notebook = nbformat.read(path, as_version=4)
+        except ValueError as error:  # half of one, as a full disk leaves it
+            damaged[f"{path.parent.name}/{path.name}"] = f"{path.name}: {str(error)[:100]}"
+            del sources[place]
+            continue
+        text, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_text(text, encoding="utf-8")
     verdicts = {paper: evidence.verdicts(paper, runs) for paper in results.papers()}
