@@ -217,7 +217,8 @@ def test_a_derived_set_has_a_fingerprint_of_its_own():
 def test_the_catalogue_is_consistent(name):
     info = describe(name)
     assert info.name == name and info.title and info.licence and info.how_to_get
-    assert info.layout in readers._READERS and info.downloadable == (info.layout in ("torchvision", "tiny"))
+    assert info.layout in readers._READERS and info.downloadable == (info.layout in ("torchvision", "tiny", "first"))
+    assert (info.part_of is None) == (info.per_class is None) == (info.layout != "first")
     assert len(info.mean) == len(info.std) == info.shape[0]
     assert len(info.class_names) == len(set(info.class_names)) == (0 if name == "tiny_imagenet" else info.num_classes)
     assert info.fingerprints is None or [len(found) for found in info.fingerprints] == [64, 64]
@@ -374,6 +375,15 @@ def test_files_that_are_missing_or_other_are_refused(mnist, monkeypatch):
     write_mnist(mnist)
     with pytest.raises(ValueError, match="MNIST/raw holds 8 images and 8 labels for train, expected 9"):
         load("mnist", "train", root=mnist)
+
+
+def test_the_first_images_of_each_class(mnist, monkeypatch):
+    write_idx(mnist / "MNIST/raw/train-labels-idx1-ubyte", np.array([0, 1, 0, 2, 1, 0, 2, 2]))
+    facts = {"name": "first", "layout": "first", "part_of": "mnist", "per_class": 2, "sizes": (6, 4)}
+    monkeypatch.setitem(CATALOGUE, "first", replace(describe("mnist"), **facts))
+    first, whole, rows = load("first", "train", root=mnist), load("mnist", "train", root=mnist), [0, 1, 2, 3, 4, 6]
+    assert torch.equal(first.images, whole.images[rows]) and torch.equal(first.labels, whole.labels[rows])
+    assert torch.equal(load("first", "test", root=mnist).images, load("mnist", "test", root=mnist).images)
 
 
 def test_idx_files(mnist):

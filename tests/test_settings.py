@@ -28,6 +28,13 @@ def test_good_parameters_pass():
     assert vars(settings(no_history)) == {"profile": "quick"}
 
 
+@pytest.mark.parametrize(("gpu", "expected"), [(True, "cuda"), (False, "cpu")])
+def test_auto_is_the_gpu_where_there_is_one(monkeypatch, gpu, expected):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    assert settings(GOOD | {"device": "auto"}).device == expected
+    assert settings(GOOD | {"device": "cuda:1"}).device == "cuda:1"  # a device that is named stays
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

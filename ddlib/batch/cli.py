@@ -216,6 +216,7 @@ def _plan(options: Namespace) -> int:
             continue
         print(f"{name} ({options.profile}): taking a few steps of each kind", file=sys.stderr, flush=True)
         device = options.device or notebooks.parameters(name, options.profile, overrides).get("device", "cpu")
+        device = parameters.device(device)
         cells = notebooks.cells(name, options.profile, overrides)
         plans.append(study.plan(cells, study.Workplace(device, progress="none")))
         print(f"{name} ({options.profile})\n{planning.table(plans[-1])}\n{planning.line(plans[-1])}\n", flush=True)

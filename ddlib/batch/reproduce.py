@@ -147,8 +147,8 @@ class Run:
 
     @property
     def device(self) -> str:
-        """The parameter `device` of the notebook."""
-        return notebooks.parameters(self.name, self.profile, self.changes).get("device", "cpu")
+        """The device that the notebook's parameters name."""
+        return parameters.device(notebooks.parameters(self.name, self.profile, self.changes).get("device", "cpu"))
 
     def cells(self) -> dict[str, Cell]:
         """The cells that the notebook computes, in its order, by a stable name of all that decides their numbers."""

@@ -30,6 +30,8 @@ class DatasetInfo:
     layout: str  # how the files lie: a key of `ddlib.data.readers`
     downloadable: bool = False
     positions: tuple[int, ...] = ()  # for "folders", the classes as keys of `SYNSETS`, in the order of the labels
+    part_of: str | None = None  # for "first", the set whose first `per_class` training images of each class these are
+    per_class: int | None = None
     cropped: bool = False  # for "folders", images of any size are resized and cropped to `shape`
     fingerprints: tuple[str, str] | None = None  # of train and test as they should be, where known
     exact: bool = True  # pixels stand in the files as they are; else JPEG and WebP decoders differ in the last bit

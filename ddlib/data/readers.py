@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from ddlib.data.catalogue import SPLITS, SYNSETS, TINY_IMAGENET_MD5, TINY_IMAGENET_URL, DatasetInfo
+from ddlib.data.catalogue import CATALOGUE, SPLITS, SYNSETS, TINY_IMAGENET_MD5, TINY_IMAGENET_URL, DatasetInfo
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Of image files."""
@@ -59,6 +59,7 @@ def download(info: DatasetInfo, root: Path) -> None:
     """Fetch a set that is not there to the data folder `root`; its files are checked by md5 where they arrive."""
     from torchvision.datasets.utils import download_and_extract_archive
 
+    info = CATALOGUE[info.part_of] if info.part_of else info
     try:
         if info.layout == "tiny":
             download_and_extract_archive(TINY_IMAGENET_URL, str(root), md5=TINY_IMAGENET_MD5, remove_finished=True)
@@ -110,9 +111,21 @@ def _read_digits(info: DatasetInfo, split: str, root: Path) -> Pixels:
     levels = torch.from_numpy(data.images).float()[:, None]
     large = functional.interpolate(levels, scale_factor=2, mode="bilinear", align_corners=False)
     images = (large * 255 / 16).round().to(torch.uint8)
-    occurrence = functional.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]
-    chosen = (occurrence % 4 == 0) == (split == "test")
+    chosen = (_occurrence(labels) % 4 == 0) == (split == "test")
     return Pixels(images[chosen], labels[chosen], info.class_names)
+
+
+def _occurrence(labels: Tensor) -> Tensor:
+    """How many images of its class there are up to each image, itself counted: (B,)."""
+    return functional.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]
+
+
+def _read_first(info: DatasetInfo, split: str, root: Path) -> Pixels:
+    """The first training images of each class of another set, and all of its test images."""
+    whole = CATALOGUE[info.part_of]
+    images, labels, names = _READERS[whole.layout](whole, split, root)
+    chosen = _occurrence(labels) <= (info.per_class if split == "train" else len(labels))
+    return Pixels(images[chosen], labels[chosen], names)
 
 
 def _read_photographs(info: DatasetInfo, split: str, root: Path) -> Pixels:
@@ -253,5 +266,6 @@ _READERS = {
     "torchvision": _read_torchvision,
     "tiny": _read_tiny,
     "folders": _read_folders,
+    "first": _read_first,
 }
 """Layout of files -> its reader."""

@@ -91,8 +91,8 @@ def measured(
 
 
 def outlook(cells: Sequence[Cell], workplace: Workplace) -> str:
-    """How much of `cells` is in the store and how much is to be made, in one line; no step is taken to learn it."""
-    return planning.counts([work.missing(cell, workplace) for cell in cells])
+    """How much of `cells` is in the store, how much is to be made and where, in one line; no step is taken for it."""
+    return f"{planning.counts([work.missing(cell, workplace) for cell in cells])}, on {workplace.device}"
 
 
 def plan(cells: Sequence[Cell], workplace: Workplace) -> Plan:

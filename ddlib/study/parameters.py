@@ -69,6 +69,9 @@ PARAMETERS = {
 }
 """Every parameter that a notebook of this project may declare."""
 
+AUTO = "auto"
+"""The device that is the first GPU where there is one, else the CPU."""
+
 ANCHOR = "profile"
 """The parameter that every notebook's own parameters cell assigns."""
 
@@ -114,6 +117,8 @@ def checked(name: str, value: Any, parameter: Parameter) -> Any:
     value = _plain(value)
     if value is None and parameter.optional:
         return None
+    if name == "device":
+        value = device(value)
     if not parameter.many:
         return _checked_value(name, value, parameter)
     if not isinstance(value, list | tuple) or not value:
@@ -122,6 +127,15 @@ def checked(name: str, value: Any, parameter: Parameter) -> Any:
     if len(set(entries)) < len(entries):
         raise ValueError(f"{name}={value!r}; every entry may stand in it once")
     return entries
+
+
+def device(value: Any) -> Any:
+    """The device that `device` names, in place of "auto"; under SLURM that is what the machine that submits has."""
+    if value != AUTO:
+        return value
+    import torch  # takes a second, and the rest of this module needs it not
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _checked_value(name: str, value: Any, parameter: Parameter) -> Any:
