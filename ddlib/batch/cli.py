@@ -100,6 +100,17 @@ def _add_data_commands(commands: Commands) -> None:
     _add(verbs, "list", _data_list, "all data sets and how to get them")
     get = _add(verbs, "get", _data_get, "download one, or say how it is got by hand")
     get.add_argument("name", metavar="NAME")
+    add = _add(
+        verbs, "add", _data_add, "give a folder of your own images, in class folders, a name; their pixels are kept"
+    )
+    add.add_argument("name", metavar="NAME")
+    add.add_argument(
+        "folder", metavar="FOLDER", help="of class folders, under train/ and test/ or not; or saved datasets"
+    )
+    add.add_argument("--size", type=int, nargs="+", metavar="N", help="side, or height and width, to bring images to")
+    add.add_argument("--channels", type=int, help="1, 3 or 4; without it 3, or 1 where all images are grey")
+    add.add_argument("--holdout", type=float, default=0.2, help="share of each class for the test, if there is none")
+    add.add_argument("--at-least", type=int, default=1, help="repeat the training images of classes that have fewer")
     check = _add(verbs, "check", _data_check, "compare what is there with its fingerprints")
     check.add_argument("name", metavar="NAME", nargs="?", help="one data set; without it, all of them")
 
@@ -115,7 +126,7 @@ def _data_list(options: Namespace) -> int:
 
     print(f"looked for under {datasets.data_root()} (the environment variable DDLIB_DATA names another folder)\n")
     print(f"{'name':<17} {'images':>14}  {'shape':<11} {'classes':>7}  {'state':<8} to get it")
-    for name in datasets.names():
+    for name in (*datasets.names(), *datasets.own_names(datasets.data_root())):
         info = datasets.describe(name)
         images = " + ".join("?" if size is None else str(size) for size in info.sizes)
         shape, way = "x".join(map(str, info.shape)), _way_to_get(name)
@@ -140,11 +151,25 @@ def _data_get(options: Namespace) -> int:
     return _print_check(datasets.get(options.name))
 
 
+def _data_add(options: Namespace) -> int:
+    from ddlib.data import own
+
+    size = options.size[0] if options.size and len(options.size) == 1 else options.size
+    ways = {"size": size, "channels": options.channels, "holdout": options.holdout, "at_least": options.at_least}
+    sets = own.from_folder(options.folder, **ways)
+    name, shape = own.add(sets, options.name), "x".join(map(str, sets.train.shape))
+    print(
+        f"{name}: {len(sets.train)} + {len(sets.test)} images of {shape}, {sets.train.num_classes} classes; {sets.note}"
+    )
+    return 0
+
+
 def _data_check(options: Namespace) -> int:
     from ddlib.data import datasets
 
     code = 0
-    for name in [options.name] if options.name else datasets.names():
+    everything = (*datasets.names(), *datasets.own_names(datasets.data_root()))
+    for name in [options.name] if options.name else everything:
         if not options.name and (way := _way_to_get(name)):
             print(f"{name}: missing; {way}")
         else:

@@ -2,11 +2,17 @@
 
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ddlib.store import files
+
 SPLITS = ("train", "test")
+
+OWN = "own"
+"""Layout of the sets that users add by `ddlib.data.own`, and the folder under that of the data where they lie."""
 
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -74,3 +80,20 @@ for _subset, _positions in SUBSETS.items():
                 "sizes": (None, 50 * len(_positions)),
             },
         )
+
+
+def own_path(name: str, root: Path) -> Path:
+    """The file of a set that a user adds under this name."""
+    return root / OWN / f"{name}.safetensors"
+
+
+def own_names(root: Path) -> tuple[str, ...]:
+    """The sets that a user has added under the data folder `root`, sorted."""
+    return tuple(sorted(path.stem for path in own_path("*", root).parent.glob("[!.]*.safetensors")))
+
+
+def own_info(name: str, root: Path) -> DatasetInfo | None:
+    """What is known of a set that a user has added; None where there is none of this name."""
+    path = own_path(name, root)
+    about = files.read_about(path) if name in own_names(root) else None
+    return about and _info(name, about | {"location": str(path), "layout": OWN})

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ddlib import ROOT
 from ddlib.data import readers
-from ddlib.data.catalogue import CATALOGUE, SPLITS, DatasetInfo
+from ddlib.data.catalogue import CATALOGUE, SPLITS, DatasetInfo, own_info, own_names
 from ddlib.data.whitening import PIXELS, ValueSpace, fit_zca, require_dimensions
 from ddlib.store import files
 
@@ -180,7 +180,7 @@ class Check:
 
 
 def names() -> tuple[str, ...]:
-    """The names that `load` takes."""
+    """The names that `load` takes everywhere; it takes those of `own_names(data_root())` besides."""
     return tuple(CATALOGUE)
 
 
@@ -204,9 +204,10 @@ def describe(name: str) -> DatasetInfo:
 
 
 def _catalogued(name: str) -> DatasetInfo:
-    if name not in CATALOGUE:
-        raise ValueError(f"unknown dataset {name!r}; known: {', '.join(CATALOGUE)}")
-    return CATALOGUE[name]
+    info = CATALOGUE.get(name) or own_info(name, data_root())
+    if info is None:
+        raise ValueError(f"unknown dataset {name!r}; known: {', '.join((*CATALOGUE, *own_names(data_root())))}")
+    return info
 
 
 def data_root() -> Path:

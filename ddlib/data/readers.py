@@ -1,7 +1,7 @@
 """From the files of a data set to pixels and labels, one reader for each layout of files, and downloading."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from ddlib.data.catalogue import CATALOGUE, SPLITS, SYNSETS, TINY_IMAGENET_MD5, TINY_IMAGENET_URL, DatasetInfo
+from ddlib.data.catalogue import CATALOGUE, OWN, SPLITS, SYNSETS, TINY_IMAGENET_MD5, TINY_IMAGENET_URL, DatasetInfo
+from ddlib.store.files import read_tensors
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Of image files."""
@@ -77,8 +78,12 @@ def state(info: DatasetInfo, root: Path) -> str | None:
     """A digest of the files of a set and of what reads them; None for a set that lies in no file under `root`."""
     if not info.location or not (root / info.location).exists():
         return None
-    places = root.glob("*_32x32.mat") if info.name == "svhn" else [root / info.location]
-    digest = hashlib.sha256(repr(info).encode())
+    return state_of(root.glob("*_32x32.mat") if info.name == "svhn" else [root / info.location], repr(info))
+
+
+def state_of(places: Iterable[Path], how: str) -> str:
+    """A digest of files, or of all in folders, by sizes and times, of `how` they are read and of what reads them."""
+    digest = hashlib.sha256(how.encode())
     for package in ("pillow", "torch", "torchvision"):
         digest.update(f"{package} {version(package)}".encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):
@@ -189,6 +194,12 @@ def _read_tiny(info: DatasetInfo, split: str, root: Path) -> Pixels:
     return _decode_groups(info, groups, tuple(named.get(wnid, wnid).split(",")[0] for wnid in wnids))
 
 
+def _read_own(info: DatasetInfo, split: str, root: Path) -> Pixels:
+    """What `ddlib.data.own.add` wrote."""
+    tensors, _ = read_tensors(root / info.location)
+    return Pixels(tensors[f"{split}.images"], tensors[f"{split}.labels"], info.class_names)
+
+
 def _decode_groups(info: DatasetInfo, groups: list[list[Path]], class_names: tuple[str, ...]) -> Pixels:
     labels = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in groups]))
     files = [path for group in groups for path in group]
@@ -267,5 +278,6 @@ _READERS = {
     "tiny": _read_tiny,
     "folders": _read_folders,
     "first": _read_first,
+    OWN: _read_own,
 }
 """Layout of files -> its reader."""

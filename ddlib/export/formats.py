@@ -64,8 +64,8 @@ def write_pt(folder: Path, synthetic: SyntheticSet, about: About) -> None:
 
 def _eight_bits(synthetic: SyntheticSet) -> Tensor:
     """(N, C, H, W) uint8: pixels clipped to [0, 1], times 255, rounded."""
-    if synthetic.shape[0] not in (1, 3):
-        raise ValueError(f"images have {synthetic.shape[0]} channels; a PNG is written of 1 or 3")
+    if synthetic.shape[0] not in (1, 3, 4):
+        raise ValueError(f"images have {synthetic.shape[0]} channels; a PNG is written of 1 or 3, or 4 (transparency)")
     return (synthetic.pixels().cpu() * 255).round().to(torch.uint8)
 
 
@@ -98,7 +98,7 @@ def write_png(folder: Path, synthetic: SyntheticSet, about: About) -> None:
     A file's name is the image's row in the set; the folders, such as `03_cat`, sort in the order of the labels.
 
     Raises:
-        ValueError: images of neither one nor three channels.
+        ValueError: images of neither one, three nor four channels.
     """
     images, rows = _eight_bits(synthetic), classes(synthetic).tolist()
     width, row_width = len(str(synthetic.num_classes - 1)), len(str(len(synthetic) - 1))

@@ -80,7 +80,7 @@ def image_strips(names: Sequence[str], columns: Mapping[str | int, Tensor]) -> P
 
 def mosaic(images: "SyntheticSet", classes: int, per_class: int) -> Tensor:
     """Images side by side on white, a column for each of the first classes: (rows, columns, 3) uint8."""
-    pixels, labels = images.pixels(), images.labels
+    pixels, labels = images.pixels()[:, :3], images.labels  # transparency, a fourth channel, is not shown
     labels = labels.argmax(1) if labels.ndim == 2 else labels
     grid = torch.ones(per_class, classes, *pixels.shape[1:])
     for c in range(classes):

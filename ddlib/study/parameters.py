@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ddlib import PROFILES
+from ddlib import PROFILES, ROOT
 from ddlib.methods.contract import nearest, number
 
 
@@ -72,6 +72,9 @@ PARAMETERS = {
 AUTO = "auto"
 """The device that is the first GPU where there is one, else the CPU."""
 
+OWN_DATA = ("folder", "size", "channels", "holdout", "at_least")
+"""What `dataset` may say in place of a name; see `ddlib.data.own.from_folder`."""
+
 ANCHOR = "profile"
 """The parameter that every notebook's own parameters cell assigns."""
 
@@ -106,7 +109,23 @@ def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
             names = set(filter(_meant, names - code))
     for name in sorted(names):
         declared(name, PARAMETERS)
-    return SimpleNamespace(**{name: checked(name, namespace[name], PARAMETERS[name]) for name in sorted(names)})
+    values = {name: namespace[name] for name in sorted(names)}
+    if isinstance(values.get("dataset"), Mapping):
+        values["dataset"] = own_data(values["dataset"])
+    return SimpleNamespace(**{name: checked(name, value, PARAMETERS[name]) for name, value in values.items()})
+
+
+def own_data(dataset: Mapping[str, Any]) -> str:
+    """The name of the data set in a folder of one's own: {"folder": "photos", "size": 32}."""
+    from ddlib.data import own  # torch takes a second to import, and other parameters do without
+
+    if not isinstance(dataset.get("folder"), str):
+        raise ValueError(f"dataset={dataset!r}; it must be a name, or a mapping with a folder: {', '.join(OWN_DATA)}")
+    ways = {declared(name, OWN_DATA): value for name, value in dataset.items() if name != "folder"}
+    try:
+        return own.named(ROOT / Path(dataset["folder"]).expanduser(), **ways)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"dataset={dataset!r}: {error}") from error
 
 
 def checked(name: str, value: Any, parameter: Parameter) -> Any:

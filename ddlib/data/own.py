@@ -1,0 +1,402 @@
+"""Your own images as a data set like any other: from a folder, from arrays, or from a data set of another library.
+
+    sets = from_folder("photos", size=32)  # sets.train and sets.test, as `datasets.load` gives them
+    name = add(sets)                       # from now on `datasets.load(name, "train")`, and `dataset` of a notebook
+
+All three doors end in 8-bit pixels, normalised by mean and deviation of the training images (four decimals), and in a
+name that follows from the content, so that other images never pass for these in the store.  They share two settings:
+
+holdout: share of each class that is the test set where the data have none, in (0, 1); drawn once, always alike.
+at_least: training images of a class, >= 1; those of a class that has fewer are repeated, so that as many can be asked.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ddlib import seeding
+from ddlib.data import readers
+from ddlib.data.catalogue import CATALOGUE, OWN, SPLITS, own_info, own_path
+from ddlib.data.datasets import NOTES, ImageSet, data_root, fingerprint
+from ddlib.data.whitening import ValueSpace
+from ddlib.store import files
+
+MODES = {None: "RGB", 1: "L", 3: "RGB", 4: "RGBA"}
+"""Channels asked for -> Pillow's mode; None: three, or one where all images are grey."""
+
+TESTS = ("test", "val", "valid", "validation")
+"""What the test images may be called, the first that is there: as folders, and as splits of a data set."""
+
+SAVED = ("dataset_dict.json", "state.json")
+"""Files by which a folder is known that Hugging Face's `datasets` saved."""
+
+
+UNNAMED = re.compile(r"[^\w.-]+")
+"""What may not stand in a name."""
+
+
+class Sets(NamedTuple):
+    """Training and test images in one value space, and what was done to make them, for people."""
+
+    train: ImageSet
+    test: ImageSet
+    note: str
+
+
+def from_folder(
+    path: str | Path,
+    *,
+    size: int | Sequence[int] | None = None,
+    channels: int | None = None,
+    holdout: float = 0.2,
+    at_least: int = 1,
+) -> Sets:
+    """The images in a folder of class folders, which may lie under `train/` and `test/` (or `val/`, `validation/`).
+
+    Images of 8 or 16 bits in any mode, turned as their EXIF says; hidden files do not count.  A folder that Hugging
+    Face's `datasets` saved is taken by `from_datasets`.
+
+    Args:
+        size: side, or (H, W), to which images are cropped about the centre and resized; None: all must be of one size.
+        channels: 1, 3 or 4 (with transparency, else dropped); None: 3, or 1 where all images are grey.
+        holdout, at_least: see above.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: classes that are empty or only in the test, an image that cannot be read or has another size.
+    """
+    folder, pixels = Path(path).expanduser().absolute(), _reader(size, channels)
+    if any((folder / file).is_file() for file in SAVED):
+        return from_datasets(folder, size=size, channels=channels, holdout=holdout, at_least=at_least)
+    inside = {each.name.lower(): each for each in _folders(folder)}
+    splits = [inside[test] for test in TESTS if test in inside][:1] if "train" in inside else []
+    splits = [inside.get("train", folder), *splits]
+    classes = {each.name for each in _folders(splits[0])}
+    images, labels = [], []
+    for split in splits:
+        groups = {each.name: readers.images_in(each) for each in _folders(split)}
+        if strangers := sorted(groups.keys() - classes):
+            raise ValueError(f"{split} has classes that {splits[0]} has not: {', '.join(strangers)}")
+        paths = [path for group in groups.values() for path in group]
+        with ThreadPoolExecutor() as pool:
+            images.append(_stacked(pool.map(partial(_opened, pixels), paths), paths))
+        labels.append(np.repeat([*groups], [len(group) for group in groups.values()]))
+    return _sets(folder.name, _grey(images, channels), labels, None, holdout, at_least)
+
+
+def from_arrays(
+    images: Any,
+    labels: Any,
+    test_images: Any = None,
+    test_labels: Any = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    channels_last: bool | None = None,
+    value_range: tuple[float, float] | None = None,
+    holdout: float = 0.2,
+    at_least: int = 1,
+) -> Sets:
+    """Images (B, C, H, W), (B, H, W, C) or (B, H, W) and labels (B,) or (B, 1) of numpy or torch.
+
+    Args:
+        test_images, test_labels: the test set; None: held out.
+        class_names: of the labels 0..K-1; None: the labels themselves, numbers or texts, sorted.
+        channels_last: whether the last axis is C; None: the one of the two that is 1, 3 or 4.
+        value_range: what is black and white, since pixels have 8 bits here; None: 0 and 255 of integers, 0 and 1 of
+            real numbers.
+        holdout, at_least: see above.
+
+    Raises:
+        ValueError: shapes that do not fit or leave open where C is, values outside the range, labels without a name.
+    """
+    if (test_images is None) != (test_labels is None):
+        raise ValueError("test_images and test_labels go together: give both, or neither to hold some out")
+    splits = [(images, labels)] + ([] if test_images is None else [(test_images, test_labels)])
+    pixels = [_eight_bits(np.asarray(images), channels_last, value_range) for images, _ in splits]
+    classes = [np.asarray(labels) for _, labels in splits]
+    classes = [each[:, 0] if each.shape[1:] == (1,) else each for each in classes]
+    return _sets("arrays", pixels, classes, class_names, holdout, at_least)
+
+
+def from_datasets(
+    train: Any,
+    test: Any = None,
+    *,
+    size: int | Sequence[int] | None = None,
+    channels: int | None = None,
+    holdout: float = 0.2,
+    at_least: int = 1,
+) -> Sets:
+    """Data sets of Hugging Face's `datasets`, or of torchvision: what has a length and gives (image, label) by index.
+
+    Args:
+        train: such a set, several by the names of their splits, or the folder in which `datasets` saved either; a set
+            of `datasets` has one column `Image` and one `ClassLabel`.
+        test: the test set; None: that of the splits, else held out.
+        size, channels: see `from_folder`.
+        holdout, at_least: see above.
+    """
+    name, pixels = "images", _reader(size, channels)
+    if isinstance(train, str | Path):
+        name, train = Path(train).name, _saved(Path(train).expanduser())
+    if isinstance(train, Mapping):
+        if "train" not in train:
+            raise ValueError(f"splits are {', '.join(train)}; one must be called train")
+        test = next((train[split] for split in TESTS if split in train), None) if test is None else test
+        train = train["train"]
+    images, labels, class_names = [], [], getattr(train, "classes", None)
+    for source in (train,) if test is None else (train, test):
+        pairs: Iterable[Sequence[Any]] = (source[i] for i in range(len(source)))
+        if hasattr(source, "features"):
+            image, label = _columns(source)
+            class_names = train.features[label].names
+            pairs = ((row[image], row[label]) for row in source)
+        numbers: list[Any] = []
+        pictures = (numbers.append(label) or pixels(picture) for picture, label in pairs)
+        images.append(_stacked(pictures, [f"image {i}" for i in range(len(source))]))
+        labels.append(np.array(numbers))
+    return _sets(name, _grey(images, channels), labels, class_names, holdout, at_least)
+
+
+def add(sets: Sets, name: str | None = None) -> str:
+    """Write the pixels to the data folder, so that the set has a name wherever one is asked; returns it.
+
+    Args:
+        name: one that is not taken by other images; None: that of `sets`, which follows from the content.
+    """
+    train, name = sets.train, name or sets.train.name
+    if not name or UNNAMED.search(name) or name.startswith(".") or name in CATALOGUE:
+        raise ValueError(f"name={name!r}; allowed: letters, digits, _, - and ., and no name that ddlib has itself")
+    about = {
+        "title": sets.note,
+        "shape": list(train.shape),
+        "class_names": list(train.class_names),
+        "mean": list(train.space.mean),
+        "std": list(train.space.std),
+        "sizes": [len(images) for images in (train, sets.test)],
+        "fingerprints": [images.fingerprint for images in (train, sets.test)],
+        "licence": "not stated: the images are the user's",
+        "how_to_get": f"`ddlib data add {name} FOLDER`",
+    }
+    path, known = own_path(name, data_root()), own_info(name, data_root())
+    if known and (known.fingerprints, known.class_names) != (tuple(about["fingerprints"]), train.class_names):
+        raise ValueError(f"name={name!r} is taken by other images; choose another, or delete {path} first")
+    if not known:
+        tensors = {f"{s.split}.{part}": getattr(s, part) for s in (train, sets.test) for part in ("images", "labels")}
+        files.write_tensors(path, tensors, about)
+    return name
+
+
+def named(folder: str | Path, **settings: Any) -> str:
+    """The name of the set in a folder, by `from_folder` and its settings; read and added only where files changed."""
+    folder, root = Path(folder).expanduser().absolute(), data_root()
+    _folders(folder)  # or refuse it
+    path = root / NOTES / f"{files.key({OWN: str(folder), **settings})}.json"
+    state = readers.state_of([folder], repr(sorted(settings.items())))
+    try:
+        note = files.read_json(path) or {}
+    except files.Damaged:
+        note = {}
+    if note.get("state") != state or own_info(note["name"], root) is None:
+        note = {"state": state, "name": add(from_folder(folder, **settings))}
+        files.write_json(path, note)
+    return note["name"]
+
+
+# --- from pictures to pixels ------------------------------------------------------------------------------------------
+
+
+def _reader(size: int | Sequence[int] | None, channels: int | None) -> Callable[[Any], Tensor]:
+    """`_pixels` of this size and so many channels; others than are allowed are refused with a ValueError."""
+    sides = (size, size) if isinstance(size, int) else size
+    if sides is not None and (len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides)):
+        raise ValueError(f"size={size!r}; allowed: a side in pixels, or the two of (H, W)")
+    if channels not in MODES:
+        raise ValueError(f"channels={channels!r}; allowed: 1, 3, 4, or None for as many as there are colours")
+    return partial(_pixels, mode=MODES[channels], size=sides)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted by name."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"folder={str(folder)!r} does not exist; it must hold a folder of images for each class"
+        )
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not readers.hidden(path))
+    if not folders:
+        raise ValueError(f"{folder} holds no folders; it must hold one for each class, with its images")
+    return folders
+
+
+def _opened(pixels: Callable[[Image.Image], Tensor], path: Path) -> Tensor:
+    """The pixels of a file."""
+    try:
+        with Image.open(path) as opened:
+            return pixels(opened)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _pixels(picture: Any, *, mode: str, size: Sequence[int] | None) -> Tensor:
+    """A picture of Pillow, or what `to_pil_image` takes, as (C, H, W) uint8."""
+    if not isinstance(picture, Image.Image):
+        from torchvision.transforms.functional import to_pil_image  # takes seconds to import
+
+        picture = to_pil_image(picture)
+    picture = readers.in_eight_bits(ImageOps.exif_transpose(picture)).convert(mode)
+    if size is not None:
+        picture = ImageOps.fit(picture, tuple(size[::-1]), Image.Resampling.BILINEAR)
+    values = torch.from_numpy(np.array(picture))
+    return values[None] if values.ndim == 2 else values.permute(2, 0, 1)
+
+
+def _stacked(pictures: Iterable[Tensor], names: Sequence[Any]) -> Tensor:
+    """Pictures (C, H, W), as many as names, in one tensor; one of another size is refused by its name."""
+    images = None
+    for i, picture in enumerate(pictures):
+        images = picture.new_empty(len(names), *picture.shape) if images is None else images
+        if picture.shape != images.shape[1:]:
+            sizes = ["x".join(map(str, each[-2:])) for each in (picture.shape, images.shape)]
+            raise ValueError(f"{names[i]} is {sizes[0]}, {names[0]} {sizes[1]}; give a size to bring them to")
+        images[i] = picture
+    if images is None:
+        raise ValueError("there are no images")
+    return images
+
+
+def _grey(images: list[Tensor], channels: int | None) -> list[Tensor]:
+    """One channel of images that are grey all, unless the number of channels was asked for."""
+    grey = channels is None and all(bool((each == each[:, :1]).all()) for each in images)
+    return [each[:, :1] for each in images] if grey else images
+
+
+def _eight_bits(values: np.ndarray, channels_last: bool | None, value_range: tuple[float, float] | None) -> Tensor:
+    """Arrays of any layout and range as (B, C, H, W) uint8."""
+    if values.ndim == 3:
+        values, channels_last = values[:, None], False
+    if values.ndim != 4 or values.dtype.kind not in "uif":
+        raise ValueError(f"images are {values.shape} {values.dtype}; allowed: (B, C, H, W), (B, H, W, C) or (B, H, W)")
+    if channels_last is None:
+        first, last = (values.shape[axis] in (1, 3, 4) for axis in (1, 3))
+        if first == last:
+            raise ValueError(f"images are {values.shape}: say channels_last, whether the last axis is the channels'")
+        channels_last = last
+    values = np.moveaxis(values, 3, 1) if channels_last else values
+    low, high = value_range or ((0, 1) if values.dtype.kind == "f" else (0, 255))
+    if not (values.min() >= low and values.max() <= high):
+        found = f"{values.dtype} from {values.min()} to {values.max()}"
+        raise ValueError(
+            f"images are {found}; value_range={low, high} does not hold them: give what is black and white"
+        )
+    if values.dtype != np.uint8 or (low, high) != (0, 255):
+        values = np.round((values - float(low)) * (255 / (high - low))).astype(np.uint8)
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+# --- data sets of other libraries ------------------------------------------------------------------------------------
+
+
+def _saved(folder: Path) -> Any:
+    """What `save_to_disk` of Hugging Face's `datasets` wrote."""
+    try:
+        from datasets import load_from_disk
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{folder} needs datasets, which is not installed: pip install 'ddlib[export]'") from error
+    return load_from_disk(str(folder))
+
+
+def _columns(source: Any) -> list[str]:
+    """The columns of a set of `datasets` that hold pictures and classes."""
+    kinds = {name: type(feature).__name__ for name, feature in source.features.items()}
+    chosen = [name for kind in ("Image", "ClassLabel") for name in kinds if kinds[name] == kind]
+    if sorted(kinds[name] for name in chosen) != ["ClassLabel", "Image"]:
+        raise ValueError(
+            f"columns are {kinds}; one must be Image and one ClassLabel: `class_encode_column` makes such of labels, "
+            "`select_columns` chooses among several"
+        )
+    return chosen
+
+
+# --- from pixels to sets ----------------------------------------------------------------------------------------------
+
+
+def _sets(
+    name: str,
+    images: list[Tensor],
+    labels: list[np.ndarray],
+    class_names: Sequence[str] | None,
+    holdout: float,
+    at_least: int,
+) -> Sets:
+    """The two sets of training images, and of test images where there are such, with their labels."""
+    if not 0 < holdout < 1 or at_least < 1:
+        raise ValueError(f"holdout={holdout!r}, at_least={at_least!r}; allowed: a share in (0, 1), and at least 1")
+    for pixels, classes in zip(images, labels, strict=True):
+        if classes.shape != (len(pixels),) or pixels.shape[1:] != images[0].shape[1:]:
+            raise ValueError(f"{tuple(pixels.shape)} images and {classes.shape} labels; one label an image, all alike")
+    numbers, class_names = _numbered(labels, class_names)
+    notes = []
+    if len(images) == 1:
+        held = _held_out(numbers[0], holdout, len(class_names))
+        images, numbers = ([each[0][~held], each[0][held]] for each in (images, numbers))
+        notes.append(f"{holdout:.0%} of each class held out as the test set")
+    counts = torch.bincount(numbers[0], minlength=len(class_names)).tolist()
+    if empty := [name for name, count in zip(class_names, counts, strict=True) if not count]:
+        raise ValueError(f"classes without a training image: {', '.join(empty)}")
+    if few := [f"{name} ({count})" for name, count in zip(class_names, counts, strict=True) if count < at_least]:
+        rows = [torch.arange(len(numbers[0]))]
+        rows += [_repeats((numbers[0] == k).nonzero()[:, 0], at_least) for k in range(len(class_names))]
+        images[0], numbers[0] = images[0][torch.cat(rows)], numbers[0][torch.cat(rows)]
+        notes.append(f"training images repeated, since at_least={at_least}: {', '.join(few)}")
+    space = _space(images[0])
+    prints = [fingerprint(*pair) for pair in zip(images, numbers, strict=True)]
+    name = f"{UNNAMED.sub('-', name).strip('-.')}-{files.key({'of': prints, 'class_names': class_names})[:8]}"
+    train, test = (
+        ImageSet(name, split, *pair, class_names, space) for split, *pair in zip(SPLITS, images, numbers, strict=True)
+    )
+    return Sets(train, test, "; ".join([name, *notes]))
+
+
+def _numbered(labels: list[np.ndarray], names: Sequence[str] | None) -> tuple[list[Tensor], tuple[str, ...]]:
+    """Labels as numbers 0..K-1, and the K names: those given, or the labels themselves, sorted."""
+    values, places = np.unique(np.concatenate(labels), return_inverse=True)
+    if names is None:
+        ends = np.cumsum([len(each) for each in labels])[:-1]
+        return [torch.from_numpy(each) for each in np.split(places, ends)], tuple(map(str, values))
+    if values.dtype.kind not in "ui" or values[0] < 0 or values[-1] >= len(names):
+        raise ValueError(f"labels are {values.dtype} from {values[0]} to {values[-1]}; allowed: 0 to {len(names) - 1}")
+    return [torch.from_numpy(each.astype(np.int64)) for each in labels], tuple(map(str, names))
+
+
+def _held_out(labels: Tensor, share: float, num_classes: int) -> Tensor:
+    """Which images are for the test: of each class the share, at least one where there are two, drawn at random."""
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for k in range(num_classes):
+        rows = (labels == k).nonzero()[:, 0]
+        count = min(max(round(share * len(rows)), 1), len(rows) - 1)
+        held[rows[torch.randperm(len(rows), generator=seeding.generator(0, "holdout", k))[: max(count, 0)]]] = True
+    return held
+
+
+def _repeats(rows: Tensor, at_least: int) -> Tensor:
+    """Of the rows of a class as many, again and again, as they lack of `at_least`."""
+    return rows[torch.arange(max(at_least - len(rows), 0)) % len(rows)]
+
+
+def _space(train: Tensor) -> ValueSpace:
+    """Mean and deviation of pixels in [0, 1], channel by channel, to four decimals; of what never changes, 1."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    shares = [
+        torch.bincount(channel.flatten(), minlength=256).double() / channel.numel() for channel in train.unbind(1)
+    ]
+    means = [float(share @ levels) for share in shares]
+    stds = [float(share @ (levels - m).square()) ** 0.5 for share, m in zip(shares, means, strict=True)]
+    return ValueSpace(tuple(round(m, 4) for m in means), tuple(round(s, 4) or 1.0 for s in stds))
