@@ -172,7 +172,10 @@ def check_ipc(ipc: int, train: ImageSet) -> None:
     """Refuse a number of images per class that some class of `train` cannot give, with a ValueError."""
     size, name = min(zip(map(len, train.class_indices), train.class_names, strict=True), key=lambda pair: pair[0])
     if not 1 <= ipc <= size:
-        raise ValueError(f"ipc={ipc} is not in 1..{size}, the size of the smallest class ({name!r}) of {train.name!r}")
+        raise ValueError(
+            f"ipc={ipc} is not in 1..{size}, the size of the smallest class ({name!r}) of {train.name!r}; "
+            "`at_least` of a data set of your own repeats the images of small classes"
+        )
 
 
 def random_rows(train: ImageSet, ipc: int, seed: int) -> Tensor:

@@ -4,7 +4,7 @@ All three take the same step; they differ in the vectors of a network whose clas
 where layers respond as well (DataDAM), and which channels respond as well (ATOM).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -75,15 +75,16 @@ class FeatureMatching(PixelMatching):
     def loss_and_gradient(self, state: PixelState) -> tuple[dict[str, Tensor], Tensor]:
         """L of this step's network and real images, as a metric, and dL/dS, its gradient in the synthetic ones."""
         models.reset(state.network, seeding.generator(state.seed, "network", state.step))
-        real, syn = pixels.siamese(state, pixels.real_batch(state), state.images)  # (K*n, C, H, W), (K*m, C, H, W)
+        sizes = pixels.real_sizes(state)
+        real, syn = pixels.siamese(state, pixels.real_batch(state), state.images, sizes=sizes)  # (K*n, ...), (K*m, ...)
         with torch.no_grad():
-            targets = self.statistics(state, real)
+            targets = self.statistics(state, real, sizes)
         loss = objectives.weighted_distance(self.weights(len(targets)), targets, self.statistics(state, syn))
         (gradient,) = torch.autograd.grad(loss, state.images)
         return {"loss": loss.detach()}, gradient
 
-    def statistics(self, state: PixelState, images: Tensor) -> list[Tensor]:
-        """Class means of the vectors of a class-major batch: one (K, length) tensor each.
+    def statistics(self, state: PixelState, images: Tensor, sizes: Sequence[int] | None = None) -> list[Tensor]:
+        """Class means of the vectors of a class-major batch, equally many a class or `sizes`: one (K, length) each.
 
         The batch passes in pieces where the network allows it: without batch statistics an image's vectors depend on
         that image alone, so the pieces change nothing but speed.
@@ -91,7 +92,9 @@ class FeatureMatching(PixelMatching):
         pieces = [images] if state.piece is None else images.split(state.piece)
         with self.autocast(images.device):
             vectors = [state.forward(piece) for piece in pieces]
-        return [objectives.class_means(torch.cat(v), state.train.num_classes) for v in zip(*vectors, strict=True)]
+        return [
+            objectives.class_means(torch.cat(v), sizes or state.train.num_classes) for v in zip(*vectors, strict=True)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

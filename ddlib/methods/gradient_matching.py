@@ -3,6 +3,7 @@
 The network is trained on the synthetic images meanwhile, so that its gradients are matched along its training.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -80,17 +81,18 @@ class GradientMatching(PixelMatching):
             restart = state.step // self.matching_steps
             models.reset(state.network, seeding.generator(state.seed, "network", restart))
         freeze_statistics(state)
-        real, syn = pixels.siamese(state, pixels.real_batch(state), state.images)  # (K*n, C, H, W), (K*m, C, H, W)
-        targets = [g.detach() for g in self.class_gradients(state, real)]
+        sizes = pixels.real_sizes(state)
+        real, syn = pixels.siamese(state, pixels.real_batch(state), state.images, sizes=sizes)  # (K*n, ...), (K*m, ...)
+        targets = [g.detach() for g in self.class_gradients(state, real, sizes)]
         loss = objectives.gradient_distance(targets, self.class_gradients(state, syn)).sum()
         (gradient,) = torch.autograd.grad(loss, state.images)
         return {"loss": loss.detach()}, gradient
 
-    def class_gradients(self, state: PixelState, images: Tensor) -> list[Tensor]:
+    def class_gradients(self, state: PixelState, images: Tensor, sizes: Sequence[int] | None = None) -> list[Tensor]:
         """Cross-entropy gradients of each class of a class-major batch: one (K, *shape) tensor a parameter.
 
-        Small classes go together under `torch.vmap`; where one fills a good part of a pass on a CPU, each goes alone,
-        since grouped convolutions take longer there.
+        Small classes, equally many images each, go together under `torch.vmap`; each goes alone where `sizes` says how
+        many it has, and where one fills a good part of a pass on a CPU, since grouped convolutions take longer there.
         """
         parameters = {name: p.detach() for name, p in state.network.named_parameters()}
         K = state.train.num_classes
@@ -101,9 +103,9 @@ class GradientMatching(PixelMatching):
             return F.cross_entropy(at_least_float32(logits), label.expand(len(batch)))
 
         labels, size = torch.arange(K, device=images.device), len(images) // K
-        if state.piece and 4 * size >= state.piece and images.device.type == "cpu":
+        if sizes or (state.piece and 4 * size >= state.piece and images.device.type == "cpu"):
             leaves = {name: p.requires_grad_() for name, p in parameters.items()}
-            losses = map(partial(loss, leaves), images.split(size), labels)
+            losses = map(partial(loss, leaves), images.split(sizes or size), labels)
             recorded = {"create_graph": images.requires_grad}
             by_class = [torch.autograd.grad(value, [*leaves.values()], **recorded) for value in losses]
             return [torch.stack(each) for each in zip(*by_class, strict=True)]

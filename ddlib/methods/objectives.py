@@ -7,6 +7,7 @@ entries, layers, rows and classes, of means over images.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -53,9 +54,14 @@ def both_attentions(maps: Tensor, p_spatial: float, p_channel: float) -> tuple[T
     return F.normalize(spatial.sum(1).flatten(1), dim=1), F.normalize(channel.sum((2, 3)), dim=1)
 
 
-def class_means(x: Tensor, num_classes: int) -> Tensor:
-    """Mean over the images of each class of a class-major batch: (K*n, ...) -> (K, ...)."""
-    return x.unflatten(0, (num_classes, -1)).mean(1)
+def class_means(x: Tensor, classes: int | Sequence[int]) -> Tensor:
+    """Mean over the images of each class of a class-major batch: (K*n, ...) -> (K, ...).
+
+    classes: K, or how many images each class has, where these differ.
+    """
+    if isinstance(classes, int):
+        return x.unflatten(0, (classes, -1)).mean(1)
+    return torch.stack([own.mean(0) for own in x.split([*classes])])
 
 
 def weighted_distance(weights: Sequence[float], real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:

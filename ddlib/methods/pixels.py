@@ -1,6 +1,6 @@
 """What the families that match in networks share: their settings, and learning the pixels of images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -82,7 +82,8 @@ class PixelState(State):
 class PixelMatching(NetworkMatching):
     """Settings of feature and gradient matching, whose steps compare n real images of each class with all synthetic.
 
-    batch_real: n >= 1; capped at the size of the smallest class.
+    batch_real: n >= 1; a class that has fewer gives all of its images, and with batch norm, whose statistics should
+        be of equally many images of each class, n is at most the size of the smallest class.
     lr_images: step size of the pixels, > 0.
     momentum: of the pixels' SGD, in [0, 1).
     init: "real" (random real images), "noise" (standard normal), "herding" (the herding coreset).
@@ -123,7 +124,7 @@ class PixelMatching(NetworkMatching):
             network = network.to(memory_format=torch.channels_last)
         strategy = self.strategy_of(train) if self.augmented else "none"
         augmentation.draw(1, 1, size=train.shape[1:], strategy=strategy, generator=torch.Generator())  # or refuse it
-        batch = min(self.batch_real, *map(len, rows))
+        batch = min(self.batch_real, (min if has_batch_statistics(network) else max)(map(len, rows)))
         piece = piece_size(network, images[:1])
         return PixelState(train, seed, images, torch.zeros_like(images), network, strategy, rows, batch, piece)
 
@@ -179,16 +180,27 @@ def fitting(elements: int, device: torch.device) -> int:
 
 
 def real_batch(state: PixelState) -> Tensor:
-    """n real images of each class, drawn without replacement for this step: (K*n, C, H, W), class-major."""
+    """n real images of each class, or all it has, drawn without replacement for this step: class-major."""
     stream = seeding.generator(state.seed, "real", state.step)
     rows = [rows[torch.randperm(len(rows), generator=stream)[: state.batch_real]] for rows in state.rows_by_class]
     return state.train.take(torch.cat(rows).to(state.train.device))
 
 
-def siamese(state: PixelState, *batches: Tensor) -> list[Tensor]:
-    """DSA with one draw a class and step, shared by that class's images in every class-major batch (siamese DSA)."""
+def real_sizes(state: PixelState) -> list[int] | None:
+    """Images of each class in `real_batch`; None: equally many."""
+    sizes = [min(state.batch_real, len(rows)) for rows in state.rows_by_class]
+    return sizes if len(set(sizes)) > 1 else None
+
+
+def siamese(state: PixelState, *batches: Tensor, sizes: Sequence[int] | None = None) -> list[Tensor]:
+    """DSA with one draw a class and step, shared by that class's images in every class-major batch (siamese DSA).
+
+    sizes: images of each class in the first batch; None: equally many, as in all others.
+    """
     K = state.train.num_classes
     stream = seeding.generator(state.seed, "augmentation", state.step)
     draws = augmentation.draw(K, 1, size=state.train.shape[1:], strategy=state.strategy, generator=stream)
-    classes = torch.arange(K)
-    return [augmentation.augment(x, draws.rows(classes.repeat_interleave(len(x) // K))) for x in batches]
+    counts = [torch.tensor([len(x) // K]) for x in batches]
+    counts[0] = counts[0] if sizes is None else torch.tensor(sizes)
+    rows = [torch.arange(K).repeat_interleave(count) for count in counts]
+    return [augmentation.augment(x, draws.rows(each)) for x, each in zip(batches, rows, strict=True)]
