@@ -13,7 +13,7 @@ from draws import normal, seeded
 
 from ddlib import models
 from ddlib.methods.sampler import Sampler
-from ddlib.models.diffusion import LatentDiffusion, small
+from ddlib.models.diffusion import SCHEDULE, LatentDiffusion, small
 from ddlib.models.priors import load_prior, save_prior
 
 
@@ -184,16 +184,17 @@ def other_embedder(prior):
     return prior.vae, prior.unet, prior.scheduler, ClassEmbedder(3, 8)
 
 
-def velocity(prior):
+def scheduled(prior, **changed):
     from diffusers import DDIMScheduler
 
-    return prior.vae, prior.unet, DDIMScheduler(prediction_type="v_prediction"), prior.embedder
+    return prior.vae, prior.unet, DDIMScheduler(**SCHEDULE | changed), prior.embedder
 
 
-def timed(prior):
-    unet = of_vq(None).unet
-    unet.register_to_config(class_embed_type="timestep")
-    return prior.vae, unet, prior.scheduler, None
+def asking(prior, embedder=None, **changed):
+    """The parts, unconditional or not, with a noise predictor that says that it is otherwise."""
+    unet = of_vq(None).unet if embedder is None else prior.unet
+    unet.register_to_config(**changed)
+    return prior.vae, unet, prior.scheduler, embedder
 
 
 @pytest.mark.parametrize(
@@ -204,13 +205,31 @@ def timed(prior):
         (lambda p: (p.vae, p.unet, p.scheduler, None), "UNet2DConditionModel without a class embedder"),
         (lambda p: (p.vae, of_vq(None).unet, p.scheduler, p.embedder), "UNet2DModel beside a class embedder"),
         (other_embedder, "takes class vectors of 16 values, not 8"),
-        (velocity, "prediction_type is 'v_prediction'; known: epsilon"),
-        (timed, "class_embed_type='timestep'; only None is known"),
+        (lambda p: scheduled(p, prediction_type="sample"), "_type is 'sample'; known: epsilon, v_prediction"),
+        (lambda p: asking(p, class_embed_type="timestep"), "class_embed_type='timestep'; only None is known"),
+        (lambda p: asking(p, num_class_embeds=10), "UNet2DModel of num_class_embeds=10; only None is known"),
+        (lambda p: asking(p, time_embedding_type="fourier"), "'fourier', as of a score SDE; known: positional"),
+        (lambda p: asking(p, p.embedder, addition_embed_type="text"), "of addition_embed_type='text'; only"),
+        (lambda p: asking(p, p.embedder, encoder_hid_dim=8), "encoder_hid_dim=8; only None is known"),
+        (lambda p: asking(p, p.embedder, time_cond_proj_dim=8), "time_cond_proj_dim=8; only None is known"),
+        (lambda p: asking(p, p.embedder, out_channels=6), "gives 6 channels, not the 3 of latents"),
     ],
 )  # fmt: skip
 def test_refuses_parts_that_do_not_fit(parts, match):
     with pytest.raises(ValueError, match=match):
         LatentDiffusion(*parts(of_vq()))
+
+
+@pytest.mark.parametrize("time", [0, 500, torch.tensor([0, 999])])
+def test_a_velocity_is_the_same_noise(time):
+    prior, z, c = of_vq(), normal(2, 3, 4, 4), normal(2, 1, 16)
+    other = LatentDiffusion(*scheduled(prior, prediction_type="v_prediction"))
+    abar = prior.alphas_cumprod[time].float().reshape(-1, 1, 1, 1)
+    v = prior.predict(z, time, c)  # what this predictor gives, taken for v
+    clean = abar.sqrt() * z - (1 - abar).sqrt() * v
+    noise = other.predict(z, time, c)
+    torch.testing.assert_close(abar.sqrt() * clean + (1 - abar).sqrt() * noise, z)
+    torch.testing.assert_close(abar.sqrt() * noise - (1 - abar).sqrt() * clean, v)
 
 
 # Folders.
@@ -264,6 +283,14 @@ def test_nothing_is_written_over(folder):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+def changing(part, file="config.json", **settings):
+    return lambda folder: change(folder / part / file, **settings)
+
+
+def scheduler_of(name, **settings):
+    return changing("scheduler", "scheduler_config.json", _class_name=f"{name}Scheduler", **settings)
+
+
 def remove(path):
     for file in path.iterdir():
         file.unlink()
@@ -302,6 +329,22 @@ def emptied(folder):
             ValueError,
             "unet cannot be read: .*size mis",
         ),
+        (changing("vae", shift_factor=0.1), ValueError, "vae: shift_factor=0.1 is not known; allowed: 0"),
+        (changing("vae", latents_mean=[0.1] * 3), ValueError, r"latents_mean=\[.*\] is not known; allowed: None"),
+        (changing("vae", latents_std=[2.0] * 3), ValueError, r"latents_std=\[.*\] is not known"),
+        (changing("vae", norm_type="spatial"), ValueError, "norm_type='spatial' is not known; allowed: group"),
+        (changing("unet", attention_type="gated"), ValueError, "attention_type='gated' is not known; allowed: default"),
+        (
+            scheduler_of("FlowMatchEulerDiscrete"),
+            ValueError,
+            "holds a FlowMatchEulerDiscreteScheduler; known: DDIM",
+        ),
+        (scheduler_of("EDMEuler"), ValueError, "holds a EDMEulerScheduler"),
+        (scheduler_of("LCM"), ValueError, "holds a LCMScheduler"),
+        (scheduler_of("ScoreSdeVe"), ValueError, "holds a ScoreSdeVeScheduler"),
+        (scheduler_of("UniPCMultistep", use_flow_sigmas=True), ValueError, "use_flow_sigmas=True is not known"),
+        (scheduler_of("EulerDiscrete", timestep_type="continuous"), ValueError, "timestep_type='continuous' is not"),
+        (scheduler_of("DDPM", beta_schedule="sigmoid"), ValueError, "beta_schedule='sigmoid' is not known"),
         (pickled, ValueError, "unet cannot be read: .*no file named diffusion_pytorch_model.safetensors"),
         (cut, ValueError, "unet cannot be read"),
         (emptied, ValueError, "its weights are not those of its UNet2DConditionModel; 1 differ, first conv_in.bias"),
@@ -314,9 +357,18 @@ def test_refuses_a_folder(folder, harm, error, match):
 
 
 def test_refuses_a_folder_whose_parts_do_not_fit(folder):
-    change(folder / "scheduler" / "scheduler_config.json", prediction_type="v_prediction")
-    with pytest.raises(ValueError, match="prior: the scheduler's prediction_type is 'v_prediction'"):
+    change(folder / "scheduler" / "scheduler_config.json", prediction_type="sample")
+    with pytest.raises(ValueError, match="prior: the scheduler's prediction_type is 'sample'"):
         load_prior(folder)
+
+
+@pytest.mark.parametrize("name", ["PNDM", "DPMSolverMultistep", "UniPCMultistep", "EulerDiscrete"])
+def test_any_scheduler_of_the_same_noise_is_read_for_its_schedule(folder, name):
+    import diffusers
+
+    kind = getattr(diffusers, f"{name}Scheduler")
+    kind(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195).save_pretrained(folder / "scheduler")
+    assert torch.equal(load_prior(folder).alphas_cumprod, of_vq().alphas_cumprod)
 
 
 # The hub.
@@ -333,16 +385,19 @@ def test_a_folder_of_the_repository_is_not_looked_for_on_the_hub(folder, monkeyp
 def test_of_the_hub_only_safetensors_are_got(folder, monkeypatch):
     asked = {}
 
-    def got(name, allow_patterns):
-        asked[name] = allow_patterns
+    def got(name, revision, allow_patterns):
+        asked[name, revision] = allow_patterns
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", got)
     assert torch.equal(rendered(load_prior("owner/name")), rendered(of_vq()))
-    patterns = asked["owner/name"]
+    patterns = asked["owner/name", None]
     assert {Path(pattern).suffix for pattern in patterns} == {".json", ".safetensors"}
     kept = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert kept <= set(patterns)
+    load_prior("owner/name@refs/pr/1")
+    load_prior("owner/name@0f1e2d")
+    assert list(asked) == [("owner/name", None), ("owner/name", "refs/pr/1"), ("owner/name", "0f1e2d")]
 
 
 def test_a_hub_id_without_network(monkeypatch, tmp_path):
@@ -352,7 +407,7 @@ def test_a_hub_id_without_network(monkeypatch, tmp_path):
         load_prior("owner/name")
 
 
-@pytest.mark.parametrize("source", ["nowhere", "a/b/c", "/no/where", "../no/where", "", "./nowhere"])
+@pytest.mark.parametrize("source", ["nowhere", "a/b/c", "a/b@", "a@b/c", "/no/where", "../no/where", "", "./nowhere"])
 def test_what_is_neither_a_folder_nor_a_hub_id(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if source:

@@ -213,6 +213,13 @@ def test_classes_of_imagenet_begin_as_the_vectors_of_their_numbers():
     assert torch.equal(state.tensors["c"], found.embed(positions))
 
 
+def test_a_part_of_imagenet_keeps_the_places_of_its_classes():
+    found = prior(num_classes=1000)
+    part = dataclasses.replace(digits().of_classes((0, 3)), name="imagenette32:0,3")
+    state = begun(built(), part, found)
+    assert torch.equal(state.tensors["c"], found.embed(torch.tensor([0, 491]).repeat_interleave(2)))
+
+
 def test_a_prior_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="the prior is of 1000 classes, and digits has 10"):
         begun(built(), found=prior(num_classes=1000))

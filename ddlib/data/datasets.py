@@ -198,7 +198,7 @@ def describe(name: str) -> DatasetInfo:
         class_names=tuple(info.class_names[c] for c in classes) if info.class_names else (),
         sizes=(None, None),
         fingerprints=None,
-        positions=(),
+        positions=tuple(info.positions[c] for c in classes) if info.positions else (),
         downloadable=False,
     )
 

@@ -27,6 +27,16 @@ SCHEDULE = {
 """Noise schedule of CompVis' latent diffusion models, and of every prior trained here; 1,000 steps."""
 
 
+PREDICTIONS = ("epsilon", "v_prediction")
+"""What a noise predictor may give: the noise e, or v = sqrt(abar_t) e - sqrt(1 - abar_t) z_0 (Salimans & Ho 2022)."""
+
+CONDITIONS = (
+    *("class_embed_type", "num_class_embeds", "addition_embed_type"),
+    *("encoder_hid_dim", "encoder_hid_dim_type", "time_cond_proj_dim"),
+)
+"""Settings by which noise predictors ask for more than latents, times and class vectors."""
+
+
 class ClassEmbedder(nn.Module):
     """A vector (D,) for each of K classes; in the last row that of the null class, which guidance compares with."""
 
@@ -61,8 +71,12 @@ class LatentDiffusion:
         config, prediction = self.unet.config, self.scheduler.config.prediction_type
         if config.in_channels != (channels := self.latent_channels):
             raise ValueError(f"the noise predictor takes latents of {config.in_channels} channels, not {channels}")
-        if prediction != "epsilon":
-            raise ValueError(f"the scheduler's prediction_type is {prediction!r}; known: epsilon")
+        if config.out_channels != channels:
+            raise ValueError(f"the noise predictor gives {config.out_channels} channels, not the {channels} of latents")
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"the scheduler's prediction_type is {prediction!r}; known: {', '.join(PREDICTIONS)}")
+        if self.vae.config.out_channels != self.channels:
+            raise ValueError(f"the decoder gives {self.vae.config.out_channels} channels, and takes {self.channels}")
         predictor = type(self.unet).__name__  # importing the class takes seconds
         if (self.embedder is None) == (predictor == "UNet2DConditionModel"):
             beside = "without" if self.embedder is None else "beside"
@@ -71,8 +85,11 @@ class LatentDiffusion:
             raise ValueError(
                 f"the noise predictor takes class vectors of {config.cross_attention_dim} values, not {dim}"
             )
-        if self.embedder is None and config.class_embed_type is not None:
-            raise ValueError(f"UNet2DModel of class_embed_type={config.class_embed_type!r}; only None is known")
+        for name in CONDITIONS:
+            if (value := config.get(name)) is not None:
+                raise ValueError(f"{predictor} of {name}={value!r}; only None is known")
+        if config.get("time_embedding_type") == "fourier":
+            raise ValueError(f"{predictor} of time_embedding_type='fourier', as of a score SDE; known: positional")
 
     @property
     def channels(self) -> int:
@@ -179,7 +196,11 @@ class LatentDiffusion:
         t: one time in [0, T) for all, or (B,) int64 on the device of `z`.
         """
         times = torch.full((len(z),), t, device=z.device) if isinstance(t, int) else t
-        return (self.unet(z, times) if c is None else self.unet(z, times, encoder_hidden_states=c)).sample
+        out = (self.unet(z, times) if c is None else self.unet(z, times, encoder_hidden_states=c)).sample
+        if self.scheduler.config.prediction_type == "epsilon":
+            return out
+        abar = self.alphas_cumprod.to(z)[times].view(-1, 1, 1, 1)
+        return abar.sqrt() * out + (1 - abar).sqrt() * z
 
     def to(self, device: torch.device | str) -> "LatentDiffusion":
         """This model itself, on `device` and frozen: eval mode, no parameter requires a gradient."""

@@ -33,6 +33,23 @@ PARTS = {
 }
 """Part -> the sub-folders that may hold it; a class embedder goes with a UNet2DConditionModel alone."""
 
+SCHEDULERS = (
+    *("DDIM", "DDPM", "PNDM", "LMSDiscrete", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete"),
+    *("KDPM2Discrete", "KDPM2AncestralDiscrete", "DPMSolverMultistep", "DPMSolverSinglestep", "DPMSolverSDE"),
+    *("DEISMultistep", "UniPCMultistep"),
+)
+"""diffusers' schedulers whose noise is that of DDPM, by betas; another family (flow matching, EDM, consistency, score
+SDE) has none of them."""
+
+UNKNOWN = {
+    "VQModel": {"shift_factor": (None, 0), "latents_mean": (None,), "latents_std": (None,),
+                "norm_type": (None, "group"), "lookup_from_codebook": (None, False)},
+    "UNet2DConditionModel": {"attention_type": (None, "default")},
+    "UNet2DModel": {},
+    "scheduler": {"use_flow_sigmas": (None, False), "timestep_type": (None, "discrete")},
+}  # fmt: skip
+"""Settings of a part that change what it computes -> the values under which it is what is computed here."""
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FILES = ("config.json", "scheduler_config.json", WEIGHTS, f"{WEIGHTS}.index.json", WEIGHTS.replace(".", "-*."))
 """What is got of a hub's model: configurations, and weights in one file or in several."""
@@ -72,18 +89,18 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
 
     source: a folder of `save_prior`, of `ddlib prior convert`, or laid out alike: vae/ (or vqvae/) with a VQModel,
         unet/ with a UNet2DConditionModel or UNet2DModel, scheduler/, and class_embedder/ beside the former; a relative
-        path is from the repository.  Or a hub id "owner/name" of such a folder.
+        path is from the repository.  Or a hub id "owner/name" of such a folder, at its newest, or "owner/name@...", of
+        a branch, tag or commit; the last alone stays what it is.
 
     Raises:
         OSError: no such folder, a part is missing, or the hub does not give it.
-        ValueError: a part is of an unknown class, a pickle, damaged, or does not fit the others.
+        ValueError: a part is of an unknown class, needs or does what is not known here, is a pickle, damaged, or does
+            not fit the others.
     """
     folder = _folder(source)
-    from diffusers import DDIMScheduler
-
     vae = _network(_part(folder, "autoencoder"), ("VQModel",))
     unet = _network(_part(folder, "noise predictor"), ("UNet2DConditionModel", "UNet2DModel"))
-    scheduler = DDIMScheduler.from_pretrained(_part(folder, "scheduler"), local_files_only=True)
+    scheduler = _scheduler(_part(folder, "scheduler"))
     conditional = type(unet).__name__ == "UNet2DConditionModel"
     embedder = _embedder(_part(folder, "class embedder")) if conditional else None
     try:
@@ -99,17 +116,21 @@ def _folder(source: str | Path) -> Path:
         return folder
     if folder.exists():
         raise NotADirectoryError(f"prior {str(source)!r} is a file; it must be a folder or a hub id")
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)):
-        raise FileNotFoundError(f"no prior {str(source)!r}: there is no such folder, and a hub id is 'owner/name'")
+    match = re.fullmatch(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([\w./-]+))?", str(source))
+    if not match:
+        raise FileNotFoundError(
+            f"no prior {str(source)!r}: there is no folder {folder}, and a hub id is 'owner/name' or 'owner/name@...'"
+        )
     from huggingface_hub import snapshot_download
 
     patterns = [f"{name}/{file}" for names in PARTS.values() for name in names for file in FILES]
     try:
-        return Path(snapshot_download(str(source), allow_patterns=patterns))
+        return Path(snapshot_download(match[1], revision=match[2], allow_patterns=patterns))
     except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 300)}"
         raise OSError(
-            f"no prior {str(source)!r}: there is no such folder, and the hub does not give it ({reason})"
+            f"no prior {str(source)!r}: there is no such folder, and the hub does not give it ({reason}); sought in "
+            f"{folder}"
         ) from error
 
 
@@ -120,11 +141,34 @@ def _part(folder: Path, part: str) -> Path:
     raise FileNotFoundError(f"{folder} has no sub-folder {' or '.join(PARTS[part])}, for the {part}")
 
 
+def _scheduler(folder: Path) -> Any:
+    """The schedule in one sub-folder, of any scheduler whose noise is that of DDPM."""
+    from diffusers import DDIMScheduler
+
+    config = DDIMScheduler.load_config(folder, local_files_only=True)
+    name = str(config.get("_class_name")).removesuffix("Scheduler")
+    if name not in SCHEDULERS:
+        raise ValueError(f"{folder} holds a {config.get('_class_name')}; known: {', '.join(SCHEDULERS)}, all by betas")
+    _refuse_unknown(folder, config, "scheduler")
+    try:
+        return DDIMScheduler.from_config(config)
+    except NotImplementedError as error:
+        raise ValueError(f"{folder}: beta_schedule={config.get('beta_schedule')!r} is not known") from error
+
+
+def _refuse_unknown(folder: Path, config: Mapping[str, Any], kind: str) -> None:
+    """Refuse a part whose settings say that it computes something else."""
+    for name, known in UNKNOWN[kind].items():
+        if (value := config.get(name)) not in known:
+            raise ValueError(f"{folder}: {name}={value!r} is not known; allowed: {known[-1]}")
+
+
 def _network(folder: Path, known: Sequence[str]) -> Any:
     """The network in one sub-folder, of one of diffusers' classes, with every weight from safetensors."""
     import diffusers
 
     config, name = _config(folder, known)
+    _refuse_unknown(folder, config, name)
     try:
         with torch.random.fork_rng(devices=()):  # its constructor draws weights that the file then replaces
             network, loading = getattr(diffusers, name).from_pretrained(

@@ -329,7 +329,8 @@ def class_ids(prior: LatentDiffusion, images: ImageSet) -> Tensor | None:
         return None
     if prior.num_classes == images.num_classes:
         return torch.arange(images.num_classes, device=images.device)
-    positions = datasets.describe(images.name).positions if images.name in datasets.names() else ()
+    known = datasets.parsed_name(images.name)[0] in datasets.names()
+    positions = datasets.describe(images.name).positions if known else ()
     if prior.num_classes == 1000 and positions:
         return torch.tensor(positions, device=images.device)
     raise ValueError(
