@@ -5,6 +5,7 @@ PYTHON ?=
 NOTEBOOKS ?=
 PROFILE ?= quick
 UPGRADE ?=
+MINUTES ?= 10
 
 # Notebooks that run at the same time at quick, each on its share of the cores; tests likewise, a process each.
 AT_ONCE ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -gt 4 ] && n=4; echo $$n)
@@ -23,12 +24,12 @@ FAST = $(patsubst %,tests/test_%.py,models gan_models methods objectives unroll 
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce report test fast slow lab lint lock
+.PHONY: help setup reproduce report test fast slow gpu gpu-bundle lab lint lock
 .DELETE_ON_ERROR:
 
 help:  ## this text
-	@echo "make TARGET [PYTHON=python3.12] [PROFILE=hour] [NOTEBOOKS=\"atom/accuracy\"] [AT_ONCE=4] [UPGRADE=1]"; echo
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
+	@echo "make TARGET [PYTHON=python3.12] [PROFILE=hour] [NOTEBOOKS=\"atom/accuracy\"] [AT_ONCE=4] [MINUTES=10] [UPGRADE=1]"; echo
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r target text; do \
 	    printf '  %-10s %s\n' "$$target" "$$text"; done
 
 setup: $(READY)  ## make .venv from requirements.lock (Python >= 3.11; PYTHON=... names one)
@@ -49,6 +50,12 @@ fast: $(READY)  ## the tests of networks, methods, losses and augmentation: what
 
 slow: $(READY)  ## the slow tests: real work killed 25 times at random moments
 	@DDLIB_OUTPUT="$$(pwd -P)/runs/test" $(PY) -m pytest -m slow tests
+
+gpu: $(READY)  ## check a GPU, time it, and compute the papers' cells that fit into MINUTES
+	@$(PY) -m ddlib gpu --minutes $(MINUTES)
+
+gpu-bundle: $(READY)  ## pack the data and the wheels that a GPU without network lacks into runs/bundle
+	@$(PY) -m ddlib gpu --bundle
 
 lab: $(READY)  ## open JupyterLab on this folder
 	@$(PY) -m jupyterlab

@@ -22,7 +22,7 @@ ROOMS = {
     "analyses": {"data", "evaluation", "methods", "models", "pretraining", "results", "seeding", "store", "study"},
     "report": {"data", "methods", "results", "store", "study"},
     "export": {"data", "evaluation", "models", "results", "seeding", "store", "study"},
-    "batch": {"analyses", "data", "export", "models", "report", "results", "store", "study"},
+    "batch": {"analyses", "data", "export", "methods", "models", "report", "results", "store", "study"},
 }
 """Room -> the rooms that it may import."""
 

@@ -215,6 +215,13 @@ def _add_notebook_commands(commands: Commands) -> None:
     batch.add_argument("--threads", type=_count, metavar="N", help="of a job; its sums depend on them (default: 1)")
     batch.add_argument("--snakemake", metavar="'OPTIONS'", help="further options, laid over workflow/profiles")
 
+    gpu = _add(commands, "gpu", _gpu, "check a GPU, time it, and compute the papers' cells that fit into the minutes")
+    gpu.add_argument("--minutes", type=float, default=10, metavar="N", help="all that it takes (default: 10)")
+    gpu.add_argument("--out", type=Path, default=OUTPUT / "runs" / "gpu", metavar="DIR",
+                     help="the folder that everything comes back in (default: %(default)s)")  # fmt: skip
+    gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal (default: cuda)")
+    gpu.add_argument("--bundle", action="store_true", help="pack data and wheels for a machine without network instead")
+
     cell = _add(commands, "cell", _cell, "list a notebook's cells, or compute one of them into the store")
     cell.add_argument("notebook", metavar="NOTEBOOK", help="paper/experiment, or a path")
     cell.add_argument("cell", metavar="CELL", nargs="?", help="as the list names it; without it, the list")
@@ -282,6 +289,14 @@ def _reproduce(options: Namespace) -> int:
     if outcomes and all(outcome.refused for outcome in outcomes):
         return 2
     return 1 if failures else 0
+
+
+def _gpu(options: Namespace) -> int:
+    from ddlib.batch import bundle, gpu
+
+    for line in bundle.bundle() if options.bundle else gpu.run(options.minutes, options.out, options.device):
+        print(line, flush=True)
+    return 0
 
 
 def _batch_options(options: Namespace) -> "Where | None":
