@@ -20,14 +20,14 @@ from benchmarks import (
 )
 
 RUNS = (
-    (attention_matching, "--method dm datadam atom --norm batch --ipc 10 --only float32 bfloat16",
-     "--norm instance --ipc 2 --width 4 --only float32"),
-    (gradient_matching, "", "--ipc 2 --width 4"),
     (evaluation, "--ipc 1 10 --width 128 --only float32 bfloat16", "--quick"),
     (experts, "--experts 5 --images 5000 --only float32 at_once", "--quick --optimizer gsam"),
-    (trajectory_matching, "--steps 10 --only all none", "--steps 2 --batch 4 --width 4 --only all none"),
-    (generative_matching, "--pool convnet --only float32", "--width 4 --batch 4 --pool convnet --only float32"),
+    (gradient_matching, "", "--ipc 1 --width 4"),
+    (attention_matching, "--method dm datadam atom --norm batch --ipc 10 --only float32 bfloat16",
+     "--norm instance --ipc 2 --width 4 --only float32"),
+    (trajectory_matching, "--steps 10 --only all none", "--steps 2 --batch 4 --width 4 --only none"),
     (latent_distillation, "--steps 10 --only exact", "--steps 2 --width 16 --factor 4 --batch-real 2 --only exact"),
+    (generative_matching, "--pool convnet --only float32", "--width 4 --batch 4 --pool convnet --only float32"),
 )  # fmt: skip
 """Benchmark, its words, and those with --quick."""
 

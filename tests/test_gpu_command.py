@@ -131,7 +131,8 @@ def test_cells_are_computed_until_the_end_and_what_cannot_be_is_said(jobs, workp
     assert lines[1].startswith("not computed: DM, imagenette_128, IPC 1: imagenette_128") and len(lines) == 3
     assert [(d.job, d.record.n) for d in done] == [(jobs[0], 2)]
     late = list(gpu.compute(jobs[1:], workplace, time.monotonic() - 1, done))
-    assert late == ["stopped in time; next is the rest of DM, digits, IPC 1; after it DM, imagenette_128, IPC 1"]
+    after = "then DM, imagenette_128, IPC 1; 1 cells have not been begun"
+    assert late == [f"stopped in time; next: the rest of DM, digits, IPC 1; {after}"]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ddlib.study import Cell, Workplace
 
 LEAST_MINUTES, LEAST_MEMORY = 3, 8e9
-CHECKING, TIMING, COLLECTING = (60, 1 / 6), (120, 1 / 4), 15
+CHECKING, TIMING, COLLECTING = (60, 1 / 3), (120, 1 / 3), 15
 """Most seconds, and most of all the time, for the checks and for the times; seconds that are kept for the end."""
 
 PIECE, WORTH = 15_000_000, 45_000_000
@@ -123,7 +123,7 @@ def require(minutes: float, device: str) -> str:
     """The memory that is free, in a line; or a ValueError in one line that says what is missing."""
     if not LEAST_MINUTES <= minutes < math.inf:
         raise ValueError(
-            f"minutes={minutes:g}; it must be >= {LEAST_MINUTES}, of which checks and times take up to half"
+            f"minutes={minutes:g}; it must be >= {LEAST_MINUTES}, of which checks and times take up to two thirds"
         )
     if device == "cpu":
         return "cpu: a rehearsal, with small benchmarks and the cells of quick"
@@ -175,8 +175,8 @@ def check(device: str, seconds: float, log: Path) -> dict[str, str]:
         "gpu and not slow",
         *CHECKS,
     ]
-    if importlib.util.find_spec("xdist"):
-        words += ["-n", str(max(1, min(8, (os.cpu_count() or 1) // 2)))]
+    if importlib.util.find_spec("xdist") and (cores := os.cpu_count() or 1) > 3:
+        words += ["-n", str(min(8, cores // 2))]
     return verdicts(printed(words, seconds, log, DDLIB_TEST_DEVICE=device))
 
 
@@ -314,8 +314,9 @@ def compute(jobs: Sequence[Job], workplace: "Workplace", end: float, done: list[
                 estimated, begin = study.plan([job.cell], workplace).seconds, time.monotonic()
                 (record,) = study.run([job.cell], workplace)
         except KeyboardInterrupt:
-            after = ", ".join(str(job.cell) for job in jobs[position + 1 :])
-            yield f"stopped in time; next is the rest of {job.cell}; after it {after or 'nothing'}"
+            after = [str(job.cell) for job in jobs[position + 1 :]]
+            rest = f"then {'; '.join(after[:2])}" if after else "it was the last"
+            yield f"stopped in time; next: the rest of {job.cell}; {rest}; {len(after)} cells have not been begun"
             return
         except (ArithmeticError, OSError, RuntimeError, ValueError) as error:
             yield f"not computed: {job.cell}: {' '.join(str(error).split())[:300]}"
