@@ -84,8 +84,8 @@ def run(minutes: float, out: Path, device: str = "cuda") -> Iterator[str]:
         ValueError: too few minutes, no GPU, a driver that is too old, or too little memory; nothing was begun.
     """
     begin = time.monotonic()
-    bundle.unpack_wheels()
     memory = require(minutes, device)
+    bundle.unpack_wheels()
     out.mkdir(parents=True, exist_ok=True)
     with (out / "report.txt").open("w", encoding="utf-8") as report:
         for line in itertools.chain([memory], _stages(60 * minutes, begin, out.absolute(), device)):
