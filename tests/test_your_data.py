@@ -221,6 +221,7 @@ def test_arrays_may_bring_a_test_set_and_come_grey_and_not_square():
         ((np.zeros((4, 5, 5)), np.zeros(4), np.zeros((4, 5, 5))), "go together"),
         ((np.zeros((4, 5, 5)), np.zeros(4, int), np.zeros((2, 6, 5)), np.zeros(2, int)), "all alike"),
         ((np.zeros((4, 5, 5)), np.zeros(4, int), np.zeros((2, 5, 5)), np.ones(2, int)), "without a training image: 1"),
+        ((np.zeros((4, 5, 5)), np.arange(4)), "no class has a second image to hold out"),
     ],
 )
 def test_arrays_that_leave_something_open_are_refused(arguments, message):

@@ -348,6 +348,8 @@ def _sets(
         held = _held_out(numbers[0], holdout, len(class_names))
         images, numbers = ([each[0][~held], each[0][held]] for each in (images, numbers))
         notes.append(f"{holdout:.0%} of each class held out as the test set")
+    if not len(images[-1]):
+        raise ValueError("no class has a second image to hold out for the test; give a test set")
     counts = torch.bincount(numbers[0], minlength=len(class_names)).tolist()
     if empty := [name for name, count in zip(class_names, counts, strict=True) if not count]:
         raise ValueError(f"classes without a training image: {', '.join(empty)}")
