@@ -51,31 +51,27 @@ def contents(sets):
 # --- folders ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [None, ("train", "test"), ("Train", "validation"), ("train", "val")])
+RUBBISH = (".DS_Store", "ant/._0000.png", ".ipynb_checkpoints/x.png", "__MACOSX/ant/x.png", "ant/notes.txt")
+"""What systems and archives leave beside pictures, and what is none."""
+
+
+@pytest.mark.parametrize("names", [("",), ("train",), ("train", "test"), ("Train", "validation"), ("train", "val")])
 def test_a_folder_is_read_with_its_split_or_a_part_of_each_class_is_held_out(names, tmp_path):
-    roots = [tmp_path / "set"] if names is None else [tmp_path / "set" / name for name in names]
-    for seed, root in enumerate(roots):
+    for seed, root in enumerate(tmp_path / "set" / name for name in names):
         write(root, seed=seed, ending="PNG" if seed else "png")
-        for rubbish in (
-            ".DS_Store",
-            "ant/._0000.png",
-            ".ipynb_checkpoints/x.png",
-            "__MACOSX/ant/x.png",
-            "ant/notes.txt",
-        ):
+        for rubbish in RUBBISH:
             (root / rubbish).parent.mkdir(exist_ok=True, parents=True)
             (root / rubbish).write_bytes(b"no image")
-    train, test, note = data.from_folder(tmp_path / "set")
-    assert train.class_names == test.class_names == ("ant", "bee", "cat") and train.name == test.name
-    counts = [torch.bincount(images.labels).tolist() for images in (train, test)]
-    assert (counts == [[5, 9, 3]] * 2) if names else (counts == [[4, 7, 2], [1, 2, 1]] and "20% of each class" in note)
-    if names is None:
-        assert contents(data.from_folder(tmp_path / "set")) == contents(
-            (train, test, note) and data.from_folder(roots[0])
-        )
-        whole, _ = pictures(COUNTS.values())
-        together = torch.cat([train.images, test.images]).permute(0, 2, 3, 1).numpy()
-        assert sorted(map(bytes, together)) == sorted(map(bytes, whole))  # every image is in one of them
+    sets = data.from_folder(tmp_path / "set")
+    assert sets.train.class_names == sets.test.class_names == ("ant", "bee", "cat")
+    counts = [torch.bincount(images.labels).tolist() for images in sets[:2]]
+    if len(names) == 2:
+        assert counts == [[5, 9, 3], [5, 9, 3]] and sets.note == sets.train.name == sets.test.name
+        return
+    assert counts == [[4, 7, 2], [1, 2, 1]] and sets.note.endswith("; 20% of each class held out as the test set")
+    assert contents(data.from_folder(tmp_path / "set")) == contents(sets)
+    together = torch.cat([sets.train.images, sets.test.images]).permute(0, 2, 3, 1).numpy()
+    assert sorted(map(bytes, together)) == sorted(map(bytes, pictures(COUNTS.values())[0]))  # every image is in one
 
 
 def test_what_is_wrong_with_a_folder_is_named_in_a_line(tmp_path):
@@ -89,6 +85,7 @@ def test_what_is_wrong_with_a_folder_is_named_in_a_line(tmp_path):
         data.from_folder(folder)
     for bad, message in {
         ("size", 0): "size=0; allowed", ("size", (3, 4, 5)): r"size=\(3, 4, 5\)", ("channels", 2): "channels=2; all",
+        ("holdout", "0.2"): "holdout='0.2'",
         ("holdout", 1.0): "holdout=1.0", ("at_least", 0): "at_least=0",
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=message):
@@ -234,6 +231,13 @@ def test_labels_without_a_name_and_columns_without_a_picture_are_refused(tmp_pat
         data.from_arrays(*pictures(COUNTS.values()), class_names=["a", "b"])
     with pytest.raises(ValueError, match="splits are test; one must be called train"):
         data.from_datasets({"test": None})
+    write(tmp_path / "two", {"ant": 2, "bee": 2})
+    both = [
+        torchvision.datasets.ImageFolder(write(tmp_path / "set")),
+        torchvision.datasets.ImageFolder(tmp_path / "two"),
+    ]
+    with pytest.raises(ValueError, match=r"the test set's classes are \['ant', 'bee'\], those of the training set"):
+        data.from_datasets(*both)
     with pytest.raises(ValueError, match="one must be Image and one ClassLabel"):
         data.from_datasets(hub_set(write(tmp_path / "set")).select_columns(["label"]))
 

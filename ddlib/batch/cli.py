@@ -156,6 +156,7 @@ def _data_add(options: Namespace) -> int:
 
     size = options.size[0] if options.size and len(options.size) == 1 else options.size
     ways = {"size": size, "channels": options.channels, "holdout": options.holdout, "at_least": options.at_least}
+    own.check_name(options.name)  # before pictures are read, which takes its time
     sets = own.from_folder(options.folder, **ways)
     name, shape = own.add(sets, options.name), "x".join(map(str, sets.train.shape))
     print(

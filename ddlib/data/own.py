@@ -38,7 +38,6 @@ TESTS = ("test", "val", "valid", "validation")
 SAVED = ("dataset_dict.json", "state.json")
 """Files by which a folder is known that Hugging Face's `datasets` saved."""
 
-
 UNNAMED = re.compile(r"[^\w.-]+")
 """What may not stand in a name."""
 
@@ -73,6 +72,7 @@ def from_folder(
         FileNotFoundError: no such folder.
         ValueError: classes that are empty or only in the test, an image that cannot be read or has another size.
     """
+    _check(holdout, at_least)
     folder, pixels = Path(path).expanduser().absolute(), _reader(size, channels)
     if any((folder / file).is_file() for file in SAVED):
         return from_datasets(folder, size=size, channels=channels, holdout=holdout, at_least=at_least)
@@ -87,7 +87,7 @@ def from_folder(
             raise ValueError(f"{split} has classes that {splits[0]} has not: {', '.join(strangers)}")
         paths = [path for group in groups.values() for path in group]
         with ThreadPoolExecutor() as pool:
-            images.append(_stacked(pool.map(partial(_opened, pixels), paths), paths))
+            images.append(_stacked(pool.map(pixels, paths), paths))
         labels.append(np.repeat([*groups], [len(group) for group in groups.values()]))
     return _sets(folder.name, _grey(images, channels), labels, None, holdout, at_least)
 
@@ -117,6 +117,7 @@ def from_arrays(
     Raises:
         ValueError: shapes that do not fit or leave open where C is, values outside the range, labels without a name.
     """
+    _check(holdout, at_least)
     if (test_images is None) != (test_labels is None):
         raise ValueError("test_images and test_labels go together: give both, or neither to hold some out")
     splits = [(images, labels)] + ([] if test_images is None else [(test_images, test_labels)])
@@ -144,6 +145,7 @@ def from_datasets(
         size, channels: see `from_folder`.
         holdout, at_least: see above.
     """
+    _check(holdout, at_least)
     name, pixels = "images", _reader(size, channels)
     if isinstance(train, str | Path):
         name, train = Path(train).name, _saved(Path(train).expanduser())
@@ -152,18 +154,21 @@ def from_datasets(
             raise ValueError(f"splits are {', '.join(train)}; one must be called train")
         test = next((train[split] for split in TESTS if split in train), None) if test is None else test
         train = train["train"]
-    images, labels, class_names = [], [], getattr(train, "classes", None)
+    images, labels, names = [], [], []
     for source in (train,) if test is None else (train, test):
         pairs: Iterable[Sequence[Any]] = (source[i] for i in range(len(source)))
+        names.append(getattr(source, "classes", None))
         if hasattr(source, "features"):
             image, label = _columns(source)
-            class_names = train.features[label].names
+            names[-1] = source.features[label].names
             pairs = ((row[image], row[label]) for row in source)
+        if names[-1] != names[0]:
+            raise ValueError(f"the test set's classes are {names[-1]}, those of the training set {names[0]}")
         numbers: list[Any] = []
         pictures = (numbers.append(label) or pixels(picture) for picture, label in pairs)
         images.append(_stacked(pictures, [f"image {i}" for i in range(len(source))]))
         labels.append(np.array(numbers))
-    return _sets(name, _grey(images, channels), labels, class_names, holdout, at_least)
+    return _sets(name, _grey(images, channels), labels, names[0], holdout, at_least)
 
 
 def add(sets: Sets, name: str | None = None) -> str:
@@ -172,9 +177,7 @@ def add(sets: Sets, name: str | None = None) -> str:
     Args:
         name: one that is not taken by other images; None: that of `sets`, which follows from the content.
     """
-    train, name = sets.train, name or sets.train.name
-    if not name or UNNAMED.search(name) or name.startswith(".") or name in CATALOGUE:
-        raise ValueError(f"name={name!r}; allowed: letters, digits, _, - and ., and no name that ddlib has itself")
+    train, name = sets.train, check_name(name or sets.train.name)
     about = {
         "title": sets.note,
         "shape": list(train.shape),
@@ -195,10 +198,16 @@ def add(sets: Sets, name: str | None = None) -> str:
     return name
 
 
+def check_name(name: str) -> str:
+    """`name`, if a set can be added under it; else a ValueError."""
+    if not name or UNNAMED.search(name) or name.startswith(".") or name in CATALOGUE:
+        raise ValueError(f"name={name!r}; allowed: letters, digits, _, - and ., and no name that ddlib has itself")
+    return name
+
+
 def named(folder: str | Path, **settings: Any) -> str:
     """The name of the set in a folder, by `from_folder` and its settings; read and added only where files changed."""
     folder, root = Path(folder).expanduser().absolute(), data_root()
-    _folders(folder)  # or refuse it
     path = root / NOTES / f"{files.key({OWN: str(folder), **settings})}.json"
     state = readers.state_of([folder], repr(sorted(settings.items())))
     try:
@@ -211,6 +220,12 @@ def named(folder: str | Path, **settings: Any) -> str:
     return note["name"]
 
 
+def _check(holdout: float, at_least: int) -> None:
+    """Refuse settings that no set can be made with."""
+    if not (isinstance(holdout, float) and 0 < holdout < 1 and type(at_least) is int and at_least >= 1):
+        raise ValueError(f"holdout={holdout!r}, at_least={at_least!r}; allowed: a share in (0, 1), and from 1 on")
+
+
 # --- from pictures to pixels ------------------------------------------------------------------------------------------
 
 
@@ -219,7 +234,7 @@ def _reader(size: int | Sequence[int] | None, channels: int | None) -> Callable[
     sides = (size, size) if isinstance(size, int) else size
     if sides is not None and (len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides)):
         raise ValueError(f"size={size!r}; allowed: a side in pixels, or the two of (H, W)")
-    if channels not in MODES:
+    if channels not in [*MODES]:
         raise ValueError(f"channels={channels!r}; allowed: 1, 3, 4, or None for as many as there are colours")
     return partial(_pixels, mode=MODES[channels], size=sides)
 
@@ -236,22 +251,13 @@ def _folders(folder: Path) -> list[Path]:
     return folders
 
 
-def _opened(pixels: Callable[[Image.Image], Tensor], path: Path) -> Tensor:
-    """The pixels of a file."""
-    try:
-        with Image.open(path) as opened:
-            return pixels(opened)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def _pixels(picture: Any, *, mode: str, size: Sequence[int] | None) -> Tensor:
-    """A picture of Pillow, or what `to_pil_image` takes, as (C, H, W) uint8."""
-    if not isinstance(picture, Image.Image):
+    """A file, a picture of Pillow, or what `to_pil_image` takes, as (C, H, W) uint8."""
+    if not isinstance(picture, Path | Image.Image):
         from torchvision.transforms.functional import to_pil_image  # takes seconds to import
 
         picture = to_pil_image(picture)
-    picture = readers.in_eight_bits(ImageOps.exif_transpose(picture)).convert(mode)
+    picture = readers.picture(picture, mode) if isinstance(picture, Path) else readers.upright(picture, mode)
     if size is not None:
         picture = ImageOps.fit(picture, tuple(size[::-1]), Image.Resampling.BILINEAR)
     values = torch.from_numpy(np.array(picture))
@@ -337,8 +343,6 @@ def _sets(
     at_least: int,
 ) -> Sets:
     """The two sets of training images, and of test images where there are such, with their labels."""
-    if not 0 < holdout < 1 or at_least < 1:
-        raise ValueError(f"holdout={holdout!r}, at_least={at_least!r}; allowed: a share in (0, 1), and at least 1")
     for pixels, classes in zip(images, labels, strict=True):
         if classes.shape != (len(pixels),) or pixels.shape[1:] != images[0].shape[1:]:
             raise ValueError(f"{tuple(pixels.shape)} images and {classes.shape} labels; one label an image, all alike")

@@ -243,11 +243,7 @@ def decode(files: Sequence[Path], shape: tuple[int, int, int], *, crop: bool = F
 
 
 def _decode_one(path: Path, size: tuple[int, int], crop: bool) -> Tensor:
-    try:
-        with Image.open(path) as opened:
-            image = in_eight_bits(ImageOps.exif_transpose(opened)).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    image = picture(path, "RGB")
     if crop:
         from torchvision.transforms.functional import center_crop, resize  # takes seconds to import
 
@@ -255,6 +251,20 @@ def _decode_one(path: Path, size: tuple[int, int], crop: bool) -> Tensor:
     if (image.height, image.width) != size:
         raise ValueError(f"{path} is {image.height}x{image.width}, expected {size[0]}x{size[1]}")
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def picture(path: Path, mode: str) -> Image.Image:
+    """An image file in Pillow's `mode` of 8 bits, turned as its EXIF says; what cannot be read is a ValueError."""
+    try:
+        with Image.open(path) as opened:
+            return upright(opened, mode)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def upright(image: Image.Image, mode: str) -> Image.Image:
+    """An image in Pillow's `mode` of 8 bits, turned as its EXIF says."""
+    return in_eight_bits(ImageOps.exif_transpose(image)).convert(mode)
 
 
 def in_eight_bits(image: Image.Image) -> Image.Image:
