@@ -63,7 +63,7 @@ class Protocol:
     they are drawn.  Without augmentation "batch" is "fixed".
 
     Args:
-        network: a name of `ddlib.models.names()`.
+        network: a name that `ddlib.models.build` takes.
         options: those of the network, such as width, depth and norm: text, numbers, booleans or None.
         num_networks: how many networks are trained, each from its own initial weights.
         epochs: E, at least 1.
@@ -113,7 +113,9 @@ class Protocol:
     def __post_init__(self):
         for name in ("options", "teacher"):
             object.__setattr__(self, name, dict(getattr(self, name)))
-        known = {"network": models.names(), "precision": PRECISIONS, "schedule": SCHEDULES}
+        if not models.known(self.network):
+            raise ValueError(f"unknown network {self.network!r}; known: {', '.join(models.names())}, or dotted names")
+        known = {"precision": PRECISIONS, "schedule": SCHEDULES}
         for name, values in (known | {"compat": (OFFICIAL, None), "labels": (*LABELS, None)}).items():
             if getattr(self, name) not in values:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(map(str, values))}")

@@ -73,7 +73,8 @@ def learner(protocol: Protocol, shape: tuple[int, int, int], num_classes: int) -
     )
     if network.draws and protocol.compat:
         raise ValueError(
-            f"compat={protocol.compat!r} tests networks in training mode: {protocol.network} has dropout; allowed: none"
+            f"compat={protocol.compat!r} tests networks in training mode: {protocol.network} has dropout or is none of "
+            "ours; allowed: networks without"
         )
     return _learner(network, protocol.compiled, protocol.compat is not None)
 
@@ -225,7 +226,10 @@ def _sgd(parameters: Tensors, protocol: Protocol) -> torch.optim.Optimizer:
 @torch.no_grad()
 def _averaged(decay: float, average: Tensors, now: Tensors) -> Tensors:
     """decay * average + (1 - decay) * now, as tensors of their own."""
-    return {name: tensor.detach().lerp(average[name].detach(), decay) for name, tensor in now.items()}
+    return {
+        name: tensor.detach().lerp(average[name].detach(), decay) if tensor.is_floating_point() else tensor.detach()
+        for name, tensor in now.items()
+    }
 
 
 def _update(learner, parameters, buffers, optimiser, images, targets, size):

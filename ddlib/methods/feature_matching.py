@@ -17,6 +17,7 @@ from ddlib.methods import objectives, pixels
 from ddlib.methods.contract import require
 from ddlib.methods.pixels import PixelMatching, PixelState
 from ddlib.models import Features
+from ddlib.models.foreign import Foreign
 from ddlib.models.passes import at_least_float32, compiled
 
 
@@ -52,6 +53,8 @@ class FeatureMatching(PixelMatching):
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> PixelState:
         """Initial images, and a network that is not drawn yet."""
         state = super().start(train, prerequisites, seed)
+        if isinstance(state.network, Foreign):
+            state.network.check_features()
 
         def forward(images: Tensor) -> list[Tensor]:
             features = state.network.features(images)

@@ -12,8 +12,8 @@ from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods import coresets
-from ddlib.methods.contract import Method
-from ddlib.models.layers import BatchNorm2d
+from ddlib.methods.contract import Method, require
+from ddlib.models.foreign import Foreign
 from ddlib.models.passes import PRECISIONS, known_options
 from ddlib.models.state import State
 from ddlib.pretraining.classifier import Embedding
@@ -44,7 +44,7 @@ class NetworkMatching(Method):
 
     def __post_init__(self) -> None:
         self.check(">= 1", "ipc")
-        self.check_choice("network", models.names())
+        require("network", self.network, models.known(self.network), f"one of {', '.join(models.names())}, or dotted")
         self.check_choice("precision", PRECISIONS)
 
     @property
@@ -160,7 +160,7 @@ def sgd(parameter: Tensor, velocity: Tensor, gradient: Tensor, lr: float, moment
 
 def has_batch_statistics(network: nn.Module) -> bool:
     """Whether images that pass `network` together influence one another in training mode."""
-    return any(isinstance(module, BatchNorm2d) for module in network.modules())
+    return any(True for _ in network.buffers())
 
 
 @torch.no_grad()
@@ -171,6 +171,8 @@ def piece_size(network: nn.Module, image: Tensor) -> int | None:
     """
     if has_batch_statistics(network):
         return None
+    if isinstance(network, Foreign):
+        return fitting(network.elements, image.device)
     return fitting(max((m.numel() for m in network.features(image).maps), default=image.numel()), image.device)
 
 

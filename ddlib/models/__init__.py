@@ -8,7 +8,8 @@ second derivatives of its layers out, `state.State` is what a step changes.
 The definitions are those of the dataset-condensation lineage (DC, DSA, DM, MTT, DC-Bench), which differ from the
 torchvision networks of the same names: norms with one group a channel, no dropout in AlexNet, one linear layer as the
 classifier, whose width follows the image.  Every network works under `torch.func.functional_call`, `torch.vmap` over
-stacked parameters and buffers, and in channels_last memory format.
+stacked parameters and buffers, and in channels_last memory format.  `register`, or a dotted name such as
+`torchvision.models:resnet18`, brings networks of others, see `foreign`.
 """
 
 import inspect
@@ -16,10 +17,12 @@ from typing import Any
 
 import torch
 
+from ddlib.models import foreign
+from ddlib.models.foreign import fingerprint
 from ddlib.models.layers import Features, Network, reset
 from ddlib.models.networks import MLP, VGG11, AlexNet, ConvNet, DenseNet, LeNet, ResNet, ViT
 
-__all__ = ["Features", "Network", "build", "names", "reset"]
+__all__ = ["Features", "Network", "build", "fingerprint", "known", "names", "register", "reset"]
 
 _NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "convnet": (ConvNet, {}),
@@ -38,16 +41,37 @@ _NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
 
 
 def names() -> tuple[str, ...]:
-    """Names that `build` knows."""
-    return tuple(_NETWORKS)
+    """Names of our networks and of those registered."""
+    return (*_NETWORKS, *foreign.REGISTERED)
+
+
+def known(name: str) -> bool:
+    """Whether `build` knows a name, one of `names` or dotted; a ValueError where a dotted one leads nowhere."""
+    return name in _NETWORKS or foreign.find(name) is not None
+
+
+def register(name: str, builder: foreign.Builder) -> None:
+    """Make a network of others known as `name`, for this process; raises as `foreign.register`, and for our names."""
+    if name in _NETWORKS:
+        raise ValueError(f"name={name!r} is one of ours; allowed: any other text")
+    foreign.register(name, builder)
 
 
 def options_of(name: str) -> tuple[str, ...]:
-    """The options that `build` takes for the network `name`; a ValueError where there is none of this name."""
+    """The options of the network `name` by their names; a ValueError where there is none of this name."""
+    if not known(name):
+        raise ValueError(f"unknown network {name!r}; known: {', '.join(names())}, or package.module:builder")
     if name not in _NETWORKS:
-        raise ValueError(f"unknown network {name!r}; known: {', '.join(_NETWORKS)}")
+        return foreign.options_of(foreign.find(name))
     kind, settled = _NETWORKS[name]
     return tuple(key for key in inspect.signature(kind).parameters if key not in ("shape", "num_classes", *settled))
+
+
+def check_option(name: str, option: str, where: str) -> None:
+    """Refuse an option that `build` does not take for the network `name`, which is called `where` in the error."""
+    options = options_of(name)
+    if option not in options and (name in _NETWORKS or not foreign.takes(foreign.find(name), option)):
+        raise ValueError(f"unknown option {option!r} of {where}; known: {', '.join(options)}")
 
 
 def build(
@@ -58,10 +82,10 @@ def build(
     generator: torch.Generator | None = None,
     **options: Any,
 ) -> Network:
-    """A network by name, in training mode, with fresh weights from PyTorch's default laws.
+    """A network by name, in training mode, with fresh weights from PyTorch's default laws, or a builder's own.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()`, or that of a builder, `package.module:function`.
         shape: (C, H, W) of the images; K = `num_classes`.
         generator: the only source of the weights; None: the global random state.
         options: those of the network, such as `width`, `depth` and `norm` of ConvNet; see its class.
@@ -72,10 +96,11 @@ def build(
     Raises:
         ValueError: unknown name, option or option value, or images too small for the network.
     """
-    known = options_of(name)
+    options_of(name)  # refuses an unknown name
     for option in options:
-        if option not in known:
-            raise ValueError(f"unknown option {option!r} of network {name!r}; known: {', '.join(known)}")
+        check_option(name, option, f"network {name!r}")
+    if name not in _NETWORKS:
+        return foreign.build(name, foreign.find(name), shape, num_classes, generator, options)
     kind, settled = _NETWORKS[name]
     if generator is None:
         return kind(shape=shape, num_classes=num_classes, **settled, **options)

@@ -239,6 +239,9 @@ def reset(model: nn.Module, generator: torch.Generator) -> None:
     Raises:
         TypeError: a layer, or a tensor of a layer, has no known law.  Nothing is changed then.
     """
+    if hasattr(model, "redraw"):  # a network of others, which has a law of its own
+        model.redraw(generator)
+        return
     laws = []
     for name, module in model.named_modules():
         tensors = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ddlib import models
+from ddlib.models.foreign import Foreign
 
 Tensors = Mapping[str, Tensor]
 """Name in the network -> parameter or buffer; with a first axis A where the tensors of A networks are stacked."""
@@ -122,8 +123,9 @@ class PureNetwork:
 
     @property
     def draws(self) -> bool:
-        """Whether the network draws random numbers itself (dropout)."""
-        return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.training.modules())
+        """Whether the network draws random numbers itself (dropout), or, as one of others, may."""
+        parts = self.training.modules()
+        return isinstance(self.training, Foreign) or any(isinstance(m, nn.Dropout) and m.p > 0 for m in parts)
 
     @property
     def grouped(self) -> bool:
@@ -174,17 +176,26 @@ def pure(
     precision: str = "float32",
 ) -> PureNetwork:
     """`models.build` as a pure network; the same arguments give the same object, so that it is compiled once."""
-    return _pure(name, tuple(sorted(options.items())), tuple(shape), num_classes, precision)
+    source = models.fingerprint(name)  # a name may come to stand for another network
+    return _pure(name, source, tuple(sorted(options.items())), tuple(shape), num_classes, precision)
 
 
 @functools.lru_cache(maxsize=16)
-def _pure(name, options, shape, num_classes, precision):
+def _pure(name, source, options, shape, num_classes, precision):
     build = functools.partial(models.build, name, shape=shape, num_classes=num_classes, **dict(options))
     with torch.device("meta"):
-        training, testing, image = build(), build().eval(), torch.empty(1, *shape)
-        features = testing.features(image)
-    elements = max(tensor.numel() for tensor in (image, *features.maps, features.embedding))
-    return PureNetwork(build, training, testing, precision, elements)
+        training, testing = build(), build().eval()
+    return PureNetwork(build, training, testing, precision, largest_map(testing))
+
+
+@torch.no_grad()
+def largest_map(network: nn.Module) -> int:
+    """Elements of the largest map that a network of `models.build` has of one image, image and embedding included."""
+    if isinstance(network, Foreign):
+        return network.elements
+    image = torch.empty(1, *network.shape, device=next(network.parameters()).device)
+    features = network.features(image)
+    return max(tensor.numel() for tensor in (image, *features.maps, features.embedding))
 
 
 def summed_losses(logits: Tensor, targets: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ class Teacher(Classifier):
         def between(low: float, high: float) -> Callable[[Any], bool]:
             return lambda value: type(value) in (int, float) and low <= value < high
 
-        self.require("network", lambda value: value in models.names(), f"one of {', '.join(models.names())}")
+        self.require("network", models.known, f"one of {', '.join(models.names())}, or dotted")
         self.require("epochs batch_size", lambda value: type(value) is int and value >= 1, "an integer >= 1")
         self.require("seed", lambda value: type(value) is int and value >= 0, "an integer >= 0")
         self.require("lr", between(math.ulp(0), math.inf), "a number > 0")

@@ -244,8 +244,8 @@ class Experts(Prerequisite):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.require("network", models.known, f"one of {', '.join(models.names())}, or dotted")
         for name, known in {
-            "network": models.names(),
             "optimizer": ("gsam", "sgd"),
             "storage": ("float32",),
             "precision": passes.PRECISIONS,

@@ -321,9 +321,8 @@ def _checked_networks(networks: Any) -> Mapping[str, Mapping[str, Any]]:
     for name, entry in networks.items():
         if not name or not isinstance(name, str) or not isinstance(entry, Mapping) or "network" not in entry:
             raise ValueError(f"networks[{name!r}]={entry!r}; it must be a mapping, such as {{'network': 'vgg11'}}")
-        known = models.options_of(entry["network"])
-        for option in entry.keys() - {"network", *known}:
-            raise ValueError(f"unknown option {option!r} of networks[{name!r}]; known: {', '.join(known)}")
+        for option in sorted(entry.keys() - {"network"}):
+            models.check_option(entry["network"], option, f"networks[{name!r}]")
     return networks
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ddlib import evaluation
+from ddlib import evaluation, models
 from ddlib.data import datasets, synthetic
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
@@ -165,6 +165,7 @@ def distillation(cell: Cell, seed: int, workplace: Workplace) -> Stepwise:
     content |= {"data": datasets.fingerprint_of(cell.dataset, "train"), "seed": seed, "code": VERSION}
     if (fingerprint := method.fingerprint) is not None:
         content["found"] = fingerprint  # the name stays: those of the store depend on it
+    content |= _source(method)
     return Stepwise(
         folder=workplace.folder / "distilled" / files.key(content),
         name=f"{cell.distilled_name}, seed {seed}",
@@ -198,7 +199,14 @@ def prerequisite(cell: Cell, builder: Prerequisite, name: str, workplace: Workpl
 def _identity(builder: Prerequisite) -> dict[str, Any]:
     """What decides the product of a builder, besides the data of the cell."""
     identity = {"name": builder.name, "version": builder.version, "settings": asdict(builder), "code": VERSION}
-    return identity | ({"of": datasets.fingerprint_of(builder.data, "train")} if builder.data else {})
+    of = {"of": datasets.fingerprint_of(builder.data, "train")} if builder.data else {}
+    return identity | of | _source(builder)
+
+
+def _source(uses: Any) -> dict[str, str]:
+    """What tells the network of a method, builder or protocol from another of its name; {} for our own networks."""
+    source = models.fingerprint(getattr(uses, "network", "convnet"))
+    return {} if source is None else {"network": source}
 
 
 def _identity_on_data(cell: Cell, builder: Prerequisite) -> dict[str, Any]:
@@ -260,7 +268,7 @@ class Accuracies(Artefact):
             "protocol": self.cell.protocol.settings(),
             "test": datasets.fingerprint_of(self.cell.dataset, "test"),
             "version": evaluation.VERSION,
-        }
+        } | _source(self.cell.protocol)
         if self.cell.deployed:
             content["deployed"] = self.cell.deployed
         if self.cell.protocol.taught_by:
