@@ -99,7 +99,6 @@ def _stages(seconds: float, begin: float, out: Path, device: str) -> Iterator[st
     from ddlib import study
     from ddlib.data import datasets
 
-    started = time.time()
     bundle.unpack(bundle.FOLDER, "data", datasets.data_root())
     bundle.unpack(out, "store", OUTPUT / "runs")
     verdicts = check(device, min(CHECKING[0], CHECKING[1] * seconds), out / "checks.txt")
@@ -111,11 +110,11 @@ def _stages(seconds: float, begin: float, out: Path, device: str) -> Iterator[st
     workplace = study.Workplace(device, progress="none", checkpoint_seconds=10)
     done: list[Done] = []
     for line in compute(jobs, workplace, begin + seconds - COLLECTING, done):
+        keep_records(done, out)
         yield line
-        if done:
-            keep_last(done, workplace, out)
     keep_times(rows, done, device, out)
-    kept = keep_store(workplace.folder, started, out)
+    kept = keep_store(jobs, workplace, out)
+    keep_pictures(done, workplace, out)
     yield f"in {out}: {len(done)} of {len(jobs)} cells; {kept} pieces of work, which the next call goes on with"
 
 
@@ -327,32 +326,42 @@ def compute(jobs: Sequence[Job], workplace: "Workplace", end: float, done: list[
     yield "all cells were come to"
 
 
-def keep_last(done: Sequence[Done], workplace: "Workplace", out: Path) -> None:
-    """Write the records of the table that the last job belongs to, and a picture of what it distilled."""
-    from ddlib import report, results, study
+def keep_records(done: Sequence[Done], out: Path) -> None:
+    """Write the records of each table."""
+    from ddlib import results
 
-    job, record = done[-1].job, done[-1].record
-    results.write([d.record for d in done if d.job.table == job.table], out / "results" / f"{job.table}.json")
-    distilled = study.synthetic_set(job.cell, job.cell.seeds[0], workplace)
-    if hasattr(distilled, "images"):
-        name = re.sub(r"\W+", "-", str(job.cell).lower())
-        figure = report.image_grid({job.cell.label: distilled})
-        report.save(figure, name, folder=out / "figures", provenance=record.provenance)
+    for table in {each.job.table for each in done}:
+        records = [each.record for each in done if each.job.table == table]
+        results.write(records, out / "results" / f"{table}.json")
 
 
-def keep_store(store: Path, since: float, out: Path) -> int:
-    """Pack what the store got since then, what is finished first, then by size, up to `WORTH`; returns how many."""
-    from ddlib.store import inventory
+def keep_pictures(done: Sequence[Done], workplace: "Workplace", out: Path) -> None:
+    """Draw the first set of each cell that distils images."""
+    from ddlib import report, study
 
-    entries = sorted(inventory.entries(store), key=lambda entry: (entry.state != "finished", entry.size))
+    for job, record, _, _ in done:
+        distilled = study.synthetic_set(job.cell, job.cell.seeds[0], workplace)
+        if hasattr(distilled, "images"):
+            figure, name = report.image_grid({job.cell.label: distilled}), re.sub(r"\W+", "-", str(job.cell).lower())
+            report.save(figure, name, folder=out / "figures", provenance=record.provenance)
+
+
+def keep_store(jobs: Sequence[Job], workplace: "Workplace", out: Path) -> int:
+    """Pack what the store has of the jobs, what is finished first, up to `WORTH` bytes; how many pieces of work."""
+    from ddlib.study import work
+
+    finished = {}
+    for _, cell in jobs:
+        needs = [work.prerequisite(cell, builder, "", workplace) for builder in cell.method.needs.values()]
+        for artefact in (*needs, *(work.distillation(cell, seed, workplace) for seed in cell.seeds)):
+            finished[artefact.folder] = artefact.finished()
     packed: dict[str, Path] = {}
     left, count = WORTH, 0
-    for entry in entries:
-        paths = [path for path in entry.folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    for folder in sorted(filter(Path.is_dir, finished), key=lambda folder: not finished[folder]):
+        paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
         sizes = [path.stat().st_size for path in paths]
-        if max(path.stat().st_mtime for path in paths) < since or max(sizes) > 0.9 * PIECE or sum(sizes) > left:
-            continue
-        packed |= {path.relative_to(store).as_posix(): path for path in paths}
-        left, count = left - sum(sizes), count + 1
+        if paths and max(sizes) <= 0.9 * PIECE and sum(sizes) <= left:
+            packed |= {path.relative_to(workplace.folder).as_posix(): path for path in paths}
+            left, count = left - sum(sizes), count + 1
     bundle.pack(packed, out, "store", PIECE)
     return count
