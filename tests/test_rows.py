@@ -29,6 +29,49 @@ NETWORKS = {"ConvNet": {"network": "convnet"}, "wide": {"network": "convnet", "n
             "MLP": {"network": "mlp", "width": 16}}  # fmt: skip
 
 
+SMALL_PRIOR = {"autoencoder_steps": 1, "diffusion_steps": 1, "width": 16}
+LATE = [  # what a method or an evaluation would refuse once work is done
+    (
+        {"network": {"width": 8, "depth": 7}},
+        r"of 'Random' at IPC 1: shape \(1, 16, 16\) is too small for ConvNet",
+    ),
+    (
+        {"methods": {"A": DM | {"network": "vgg11"}}},
+        r"methods\['A'\] on digits: norm 'instance' needs maps of more than",
+    ),
+    ({"methods": {"A": DM | {"norm": "grup"}}}, r"methods\['A'\] on digits: unknown norm 'grup'; known: instance"),
+    ({"methods": {"A": DM | {"strategy": "colour"}}}, r"on digits: unknown strategy 'colour'; allowed: 'none' or"),
+    ({"methods": {"A": DM | {"whitened": True}}, "dataset": "imagenette_128"}, r"zca takes images of at most C\*H\*W"),
+    (
+        {"methods": {"A": DM | {"whitened": True}}, "dataset": "digits:0,1"},
+        r"whitening is fitted on all classes; allowed",
+    ),
+    ({"methods": {"A": {"method": "herding", "epochs": -1}}}, r"epochs=-1; it must be >= 0"),
+    ({"methods": {"A": {"method": "dim", "pool": ["convnet"], "depth": 7}}}, r"methods\['A'\] on digits: .* too small"),
+    (
+        {"methods": {"A": {"method": "glad", "layer": 9, "prior": SMALL_PRIOR}}},
+        r"layer=9; it must be at most 5, the sta",
+    ),
+    (
+        {"methods": {"A": {"method": "glad", "prior": SMALL_PRIOR | {"factor": 32}}}},
+        r"images of 16x16 pixels; with this prior sides must be multiples of 32",
+    ),
+    (
+        {"methods": {"A": {"method": "ld3m", "prior": SMALL_PRIOR, "whitened": True}}},
+        r"whitened of 'A'=True; it must be false: ld3m takes normalised images alone",
+    ),
+    (
+        {"evaluation": {"network": "vit", "options": {"patch": 5}}},
+        r"evaluation of 'Random' at IPC 1: .*multiples of patch",
+    ),
+    (
+        {"evaluation": {"options": {"width": "8"}}},
+        r"evaluation of 'Random' at IPC 1: options .*'width': '8'.* of network",
+    ),
+    ({"evaluation": {"options": {"norm": "foo"}}}, r"evaluation of 'Random' at IPC 1: unknown norm 'foo'"),
+]
+
+
 def cells(**changed):
     """The cells of the parameters above, changed."""
     return study.cells(settings(CHOSEN | changed), paper="atom", table="main")
@@ -200,6 +243,7 @@ def row(**settings):
             {"evaluation": {"network": "mlp", "networks": {"a": {"network": "mlp"}}}},
             r"the evaluation says networks and network; say one",
         ),
+        *LATE,
     ],
 )
 def test_bad_cells_are_refused(changed, message):

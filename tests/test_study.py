@@ -62,6 +62,23 @@ def test_a_record_stands_beside_what_the_paper_reports_for_it(evaluation, condit
     assert looked_up == [{"table": "main", "method": "random", "dataset": "cifar10", "ipc": 1} | expected]
 
 
+DIM = {"method": "dim", "batch_size": 2000, "evaluation": {"batch_size": 10}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "ipcs", "match"),
+    [
+        ({"Random": RANDOM}, [1, 1000], r"ipc=1000 is not in 1..131, the size of the smallest class"),
+        ({"Random": RANDOM, "GLaD": {"method": "glad", "prior": "/nowhere"}}, [1], r"no prior '/nowhere': there is no"),
+        ({"Random": RANDOM, "DiM": DIM}, [1], r"batch_size=2000; it must be at most 1352, all images"),
+    ],
+)
+def test_what_cannot_be_begun_is_refused_before_any_cell_is(rows, ipcs, match, workplace):
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
+        study.run(cells(methods=rows, ipcs=ipcs), workplace)
+    assert not list(workplace.folder.rglob("*"))
+
+
 def test_the_whole_set_is_trained_on_whole(workplace):
     whole = cells(methods={"whole set": {"method": "whole", "seeds": [0]}}, evaluation=SHORT)[0]
     assert str(whole) == "whole set, digits, all images" and study.deviations(whole)[0] == "digits instead of cifar10"

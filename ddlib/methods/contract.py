@@ -77,6 +77,13 @@ class Method:
         """Of files that the method reads, which decide its numbers as settings do; None: it reads none."""
         return None
 
+    def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        """Refuse images of `shape` (C, H, W), or a number of classes, that the method cannot work on; none are read."""
+        self.bytes_stored(shape, num_classes)
+
+    def check_train(self, train: ImageSet) -> None:
+        """Refuse a training set that it cannot start from, before anything is made of it."""
+
     def bytes_stored(self, shape: tuple[int, int, int], num_classes: int) -> int | None:
         """Bytes of the generator that it stores for images of `shape` (C, H, W); None: it gives images."""
         return None

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ddlib import seeding
+from ddlib import models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.methods.contract import Method
+from ddlib.models.passes import known_options
 from ddlib.models.state import State
 from ddlib.pretraining.classifier import Embedding
 
@@ -68,14 +69,18 @@ class Coreset(Method):
 
     iterations: ClassVar[int] = 1
 
+    def check_train(self, train: ImageSet) -> None:
+        """Refuse more images per class than there are."""
+        if self.ipc is not None:
+            check_ipc(self.ipc, train)
+
     def rows(self, state: Selection) -> Tensor:
         """Rows of the chosen images, class by class: (n,) int64."""
         raise NotImplementedError(f"{type(self).__name__} does not say which images it chooses")
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Selection:
         """Check `ipc` against the class sizes, and embed the images where the choice is made from that."""
-        if self.ipc is not None:
-            check_ipc(self.ipc, train)
+        self.check_train(train)
         embedding = self.needs.get("embedding")
         return Selection(train, seed, embedding and embedding.embed(train, prerequisites["embedding"]))
 
@@ -139,6 +144,15 @@ class EmbeddedCoreset(Coreset):
     width: int | None = None
     depth: int | None = None
     epochs: int = 20
+
+    def __post_init__(self) -> None:
+        self.check(">= 0", "epochs")
+
+    def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        """Refuse images too small for the embedding network."""
+        super().check_images(shape, num_classes)
+        options = known_options("convnet", width=self.width, depth=self.depth)
+        models.check("convnet", shape=shape, num_classes=num_classes, **options)
 
     @property
     def needs(self) -> Mapping[str, Any]:

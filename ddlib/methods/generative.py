@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddlib import seeding
+from ddlib import models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticStream, generator_bytes
@@ -295,18 +295,32 @@ class DiM(Generative):
         require("pool", self.pool, known, f"a list of at least one of {', '.join(POOL)}")
         object.__setattr__(self, "pool", tuple(self.pool))
 
+    @property
+    def pool_networks(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and options of each network of the pool."""
+        resnet = {"width": self.pool_width, "norm": "batch", "pooling": "global", "weights": "fan_out"}
+        convnet = known_options("convnet", width=self.width, depth=self.depth)
+        return [(name, convnet if name == "convnet" else resnet) for name in self.pool]
+
+    def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        """Refuse images that no generator can be of, or too small for a network of the pool."""
+        super().check_images(shape, num_classes)
+        for name, options in self.pool_networks:
+            models.check(name, shape=shape, num_classes=num_classes, **options)
+
+    def check_train(self, train: ImageSet) -> None:
+        """Refuse fewer images than `batch_size`."""
+        require("batch_size", self.batch_size, self.batch_size <= len(train), f"at most {len(train)}, all images")
+
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> DiMState:
         """The trained GAN with the step size of this stage; fewer images than `batch_size` are refused."""
-        require("batch_size", self.batch_size, self.batch_size <= len(train), f"at most {len(train)}, all images")
+        self.check_train(train)
         pair = self.gan.restored(train, prerequisites["gan"], seed)
         for adam in (pair.generator_adam, pair.critic_adam):
             adam.param_groups[0]["lr"] = self.lr
-        resnet = {"width": self.pool_width, "norm": "batch", "pooling": "global", "weights": "fan_out"}
-        convnet = known_options("convnet", width=self.width, depth=self.depth)
-        options = [convnet if name == "convnet" else resnet for name in self.pool]
         networks = tuple(
-            passes.pure(name, settings, shape=train.shape, num_classes=train.num_classes)
-            for name, settings in zip(self.pool, options, strict=True)
+            passes.pure(name, options, shape=train.shape, num_classes=train.num_classes)
+            for name, options in self.pool_networks
         )
         return DiMState(pair, functools.partial(self.draw_member, networks, seed, train.device))
 

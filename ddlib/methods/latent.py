@@ -23,7 +23,7 @@ from ddlib.methods.sampler import Sampler
 from ddlib.methods.trajectory_matching import MTT, MatchingState
 from ddlib.models.diffusion import LatentDiffusion
 from ddlib.models.passes import at_least_float32
-from ddlib.models.priors import fingerprint, load_prior
+from ddlib.models.priors import fingerprint, folder_of, load_prior
 from ddlib.models.state import State
 from ddlib.pretraining.prior import Prior, class_ids
 
@@ -79,6 +79,7 @@ class LatentMatching(NetworkMatching):
     prior: settings of the `Prior` that is trained; or a folder or hub id that `models.priors.load_prior` takes.
     """
 
+    whitening: ClassVar[bool | str] = False
     retired: ClassVar[Mapping[str, Any]] = {"init_range": "signed", "noise": "fresh"}
     published_lr: ClassVar[Mapping[str, float]] = {}
     matching: str = "dm"
@@ -143,6 +144,18 @@ class LatentMatching(NetworkMatching):
     def fingerprint(self) -> str | None:
         """Of the files of a prior that is there; None where it is trained."""
         return fingerprint(self.prior) if isinstance(self.prior, str) else None
+
+    def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        """Refuse images that the prior cannot be trained on."""
+        super().check_images(shape, num_classes)
+        if self.trained is not None:
+            self.trained.check_shape(shape)
+
+    def check_train(self, train: ImageSet) -> None:
+        """Refuse more images per class than there are, and a prior that is not there."""
+        super().check_train(train)
+        if self.trained is None:
+            folder_of(self.prior)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -384,6 +397,13 @@ class GLaD(LatentMatching):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check(">= 0", "layer")
+
+    def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        """Refuse a layer that the decoder of the prior will not have."""
+        super().check_images(shape, num_classes)
+        if self.trained is not None:
+            last = 3 + self.trained.factor_for(shape).bit_length()  # as `LatentDiffusion.stages` counts
+            require("layer", self.layer, self.layer <= last, f"at most {last}, the stages of the prior's decoder")
 
     @property
     def rates(self) -> dict[str, float]:

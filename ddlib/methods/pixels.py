@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ddlib import models, seeding
 from ddlib.data import augmentation
 from ddlib.data.datasets import ImageSet
-from ddlib.data.synthetic import SyntheticSet
+from ddlib.data.synthetic import SyntheticSet, check_strategy
 from ddlib.methods import coresets
 from ddlib.methods.contract import Method, require
 from ddlib.models.foreign import Foreign
@@ -46,6 +46,17 @@ class NetworkMatching(Method):
         self.check(">= 1", "ipc")
         require("network", self.network, models.known(self.network), f"one of {', '.join(models.names())}, or dotted")
         self.check_choice("precision", PRECISIONS)
+
+    def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        """Refuse images too small for the network, and a strategy of augmentation that is none."""
+        super().check_images(shape, num_classes)
+        models.check(self.network, shape=shape, num_classes=num_classes, **self.network_options)
+        if self.strategy is not None:
+            check_strategy(self.strategy, shape[1:])
+
+    def check_train(self, train: ImageSet) -> None:
+        """Refuse more images per class than there are real ones."""
+        coresets.check_ipc(self.ipc, train)
 
     @property
     def network_options(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ stacked parameters and buffers, and in channels_last memory format.  `register`,
 `torchvision.models:resnet18`, brings networks of others, see `foreign`.
 """
 
+import functools
 import inspect
 from typing import Any
 
@@ -22,7 +23,7 @@ from ddlib.models.foreign import fingerprint
 from ddlib.models.layers import Features, Network, reset
 from ddlib.models.networks import MLP, VGG11, AlexNet, ConvNet, DenseNet, LeNet, ResNet, ViT
 
-__all__ = ["Features", "Network", "build", "fingerprint", "known", "names", "register", "reset"]
+__all__ = ["Features", "Network", "build", "check", "fingerprint", "known", "names", "register", "reset"]
 
 _NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "convnet": (ConvNet, {}),
@@ -108,3 +109,18 @@ def build(
         model = kind(shape=shape, num_classes=num_classes, **settled, **options)
     reset(model.to_empty(device=torch.get_default_device()), generator)
     return model
+
+
+def check(name: str, *, shape: tuple[int, int, int], num_classes: int, **options: Any) -> None:
+    """Refuse with a ValueError what `build` would refuse, in no time, without weights."""
+    try:
+        _built(name, foreign.find(name), tuple(shape), num_classes, tuple(sorted(options.items())))
+    except TypeError as error:  # text for a number
+        raise ValueError(f"options {options} of network {name!r}: {error}") from error
+
+
+@functools.cache
+def _built(name: str, builder: Any, shape: tuple[int, ...], num_classes: int, options: tuple) -> None:
+    """Build once what `check` is asked; of a name that was registered anew, the `builder` is another."""
+    with torch.device("meta"):
+        build(name, shape=shape, num_classes=num_classes, **dict(options))

@@ -97,7 +97,7 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
         ValueError: a part is of an unknown class, needs or does what is not known here, is a pickle, damaged, or does
             not fit the others.
     """
-    folder = _folder(source)
+    folder = folder_of(source)
     vae = _network(_part(folder, "autoencoder"), ("VQModel",))
     unet = _network(_part(folder, "noise predictor"), ("UNet2DConditionModel", "UNet2DModel"))
     scheduler = _scheduler(_part(folder, "scheduler"))
@@ -109,8 +109,8 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
         raise ValueError(f"{folder}: {error}") from error
 
 
-def _folder(source: str | Path) -> Path:
-    """The folder that `source` names, which the hub's cache may hold."""
+def folder_of(source: str | Path) -> Path:
+    """The folder that `source` of `load_prior` names, which the hub's cache may hold; errors as there."""
     folder = ROOT / Path(source).expanduser()
     if folder.is_dir():
         return folder

@@ -139,10 +139,22 @@ class Prior(Prerequisite):
         both = replace(self, diffusion_steps=0), replace(self, autoencoder_steps=0)
         return tuple(stage for stage in both if stage.iterations)
 
+    def factor_for(self, shape: tuple[int, int, int]) -> int:
+        """f for images of `shape` (C, H, W)."""
+        return self.factor or (2 if max(shape[1:]) <= 32 else 4)
+
+    def check_shape(self, shape: tuple[int, int, int]) -> None:
+        """Refuse images whose sides f does not divide, or the levels of an unconditional noise predictor do not."""
+        unit = self.factor_for(shape) * (1 if self.conditional else 2 ** (self.levels - 1))
+        if any(side % unit for side in shape[1:]):
+            raise ValueError(
+                f"images of {shape[1]}x{shape[2]} pixels; with this prior sides must be multiples of {unit}"
+            )
+
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Training:
         """Untrained networks; a ValueError where f does not divide the images' sides, or `data` has other classes."""
         images, labels = self._images(train)
-        factor = self.factor or (2 if max(train.shape[1:]) <= 32 else 4)
+        factor = self.factor_for(train.shape)
         prior = diffusion.small(
             train.shape,
             train.num_classes if self.conditional else None,

@@ -48,9 +48,13 @@ def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | No
             verdict is NOT RUN and their cost states the estimate.  None: no limit.
 
     Raises:
+        ValueError, FileNotFoundError: a cell cannot be begun, as where its data or its prior are not there; it is said
+            before any is.
         FloatingPointError: cells came to numbers that are not finite; they are named, once all others are done.
     """
     begin = time.perf_counter()
+    for cell in cells:
+        work.check(cell, workplace)
     records: dict[int, Record] = {}
     failures = []
     for position in in_turn(range(len(cells)), lambda position: work.under_way(cells[position], workplace)):

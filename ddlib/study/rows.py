@@ -8,7 +8,7 @@ from typing import Any
 
 from ddlib import methods, models
 from ddlib.data import datasets
-from ddlib.data.whitening import PIXELS
+from ddlib.data.whitening import PIXELS, require_dimensions
 from ddlib.evaluation import Protocol, check_batches
 from ddlib.methods import Method
 from ddlib.methods.contract import fill
@@ -219,8 +219,11 @@ def _cells_of_row(
         row = _at(repr(label), {name: value for name, value in row.items() if name != "ipcs"}, ipc)
     kind, data = methods.find(row.get("method", label)), datasets.describe(chosen.dataset)
     method = _method(kind, row, ipc, chosen)
+    whitened = whitening(f"whitened of {label!r}", row.get("whitened", data.name in kind.whitened), kind)
     try:
-        method.bytes_stored(data.shape, data.num_classes)  # refuses what no generator can be, before it is trained
+        method.check_images(data.shape, data.num_classes)
+        if whitened:
+            _check_whitening(data)
     except ValueError as error:
         raise ValueError(f"methods[{label!r}] on {data.name}: {error}") from error
     evaluations = {
@@ -236,7 +239,7 @@ def _cells_of_row(
             label=label,
             method=method,
             dataset=chosen.dataset,
-            whitened=whitening(f"whitened of {label!r}", row.get("whitened", data.name in kind.whitened), kind),
+            whitened=whitened,
             seeds=checked(f"seeds of {label!r}", row.get("seeds", chosen.seeds), PARAMETERS["seeds"]),
             protocol=fill(Protocol, "the evaluation", speed | settings),
             reference_dataset=chosen.reference_dataset,
@@ -244,11 +247,13 @@ def _cells_of_row(
             reported=checked(f"reported of {label!r}", row.get("reported", True), Parameter(bool)),
             **source,
         )
-        if cell.deployed.get("redraw") is not None:
-            try:
+        try:
+            network = {"shape": data.shape, "num_classes": data.num_classes, **cell.protocol.options}
+            models.check(cell.protocol.network, **network)
+            if cell.deployed.get("redraw") is not None:
                 check_batches(cell.protocol.batch_size, data.num_classes * cell.ipc)
-            except ValueError as error:
-                raise ValueError(f"{cell.label!r} at {cell.amount}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"evaluation of {cell.label!r} at {cell.amount}: {error}") from error
         tested_cells.append(cell)
     return tested_cells
 
@@ -274,7 +279,16 @@ def whitening(name: str, value: Any, kind: type[Method]) -> bool | str:
     ways = {True: kind.whitening, False: False, "normalised": True, PIXELS: PIXELS}
     if not isinstance(value, bool | str) or value not in ways:
         raise ValueError(f"{name}={value!r}; it must be true, false, normalised or {PIXELS}")
+    if value and not kind.whitening:
+        raise ValueError(f"{name}={value!r}; it must be false: {kind.name} takes normalised images alone")
     return ways[value]
+
+
+def _check_whitening(data: datasets.DatasetInfo) -> None:
+    """Refuse to whiten some classes of a data set, or images too large for it."""
+    if datasets.parsed_name(data.name)[1] is not None:
+        raise ValueError("whitening is fitted on all classes; allowed for some of them: whitened: false")
+    require_dimensions(data.shape)
 
 
 def _protocols(

@@ -117,6 +117,12 @@ def missing(cell: Cell, workplace: Workplace) -> Missing:
     )
 
 
+def check(cell: Cell, workplace: Workplace) -> None:
+    """Refuse a cell that is to be distilled and cannot be, for its data, their number or its prior; nothing is made."""
+    if missing(cell, workplace).distil:
+        cell.method.check_train(datasets.load(cell.dataset, "train", device=workplace.device))
+
+
 def under_way(cell: Cell, workplace: Workplace) -> bool:
     """Whether another process works on what the cell lacks."""
     return any(holder(part.lock) for each in _unfinished(cell, workplace) for part in (each.distilled, each))
