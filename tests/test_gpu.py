@@ -57,22 +57,6 @@ def tensors(product):
     return dict(product.generator) if isinstance(product, synthetic.SyntheticStream) else {"images": product.images}
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", list(methods.discover()))
-def test_every_method_distils_there_and_is_evaluated(name, precision, tmp_path):
-    train, test = (datasets.load("digits", split, device=DEVICE) for split in ("train", "test"))
-    method = small(name, precision=precision)
-    product = loop.run(method, method.start(train, made(method, train), 0)).product
-    for tensor in tensors(product).values():
-        assert tensor.device.type == DEVICE and torch.isfinite(tensor).all()
-    synthetic.save(product, tmp_path / "set.safetensors")
-    protocol = evaluation.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=2, precision=precision)
-    if isinstance(product, synthetic.SyntheticStream):
-        protocol = dataclasses.replace(protocol, batch_size=10)  # which divides its epoch
-    found = evaluation.evaluate(synthetic.load(tmp_path / "set.safetensors"), test, protocol, seed=0)
-    assert len(found.accuracies) == 3
-
-
 @functools.cache
 def made_on_the_host(builder, folder):
     """Path of what the builder makes of the digits on the CPU."""
@@ -151,6 +135,22 @@ def test_what_is_drawn_on_the_host_arrives_through_pinned_memory_as_it_was():
     values = torch.arange(1000.0)
     sent = (values.pin_memory() if DEVICE == "cuda" else values).to(DEVICE, non_blocking=True)
     assert torch.equal(sent.cpu(), values)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", list(methods.discover()))
+def test_every_method_distils_there_and_is_evaluated(name, precision, tmp_path):
+    train, test = (datasets.load("digits", split, device=DEVICE) for split in ("train", "test"))
+    method = small(name, precision=precision)
+    product = loop.run(method, method.start(train, made(method, train), 0)).product
+    for tensor in tensors(product).values():
+        assert tensor.device.type == DEVICE and torch.isfinite(tensor).all()
+    synthetic.save(product, tmp_path / "set.safetensors")
+    protocol = evaluation.Protocol(options={"width": 8, "depth": 2}, num_networks=3, epochs=2, precision=precision)
+    if isinstance(product, synthetic.SyntheticStream):
+        protocol = dataclasses.replace(protocol, batch_size=10)  # which divides its epoch
+    found = evaluation.evaluate(synthetic.load(tmp_path / "set.safetensors"), test, protocol, seed=0)
+    assert len(found.accuracies) == 3
 
 
 @pytest.mark.parametrize("options", [{}, {"checkpointed": True, "backprop_steps": 1}, {"residual": "eq7"}])

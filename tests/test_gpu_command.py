@@ -27,8 +27,8 @@ def failing(error):
 @pytest.mark.parametrize(
     ("minutes", "error", "free", "message"),
     [
-        ("2", None, 9e9, "minutes=2; it must be >= 3, of which checks"),
-        ("nan", None, 9e9, "minutes=nan; it must be >= 3, of which checks"),
+        ("2", None, 9e9, "minutes=2; it must be >= 3, two thirds of which"),
+        ("nan", None, 9e9, "minutes=nan; it must be >= 3, two thirds of which"),
         ("3", RuntimeError(f"{OLD}\nmore"), 9e9, f"device='cuda': {OLD}; --device cpu rehearses the command"),
         (
             "3",
@@ -68,7 +68,6 @@ def test_each_check_has_a_verdict():
     assert found == {"a_step[dm]": "", "a_step[dc]": "AssertionError: images", "pinning": ""}
     lines = ["check: a step: 1 of 2 FAILED", "  a_step[dc]: AssertionError: images", "check: pinning: ok (1)"]
     assert list(gpu.summary(found)) == lines
-    assert list(gpu.summary({})) == ["check: NONE came to an end; checks.txt says why"]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +139,7 @@ def small_run(jobs, monkeypatch, tmp_path):
     """A whole run in a fresh output folder, of one cell, whose checks and benchmarks print what was printed before."""
     monkeypatch.setattr(gpu, "OUTPUT", tmp_path / "machine")
     monkeypatch.setattr(gpu, "chosen", lambda device: jobs[:1])
-    monkeypatch.setattr(gpu, "printed", lambda *words, **more: PRINTED)
+    monkeypatch.setattr(gpu, "printed", lambda words, seconds, log, **more: log.write_text(PRINTED) and PRINTED)
     monkeypatch.setattr(bundle, "FOLDER", tmp_path / "no bundle")
     place = study.Workplace
 
@@ -156,6 +155,7 @@ def small_run(jobs, monkeypatch, tmp_path):
 def test_everything_comes_back_in_one_folder_and_is_gone_on_with(small_run, jobs, tmp_path):
     lines, _ = small_run("first")
     assert "cpu: a rehearsal" in lines[0] and "check: a step: 1 of 2 FAILED" in lines[1]
+    assert lines[4].endswith("checks: FAILED tests/test_gpu.py::test_a_step[dc] - AssertionError: images")
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert {"report.txt", "times.json", "times.md", "results/atom/accuracy.quick.json", "store-1.tar"} <= names
     assert any(name.startswith("figures/random") for name in names)

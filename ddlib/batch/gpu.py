@@ -103,8 +103,9 @@ def _stages(seconds: float, begin: float, out: Path, device: str) -> Iterator[st
     bundle.unpack(out, "store", OUTPUT / "runs")
     verdicts = check(device, min(CHECKING[0], CHECKING[1] * seconds), out / "checks.txt")
     yield from summary(verdicts)
+    yield f"checks: {last_line(out / 'checks.txt')}"
     rows = measure(device, min(TIMING[0], TIMING[1] * seconds), out)
-    yield f"times: {len(rows)} sides of benchmarks, in times.md"
+    yield f"times: {len(rows)} sides of benchmarks, in times.md; {last_line(out / 'times.txt')}"
     jobs, reasons = fit(list(chosen(device)), verdicts)
     yield from reasons
     workplace = study.Workplace(device, progress="none", checkpoint_seconds=10)
@@ -122,7 +123,7 @@ def require(minutes: float, device: str) -> str:
     """The memory that is free, in a line; or a ValueError in one line that says what is missing."""
     if not LEAST_MINUTES <= minutes < math.inf:
         raise ValueError(
-            f"minutes={minutes:g}; it must be >= {LEAST_MINUTES}, of which checks and times take up to two thirds"
+            f"minutes={minutes:g}; it must be >= {LEAST_MINUTES}, two thirds of which may be checks and times"
         )
     if device == "cpu":
         return "cpu: a rehearsal, with small benchmarks and the cells of quick"
@@ -160,20 +161,16 @@ def printed(words: Sequence[str], seconds: float, log: Path, **environment: str)
     return log.read_text(encoding="utf-8", errors="replace")
 
 
+def last_line(log: Path) -> str:
+    """How a log ends: pytest's counts, or after how many seconds it was ended."""
+    return (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing was printed"])[
+        -1
+    ].strip("= ")
+
+
 def check(device: str, seconds: float, log: Path) -> dict[str, str]:
     """Run the tests marked `gpu`: the name of each that came to an end -> "" if it did not fail, else why."""
-    words = [
-        "pytest",
-        "-v",
-        "--no-header",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "addopts=",
-        "-m",
-        "gpu and not slow",
-        *CHECKS,
-    ]
+    words = ["pytest", "-v", "--no-header", "-pno:cacheprovider", "-oaddopts=", "-m", "gpu and not slow", *CHECKS]
     if importlib.util.find_spec("xdist") and (cores := os.cpu_count() or 1) > 3:
         words += ["-n", str(min(8, cores // 2))]
     return verdicts(printed(words, seconds, log, DDLIB_TEST_DEVICE=device))
@@ -200,8 +197,6 @@ def summary(found: Mapping[str, str]) -> Iterator[str]:
         verdict = f"{len(failed)} of {len(names)} FAILED" if failed else f"ok ({len(names)})"
         yield f"check: {title.replace('_', ' ')}: {verdict}"
         yield from (f"  {name}: {found[name]}" for name in failed)
-    if not found:
-        yield "check: NONE came to an end; checks.txt says why"
 
 
 def measure(device: str, seconds: float, out: Path) -> list[dict[str, Any]]:
