@@ -204,6 +204,12 @@ REFUSED = {
     "text": (lambda to: saved(to, res_DM=["a", "b", "c"]), {}, "holds list; allowed: images"),
     "names": (lambda to: npz(to, pixels=np.zeros(3)), {}, "holds pixels; allowed: images and labels"),
     "ending": (lambda to: (to / "set.txt").write_text("x") and to / "set.txt", {}, "allowed: a folder, .pt"),
+    "bytes told": (lambda to: pictures(to, digits()), {"space": "normalised"}, "images are integers from 0 to 255"),
+    "constants of pixels": (
+        lambda to: pictures(to, digits()),
+        {"by": "mnist"},
+        "by='mnist', and images are pixels",
+    ),
     "stated": (
         lambda to: export.export(digits(), "npz", to / "set") / "set.npz",
         {"space": "zca"},
@@ -291,6 +297,7 @@ def test_the_command_says_what_it_read_and_writes_rows_for_a_leaderboard(tmp_pat
     said = capsys.readouterr().out
     assert "normalised, by mean and std of digits, recognised by their values; no labels: class by class" in said
     assert "over n networks" in said and "LRS" in said and "MTT" in said
+    assert cli.main(["runs", "list", "--store", str(tmp_path / "runs")]) == 0 and "MTT" in capsys.readouterr().out
     records = results.read(tmp_path / "runs" / "judged" / "MTT.json")
     assert {record.label for record in records} == {"MTT", "Random", "Whole"}
     assert "recognised" in records[0].provenance["read_as"] and records[0].verdict == "NO REFERENCE"

@@ -115,10 +115,10 @@ def read_set(
     if factor > 1:
         images, targets = unpacked(images, factor), targets.repeat_interleave(factor**2, 0)
     target, how = content.space, "as the file states"
-    if target is None or content.pictures:
-        images, target, how = _in_space(images, "pixels" if content.pictures else space, info, by or dataset, target)
-    elif space is not None or by is not None:
+    if target is not None and (space is not None or by is not None):
         raise ValueError(f"space={space!r}, by={by!r}: {file} states its own value space; leave them out")
+    if target is None or content.pictures:
+        images, target, how = _in_space(images, space, info, by, target)
     line = f"{file}: {stored} images of {info.name}; {target.name}, {how}; {kind}"
     line += f"; learning rate {content.learning_rate:g}" if content.learning_rate else ""
     return SyntheticSet(
@@ -362,13 +362,16 @@ def recognised(images: Tensor) -> str:
 
 
 def _in_space(
-    images: Tensor, space: str | None, info: DatasetInfo, by: str, target: ValueSpace | None
+    images: Tensor, space: str | None, info: DatasetInfo, by: str | None, target: ValueSpace | None
 ) -> tuple[Tensor, ValueSpace, str]:
     """The images in a space of the data set (of pictures in `target`, where it is given), and how theirs is known."""
-    theirs, ours = datasets.describe(by), ValueSpace(info.mean, info.std)
-    normalised = ValueSpace(theirs.mean, theirs.std)
+    theirs, ours = datasets.describe(by) if by else info, ValueSpace(info.mean, info.std)
     how = "told" if space else "recognised by their values"
     space = space or recognised(images)
+    if space != "pixels" and images.dtype == torch.uint8:
+        raise ValueError(f"space={space!r}, and images are integers from 0 to 255; allowed: pixels")
+    if by and space != "normalised":
+        raise ValueError(f"by={by!r}, and images are {space}, {how}; allowed: with normalised ones")
     if space == "pixels":
         target, full = target or ours, 255 if images.dtype == torch.uint8 or images.max() > 1.5 else 1
         return target.encode(images.float() / full), target, f"from pixels in [0, {full}], {how}"
@@ -376,8 +379,8 @@ def _in_space(
     if SPACES[space]:
         return images, datasets.load(info.name, "test", zca=SPACES[space]).space, f"by the ZCA of {info.name}, {how}"
     if (theirs.mean, theirs.std) != (info.mean, info.std):
-        images = ours.encode(normalised.decode(images))
-    return images, ours, f"by mean and std of {by}, {how}"
+        images = ours.encode(ValueSpace(theirs.mean, theirs.std).decode(images))
+    return images, ours, f"by mean and std of {theirs.name}, {how}"
 
 
 def _labels(labels: Tensor | None, kind: str | None, count: int, info: DatasetInfo) -> tuple[Tensor, str]:

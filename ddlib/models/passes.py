@@ -67,9 +67,10 @@ def at_least_float32(x: Tensor) -> Tensor:
 def together(batch: int, network: "PureNetwork", device: torch.device) -> int:
     """How many networks to train at once, at least 1, on mini-batches of `batch` images each.
 
-    On a CPU those alone that are `grouped`: under `torch.vmap` others take up to 3.5 times as long.
+    One where the network draws random numbers itself.  On a CPU only those that are `grouped` go together: under
+    `torch.vmap` others take up to 3.5 times as long.
     """
-    if device.type == "cpu" and not network.grouped:
+    if network.draws or (device.type == "cpu" and not network.grouped):
         return 1
     return max(1, TOGETHER_ELEMENTS.get(device.type, 0) // (batch * network.elements))
 
