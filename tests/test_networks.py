@@ -41,7 +41,10 @@ SOURCE = """
             return self.head(self.features(images)[1])
 
     def plain(shape, num_classes, **options):
-        return nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(shape[0] * shape[1] * shape[2], num_classes))
+        return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], num_classes))
+
+    def dropping(shape, num_classes):
+        return nn.Sequential(nn.Dropout2d(0.5), *plain(shape, num_classes))
 
     def wrong(num_classes):
         return nn.Sequential(nn.Flatten(), nn.Linear(256, num_classes + 1))
@@ -171,6 +174,11 @@ REFUSED = {
         start(lambda: methods.build("dm", network="theirs:plain", ipc=1)),
         "network 'theirs:plain' offers no features to match",
     ),
+    "dropout": (
+        start(lambda: methods.build("dc", network="theirs:dropping", ipc=1)),
+        r"network 'theirs:dropping' draws random numbers \(dropout\); allowed: none",
+    ),
+    "dropout of experts": (start(lambda: Experts(network="theirs:dropping")), "draws random numbers"),
     "statistics": (start(lambda: Experts(network="theirs:Small")), "the network has running statistics"),
     "our name": (lambda: models.register("convnet", foreign.build), "name='convnet' is one of ours"),
     "a dot": (lambda: models.register("my.net", foreign.build), "must be a text without dots"),

@@ -131,6 +131,8 @@ class PixelMatching(NetworkMatching):
             generator=seeding.generator(seed, "network", 0),
             **self.network_options,
         ).to(train.device)
+        if isinstance(network, Foreign):
+            network.check_repeats()
         if has_batch_statistics(network):  # pieces cannot stay in the cache; channels last is then the faster format
             network = network.to(memory_format=torch.channels_last)
         strategy = self.strategy_of(train) if self.augmented else "none"

@@ -44,6 +44,7 @@ class Foreign(Network):
 
     fresh: a generator -> the module anew, on the CPU, with weights drawn from the stream.
     elements: of the largest output of one of its layers, for one image.
+    draws: whether it draws random numbers in training, as dropout does.
 
     Counts of batches, integers that only norms without a momentum use, are left out of its buffers.
     """
@@ -51,7 +52,7 @@ class Foreign(Network):
     def __init__(self, name: str, module: nn.Module, shape: tuple[int, int, int], num_classes: int, fresh: Callable):
         super().__init__(shape, num_classes)
         self.name, self.fresh = name, fresh
-        self.elements = _largest_output(name, module, shape, num_classes)
+        self.elements, self.draws = _tried(name, module, shape, num_classes)
         self.module = _without_counts(module)
 
     def embed(self, images: Tensor, maps: list[Tensor] | None = None) -> Tensor:
@@ -69,6 +70,11 @@ class Foreign(Network):
                 f"network {self.name!r} offers no features to match; allowed: a module with a method features, "
                 "images -> (maps, embedding)"
             )
+
+    def check_repeats(self) -> None:
+        """Refuse a module that draws random numbers, which would be those of no stream, with a ValueError."""
+        if self.draws:
+            raise ValueError(f"network {self.name!r} draws random numbers (dropout); allowed: none, to distil with it")
 
     def forward(self, images: Tensor) -> Tensor:
         self._check(images)
@@ -182,20 +188,27 @@ def _without_counts(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _largest_output(name: str, module: nn.Module, shape: tuple[int, int, int], num_classes: int) -> int:
-    """Elements of the largest output of a layer, or of the image; a module without logits (B, K) is refused."""
+def _tried(name: str, module: nn.Module, shape: tuple[int, int, int], num_classes: int) -> tuple[int, bool]:
+    """`elements` and `draws` of `Foreign`, from two images of noise; a module without logits (B, K) is refused.
+
+    In training mode, in which some give more than logits; the module itself stays as it is.
+    """
     sizes, tried = [2 * math.prod(shape)], copy.deepcopy(module)
     for part in tried.modules():
         part.register_forward_hook(lambda _, __, out: sizes.append(out.numel()) if isinstance(out, Tensor) else None)
-    try:
-        with scoped(0, "network"), torch.device("cpu"):
-            logits = tried(torch.zeros(2, *shape))  # in training mode, where some give more than logits
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(f"network {name!r} does not take images of {tuple(shape)}: {error}") from error
+    outputs = []
+    for seed in (0, 1):
+        with scoped(seed, "network"), torch.device("cpu"):
+            images = torch.randn(2, *shape, generator=torch.Generator())
+            try:
+                outputs.append(tried(images))
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise ValueError(f"network {name!r} does not take images of {tuple(shape)}: {error}") from error
+    logits = outputs[0]
     if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"network {name!r} gives {got} for two images; allowed: logits (2, {num_classes})")
-    return max(sizes) // 2
+    return max(sizes) // 2, not torch.equal(*outputs)
 
 
 def fingerprint(name: str) -> str | None:

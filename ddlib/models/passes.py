@@ -88,6 +88,8 @@ class Flat:
                 "the network has running statistics, which a trajectory of parameters does not carry; "
                 "take norm 'instance', 'layer', 'group' or 'none'"
             )
+        if isinstance(network, Foreign):
+            network.check_repeats()
         self.network = network.to("meta")
         self.shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
