@@ -170,6 +170,10 @@ REFUSED = {
     ),
     "option": (lambda: models.build("theirs:Small", depth=2, **SHAPE), "unknown option 'depth' of network 'theirs:Sm"),
     "value": (lambda: models.build("theirs:Small", width="x", **SHAPE), "cannot be built with"),
+    "features, before the data": (
+        lambda: methods.build("dm", network="theirs:plain", ipc=1).check_images((1, 16, 16), 10),
+        "network 'theirs:plain' offers no features to match",
+    ),
     "features": (
         start(lambda: methods.build("dm", network="theirs:plain", ipc=1)),
         "network 'theirs:plain' offers no features to match",

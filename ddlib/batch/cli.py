@@ -188,7 +188,7 @@ def _print_check(check: "Check") -> int:
 def _convert(options: Namespace) -> int:
     from ddlib.models import priors
 
-    prior = priors.convert(options.checkpoint, options.folder, trusted=options.yes)
+    prior = priors.convert(options.checkpoint, options.folder.absolute(), trusted=options.yes)
     size = sum(file.stat().st_size for file in options.folder.rglob("*") if file.is_file())
     print(f"{options.folder}: {prior.num_classes} classes, images of {prior.channels} channels, {size / 1e6:.1f} MB")
     return 0

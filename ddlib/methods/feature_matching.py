@@ -50,11 +50,17 @@ class FeatureMatching(PixelMatching):
         """The weight of each of the `count` tensors of `vectors`."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it weighs what it matches")
 
+    def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        """Refuse, besides, a network of others that offers no features."""
+        super().check_images(shape, num_classes)
+        network = models.check(self.network, shape=shape, num_classes=num_classes, **self.network_options)
+        if isinstance(network, Foreign):
+            network.check_features()
+
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> PixelState:
         """Initial images, and a network that is not drawn yet."""
+        self.check_images(train.shape, train.num_classes)
         state = super().start(train, prerequisites, seed)
-        if isinstance(state.network, Foreign):
-            state.network.check_features()
 
         def forward(images: Tensor) -> list[Tensor]:
             features = state.network.features(images)

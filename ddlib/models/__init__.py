@@ -111,16 +111,16 @@ def build(
     return model
 
 
-def check(name: str, *, shape: tuple[int, int, int], num_classes: int, **options: Any) -> None:
-    """Refuse with a ValueError what `build` would refuse, in no time, without weights."""
+def check(name: str, *, shape: tuple[int, int, int], num_classes: int, **options: Any) -> Network:
+    """The network on the meta device, without weights: refuses with a ValueError what `build` would, in no time."""
     try:
-        _built(name, foreign.find(name), tuple(shape), num_classes, tuple(sorted(options.items())))
+        return _built(name, foreign.find(name), tuple(shape), num_classes, tuple(sorted(options.items())))
     except TypeError as error:  # text for a number
         raise ValueError(f"options {options} of network {name!r}: {error}") from error
 
 
 @functools.cache
-def _built(name: str, builder: Any, shape: tuple[int, ...], num_classes: int, options: tuple) -> None:
+def _built(name: str, builder: Any, shape: tuple[int, ...], num_classes: int, options: tuple) -> Network:
     """Build once what `check` is asked; of a name that was registered anew, the `builder` is another."""
     with torch.device("meta"):
-        build(name, shape=shape, num_classes=num_classes, **dict(options))
+        return build(name, shape=shape, num_classes=num_classes, **dict(options))

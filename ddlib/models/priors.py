@@ -38,26 +38,31 @@ SCHEDULERS = (
     *("KDPM2Discrete", "KDPM2AncestralDiscrete", "DPMSolverMultistep", "DPMSolverSinglestep", "DPMSolverSDE"),
     *("DEISMultistep", "UniPCMultistep"),
 )
-"""diffusers' schedulers whose noise is that of DDPM, by betas; another family (flow matching, EDM, consistency, score
-SDE) has none of them."""
+"""diffusers' schedulers of models that predict the noise of DDPM, given by betas.  Those of flow matching, EDM, score
+SDEs and consistency models are of other families."""
 
-UNKNOWN = {
+ALLOWED = {
     "VQModel": {"shift_factor": (None, 0), "latents_mean": (None,), "latents_std": (None,),
                 "norm_type": (None, "group"), "lookup_from_codebook": (None, False)},
     "UNet2DConditionModel": {"attention_type": (None, "default")},
     "UNet2DModel": {},
     "scheduler": {"use_flow_sigmas": (None, False), "timestep_type": (None, "discrete")},
 }  # fmt: skip
-"""Settings of a part that change what it computes -> the values under which it is what is computed here."""
+"""Part -> its settings that would change what it computes -> their values under which it is what is computed here."""
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FILES = ("config.json", "scheduler_config.json", WEIGHTS, f"{WEIGHTS}.index.json", WEIGHTS.replace(".", "-*."))
 """What is got of a hub's model: configurations, and weights in one file or in several."""
 
 
+def located(source: str | Path) -> Path:
+    """The absolute path of a prior's folder: a relative one lies in the repository, `~` is the home."""
+    return ROOT / Path(source).expanduser()
+
+
 def save_prior(prior: LatentDiffusion, folder: str | Path) -> None:
     """Write `prior` as a new folder, whole or not at all: vae/, unet/, scheduler/, class_embedder/."""
-    folder = Path(folder)
+    folder = located(folder)
     check_new(folder)
     unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
@@ -111,7 +116,7 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
 
 def folder_of(source: str | Path) -> Path:
     """The folder that `source` of `load_prior` names, which the hub's cache may hold; errors as there."""
-    folder = ROOT / Path(source).expanduser()
+    folder = located(source)
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -128,7 +133,7 @@ def folder_of(source: str | Path) -> Path:
         return Path(snapshot_download(match[1], revision=match[2], allow_patterns=patterns))
     except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 300)}"
-        raise OSError(
+        raise FileNotFoundError(
             f"no prior {str(source)!r}: there is no such folder, and the hub does not give it ({reason}); sought in "
             f"{folder}"
         ) from error
@@ -158,9 +163,9 @@ def _scheduler(folder: Path) -> Any:
 
 def _refuse_unknown(folder: Path, config: Mapping[str, Any], kind: str) -> None:
     """Refuse a part whose settings say that it computes something else."""
-    for name, known in UNKNOWN[kind].items():
-        if (value := config.get(name)) not in known:
-            raise ValueError(f"{folder}: {name}={value!r} is not known; allowed: {known[-1]}")
+    for name, allowed in ALLOWED[kind].items():
+        if (value := config.get(name)) not in allowed:
+            raise ValueError(f"{folder}: {name}={value!r} is not known; allowed: {allowed[-1]}")
 
 
 def _network(folder: Path, known: Sequence[str]) -> Any:
@@ -212,7 +217,7 @@ def fingerprint(source: str | Path) -> str | None:
 
     A model of the hub has none: its id says what it is.
     """
-    path = ROOT / Path(source).expanduser()
+    path = located(source)
     inside = (Path(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
     files = sorted(file for file in inside if file.is_file())
     stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
@@ -249,7 +254,7 @@ def convert(checkpoint: str | Path, folder: str | Path, *, trusted: bool = False
         OSError: there is no such checkpoint, or something at `folder`.
         ValueError: the checkpoint is damaged, holds more than tensors and is not trusted, or is of another model.
     """
-    check_new(Path(folder))
+    check_new(located(folder))
     prior = from_compvis(_checkpoint(Path(checkpoint), trusted=trusted))
     save_prior(prior, folder)
     return prior
