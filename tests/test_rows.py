@@ -68,6 +68,10 @@ LATE = [  # what a method or an evaluation would refuse once work is done
         {"evaluation": {"options": {"width": "8"}}},
         r"evaluation of 'Random' at IPC 1: options .*'width': '8'.* of network",
     ),
+    (
+        {"evaluation": {"labels": "fixed", "teacher": {"network": "vit", "options": {"patch": 5}}}},
+        r"evaluation of 'Random' at IPC 1: .*multiples of patch",
+    ),
     ({"evaluation": {"options": {"norm": "foo"}}}, r"evaluation of 'Random' at IPC 1: unknown norm 'foo'"),
 ]
 

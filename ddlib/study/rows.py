@@ -248,8 +248,8 @@ def _cells_of_row(
             **source,
         )
         try:
-            network = {"shape": data.shape, "num_classes": data.num_classes, **cell.protocol.options}
-            models.check(cell.protocol.network, **network)
+            for of in filter(None, (cell.protocol, cell.protocol.taught_by)):
+                models.check(of.network, shape=data.shape, num_classes=data.num_classes, **of.options)
             if cell.deployed.get("redraw") is not None:
                 check_batches(cell.protocol.batch_size, data.num_classes * cell.ipc)
         except ValueError as error:
