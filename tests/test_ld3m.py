@@ -279,6 +279,26 @@ def test_a_prior_that_is_there_is_known_by_its_content(tmp_path):
     assert built().fingerprint is None
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "found", "match"),
+    [
+        ("ld3m", {}, {"num_classes": 1000}, "the prior is of 1000 classes, and digits has 10"),
+        ("ld3m", {}, {"num_classes": None}, "learn='Z.c'; it must be 'Z' with an unconditional prior"),
+        ("ld3m", {"steps": 7}, {}, "steps=7; with a schedule of 1000 steps it must be one of"),
+        ("ld3m", {}, {"shape": (3, 8, 8)}, "images of 1 channels; this prior is of images of 3"),
+        ("glad", {"layer": 6}, {}, "layer=6; the decoder of this prior has the layers 0 to 5"),
+        ("glad", {"ipc": 1000}, {}, "ipc=1000 is not in 1.."),
+    ],
+)
+def test_a_prior_that_does_not_fit_is_refused_without_its_weights(tmp_path, name, options, found, match):
+    priors.save_prior(prior(**found), tmp_path / "one")
+    for weights in tmp_path.rglob("*.safetensors"):
+        weights.unlink()
+    with pytest.raises(ValueError, match=match):
+        built(name, prior=str(tmp_path / "one"), **options).check_train(digits())
+    assert priors.load_prior(tmp_path / "one", device="meta").vae.device.type == "meta"
+
+
 @pytest.fixture
 def named(tmp_path, monkeypatch):
     """The repository and the home are temporary folders, and the working directory is elsewhere: (repository, home)."""

@@ -23,7 +23,7 @@ from ddlib.methods.sampler import Sampler
 from ddlib.methods.trajectory_matching import MTT, MatchingState
 from ddlib.models.diffusion import LatentDiffusion
 from ddlib.models.passes import at_least_float32
-from ddlib.models.priors import fingerprint, folder_of, load_prior
+from ddlib.models.priors import fingerprint, load_prior
 from ddlib.models.state import State
 from ddlib.pretraining.prior import Prior, class_ids
 
@@ -152,10 +152,14 @@ class LatentMatching(NetworkMatching):
             self.trained.check_shape(shape)
 
     def check_train(self, train: ImageSet) -> None:
-        """Refuse more images per class than there are, and a prior that is not there."""
+        """Refuse more images per class than there are, and a prior that is not there or does not fit them."""
         super().check_train(train)
         if self.trained is None:
-            folder_of(self.prior)
+            self.check_prior(load_prior(self.prior, device="meta"), train)
+
+    def check_prior(self, prior: LatentDiffusion, train: ImageSet) -> None:
+        """Refuse a prior that cannot make the images; its weights are not read."""
+        prior.latent_shape(train.shape)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -184,7 +188,7 @@ class LatentMatching(NetworkMatching):
         require("the images", train.space.name, train.space.zca is None, "normalised: load them with whitened: false")
         prior = load_prior(self.prior) if self.trained is None else prerequisites["prior"]
         prior = prior.to(train.device)
-        prior.latent_shape(train.shape)  # refuses images that it cannot make
+        self.check_prior(prior, train)
         state = LatentState(train, seed, prior, self.objective.start(train, prerequisites, seed))
         state.tensors = {name: tensor.contiguous() for name, tensor in self.initial(state).items()}  # as once loaded
         learnt = {name: state.tensors[name] for name in self.rates}
@@ -358,10 +362,16 @@ class LD3M(LatentMatching):
         """What is learnt -> its step size."""
         return {name: rate for name, rate in (("Z", self.lr), ("c", self.lr_c)) if name in self.learn.split("+")}
 
+    def check_prior(self, prior: LatentDiffusion, train: ImageSet) -> None:
+        """Refuse, besides, a prior of other classes, and a schedule that `steps` does not divide."""
+        super().check_prior(prior, train)
+        self.sampler.times(len(prior.alphas_cumprod))
+        ids = class_ids(prior, train)
+        require("learn", self.learn, ids is not None or self.learn == "Z", "'Z' with an unconditional prior")
+
     def initial(self, state: LatentState) -> dict[str, Tensor]:
         """Z (K * ipc, c, h, w), and, unless the prior is unconditional, c (K * ipc, 1, D)."""
         ids = class_ids(state.prior, state.train)
-        require("learn", self.learn, ids is not None or self.learn == "Z", "'Z' with an unconditional prior")
         if ids is None:
             return {"Z": self.encoded(state)}
         labels = coresets.class_major_labels(state.train, self.ipc)
@@ -409,6 +419,11 @@ class GLaD(LatentMatching):
     def rates(self) -> dict[str, float]:
         """What is learnt -> its step size."""
         return {"f": self.lr}
+
+    def check_prior(self, prior: LatentDiffusion, train: ImageSet) -> None:
+        """Refuse, besides, a layer that its decoder has not."""
+        super().check_prior(prior, train)
+        prior.check_layer(self.layer)
 
     @torch.no_grad()
     def initial(self, state: LatentState) -> dict[str, Tensor]:

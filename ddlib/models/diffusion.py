@@ -167,10 +167,14 @@ class LatentDiffusion:
         """Images of what `split_decode` gave: stages layer+1..last."""
         return self._decode(f, layer, self.stages)
 
+    def check_layer(self, layer: int) -> None:
+        """Refuse a layer that the decoder has not, with a ValueError."""
+        if not 0 <= layer <= self.stages:
+            raise ValueError(f"layer={layer!r}; the decoder of this prior has the layers 0 to {self.stages}")
+
     def _decode(self, x: Tensor, start: int, stop: int) -> Tensor:
-        for layer in (start, stop):
-            if not 0 <= layer <= self.stages:
-                raise ValueError(f"layer={layer!r}; the decoder of this prior has the layers 0 to {self.stages}")
+        self.check_layer(start)
+        self.check_layer(stop)
         vae, decoder = self.vae, self.vae.decoder
         for stage in range(start, stop):
             if stage == 0:

@@ -96,25 +96,27 @@ def load_prior(source: str | Path, *, device: torch.device | str = "cpu") -> Lat
         unet/ with a UNet2DConditionModel or UNet2DModel, scheduler/, and class_embedder/ beside the former; a relative
         path is from the repository.  Or a hub id "owner/name" of such a folder, at its newest, or "owner/name@...", of
         a branch, tag or commit; the last alone stays what it is.
+    device: "meta" reads the configurations alone, and gives the model without weights.
 
     Raises:
         OSError: no such folder, a part is missing, or the hub does not give it.
         ValueError: a part is of an unknown class, needs or does what is not known here, is a pickle, damaged, or does
             not fit the others.
     """
-    folder = folder_of(source)
-    vae = _network(_part(folder, "autoencoder"), ("VQModel",))
-    unet = _network(_part(folder, "noise predictor"), ("UNet2DConditionModel", "UNet2DModel"))
+    folder = _folder(source)
+    weights = torch.device(device).type != "meta"
+    vae = _network(_part(folder, "autoencoder"), ("VQModel",), weights)
+    unet = _network(_part(folder, "noise predictor"), ("UNet2DConditionModel", "UNet2DModel"), weights)
     scheduler = _scheduler(_part(folder, "scheduler"))
     conditional = type(unet).__name__ == "UNet2DConditionModel"
-    embedder = _embedder(_part(folder, "class embedder")) if conditional else None
+    embedder = _embedder(_part(folder, "class embedder"), weights) if conditional else None
     try:
         return LatentDiffusion(vae, unet, scheduler, embedder).to(device)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
 
 
-def folder_of(source: str | Path) -> Path:
+def _folder(source: str | Path) -> Path:
     """The folder that `source` of `load_prior` names, which the hub's cache may hold; errors as there."""
     folder = located(source)
     if folder.is_dir():
@@ -168,12 +170,15 @@ def _refuse_unknown(folder: Path, config: Mapping[str, Any], kind: str) -> None:
             raise ValueError(f"{folder}: {name}={value!r} is not known; allowed: {allowed[-1]}")
 
 
-def _network(folder: Path, known: Sequence[str]) -> Any:
-    """The network in one sub-folder, of one of diffusers' classes, with every weight from safetensors."""
+def _network(folder: Path, known: Sequence[str], weights: bool) -> Any:
+    """The network in one sub-folder, of one of diffusers' classes, with every weight from safetensors, or with none."""
     import diffusers
 
     config, name = _config(folder, known)
     _refuse_unknown(folder, config, name)
+    if not weights:
+        with torch.device("meta"):
+            return getattr(diffusers, name).from_config(config)
     try:
         with torch.random.fork_rng(devices=()):  # its constructor draws weights that the file then replaces
             network, loading = getattr(diffusers, name).from_pretrained(
@@ -188,12 +193,13 @@ def _network(folder: Path, known: Sequence[str]) -> Any:
     return network
 
 
-def _embedder(folder: Path) -> ClassEmbedder:
+def _embedder(folder: Path, weights: bool) -> ClassEmbedder:
     config, _ = _config(folder, ("ClassEmbedder",))
     try:
         with torch.device("meta"):
             embedder = ClassEmbedder(config["num_classes"], config["dim"])
-        embedder.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS), assign=True)
+        if weights:
+            embedder.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS), assign=True)
     except (KeyError, OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} cannot be read: {textwrap.shorten(str(error), 300)}") from error
     return embedder
