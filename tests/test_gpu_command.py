@@ -54,6 +54,12 @@ def test_what_is_missing_is_said_in_one_line(minutes, error, free, message, monk
     assert not (tmp_path / "out").exists()
 
 
+def test_without_a_checkout_nothing_begins(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match=r"no tests/test_gpu.py in .*: this command needs a checkout"):
+        gpu.require(3, "cpu")
+
+
 PRINTED = """
 tests/test_gpu.py::test_a_step[dm] PASSED                  [ 33%]
 [gw1] [ 66%] FAILED tests/test_gpu.py::test_a_step[dc]
@@ -130,7 +136,7 @@ def test_cells_are_computed_until_the_end_and_what_cannot_be_is_said(jobs, workp
     assert lines[1].startswith("not computed: DM, imagenette_128, IPC 1: imagenette_128") and len(lines) == 3
     assert [(d.job, d.record.n) for d in done] == [(jobs[0], 2)]
     late = list(gpu.compute(jobs[1:], workplace, time.monotonic() - 1, done))
-    after = "then DM, imagenette_128, IPC 1; 1 cells have not been begun"
+    after = "then DM, imagenette_128, IPC 1; 1 not begun"
     assert late == [f"stopped in time; next: the rest of DM, digits, IPC 1; {after}"]
 
 

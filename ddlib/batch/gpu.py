@@ -125,6 +125,8 @@ def require(minutes: float, device: str) -> str:
         raise ValueError(
             f"minutes={minutes:g}; it must be >= {LEAST_MINUTES}, two thirds of which may be checks and times"
         )
+    if not (ROOT / CHECKS[0]).exists():
+        raise ValueError(f"no {CHECKS[0]} in {ROOT}: this command needs a checkout; install in place: pip install -e .")
     if device == "cpu":
         return "cpu: a rehearsal, with small benchmarks and the cells of quick"
     import torch
@@ -310,7 +312,7 @@ def compute(jobs: Sequence[Job], workplace: "Workplace", end: float, done: list[
         except KeyboardInterrupt:
             after = [str(job.cell) for job in jobs[position + 1 :]]
             rest = f"then {'; '.join(after[:2])}" if after else "it was the last"
-            yield f"stopped in time; next: the rest of {job.cell}; {rest}; {len(after)} cells have not been begun"
+            yield f"stopped in time; next: the rest of {job.cell}; {rest}; {len(after)} not begun"
             return
         except (ArithmeticError, OSError, RuntimeError, ValueError) as error:
             yield f"not computed: {job.cell}: {' '.join(str(error).split())[:300]}"
