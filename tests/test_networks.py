@@ -184,6 +184,15 @@ REFUSED = {
     ),
     "dropout of experts": (start(lambda: Experts(network="theirs:dropping")), "draws random numbers"),
     "statistics": (start(lambda: Experts(network="theirs:Small")), "the network has running statistics"),
+    "statistics, of a row": (
+        lambda: cells("theirs:plain", method="mtt", network="theirs:Small", lr_student=0.01),
+        "has running statistics",
+    ),
+    "dropout, of a row": (lambda: cells("theirs:plain", method="dm", network="theirs:dropping"), "draws random numbe"),
+    "features, of a row": (
+        lambda: cells("theirs:plain", method="ld3m", network="theirs:plain", batch_real=4),
+        "offers no features to match",
+    ),
     "our name": (lambda: models.register("convnet", foreign.build), "name='convnet' is one of ours"),
     "a dot": (lambda: models.register("my.net", foreign.build), "must be a text without dots"),
     "compat": (
@@ -200,11 +209,14 @@ def test_what_a_network_lacks_is_said_before_work(case):
         refused()
 
 
+DM = {"method": "dm", "iterations": 1, "batch_real": 4}
+
+
 def cells(tested_on, **row):
     chosen = {
         "dataset": "digits", "reference_dataset": "digits", "ipcs": [1], "seeds": [0], "network": {},
         "precision": "float32", "compiled": False,
-        "methods": {"DM": {"method": "dm", "iterations": 1, "batch_real": 4, "whitened": False, **row}},
+        "methods": {"row": {"whitened": False} | (row if "method" in row else DM | row)},
         "evaluation": {"networks": {"mine": {"network": tested_on, "width": 4}}, "num_networks": 1, "epochs": 1},
     }  # fmt: skip
     return study.cells(SimpleNamespace(**chosen), paper="atom", table="main")

@@ -59,7 +59,6 @@ class FeatureMatching(PixelMatching):
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> PixelState:
         """Initial images, and a network that is not drawn yet."""
-        self.check_images(train.shape, train.num_classes)
         state = super().start(train, prerequisites, seed)
 
         def forward(images: Tensor) -> list[Tensor]:

@@ -146,8 +146,9 @@ class LatentMatching(NetworkMatching):
         return fingerprint(self.prior) if isinstance(self.prior, str) else None
 
     def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
-        """Refuse images that the prior cannot be trained on."""
+        """Refuse images that the prior cannot be trained on, and what the matching refuses."""
         super().check_images(shape, num_classes)
+        self.objective.check_images(shape, num_classes)
         if self.trained is not None:
             self.trained.check_shape(shape)
 

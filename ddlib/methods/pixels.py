@@ -48,9 +48,11 @@ class NetworkMatching(Method):
         self.check_choice("precision", PRECISIONS)
 
     def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
-        """Refuse images too small for the network, and a strategy of augmentation that is none."""
+        """Refuse images too small for the network, one of others that draws, and a strategy that is none."""
         super().check_images(shape, num_classes)
-        models.check(self.network, shape=shape, num_classes=num_classes, **self.network_options)
+        network = models.check(self.network, shape=shape, num_classes=num_classes, **self.network_options)
+        if isinstance(network, Foreign):
+            network.check_repeats()
         if self.strategy is not None:
             check_strategy(self.strategy, shape[1:])
 
@@ -122,6 +124,7 @@ class PixelMatching(NetworkMatching):
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> PixelState:
         """Initial images, and a network that is not drawn yet; an `ipc` outside the class sizes is refused."""
+        self.check_images(train.shape, train.num_classes)
         images = self.initial_images(train, prerequisites, seed).contiguous().requires_grad_()
         rows = tuple(rows.cpu() for rows in train.class_indices)
         network = models.build(
@@ -131,8 +134,6 @@ class PixelMatching(NetworkMatching):
             generator=seeding.generator(seed, "network", 0),
             **self.network_options,
         ).to(train.device)
-        if isinstance(network, Foreign):
-            network.check_repeats()
         if has_batch_statistics(network):  # pieces cannot stay in the cache; channels last is then the faster format
             network = network.to(memory_format=torch.channels_last)
         strategy = self.strategy_of(train) if self.augmented else "none"

@@ -215,6 +215,11 @@ class TrajectoryMatching(NetworkMatching):
         way = (self.max_start_epoch - self.initial_max_start_epoch) * iteration // self.expansion_end
         return min(self.max_start_epoch, self.initial_max_start_epoch + way)
 
+    def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
+        """Refuse, besides, a network with running statistics, before experts are trained."""
+        super().check_images(shape, num_classes)
+        _ = passes.pure(self.network, self.network_options, shape=shape, num_classes=num_classes).flat
+
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> MatchingState:
         """Initial images and labels, and the experts.
 
