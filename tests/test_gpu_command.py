@@ -144,7 +144,8 @@ def test_cells_are_computed_until_the_end_and_what_cannot_be_is_said(jobs, workp
 def small_run(jobs, monkeypatch, tmp_path):
     """A whole run in a fresh output folder, of one cell, whose checks and benchmarks print what was printed before."""
     monkeypatch.setattr(gpu, "OUTPUT", tmp_path / "machine")
-    monkeypatch.setattr(gpu, "chosen", lambda device: jobs[:1])
+    monkeypatch.setattr(gpu, "chosen", lambda device: [jobs[0], jobs[2]])
+    monkeypatch.setenv("DDLIB_DATA", str(tmp_path / "none"))
     monkeypatch.setattr(gpu, "printed", lambda words, seconds, log, **more: log.write_text(PRINTED) and PRINTED)
     monkeypatch.setattr(bundle, "FOLDER", tmp_path / "no bundle")
     place = study.Workplace

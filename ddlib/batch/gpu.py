@@ -349,9 +349,10 @@ def keep_store(jobs: Sequence[Job], workplace: "Workplace", out: Path) -> int:
 
     finished = {}
     for _, cell in jobs:
-        needs = [work.prerequisite(cell, builder, "", workplace) for builder in cell.method.needs.values()]
-        for artefact in (*needs, *(work.distillation(cell, seed, workplace) for seed in cell.seeds)):
-            finished[artefact.folder] = artefact.finished()
+        with contextlib.suppress(OSError, ValueError):  # its data are not there, which is said already
+            artefacts = [work.distillation(cell, seed, workplace) for seed in cell.seeds]
+            artefacts += [work.prerequisite(cell, builder, "", workplace) for builder in cell.method.needs.values()]
+            finished |= {artefact.folder: artefact.finished() for artefact in artefacts}
     packed: dict[str, Path] = {}
     left, count = WORTH, 0
     for folder in sorted(filter(Path.is_dir, finished), key=lambda folder: not finished[folder]):
