@@ -1,6 +1,7 @@
 """Anybody's distilled set: every published layout is read as what it is, or refused, and judged as the set itself."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -198,6 +199,11 @@ REFUSED = {
         "are no classes",
     ),
     "a class missing": (lambda to: pictures(to, replace(digits(), labels=digits().labels // 2)), {}, "5 class folders"),
+    "another size of pictures": (
+        lambda to: pictures(to, replace(digits(), images=digits().images[..., :8])),
+        {},
+        "000.png is 16x8, expected 16x16",
+    ),
     "experiments": (lambda to: saved(to, res_DM=res(digits())), {"experiment": 2}, "holds those from 0 to 1"),
     "several": (lambda to: saved(to, res_DM=res(digits()), res_DC=res(digits())).parent, {}, "holds 2 sets; name one"),
     "code": (lambda to: saved(to, res_DM={"data": Image.new("L", (2, 2))}), {}, "more than tensors, numbers and texts"),
@@ -309,3 +315,10 @@ def test_a_set_of_another_study_can_stand_among_its_rows(judged):
     other = replace(judged[0], label="ours")
     ranked = report.standings([*judged, other], **judge.names(judged))[2]
     assert {"ours", "theirs", "Random", "Whole"} <= {entry.record.label for entry in ranked}
+
+
+def test_the_commands_choices_are_those_of_the_reader(capsys):
+    for option, known in (("--space", released.SPACES), ("--labels", released.LABELS)):
+        with pytest.raises(SystemExit):
+            cli.main(["judge", "set.npz", "--dataset", "digits", option, "?"])
+        assert re.findall(r"\w+", capsys.readouterr().err.rpartition("(choose from")[2]) == [*known]

@@ -13,6 +13,7 @@ from test_methods import small
 from test_rows import cells
 
 from ddlib import ROOT, data, evaluation, export, models, report, seeding, study
+from ddlib.analyses import judge
 from ddlib.batch import cli
 from ddlib.data import datasets, own, synthetic
 from ddlib.methods import coresets, gradient_matching, pixels
@@ -418,6 +419,10 @@ def test_a_set_of_ones_own_goes_all_the_way(name, workplace, tmp_path):
     travelled = synthetic.load(tmp_path / "safetensors" / "synthetic.safetensors")
     assert tuple(evaluation.again(travelled).accuracies) == tuple(records[1].accuracies)
     assert max(record.accuracies[0] for record in records) > 1.5 * 100 / len(counts)
+    read, seen = (data.read_set(tmp_path / form, dataset=info.name) for form in ("safetensors", "png"))
+    judged = judge.judge(read, "theirs", info.name, workplace, protocol=rows[1].protocol, whole=False)
+    assert judged[0].accuracies == records[1].accuracies
+    assert (seen.pixels() - read.pixels()).abs().max() < 0.51 / 255 and seen.labels.sort().values.equal(read.labels)
 
 
 def test_the_examples_of_the_page_run_as_they_stand(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ Nothing but tensors, numbers and texts is unpickled.
 import json
 import pickle
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from torch.nn import functional
 from ddlib.data import datasets, readers, synthetic
 from ddlib.data.augmentation import strategy_for
 from ddlib.data.catalogue import SYNSETS, DatasetInfo
+from ddlib.data.own import MODES
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream, is_probabilities
 from ddlib.data.whitening import PIXELS, ZCA, ValueSpace
 
@@ -285,8 +287,12 @@ def _read_pictures(folder: Path, info: DatasetInfo) -> Content:
     if (folder / "labels.json").is_file():
         logits = json.loads((folder / "labels.json").read_text(encoding="utf-8"))["logits"]
         labels = torch.tensor([logits[path.relative_to(folder).as_posix()] for path in paths])
-    pixels = readers.decode(paths, (3, *info.shape[1:]))[:, : info.shape[0]]
-    content = _from_names(_beside(folder) | {"images": pixels, "labels": labels}, folder)
+    with ThreadPoolExecutor() as pool:
+        pixels = list(pool.map(lambda path: np.array(readers.picture(path, MODES[info.shape[0]])), paths))
+    for path, image in zip(paths, pixels, strict=True):
+        if image.shape[:2] != info.shape[1:]:
+            raise ValueError(f"{path} is {image.shape[0]}x{image.shape[1]}, expected {info.shape[1]}x{info.shape[2]}")
+    content = _from_names(_beside(folder) | {"images": np.stack(pixels), "labels": labels}, folder)
     return replace(content, pictures=True)
 
 
