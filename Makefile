@@ -54,8 +54,19 @@ slow: $(READY)  ## the slow tests: real work killed 25 times at random moments
 gpu: $(READY)  ## check a GPU, time it, and compute the papers' cells that fit into MINUTES
 	@$(PY) -m ddlib gpu --minutes $(MINUTES)
 
-gpu-bundle: $(READY)  ## pack the data and the wheels that a GPU without network lacks into runs/bundle
-	@$(PY) -m ddlib gpu --bundle
+gpu-bundle: $(READY)  ## pack the data and the packages that a GPU without network lacks into runs/bundle
+	@$(PY) -m ddlib data check cifar10 && $(PY) -m ddlib data check fashion_mnist
+	@rm -rf runs/bundle && mkdir -p runs/bundle
+	@$(UV) pip install --quiet --target runs/bundle/packages --python $(PY) --python-version 3.12 \
+	    --python-platform $$(uname -m)-manylinux_2_28 --only-binary :all: --constraint requirements.lock $(BUNDLED)
+	@tar -cz -C runs/bundle packages | split -b 60m - runs/bundle/packages-
+	@rm -r runs/bundle/packages
+	@tar -cz -C "$${DDLIB_DATA:-data}" cifar-10-batches-py FashionMNIST | split -b 60m - runs/bundle/data-
+	@ls -l runs/bundle
+
+# What `ddlib gpu` needs beside torch and torchvision; what these need themselves comes with them.
+BUNDLED = diffusers filelock jinja2 matplotlib nbformat numpy pandas pillow psutil pytest pytest-timeout pytest-xdist \
+    pyyaml safetensors scikit-learn scipy seaborn statsmodels tqdm
 
 lab: $(READY)  ## open JupyterLab on this folder
 	@$(PY) -m jupyterlab

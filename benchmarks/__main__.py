@@ -1,10 +1,10 @@
 """Every benchmark once on a device, at the papers' shapes: seconds, and their ratio to the plain reference.
 
-python -m benchmarks [--device cuda] [--quick] [--seconds 120] [--json FILE]
+python -m benchmarks [--device cuda] [--quick] [--seconds 120] [--out FOLDER]
 """
 
 import argparse
-import json
+import re
 import time
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from benchmarks import (
     latent_distillation,
     trajectory_matching,
 )
+from ddlib.store import files
+from ddlib.store.provenance import provenance
 
 RUNS = (
     (evaluation, "--ipc 1 10 --width 128 --only float32 bfloat16", "--quick"),
@@ -33,12 +35,12 @@ RUNS = (
 
 
 def main(words: list[str] | None = None) -> None:
-    """Run what fits into the seconds; the file is written after each benchmark."""
+    """Run what fits into the seconds; the files are written after each benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that all of them run")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="none is begun after so many")
-    parser.add_argument("--json", type=Path, help="where the rows go too")
+    parser.add_argument("--out", type=Path, help="folder of the rows and of a page with their table")
     options = parser.parse_args(words)
     end = time.monotonic() + options.seconds
     for module, full, quick in RUNS:
@@ -51,8 +53,21 @@ def main(words: list[str] | None = None) -> None:
             module.main([*(quick if options.quick else full).split(), *turns, "--device", options.device])
         except (SystemExit, RuntimeError, ValueError) as error:
             print(f"{name}: not timed: {error}", flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(harness.ROWS, indent=1) + "\n")
+        if options.out:
+            keep(options.out, options.device)
+
+
+def keep(folder: Path, device: str) -> None:
+    """Write what was timed, and where: as JSON, and as a page with a table."""
+    origin = provenance(device)
+    lines = [f"{origin['device']}, {origin['date']}, commit {origin['commit']}:", ""]
+    lines += ["| benchmark | case | side | ms | of the reference |", "|---|---|---|---|---|"]
+    for row in harness.ROWS:
+        names = " | ".join(row[name].replace("_", " ") for name in ("benchmark", "case", "side"))
+        lines.append(f"| {names} | {1e3 * row['seconds']:.3g} | {row['ratio']:.2f} |")
+    place = folder / re.sub(r"\W+", "-", origin["device"].lower())
+    files.write_json(place.with_suffix(".json"), {"provenance": origin, "benchmarks": harness.ROWS})
+    files.write_whole(place.with_suffix(".md"), ("\n".join(lines) + "\n").encode())
 
 
 if __name__ == "__main__":

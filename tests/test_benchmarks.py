@@ -114,21 +114,23 @@ def test_arithmetic_grows_as_theory_says(line):
 
 @pytest.fixture
 def rows(monkeypatch, tmp_path):
-    """Runs some benchmarks by the words of all of them; what the file then holds."""
+    """Runs some benchmarks by the words of all of them; the rows of the file that then is there."""
     monkeypatch.setattr(harness, "ROWS", [])
 
     def run(*runs, more=()):
         monkeypatch.setattr(all_of_them, "RUNS", runs)
-        all_of_them.main(["--quick", "--json", str(tmp_path / "rows.json"), *more])
-        return json.loads((tmp_path / "rows.json").read_text()) if (tmp_path / "rows.json").exists() else None
+        all_of_them.main(["--quick", "--out", str(tmp_path), *more])
+        return [row for path in tmp_path.glob("cpu-*.json") for row in json.loads(path.read_text())["benchmarks"]]
 
     return run
 
 
-def test_all_benchmarks_leave_one_file_of_rows(rows):
+def test_all_benchmarks_leave_one_file_of_rows_and_a_page(rows, tmp_path):
     first, second = rows((gradient_matching, "", "--ipc 1 --width 4 --method dsa"))
     assert first["side"] == "reference" and first["ratio"] == 1 and first["case"] == "dsa, IPC 1, width 4"
     assert second["ratio"] == second["seconds"] / first["seconds"] > 0
+    (page,) = tmp_path.glob("cpu-*.md")
+    assert page.read_text().startswith("CPU ") and "| dsa, IPC 1, width 4 | reference | " in page.read_text()
 
 
 def test_what_differs_or_comes_too_late_is_said_and_the_rest_is_timed(rows, monkeypatch, capsys):

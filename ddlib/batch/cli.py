@@ -221,7 +221,6 @@ def _add_notebook_commands(commands: Commands) -> None:
     gpu.add_argument("--out", type=Path, default=OUTPUT / "runs" / "gpu", metavar="DIR",
                      help="the folder that everything comes back in (default: %(default)s)")  # fmt: skip
     gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal (default: cuda)")
-    gpu.add_argument("--bundle", action="store_true", help="pack data and wheels for a machine without network instead")
 
     cell = _add(commands, "cell", _cell, "list a notebook's cells, or compute one of them into the store")
     cell.add_argument("notebook", metavar="NOTEBOOK", help="paper/experiment, or a path")
@@ -293,9 +292,9 @@ def _reproduce(options: Namespace) -> int:
 
 
 def _gpu(options: Namespace) -> int:
-    from ddlib.batch import bundle, gpu
+    from ddlib.batch import gpu
 
-    for line in bundle.bundle() if options.bundle else gpu.run(options.minutes, options.out, options.device):
+    for line in gpu.run(options.minutes, options.out, options.device):
         print(line, flush=True)
     return 0
 
