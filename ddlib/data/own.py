@@ -29,9 +29,6 @@ from ddlib.data.datasets import NOTES, ImageSet, data_root, fingerprint
 from ddlib.data.whitening import ValueSpace
 from ddlib.store import files
 
-MODES = {None: "RGB", 1: "L", 3: "RGB", 4: "RGBA"}
-"""Channels asked for -> Pillow's mode; None: three, or one where all images are grey."""
-
 TESTS = ("test", "val", "valid", "validation")
 """What the test images may be called, the first that is there: as folders, and as splits of a data set."""
 
@@ -77,18 +74,17 @@ def from_folder(
     if any((folder / file).is_file() for file in SAVED):
         return from_datasets(folder, size=size, channels=channels, holdout=holdout, at_least=at_least)
     inside = {each.name.lower(): each for each in _folders(folder)}
-    splits = [inside[test] for test in TESTS if test in inside][:1] if "train" in inside else []
-    splits = [inside.get("train", folder), *splits]
-    classes = {each.name for each in _folders(splits[0])}
-    images, labels = [], []
-    for split in splits:
-        groups = {each.name: readers.images_in(each) for each in _folders(split)}
-        if strangers := sorted(groups.keys() - classes):
-            raise ValueError(f"{split} has classes that {splits[0]} has not: {', '.join(strangers)}")
-        paths = [path for group in groups.values() for path in group]
+    train = inside.get("train", folder)
+    tests = [inside[name] for name in TESTS if name in inside and train != folder]
+    classes, images, labels = {each.name for each in _folders(train)}, [], []
+    for split in (train, *tests[:1]):
+        files = [(path, each.name) for each in _folders(split) for path in readers.images_in(each)]
+        paths, names = zip(*files, strict=True)
+        if strangers := sorted({*names} - classes):
+            raise ValueError(f"{split} has classes that {train} has not: {', '.join(strangers)}")
         with ThreadPoolExecutor() as pool:
             images.append(_stacked(pool.map(pixels, paths), paths))
-        labels.append(np.repeat([*groups], [len(group) for group in groups.values()]))
+        labels.append(np.array(names))
     return _sets(folder.name, _grey(images, channels), labels, None, holdout, at_least)
 
 
@@ -156,18 +152,13 @@ def from_datasets(
         train = train["train"]
     images, labels, names = [], [], []
     for source in (train,) if test is None else (train, test):
-        pairs: Iterable[Sequence[Any]] = (source[i] for i in range(len(source)))
-        names.append(getattr(source, "classes", None))
-        if hasattr(source, "features"):
-            image, label = _columns(source)
-            names[-1] = source.features[label].names
-            pairs = ((row[image], row[label]) for row in source)
+        image, label = _columns(source) if hasattr(source, "features") else (0, 1)
+        names.append(source.features[label].names if image else getattr(source, "classes", None))
         if names[-1] != names[0]:
             raise ValueError(f"the test set's classes are {names[-1]}, those of the training set {names[0]}")
-        numbers: list[Any] = []
-        pictures = (numbers.append(label) or pixels(picture) for picture, label in pairs)
-        images.append(_stacked(pictures, [f"image {i}" for i in range(len(source))]))
-        labels.append(np.array(numbers))
+        pairs = [(pixels(pair[image]), pair[label]) for pair in (source[i] for i in range(len(source)))]
+        images.append(_stacked((picture for picture, _ in pairs), [f"image {i}" for i in range(len(pairs))]))
+        labels.append(np.array([number for _, number in pairs]))
     return _sets(name, _grey(images, channels), labels, names[0], holdout, at_least)
 
 
@@ -234,9 +225,9 @@ def _reader(size: int | Sequence[int] | None, channels: int | None) -> Callable[
     sides = (size, size) if isinstance(size, int) else size
     if sides is not None and (len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides)):
         raise ValueError(f"size={size!r}; allowed: a side in pixels, or the two of (H, W)")
-    if channels not in [*MODES]:
+    if channels is not None and channels not in readers.MODES:
         raise ValueError(f"channels={channels!r}; allowed: 1, 3, 4, or None for as many as there are colours")
-    return partial(_pixels, mode=MODES[channels], size=sides)
+    return partial(_pixels, mode=readers.MODES[channels or 3], size=sides)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -260,22 +251,20 @@ def _pixels(picture: Any, *, mode: str, size: Sequence[int] | None) -> Tensor:
     picture = readers.picture(picture, mode) if isinstance(picture, Path) else readers.upright(picture, mode)
     if size is not None:
         picture = ImageOps.fit(picture, tuple(size[::-1]), Image.Resampling.BILINEAR)
-    values = torch.from_numpy(np.array(picture))
-    return values[None] if values.ndim == 2 else values.permute(2, 0, 1)
+    return readers.as_tensor(picture)
 
 
 def _stacked(pictures: Iterable[Tensor], names: Sequence[Any]) -> Tensor:
-    """Pictures (C, H, W), as many as names, in one tensor; one of another size is refused by its name."""
-    images = None
-    for i, picture in enumerate(pictures):
-        images = picture.new_empty(len(names), *picture.shape) if images is None else images
-        if picture.shape != images.shape[1:]:
-            sizes = ["x".join(map(str, each[-2:])) for each in (picture.shape, images.shape)]
-            raise ValueError(f"{names[i]} is {sizes[0]}, {names[0]} {sizes[1]}; give a size to bring them to")
-        images[i] = picture
-    if images is None:
+    """Pictures (C, H, W) in one tensor; one of another size is refused by its name."""
+    images = []
+    for name, picture in zip(names, pictures, strict=True):
+        images.append(picture)
+        if picture.shape != images[0].shape:
+            sizes = ["x".join(map(str, each.shape[1:])) for each in (picture, images[0])]
+            raise ValueError(f"{name} is {sizes[0]}, {names[0]} {sizes[1]}; give a size to bring them to")
+    if not images:
         raise ValueError("there are no images")
-    return images
+    return torch.stack(images)
 
 
 def _grey(images: list[Tensor], channels: int | None) -> list[Tensor]:
@@ -359,7 +348,8 @@ def _sets(
         raise ValueError(f"classes without a training image: {', '.join(empty)}")
     if few := [f"{name} ({count})" for name, count in zip(class_names, counts, strict=True) if count < at_least]:
         rows = [torch.arange(len(numbers[0]))]
-        rows += [_repeats((numbers[0] == k).nonzero()[:, 0], at_least) for k in range(len(class_names))]
+        for k, count in enumerate(counts):
+            rows.append((numbers[0] == k).nonzero()[torch.arange(max(at_least - count, 0)) % count, 0])
         images[0], numbers[0] = images[0][torch.cat(rows)], numbers[0][torch.cat(rows)]
         notes.append(f"training images repeated, since at_least={at_least}: {', '.join(few)}")
     space = _space(images[0])
@@ -392,17 +382,13 @@ def _held_out(labels: Tensor, share: float, num_classes: int) -> Tensor:
     return held
 
 
-def _repeats(rows: Tensor, at_least: int) -> Tensor:
-    """Of the rows of a class as many, again and again, as they lack of `at_least`."""
-    return rows[torch.arange(max(at_least - len(rows), 0)) % len(rows)]
-
-
 def _space(train: Tensor) -> ValueSpace:
     """Mean and deviation of pixels in [0, 1], channel by channel, to four decimals; of what never changes, 1."""
     levels = torch.arange(256, dtype=torch.float64) / 255
-    shares = [
-        torch.bincount(channel.flatten(), minlength=256).double() / channel.numel() for channel in train.unbind(1)
-    ]
-    means = [float(share @ levels) for share in shares]
-    stds = [float(share @ (levels - m).square()) ** 0.5 for share, m in zip(shares, means, strict=True)]
-    return ValueSpace(tuple(round(m, 4) for m in means), tuple(round(s, 4) or 1.0 for s in stds))
+    means, stds = [], []
+    for channel in train.unbind(1):
+        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        mean = float(share @ levels)
+        means.append(round(mean, 4))
+        stds.append(round(float(share @ (levels - mean).square()) ** 0.5, 4) or 1.0)
+    return ValueSpace(tuple(means), tuple(stds))

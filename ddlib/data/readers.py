@@ -19,6 +19,9 @@ from ddlib.store.files import read_tensors
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Of image files."""
 
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Channels -> Pillow's mode."""
+
 
 class Pixels(NamedTuple):
     """A split as read: images (B, C, H, W) uint8, labels (B,) int64, and the K class names."""
@@ -237,20 +240,25 @@ def decode(files: Sequence[Path], shape: tuple[int, int, int], *, crop: bool = F
     """
     pixels = torch.empty(len(files), *shape, dtype=torch.uint8)
     with ThreadPoolExecutor() as pool:
-        for index, image in enumerate(pool.map(lambda path: _decode_one(path, shape[1:], crop), files)):
+        for index, image in enumerate(pool.map(lambda path: _decode_one(path, shape, crop), files)):
             pixels[index] = image
     return pixels
 
 
-def _decode_one(path: Path, size: tuple[int, int], crop: bool) -> Tensor:
-    image = picture(path, "RGB")
+def _decode_one(path: Path, shape: tuple[int, int, int], crop: bool) -> Tensor:
+    image, size = picture(path, MODES[shape[0]]), shape[1:]
     if crop:
         from torchvision.transforms.functional import center_crop, resize  # takes seconds to import
 
         image = center_crop(resize(image, size[0]), size[0])
     if (image.height, image.width) != size:
         raise ValueError(f"{path} is {image.height}x{image.width}, expected {size[0]}x{size[1]}")
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return as_tensor(image)
+
+
+def as_tensor(image: Image.Image) -> Tensor:
+    """The pixels of an image of 8 bits, (C, H, W) uint8."""
+    return torch.from_numpy(np.array(image)).view(image.height, image.width, -1).permute(2, 0, 1)
 
 
 def picture(path: Path, mode: str) -> Image.Image:

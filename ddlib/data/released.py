@@ -16,9 +16,8 @@ Nothing but tensors, numbers and texts is unpickled.
 
 import json
 import pickle
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from torch.nn import functional
 from ddlib.data import datasets, readers, synthetic
 from ddlib.data.augmentation import strategy_for
 from ddlib.data.catalogue import SYNSETS, DatasetInfo
-from ddlib.data.own import MODES
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream, is_probabilities
 from ddlib.data.whitening import PIXELS, ZCA, ValueSpace
 
@@ -52,23 +50,6 @@ PATTERNS = (
     *("images_best.pt", "images.pt", "data.pt", "data_best.pt", "**/res_*.pt"),
 )
 """Files that hold the set of a folder; a folder that has none of them holds pictures."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Content:
-    """What the files of a set hold.
-
-    labels: None: the images stand class by class, as many of each.
-    space: the space that the file states, of images, or, where these are `pictures`, of what networks are to see.
-    strategy: of the augmentation; None: the file says none.
-    """
-
-    images: Tensor
-    labels: Tensor | None = None
-    learning_rate: float | None = None
-    space: ValueSpace | None = None
-    pictures: bool = False
-    strategy: str | None = None
 
 
 def read_set(
@@ -102,7 +83,7 @@ def read_set(
         ValueError: the files are of no layout above, do not fit the data set, or may be understood in several ways; the
             message names the argument to give.
     """
-    main, companions = _sorted_out([Path(path) for path in paths])
+    main, given = _sorted_out([Path(path) for path in paths])
     info = datasets.describe(dataset)
     for name, value, known in (("space", space, SPACES), ("labels", labels, LABELS)):
         if value is not None and value not in known:
@@ -110,26 +91,28 @@ def read_set(
     file = _set_file(main) if main.is_dir() else main
     if file.suffix == ".safetensors":
         return _ours(synthetic.load(file), file, info)
-    content = _content(file, info, companions, experiment)
-    images = _laid_out(content.images, info, file)
-    targets, kind = _labels(content.labels, labels, len(images), info)
-    stored = len(images)
+    entries = _entries(file, info, experiment) | _companions(file, given)
+    card = json.loads(str(entries.get("card", "{}")))
+    images = _laid_out(entries["images"], info, file)
+    targets, kind = _labels(entries.get("labels"), labels, len(images), info)
+    stored, rate = len(images), entries.get("learning_rate", card.get("learning_rate"))
+    rate = None if rate is None else float(rate)
     if factor > 1:
         images, targets = unpacked(images, factor), targets.repeat_interleave(factor**2, 0)
-    target, how = content.space, "as the file states"
+    target, how = _stated_space(entries, card), "as the file states"
     if target is not None and (space is not None or by is not None):
         raise ValueError(f"space={space!r}, by={by!r}: {file} states its own value space; leave them out")
-    if target is None or content.pictures:
+    if target is None or file.is_dir():  # pictures hold pixels, and state what networks are to see
         images, target, how = _in_space(images, space, info, by, target)
     line = f"{file}: {stored} images of {info.name}; {target.name}, {how}; {kind}"
-    line += f"; learning rate {content.learning_rate:g}" if content.learning_rate else ""
+    line += f"; learning rate {rate:g}" if rate else ""
     return SyntheticSet(
         images=images,
         labels=targets,
         class_names=info.class_names or datasets.load(dataset, "test").class_names,
         space=target,
-        strategy=content.strategy or strategy_for(dataset),
-        learning_rate=content.learning_rate,
+        strategy=card.get("augmentation") or strategy_for(dataset),
+        learning_rate=rate,
         provenance={"files": [str(path) for path in paths], "read_as": line, "stored": stored},
     )
 
@@ -169,28 +152,27 @@ def _set_file(folder: Path) -> Path:
     return folder
 
 
-def _content(file: Path, info: DatasetInfo, companions: Mapping[str, Path], experiment: int) -> Content:
-    """What a file or a folder of pictures holds, with its companions."""
+def _entries(file: Path, info: DatasetInfo, experiment: int) -> dict[str, Any]:
+    """What a file or a folder of pictures holds, by name: "images", and of "labels" and what we write what it has."""
     if file.is_dir():
-        content = _read_pictures(file, info)
-    elif file.suffix == ".parquet":
-        content = _read_parquet(file)
-    elif file.suffix == ".npz":
-        with np.load(file) as arrays:
-            content = _from_names({name: arrays[name] for name in arrays.files}, file)
-    elif file.suffix in (".pt", ".pth"):
-        content = _from_torch(load_plain(file), file, experiment)
-    else:
-        raise ValueError(f"{file}; allowed: a folder, .pt, .pth, .npz, .parquet or .safetensors")
-    if file.stem.startswith("images") and not file.is_dir():
-        for kind in ("labels", "lr"):
-            beside = file.with_name(file.name.replace("images", kind, 1))
-            companions = ({kind: beside} if beside.exists() else {}) | companions
-    if "labels" in companions:
-        content = replace(content, labels=_as_tensor(load_plain(companions["labels"])))
-    if "lr" in companions:
-        content = replace(content, learning_rate=float(load_plain(companions["lr"])))
-    return content
+        return _read_pictures(file, info)
+    if file.suffix == ".parquet":
+        return _read_parquet(file)
+    if file.suffix == ".npz":
+        return _named(_arrays(file), file)
+    if file.suffix in (".pt", ".pth"):
+        return _from_torch(load_plain(file), file, experiment)
+    raise ValueError(f"{file}; allowed: a folder, .pt, .pth, .npz, .parquet or .safetensors")
+
+
+def _companions(file: Path, given: Mapping[str, Path]) -> dict[str, Any]:
+    """The "labels" and the "learning_rate" that were given, or else lie beside `images*`, in files of their own."""
+    entries = {}
+    for kind, name in (("labels", "labels"), ("lr", "learning_rate")):
+        path = given.get(kind, file.with_name(file.name.replace("images", kind, 1)))
+        if kind in given or (file.name.startswith("images") and file.is_file() and path.exists()):
+            entries[name] = _as_tensor(load_plain(path))
+    return entries
 
 
 def load_plain(path: Path) -> Any:
@@ -210,7 +192,7 @@ def load_plain(path: Path) -> Any:
         raise ValueError(f"{path} holds more than tensors, numbers and texts, or is not whole: {reason}") from error
 
 
-def _from_torch(content: Any, file: Path, experiment: int) -> Content:
+def _from_torch(content: Any, file: Path, experiment: int) -> dict[str, Any]:
     """Of a `.pt`: images alone, a pair with labels, a list of such pairs under "data", or a dict with names."""
     if isinstance(content, Mapping) and isinstance(content.get("data"), list | tuple):
         sets = content["data"]
@@ -218,44 +200,36 @@ def _from_torch(content: Any, file: Path, experiment: int) -> Content:
             raise ValueError(f"experiment={experiment}; {file} holds those from 0 to {len(sets) - 1}")
         content = sets[experiment]
     if isinstance(content, Mapping):
-        return _from_names(content, file)
+        return _named(content, file)
     pair = content if isinstance(content, list | tuple) else [content]
     if len(pair) not in (1, 2) or not all(isinstance(part, Tensor | np.ndarray) for part in pair):
         raise ValueError(f"{file} holds {type(content).__name__}; allowed: images, or images and labels")
-    return Content(images=_as_tensor(pair[0]), labels=_as_tensor(pair[1]) if len(pair) == 2 else None)
+    return dict(zip(("images", "labels"), map(_as_tensor, pair), strict=False))
 
 
-def _from_names(entries: Mapping[str, Any], file: Path) -> Content:
-    """Of named arrays: "images" (or "x", "data"), "labels" ("y", "targets"), and in our own what states the rest."""
-    images, labels = (
-        next((_as_tensor(entries[name]) for name in names if name in entries), None)
-        for names in (("images", "x", "data"), ("labels", "y", "targets"))
-    )
-    if images is None:
+def _named(entries: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Entries with those of other names as "images" ("x", "data") and "labels" ("y", "targets")."""
+    named = dict(entries)
+    for name, others in (("images", ("x", "data")), ("labels", ("y", "targets"))):
+        if found := [entries[each] for each in (name, *others) if each in entries]:
+            named[name] = _as_tensor(found[0])
+    if "images" not in named:
         raise ValueError(f"{file} holds {', '.join(map(str, entries)) or 'nothing'}; allowed: images and labels")
-    card = json.loads(str(entries["card"])) if "card" in entries else {}
-    rate = entries.get("learning_rate", card.get("learning_rate"))
-    return Content(
-        images=images,
-        labels=labels,
-        learning_rate=None if rate is None else float(rate),
-        space=_stated_space(entries, card.get("value_space", {})),
-        strategy=card.get("augmentation"),
-    )
+    return named
 
 
-def _stated_space(entries: Mapping[str, Any], stated: Mapping[str, Any]) -> ValueSpace | None:
-    """The value space of one of our exports, whose card has what is `stated`; None where it states none."""
-    if not stated:
+def _stated_space(entries: Mapping[str, Any], card: Mapping[str, Any]) -> ValueSpace | None:
+    """The value space that the card of one of our exports states; None where there is no card."""
+    if not (stated := card.get("value_space")):
         return None
-    mean, std, zca = tuple(stated["mean"]), tuple(stated["std"]), None
+    zca = None
     if "zca_mean" in entries:
         tensors = (_as_tensor(entries[f"zca_{name}"]) for name in ("mean", "whitening", "unwhitening"))
         zca = ZCA(*tensors, stated["zca_eps"])
-    return ValueSpace(mean, std, zca)
+    return ValueSpace(tuple(stated["mean"]), tuple(stated["std"]), zca)
 
 
-def _read_parquet(file: Path) -> Content:
+def _read_parquet(file: Path) -> dict[str, Any]:
     """Our own Parquet file."""
     try:
         import pyarrow.parquet
@@ -266,10 +240,10 @@ def _read_parquet(file: Path) -> Content:
         raise ValueError(f"{file} has the columns {', '.join(table.column_names)}; allowed: tensor, as we export it")
     labels = table["logits" if "logits" in table.column_names else "label"].to_pylist()
     columns = {"images": torch.tensor(table["tensor"].to_pylist()), "labels": torch.tensor(labels)}
-    return _from_names(_beside(file.parent.parent) | columns, file)
+    return _beside(file.parent.parent) | columns
 
 
-def _read_pictures(folder: Path, info: DatasetInfo) -> Content:
+def _read_pictures(folder: Path, info: DatasetInfo) -> dict[str, Any]:
     """Pictures in class folders, with soft labels from `labels.json` where it is one of our exports.
 
     Folders that bear the names or WordNet ids of the classes are these; others are the classes in sorted order.
@@ -287,24 +261,20 @@ def _read_pictures(folder: Path, info: DatasetInfo) -> Content:
     if (folder / "labels.json").is_file():
         logits = json.loads((folder / "labels.json").read_text(encoding="utf-8"))["logits"]
         labels = torch.tensor([logits[path.relative_to(folder).as_posix()] for path in paths])
-    with ThreadPoolExecutor() as pool:
-        pixels = list(pool.map(lambda path: np.array(readers.picture(path, MODES[info.shape[0]])), paths))
-    for path, image in zip(paths, pixels, strict=True):
-        if image.shape[:2] != info.shape[1:]:
-            raise ValueError(f"{path} is {image.shape[0]}x{image.shape[1]}, expected {info.shape[1]}x{info.shape[2]}")
-    content = _from_names(_beside(folder) | {"images": np.stack(pixels), "labels": labels}, folder)
-    return replace(content, pictures=True)
+    pixels = readers.decode(paths, info.shape)
+    return _beside(folder) | {"images": pixels, "labels": labels}
 
 
 def _beside(folder: Path) -> dict[str, Any]:
     """What lies beside the images of one of our exports: the entries of `space.npz`, and `card.json` as "card"."""
-    entries: dict[str, Any] = {}
-    if (folder / "space.npz").is_file():
-        with np.load(folder / "space.npz") as arrays:
-            entries = {name: arrays[name] for name in arrays.files}
-    if (folder / "card.json").is_file():
-        entries["card"] = (folder / "card.json").read_text(encoding="utf-8")
-    return entries
+    space, card = folder / "space.npz", folder / "card.json"
+    entries = _arrays(space) if space.is_file() else {}
+    return entries | ({"card": card.read_text(encoding="utf-8")} if card.is_file() else {})
+
+
+def _arrays(file: Path) -> dict[str, Any]:
+    with np.load(file) as arrays:
+        return dict(arrays)
 
 
 def _as_tensor(values: Any) -> Tensor:
@@ -317,15 +287,13 @@ def _as_tensor(values: Any) -> Tensor:
 def _laid_out(images: Tensor, info: DatasetInfo, file: Path) -> Tensor:
     """The images (N, C, H, W), of (N, H, W, C) or, of one channel, (N, H, W) too."""
     channels, height, width = info.shape
-    layouts: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {
-        (height, width): lambda x: x[:, None],
-        (height, width, channels): lambda x: x.permute(0, 3, 1, 2),
-        (channels, height, width): lambda x: x,
-    }
-    size = tuple(images.shape[1:])
-    if size not in layouts or (len(size) == 2 and channels != 1):
-        raise ValueError(f"{file} holds images of {size}; allowed: {info.shape}, as {info.name} has them")
-    return layouts[size](images).contiguous()
+    if images.shape[1:] == (height, width):
+        images = images[:, None]
+    elif images.shape[1:] == (height, width, channels) != info.shape:
+        images = images.permute(0, 3, 1, 2)
+    if images.shape[1:] != info.shape:
+        raise ValueError(f"{file} holds images of {tuple(images.shape[1:])}; allowed: {info.shape}, as {info.name} has")
+    return images.contiguous()
 
 
 def unpacked(images: Tensor, factor: int) -> Tensor:
