@@ -78,8 +78,8 @@ def from_folder(
     tests = [inside[name] for name in TESTS if name in inside and train != folder]
     classes, images, labels = {each.name for each in _folders(train)}, [], []
     for split in (train, *tests[:1]):
-        files = [(path, each.name) for each in _folders(split) for path in readers.images_in(each)]
-        paths, names = zip(*files, strict=True)
+        found = [(path, each.name) for each in _folders(split) for path in readers.images_in(each)]
+        paths, names = zip(*found, strict=True)
         if strangers := sorted({*names} - classes):
             raise ValueError(f"{split} has classes that {train} has not: {', '.join(strangers)}")
         with ThreadPoolExecutor() as pool:
@@ -144,7 +144,8 @@ def from_datasets(
     _check(holdout, at_least)
     name, pixels = "images", _reader(size, channels)
     if isinstance(train, str | Path):
-        name, train = Path(train).name, _saved(Path(train).expanduser())
+        load = readers.extra("datasets", str(train)).load_from_disk
+        name, train = Path(train).name, load(str(Path(train).expanduser()))
     if isinstance(train, Mapping):
         if "train" not in train:
             raise ValueError(f"splits are {', '.join(train)}; one must be called train")
@@ -152,8 +153,9 @@ def from_datasets(
         train = train["train"]
     images, labels, names = [], [], []
     for source in (train,) if test is None else (train, test):
-        image, label = _columns(source) if hasattr(source, "features") else (0, 1)
-        names.append(source.features[label].names if image else getattr(source, "classes", None))
+        of_hub = hasattr(source, "features")
+        image, label = _columns(source) if of_hub else (0, 1)
+        names.append(source.features[label].names if of_hub else getattr(source, "classes", None))
         if names[-1] != names[0]:
             raise ValueError(f"the test set's classes are {names[-1]}, those of the training set {names[0]}")
         pairs = [(pixels(pair[image]), pair[label]) for pair in (source[i] for i in range(len(source)))]
@@ -297,15 +299,6 @@ def _eight_bits(values: np.ndarray, channels_last: bool | None, value_range: tup
 
 
 # --- data sets of other libraries ------------------------------------------------------------------------------------
-
-
-def _saved(folder: Path) -> Any:
-    """What `save_to_disk` of Hugging Face's `datasets` wrote."""
-    try:
-        from datasets import load_from_disk
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{folder} needs datasets, which is not installed: pip install 'ddlib[export]'") from error
-    return load_from_disk(str(folder))
 
 
 def _columns(source: Any) -> list[str]:

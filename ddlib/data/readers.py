@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,6 +109,14 @@ def corrupt(info: DatasetInfo, root: Path, fault: str) -> ValueError:
     if info.downloadable:
         remedy = f"delete it and run `ddlib data get {info.name}`"
     return ValueError(f"{info.name}: {location(info, root)} {fault}; {remedy}")
+
+
+def extra(module: str, what: str) -> Any:
+    """An optional package's module; a ValueError says what needs it, and how to get it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{what} needs {module}, which is not installed: pip install 'ddlib[export]'") from error
 
 
 def _read_digits(info: DatasetInfo, split: str, root: Path) -> Pixels:

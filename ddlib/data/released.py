@@ -231,11 +231,7 @@ def _stated_space(entries: Mapping[str, Any], card: Mapping[str, Any]) -> ValueS
 
 def _read_parquet(file: Path) -> dict[str, Any]:
     """Our own Parquet file."""
-    try:
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{file} needs pyarrow, which is not installed: pip install 'ddlib[export]'") from error
-    table = pyarrow.parquet.read_table(file)
+    table = readers.extra("pyarrow.parquet", str(file)).read_table(file)
     if "tensor" not in table.column_names:
         raise ValueError(f"{file} has the columns {', '.join(table.column_names)}; allowed: tensor, as we export it")
     labels = table["logits" if "logits" in table.column_names else "label"].to_pylist()

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddlib.data import datasets
+from ddlib.data import datasets, readers
 from ddlib.data.synthetic import SyntheticSet, save
 from ddlib.data.whitening import ValueSpace
 
@@ -130,11 +130,7 @@ def _contact_sheet(images: Tensor, labels: Tensor, *, rows: int = 100, columns: 
 
 def write_parquet(folder: Path, synthetic: SyntheticSet, about: About) -> None:
     """Write the Parquet file that Hugging Face's `datasets` reads, and `space.npz`."""
-    try:
-        import datasets as hub
-    except ModuleNotFoundError as error:
-        raise ValueError("to='hf' needs datasets, which is not installed: pip install 'ddlib[export]'") from error
-
+    hub = readers.extra("datasets", "to='hf'")
     pictures = [{"bytes": _png(image), "path": f"{i:05}.png"} for i, image in enumerate(_eight_bits(synthetic))]
     columns = {"image": pictures, "label": classes(synthetic).tolist(), "tensor": synthetic.images.cpu().tolist()}
     features = {"image": hub.Image(), "label": hub.ClassLabel(names=list(synthetic.class_names))}
