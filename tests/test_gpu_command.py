@@ -70,7 +70,7 @@ FAILED tests/test_gpu.py::test_a_step[dc] - AssertionError: images
 
 
 def test_each_check_has_a_verdict(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu, "printed", lambda words, seconds, log, **more: log.write_text(PRINTED) and PRINTED)
+    monkeypatch.setattr(gpu, "printed", lambda words, seconds, log, **more: PRINTED.strip().split("\n"))
     lines, failed = [], []
 
     def told():
@@ -152,7 +152,7 @@ def small_run(jobs, monkeypatch, tmp_path):
     monkeypatch.setattr(gpu, "chosen", lambda device, compiled: [jobs[0], jobs[2]])
     monkeypatch.setattr(gpu, "BUNDLE", tmp_path / "no bundle")
     monkeypatch.setenv("DDLIB_DATA", str(tmp_path / "none"))
-    monkeypatch.setattr(gpu, "printed", lambda words, seconds, log, **more: log.write_text(PRINTED) and PRINTED)
+    monkeypatch.setattr(gpu, "printed", lambda words, seconds, log, **more: PRINTED.strip().split("\n"))
     place = study.Workplace
 
     def run(machine):
@@ -179,8 +179,8 @@ def test_everything_comes_back_in_one_folder_and_is_gone_on_with(small_run, jobs
 def test_a_child_and_what_it_started_end_in_time(tmp_path, monkeypatch):
     (tmp_path / "waits.py").write_text("import time, sys\nprint('begun', flush=True)\ntime.sleep(60)\n")
     begin = time.monotonic()
-    text = gpu.printed(["waits"], 3, tmp_path / "log", PYTHONPATH=str(tmp_path))
-    assert "begun" in text and "ended after 3 s" in text and time.monotonic() - begin < 30
+    lines = gpu.printed(["waits"], 3, tmp_path / "log", PYTHONPATH=str(tmp_path))
+    assert lines[0] == "begun" and lines[-1] == "ended after 3 s" and time.monotonic() - begin < 30
 
 
 def test_what_is_bundled_arrives_and_what_is_there_stays(tmp_path, monkeypatch):

@@ -90,12 +90,14 @@ def _stages(seconds: float, begin: float, out: Path, device: str) -> Iterator[st
     copy_newer(out / "runs", workplace.folder)
     failed = yield from check(device, min(CHECKING, seconds / 3), out / "checks.txt")
     limit = min(TIMING, seconds / 3)
-    words = ["--device", device, "--seconds", f"{0.8 * limit}", "--out", f"{out}/docs/speed"]
-    printed(["benchmarks", *words, *["--quick"] * (device == "cpu")], limit, out / "times.txt")
-    yield f"times, which are in docs/speed: {last_line(out / 'times.txt')}"
-    jobs, left_out = list(chosen(device, compiled="compiled" not in " ".join(failed))), concerned(failed)
-    yield from (f"left out, by a check that failed: {cell}" for _, cell in jobs if cell.method.name in left_out)
-    jobs = [(table, cell) for table, cell in jobs if cell.method.name not in left_out]
+    words = ["benchmarks", "--device", device, "--seconds", f"{0.8 * limit}", "--out", f"{out}/docs/speed"]
+    yield f"times: {printed(words + ['--quick'] * (device == 'cpu'), limit, out / 'times.txt')[-1]}; in docs/speed"
+    jobs, left_out = [], concerned(failed)
+    for table, cell in chosen(device, compiled="compiled" not in " ".join(failed)):
+        if cell.method.name in left_out:
+            yield f"left out, by a check that failed: {cell}"
+        else:
+            jobs.append((table, cell))
     yield from compute(jobs, workplace, begin + seconds - COLLECTING, out)
     count = copy_newer(workplace.folder, out / "runs", since=started)
     yield f"all is in {out}, with {count} pieces of work that the next call goes on with"
@@ -166,8 +168,8 @@ def copy_newer(source: Path, target: Path, since: float = 0) -> int:
 # --- checks and times -------------------------------------------------------------------------------------------------
 
 
-def printed(words: Sequence[str], seconds: float, log: Path, **environment: str) -> str:
-    """What a Python module printed, which goes to `log` too; it and all that it started end after the seconds."""
+def printed(words: Sequence[str], seconds: float, log: Path, **environment: str) -> list[str]:
+    """The lines of a Python module, which go to `log` too; it and all that it started end after the seconds."""
     words, more = [sys.executable, "-m", *words], {"stderr": subprocess.STDOUT, "start_new_session": True}
     with (
         log.open("wb") as file,
@@ -180,12 +182,7 @@ def printed(words: Sequence[str], seconds: float, log: Path, **environment: str)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    return log.read_text(encoding="utf-8", errors="replace")
-
-
-def last_line(log: Path) -> str:
-    """How a log ends: pytest's counts, or after how many seconds it was ended."""
-    return log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2].strip("= ")
+    return log.read_text(encoding="utf-8", errors="replace").strip().split("\n")
 
 
 def check(device: str, seconds: float, log: Path) -> Iterator[str]:
@@ -193,8 +190,8 @@ def check(device: str, seconds: float, log: Path) -> Iterator[str]:
     words = ["pytest", "-v", "--no-header", "-pno:cacheprovider", "-oaddopts=", "-m", "gpu and not slow", *CHECKS]
     if importlib.util.find_spec("xdist") and (cores := os.cpu_count() or 1) > 3:
         words += ["-n", str(min(8, cores // 2))]
-    states: dict[str, str] = {}
-    for line in printed(words, seconds, log, DDLIB_TEST_DEVICE=device).splitlines():
+    states, lines = {}, printed(words, seconds, log, DDLIB_TEST_DEVICE=device)
+    for line in lines:
         case, state = re.search(r"::test_(\S+)", line), re.search(r"\b(PASSED|SKIPPED|FAILED|ERROR)\b", line)
         if case and state:
             states[case[1]] = state[1]
@@ -202,7 +199,7 @@ def check(device: str, seconds: float, log: Path) -> Iterator[str]:
     for name, cases in itertools.groupby(sorted(states), lambda case: case.partition("[")[0]):
         wrong = ", ".join(case for case in cases if case in failed)
         yield f"check: {name.replace('_', ' ')}: {wrong and 'FAILED: '}{wrong or 'ok'}"
-    yield f"checks: {last_line(log)}"
+    yield f"checks: {lines[-1].strip('= ')}"
     return failed
 
 
