@@ -100,13 +100,9 @@ def _add_data_commands(commands: Commands) -> None:
     _add(verbs, "list", _data_list, "all data sets and how to get them")
     get = _add(verbs, "get", _data_get, "download one, or say how it is got by hand")
     get.add_argument("name", metavar="NAME")
-    add = _add(
-        verbs, "add", _data_add, "give a folder of your own images, in class folders, a name; their pixels are kept"
-    )
+    add = _add(verbs, "add", _data_add, "give images of your own, in class folders, a name; their pixels are kept")
     add.add_argument("name", metavar="NAME")
-    add.add_argument(
-        "folder", metavar="FOLDER", help="of class folders, under train/ and test/ or not; or saved datasets"
-    )
+    add.add_argument("folder", metavar="FOLDER", help="of class folders, under train/ and test/ or not; or saved sets")
     add.add_argument("--size", type=int, nargs="+", metavar="N", help="side, or height and width, to bring images to")
     add.add_argument("--channels", type=int, help="1, 3 or 4; without it 3, or 1 where all images are grey")
     add.add_argument("--holdout", type=float, default=0.2, help="share of each class for the test, if there is none")

@@ -106,9 +106,7 @@ def _stages(seconds: float, begin: float, out: Path, device: str) -> Iterator[st
 def require(minutes: float, device: str) -> str:
     """The memory that is free, in a line; or a ValueError in one line that says what is missing."""
     if not LEAST_MINUTES <= minutes < math.inf:
-        raise ValueError(
-            f"minutes={minutes:g}; it must be >= {LEAST_MINUTES}, two thirds of which may be checks and times"
-        )
+        raise ValueError(f"minutes={minutes:g}; it must be >= {LEAST_MINUTES}, two thirds of which are for checks")
     if not (ROOT / CHECKS[0]).exists():
         raise ValueError(f"no {CHECKS[0]} in {ROOT}: this command needs a checkout; install in place: pip install -e .")
     if device == "cpu":

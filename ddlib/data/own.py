@@ -235,9 +235,7 @@ def _reader(size: int | Sequence[int] | None, channels: int | None) -> Callable[
 def _folders(folder: Path) -> list[Path]:
     """The folders in a folder, sorted by name."""
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"folder={str(folder)!r} does not exist; it must hold a folder of images for each class"
-        )
+        raise FileNotFoundError(f"folder='{folder}' does not exist; it must hold a folder of images for each class")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not readers.hidden(path))
     if not folders:
         raise ValueError(f"{folder} holds no folders; it must hold one for each class, with its images")
@@ -290,9 +288,7 @@ def _eight_bits(values: np.ndarray, channels_last: bool | None, value_range: tup
     low, high = value_range or ((0, 1) if values.dtype.kind == "f" else (0, 255))
     if not (values.min() >= low and values.max() <= high):
         found = f"{values.dtype} from {values.min()} to {values.max()}"
-        raise ValueError(
-            f"images are {found}; value_range={low, high} does not hold them: give what is black and white"
-        )
+        raise ValueError(f"images are {found}; value_range={low, high} does not hold them: say what black and white is")
     if values.dtype != np.uint8 or (low, high) != (0, 255):
         values = np.round((values - float(low)) * (255 / (high - low))).astype(np.uint8)
     return torch.from_numpy(np.ascontiguousarray(values))
@@ -348,10 +344,8 @@ def _sets(
     space = _space(images[0])
     prints = [fingerprint(*pair) for pair in zip(images, numbers, strict=True)]
     name = f"{UNNAMED.sub('-', name).strip('-.')}-{files.key({'of': prints, 'class_names': class_names})[:8]}"
-    train, test = (
-        ImageSet(name, split, *pair, class_names, space) for split, *pair in zip(SPLITS, images, numbers, strict=True)
-    )
-    return Sets(train, test, "; ".join([name, *notes]))
+    both = zip(SPLITS, images, numbers, strict=True)
+    return Sets(*(ImageSet(name, *each, class_names, space) for each in both), "; ".join([name, *notes]))
 
 
 def _numbered(labels: list[np.ndarray], names: Sequence[str] | None) -> tuple[list[Tensor], tuple[str, ...]]:

@@ -57,9 +57,7 @@ def build(output: Path | None = None, profiles: Sequence[str] = ()) -> Path:
         raise ValueError(f"profiles contain {wrong[0]!r}; allowed: {', '.join(PROFILES)}")
     is_site = output.is_dir() and not files.foreign(output) and (output / "index.html").is_file()
     if output.exists() and not is_site and not (output.is_dir() and not any(output.iterdir())):
-        raise ValueError(
-            f"output={str(output)!r} is there and is no report; allowed: a new folder, or a report's alone"
-        )
+        raise ValueError(f"output='{output}' is there and is no report; allowed: a new folder, or a report's alone")
     with files.whole_folder(output) as folder:
         write(folder, profiles or PROFILES)
     return output / "index.html"
