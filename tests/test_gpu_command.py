@@ -54,6 +54,17 @@ def test_what_is_missing_is_said_in_one_line(minutes, error, free, message, monk
     assert not (tmp_path / "out").exists()
 
 
+def test_packages_are_there_before_torch_is_asked_and_not_for_too_few_minutes(monkeypatch):
+    order = []
+    monkeypatch.setattr(gpu, "use_packages", lambda: order.append("packages"))
+    monkeypatch.setattr(torch.cuda, "init", lambda: order.append("torch"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1, 1))
+    for minutes in (1, 3):
+        with pytest.raises(ValueError, match="minutes=1; it must|GB must be"):
+            gpu.require(minutes, "cuda")
+    assert order == ["packages", "torch"]
+
+
 def test_without_a_checkout_nothing_begins(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu, "ROOT", tmp_path)
     with pytest.raises(ValueError, match=r"no tests/test_gpu.py in .*: this command needs a checkout"):

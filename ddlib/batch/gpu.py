@@ -81,7 +81,6 @@ def run(minutes: float, out: Path, device: str = "cuda") -> Iterator[str]:
 
 
 def _stages(seconds: float, begin: float, out: Path, device: str) -> Iterator[str]:
-    use_packages()
     from ddlib import study
     from ddlib.data import datasets
 
@@ -104,11 +103,15 @@ def _stages(seconds: float, begin: float, out: Path, device: str) -> Iterator[st
 
 
 def require(minutes: float, device: str) -> str:
-    """The memory that is free, in a line; or a ValueError in one line that says what is missing."""
+    """The memory that is free, in a line; or a ValueError in one line that says what is missing.
+
+    The packages of a bundle are in place after it.
+    """
     if not LEAST_MINUTES <= minutes < math.inf:
         raise ValueError(f"minutes={minutes:g}; it must be >= {LEAST_MINUTES}, two thirds of which are for checks")
     if not (ROOT / CHECKS[0]).exists():
         raise ValueError(f"no {CHECKS[0]} in {ROOT}: this command needs a checkout; install in place: pip install -e .")
+    use_packages()  # torch that was imported before numpy was there would take no arrays
     if device == "cpu":
         return "cpu: a rehearsal, with small benchmarks and the cells of quick"
     import torch
