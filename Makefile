@@ -59,9 +59,9 @@ gpu-bundle: $(READY)  ## pack the data and the packages that a GPU without netwo
 	@rm -rf runs/bundle && mkdir -p runs/bundle
 	@$(UV) pip install --quiet --target runs/bundle/packages --python $(PY) --python-version 3.12 \
 	    --python-platform $$(uname -m)-manylinux_2_28 --only-binary :all: --constraint requirements.lock $(BUNDLED)
-	@tar -cz -C runs/bundle packages | split -b 60m - runs/bundle/packages-
+	@tar -cz -C runs/bundle packages | split -b 60000000 - runs/bundle/packages-
 	@rm -r runs/bundle/packages
-	@tar -cz -C "$${DDLIB_DATA:-data}" cifar-10-batches-py FashionMNIST | split -b 60m - runs/bundle/data-
+	@tar -cz -C "$${DDLIB_DATA:-data}" cifar-10-batches-py FashionMNIST | split -b 60000000 - runs/bundle/data-
 	@ls -l runs/bundle
 
 # What `ddlib gpu` needs beside torch and torchvision; what these need themselves comes with them.
