@@ -187,6 +187,21 @@ def test_everything_comes_back_in_one_folder_and_is_gone_on_with(small_run, jobs
     assert study.finished(jobs[0][1], study.Workplace("cpu", folder=folder))
 
 
+def test_what_is_newer_and_small_is_copied_and_nothing_older_over_it(tmp_path, monkeypatch):
+    source, target = tmp_path / "store", tmp_path / "out"
+    for number, (key, size) in enumerate({"old": 1, "small": 1, "large": 9}.items()):
+        (source / "distilled" / key).mkdir(parents=True)
+        (source / "distilled" / key / "log.txt").write_text(size * "x")
+        os.utime(source / "distilled" / key / "log.txt", (1000 + number, 1000 + number))
+    monkeypatch.setattr(gpu, "LARGEST", 8)
+    assert gpu.copy_newer(source, target, since=1000) == 1 and not (target / "distilled" / "large").exists()
+    assert (target / "distilled" / "small" / "log.txt").read_text() == "x"
+    (source / "distilled" / "small" / "log.txt").write_text("newer")
+    assert gpu.copy_newer(target, source) == 0
+    assert gpu.copy_newer(source, target, since=1001) == 1
+    assert (target / "distilled" / "small" / "log.txt").read_text() == "newer"
+
+
 def test_a_child_and_what_it_started_end_in_time(tmp_path, monkeypatch):
     (tmp_path / "waits.py").write_text("import time, sys\nprint('begun', flush=True)\ntime.sleep(60)\n")
     begin = time.monotonic()
