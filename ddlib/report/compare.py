@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ddlib import results
-from ddlib.results import Measurements, Record
+from ddlib.report import evidence
+from ddlib.report.evidence import Run
+from ddlib.results import Record
 from ddlib.results.statistics import Sample, welch
 
-Contents = Mapping[str, list[Record] | Measurements]
-"""Notebook and profile, such as "atom/accuracy.quick" -> what was written of them."""
+Contents = Mapping[str, Run]
+"""Notebook and profile, such as "atom/accuracy.quick" -> its results."""
 
 BELOW = 20
 """Differences that are listed before the rest is counted."""
@@ -61,7 +63,7 @@ def read(folder: str | Path) -> Contents:
     paths = sorted(Path(folder).glob("*/*.json"))
     if not paths:
         raise FileNotFoundError(f"{folder} holds no results, which are <paper>/<experiment>.<profile>.json")
-    return {_name(path): _content(path) for path in paths}
+    return dict(map(_named, paths))
 
 
 def readable(paths: Iterable[Path]) -> Contents:
@@ -69,17 +71,13 @@ def readable(paths: Iterable[Path]) -> Contents:
     contents = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError, ValueError):
-            contents[_name(path)] = _content(path)
+            name, run = _named(path)
+            contents[name] = run
     return contents
 
 
-def _name(path: Path) -> str:
-    return f"{path.parent.name}/{path.stem}"
-
-
-def _content(path: Path) -> list[Record] | Measurements:
-    measured = results.read_measurements(path)
-    return results.read(path) if measured is None else measured
+def _named(path: Path) -> tuple[str, Run]:
+    return f"{path.parent.name}/{path.stem}", evidence.read_run(path)
 
 
 def agreement(before: Contents, after: Contents) -> Agreement:
@@ -90,17 +88,15 @@ def agreement(before: Contents, after: Contents) -> Agreement:
             whole.alone.append(f"{name}: only {'before' if name in before else 'after'}")
             continue
         _compare_rows(name, before[name], after[name], whole)
-        outcomes, new = _outcomes(name, before[name]), _outcomes(name, after[name])
-        both = outcomes.keys() & new.keys()
+        outcomes, new = _outcomes(before[name]), _outcomes(after[name])
+        both = [statement for statement in outcomes if statement in new]
         whole.claims += len(both)
-        whole.changed += [f"{name}: {key}: {outcomes[key]} -> {new[key]}" for key in outcomes if key in both
-                          and outcomes[key] != new[key]]  # fmt: skip
+        changed = [statement for statement in both if outcomes[statement] != new[statement]]
+        whole.changed += [f"{name}: {each}: {outcomes[each]} -> {new[each]}" for each in changed]
     return whole
 
 
-def _compare_rows(
-    name: str, before: list[Record] | Measurements, after: list[Record] | Measurements, whole: Agreement
-) -> None:
+def _compare_rows(name: str, before: Run, after: Run, whole: Agreement) -> None:
     """Count the rows of one notebook in both, and name those that differ or stand alone."""
     old, new = _rows(before), _rows(after)
     for row in [*old, *(row for row in new if row not in old)]:
@@ -118,24 +114,12 @@ def _compare_rows(
             whole.differing.append(f"{where}: {means} [{difference.low:+.1f}, {difference.high:+.1f}]")
 
 
-def _rows(content: list[Record] | Measurements) -> dict[tuple, Record]:
+def _rows(run: Run) -> dict[tuple, Record]:
     """The rows that were run, by what tells them apart; measurements have none."""
-    records = [] if isinstance(content, Measurements) else content
-    return {(record.label, record.dataset, record.ipc, record.network): record for record in records if record.n}
+    return {(record.label, record.dataset, record.ipc, record.network): record for record in run.records if record.n}
 
 
-def _outcomes(name: str, content: list[Record] | Measurements) -> dict[str, str]:
-    """Every claim that the notebook's results can test -> how it comes out there."""
-    paper = name.partition("/")[0]
-    outcomes = {}
-    for claim in [c for each in results.papers() if paper in (each, "compare") for c in results.claims(each)]:
-        try:
-            if isinstance(content, Measurements):
-                check = results.check_measured(claim, content, "")
-            else:
-                check = results.check_claim(claim, content)
-        except ValueError:  # rows that cannot be told apart, or a table of another claim
-            continue
-        if check.tests:
-            outcomes[claim.statement] = check.outcome
-    return outcomes
+def _outcomes(run: Run) -> dict[str, str]:
+    """Every claim that the notebook's results test -> how it comes out there."""
+    verdicts = [verdict for paper in results.papers() for verdict in evidence.verdicts(paper, [run])]
+    return {verdict.claim.statement: check.outcome for verdict in verdicts for _, check in verdict.evidence}
