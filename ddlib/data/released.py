@@ -51,6 +51,9 @@ PATTERNS = (
 )
 """Files that hold the set of a folder; a folder that has none of them holds pictures."""
 
+COMPANIONS = {"labels": "labels", "lr": "learning_rate"}
+"""How files begin that go with images -> what they hold."""
+
 
 def read_set(
     *paths: str | Path,
@@ -83,15 +86,15 @@ def read_set(
         ValueError: the files are of no layout above, do not fit the data set, or may be understood in several ways; the
             message names the argument to give.
     """
-    main, given = _sorted_out([Path(path) for path in paths])
+    file, companions = _files([Path(path) for path in paths])
     info = datasets.describe(dataset)
     for name, value, known in (("space", space, SPACES), ("labels", labels, LABELS)):
         if value is not None and value not in known:
             raise ValueError(f"{name}={value!r}; it must be one of {', '.join(known)}")
-    file = _set_file(main) if main.is_dir() else main
     if file.suffix == ".safetensors":
         return _ours(synthetic.load(file), file, info)
-    entries = _entries(file, info, experiment) | _companions(file, given)
+    entries = _entries(file, info, experiment)
+    entries |= {name: _as_tensor(load_plain(path)) for name, path in companions.items()}
     card = json.loads(str(entries.get("card", "{}")))
     images = _laid_out(entries["images"], info, file)
     targets, kind = _labels(entries.get("labels"), labels, len(images), info)
@@ -130,26 +133,24 @@ def _ours(found: SyntheticSet | SyntheticStream, file: Path, info: DatasetInfo) 
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def _sorted_out(paths: list[Path]) -> tuple[Path, dict[str, Path]]:
-    """The file or folder of the images, and the paths of "labels" and "lr" that are given beside it."""
-    kinds = {path: next((kind for kind in ("labels", "lr") if path.stem.startswith(kind)), "images") for path in paths}
-    if sorted(kinds.values()).count("images") != 1 or len(set(kinds.values())) < len(paths):
+def _files(paths: list[Path]) -> tuple[Path, dict[str, Path]]:
+    """The file of the images, or the folder of pictures; and `COMPANIONS` by name, given or lying beside `images*`."""
+    given = {name: path for path in paths for start, name in COMPANIONS.items() if path.stem.startswith(start)}
+    main = [path for path in paths if path not in given.values()]
+    if len(main) != 1 or len(given) + 1 < len(paths):
         names = ", ".join(map(str, paths)) or "none"
         raise ValueError(f"paths are {names}; allowed: one file or folder of images, and one labels* and lr* at most")
     if missing := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(f"{missing[0]} does not exist")
-    given = {kind: path for path, kind in kinds.items()}
-    return given.pop("images"), given
-
-
-def _set_file(folder: Path) -> Path:
-    """The one file of a folder that holds its set, or the folder itself, where it holds pictures."""
-    for pattern in PATTERNS:
-        if files := sorted(folder.glob(pattern)):
-            if len(files) > 1:
-                raise ValueError(f"{folder} holds {len(files)} sets; name one of {', '.join(map(str, files[:4]))}")
-            return files[0]
-    return folder
+    (file,) = main
+    if file.is_dir() and (found := next(filter(None, (sorted(file.glob(each)) for each in PATTERNS)), None)):
+        if len(found) > 1:
+            raise ValueError(f"{file} holds {len(found)} sets; name one of {', '.join(map(str, found[:4]))}")
+        (file,) = found
+    if file.name.startswith("images") and not file.is_dir():
+        beside = {name: file.with_name(file.name.replace("images", start, 1)) for start, name in COMPANIONS.items()}
+        given = {name: path for name, path in beside.items() if path.exists()} | given
+    return file, given
 
 
 def _entries(file: Path, info: DatasetInfo, experiment: int) -> dict[str, Any]:
@@ -163,16 +164,6 @@ def _entries(file: Path, info: DatasetInfo, experiment: int) -> dict[str, Any]:
     if file.suffix in (".pt", ".pth"):
         return _from_torch(load_plain(file), file, experiment)
     raise ValueError(f"{file}; allowed: a folder, .pt, .pth, .npz, .parquet or .safetensors")
-
-
-def _companions(file: Path, given: Mapping[str, Path]) -> dict[str, Any]:
-    """The "labels" and the "learning_rate" that were given, or else lie beside `images*`, in files of their own."""
-    entries = {}
-    for kind, name in (("labels", "labels"), ("lr", "learning_rate")):
-        path = given.get(kind, file.with_name(file.name.replace("images", kind, 1)))
-        if kind in given or (file.name.startswith("images") and file.is_file() and path.exists()):
-            entries[name] = _as_tensor(load_plain(path))
-    return entries
 
 
 def load_plain(path: Path) -> Any:
