@@ -11,6 +11,7 @@ from typing import Any
 
 from ddlib import OUTPUT, PROFILES, methods, report, results
 from ddlib.data.catalogue import CATALOGUE
+from ddlib.report.evidence import read_run
 from ddlib.results import Measurements, Record
 from ddlib.store import codeprint
 from ddlib.study import notebooks
@@ -41,24 +42,22 @@ def reasons() -> dict[str, list[str]]:
 def _of_results(path: Path) -> Iterator[str]:
     """Why a file of results is stale."""
     try:
-        measured = results.read_measurements(path)
-        records = results.read(path) if measured is None else []
+        run = read_run(path)
     except ValueError as error:
         yield f"cannot be read: {error}"
         return
-    experiment, _, profile = path.stem.rpartition(".")
-    yield from _of_notebook([measured] if measured else records, f"{path.parent.name}/{experiment}", profile)
-    if measured is not None:
-        yield from _of_code([(measured.provenance, measured.modules)])
+    yield from _of_notebook([run.measured] if run.measured else run.records, run.name, run.profile)
+    if run.measured:
+        yield from _of_code([(run.measured.provenance, run.measured.modules)])
         return
-    known, run = methods.discover(), [record for record in records if record.n]
-    for method in dict.fromkeys(record.method for record in run if record.method not in known):
+    known, records = methods.discover(), [record for record in run.records if record.n]
+    for method in dict.fromkeys(record.method for record in records if record.method not in known):
         yield f"there is no method {method} any more"
-    works = [(record.provenance, codeprint.EVALUATION) for record in run]
-    for record in [record for record in run if record.method in known]:
+    works = [(record.provenance, codeprint.EVALUATION) for record in records]
+    for record in [record for record in records if record.method in known]:
         works.append((record.provenance.get("distilled", {}), codeprint.distillation(known[record.method])))
     yield from _of_code(works)
-    for name, data in sorted({(record.dataset, record.provenance.get("data") or "") for record in run}):
+    for name, data in sorted({(record.dataset, record.provenance.get("data") or "") for record in records}):
         info = CATALOGUE.get(name)
         if data and info and info.exact and info.fingerprints and data != info.fingerprints[0]:
             yield f"the images of {name} were others"
@@ -147,8 +146,8 @@ def _of_figure(path: Path, by_file: Mapping[str, Sequence[str]]) -> Iterator[str
         if "modules" in drawn:
             yield from _of_code([(drawn, tuple(drawn["modules"]))])
             return
-        measured = results.read_measurements(source)
-        if drawn != (measured.provenance if measured else results.provenance(results.read(source))):
+        run = read_run(source)
+        if drawn != (run.measured.provenance if run.measured else results.provenance(run.records)):
             yield f"drawn from other results than {name} holds now"
         elif by_file[name]:
             yield f"its results, {name}, are stale"
