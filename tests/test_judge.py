@@ -284,7 +284,7 @@ def test_a_recipe_is_a_methods_or_a_files(tmp_path):
     (tmp_path / "wrong.yaml").write_text("epoch: 7\n")
     assert judge.recipe(None) == evaluation.Protocol() and judge.recipe("datm").batch_size == 128
     assert (judge.recipe(str(tmp_path / "mine.yaml")).epochs, judge.recipe(str(tmp_path / "mine.yaml")).lr) == (7, 0.1)
-    for name, match in (("tm", "unknown method 'tm'"), ("none.yaml", "no settings"), ("wrong.yaml", "setting 'epoch'")):
+    for name, match in (("tm", "unknown method 'tm'"), ("none.yaml", "holds str; "), ("wrong.yaml", "setting 'epoch'")):
         with pytest.raises(ValueError, match=match):
             judge.recipe(str(tmp_path / name) if "." in name else name)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import yaml
 from torch import Tensor
 
 from ddlib import methods, study
@@ -24,6 +23,7 @@ from ddlib.evaluation import Protocol
 from ddlib.methods.contract import fill
 from ddlib.methods.coresets import Coreset, Selection
 from ddlib.results import Record
+from ddlib.study.parameters import read_params
 
 WHITENED = {"normalised": False, "zca": True, "zca of pixels": PIXELS}
 """Value space -> the `whitened` of a cell."""
@@ -79,12 +79,8 @@ def recipe(name: str | None) -> Protocol:
     """
     if name is None:
         return Protocol()
-    if Path(name).suffix in (".yaml", ".yml"):
-        settings = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-        if not isinstance(settings, dict):
-            raise ValueError(f"{name} holds no settings; allowed: a mapping, such as `epochs: 300`")
-    else:
-        settings = methods.find(name).evaluation
+    of_file = Path(name).suffix in (".yaml", ".yml")
+    settings = read_params(Path(name)) if of_file else methods.find(name).evaluation
     return fill(Protocol, f"the recipe {name}", settings)
 
 
