@@ -154,7 +154,7 @@ def test_cells_are_computed_until_the_end_and_what_cannot_be_is_said(jobs, workp
     (record,) = results.read(tmp_path / "results" / f"{jobs[0][0]}.json")
     assert (record.label, record.n) == ("Random", 2)
     late = list(gpu.compute(jobs[1:], workplace, time.monotonic() - 1, tmp_path))
-    assert late == ["stopped in time; next: the rest of DM, digits, IPC 1, then 1 cells that are not begun"]
+    assert late == ["stopped in time; next: the rest of DM, digits, IPC 1; cells not begun: 1"]
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def small_run(jobs, monkeypatch, tmp_path):
 def test_everything_comes_back_in_one_folder_and_is_gone_on_with(small_run, jobs, tmp_path):
     lines, _ = small_run("first")
     assert "cpu: a rehearsal" in lines[0] and "check: a step: FAILED: a_step[dc]" in lines[1]
-    assert "1 pieces of work" in lines[-1]
+    assert lines[-1].endswith("goes on with: 1")
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert {"report.txt", "results/atom/accuracy.quick.json"} <= names
     assert any(name.startswith("figures/random") for name in names)

@@ -99,7 +99,7 @@ def _stages(seconds: float, begin: float, out: Path, device: str) -> Iterator[st
             jobs.append((table, cell))
     yield from compute(jobs, workplace, begin + seconds - COLLECTING, out)
     count = copy_newer(workplace.folder, out / "runs", since=started)
-    yield f"all is in {out}, with {count} pieces of work that the next call goes on with"
+    yield f"all is in {out}; pieces of work that the next call goes on with: {count}"
 
 
 def require(minutes: float, device: str) -> str:
@@ -266,7 +266,7 @@ def compute(jobs: Sequence[Job], workplace: "Workplace", end: float, out: Path) 
                 estimated, begin = study.plan([cell], workplace).seconds, time.monotonic()
                 (record,) = study.run([cell], workplace)
         except KeyboardInterrupt:
-            yield f"stopped in time; next: the rest of {cell}, then {len(jobs) - position - 1} cells that are not begun"
+            yield f"stopped in time; next: the rest of {cell}; cells not begun: {len(jobs) - position - 1}"
             return
         except (ArithmeticError, OSError, RuntimeError, ValueError) as error:
             yield f"not computed: {cell}: {' '.join(str(error).split())[:300]}"
