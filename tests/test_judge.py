@@ -48,6 +48,11 @@ def npz(folder, **arrays):
     return folder / "set.npz"
 
 
+def stretched(low, high):
+    """Pixels of digits, from `low` to `high`: the darkest and the brightest are there."""
+    return digits().pixels().clamp(0, 1) * (high - low) + low
+
+
 def eight_bits(found):
     return (found.pixels() * 255).round().byte()
 
@@ -172,6 +177,51 @@ def test_what_we_export_is_read_back_and_judged_as_the_set_itself(form, kind, tm
         assert torch.allclose(*targets, atol=1e-6)
 
 
+TWELVE = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "Eleven", "T-shirt/top")
+
+
+@pytest.mark.parametrize(
+    ("folders", "how"),
+    [
+        ([name.upper().replace("/", "_") for name in TWELVE], "names"),
+        ([str(number) for number in range(12)], "numbers"),
+        ([f"{number}_{name[0]}" for number, name in enumerate(TWELVE)], "numbers"),
+    ],
+)
+def test_folders_are_the_classes_that_their_names_or_numbers_say(folders, how, tmp_path):
+    """Of twelve classes, whose order is not the alphabet's."""
+    info = replace(datasets.describe("digits"), class_names=TWELVE, num_classes=12)
+    paths = [tmp_path / name for name in folders]
+    assert released._by_class(paths[::-1], tmp_path, info) == (paths, f", by the folders' {how}")
+
+
+def test_how_the_order_of_folders_is_known_is_said(tmp_path):
+    assert read_set(pictures(tmp_path, digits(), "{}"), dataset="digits").provenance["read_as"].endswith("' names")
+
+
+@pytest.mark.parametrize(("images", "labels"), [("images", "label"), ("data", "target"), ("image", "labels")])
+def test_labels_are_never_passed_over(images, labels, tmp_path):
+    ours = digits()
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    entries = {images: ours.images[order], labels: ours.labels[order]}
+    for path in (saved(tmp_path, set=entries), npz(tmp_path, **{name: each.numpy() for name, each in entries.items()})):
+        assert torch.equal(read_set(path, dataset="digits").labels, ours.labels[order])
+
+
+def test_bytes_of_two_values_are_black_and_white(tmp_path):
+    binary = (digits().pixels() > 0.5).byte()
+    found = read_set(saved(tmp_path, images=binary), dataset="digits", space="pixels")
+    assert torch.allclose(found.pixels(), binary.float(), atol=1e-6)
+
+
+def test_an_export_with_soft_labels_may_lack_a_class_among_the_largest(tmp_path):
+    ours = digits(soft=True)
+    few = replace(ours, labels=ours.labels.index_fill(1, torch.tensor(4), -9.0))
+    found = read_set(export.export(few, "png", tmp_path / "set"), dataset="digits")
+    assert torch.allclose(found.labels.softmax(1), few.labels.softmax(1), atol=1e-6)
+    assert (found.pixels() - few.pixels()).abs().max() <= 0.51 / 255
+
+
 REFUSED = {
     "classes do not divide": (lambda to: saved(to, images=torch.rand(7, 1, 16, 16)), {}, "7 images without labels"),
     "another size": (lambda to: saved(to, images=torch.rand(10, 3, 32, 32)), {}, r"images of \(3, 32, 32\); allowed:"),
@@ -206,9 +256,37 @@ REFUSED = {
     ),
     "experiments": (lambda to: saved(to, res_DM=res(digits())), {"experiment": 2}, "holds those from 0 to 1"),
     "several": (lambda to: saved(to, res_DM=res(digits()), res_DC=res(digits())).parent, {}, "holds 2 sets; name one"),
-    "code": (lambda to: saved(to, res_DM={"data": Image.new("L", (2, 2))}), {}, "more than tensors, numbers and texts"),
+    "code": (
+        lambda to: saved(to, res_DM={"data": torch.nn.Linear(2, 2)}),
+        {},
+        r"^[^\x1b\n]*more than tensors, numbers and texts[^\x1b\n]*: torch.nn.modules.linear.Linear$",
+    ),
     "text": (lambda to: saved(to, res_DM=["a", "b", "c"]), {}, "holds list; allowed: images"),
-    "names": (lambda to: npz(to, pixels=np.zeros(3)), {}, "holds pixels; allowed: images and labels"),
+    "names": (lambda to: npz(to, pixels=np.zeros(3)), {}, r"holds pixels; allowed: images \(image, x, data\); labels"),
+    "labels of another name": (
+        lambda to: saved(to, set={"images": digits().images, "classes": digits().labels}),
+        {},
+        r"holds images, classes; allowed: .*labels \(label, y, targets, target\)",
+    ),
+    "tanh": (lambda to: saved(to, images=stretched(-1, 1)), {}, r"lie in \[-1.00, 1.00\].*to \[0, 1\] first"),
+    "levels": (lambda to: saved(to, images=stretched(0, 12)), {}, r"lie in \[0.00, 12.00\].*to \[0, 1\] first"),
+    "pixels told": (lambda to: saved(to, images=stretched(0, 1.7)), {"space": "pixels"}, r"lie in \[0, 1.7\]; allowed"),
+    "not finite": (lambda to: saved(to, images=torch.full((10, 1, 16, 16), torch.nan)), {}, "not finite; allowed"),
+    "labels of another set": (
+        lambda to: saved(to, images=digits().images, labels=torch.arange(20) * 5),
+        {},
+        "20 labels from 0 to 95 for 20 images; allowed: one an image, from 0 to 9 as digits has",
+    ),
+    "logits of another set": (
+        lambda to: saved(to, images=digits().images, labels=torch.randn(20, 100)),
+        {},
+        r"labels='logits' of shape \(20, 100\); allowed: \(20, 10\)",
+    ),
+    "folders of other names": (
+        lambda to: pictures(to, digits(), "{:b}"),
+        {},
+        "allowed: names or WordNet ids of classes, or numbers from 0 on",
+    ),
     "ending": (lambda to: (to / "set.txt").write_text("x") and to / "set.txt", {}, "allowed: a folder, .pt"),
     "bytes told": (lambda to: pictures(to, digits()), {"space": "normalised"}, "images are integers from 0 to 255"),
     "constants of pixels": (

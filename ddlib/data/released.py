@@ -8,7 +8,7 @@ Layouts, as their authors' code writes them:
     res_*.pt                          DC, DSA, DM, DataDAM, DC-BENCH: {"data": [[images, labels], one an experiment]}
     data*.pt                          IDC: [images, labels] of pixels; an image may hold `factor` x `factor` of them
     a folder of class folders         pictures, as of SRe2L; `labels*.pt` of them are in the order of their paths
-    *.npz                             arrays `images` and `labels`
+    *.npz                             arrays `images` and `labels`, or of other names in `NAMES`
     *.safetensors, set.npz, set.pt, data/*.parquet, images/       our own exports
 
 Nothing but tensors, numbers and texts is unpickled.
@@ -16,6 +16,7 @@ Nothing but tensors, numbers and texts is unpickled.
 
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,9 @@ PATTERNS = (
     *("images_best.pt", "images.pt", "data.pt", "data_best.pt", "**/res_*.pt"),
 )
 """Files that hold the set of a folder; a folder that has none of them holds pictures."""
+
+NAMES = {"images": ("images", "image", "x", "data"), "labels": ("labels", "label", "y", "targets", "target")}
+"""What the entries of a file may be called, the first that is there."""
 
 COMPANIONS = {"labels": "labels", "lr": "learning_rate"}
 """How files begin that go with images -> what they hold."""
@@ -93,7 +97,7 @@ def read_set(
             raise ValueError(f"{name}={value!r}; it must be one of {', '.join(known)}")
     if file.suffix == ".safetensors":
         return _ours(synthetic.load(file), file, info)
-    entries = _entries(file, info, experiment)
+    entries = _entries(file, info, experiment, labelled="labels" in companions)
     entries |= {name: _as_tensor(load_plain(path)) for name, path in companions.items()}
     card = json.loads(str(entries.get("card", "{}")))
     images = _laid_out(entries["images"], info, file)
@@ -102,6 +106,7 @@ def read_set(
     rate = None if rate is None else float(rate)
     if factor > 1:
         images, targets = unpacked(images, factor), targets.repeat_interleave(factor**2, 0)
+    kind += entries.get("order", "")
     target, how = _stated_space(entries, card), "as the file states"
     if target is not None and (space is not None or by is not None):
         raise ValueError(f"space={space!r}, by={by!r}: {file} states its own value space; leave them out")
@@ -153,10 +158,10 @@ def _files(paths: list[Path]) -> tuple[Path, dict[str, Path]]:
     return file, given
 
 
-def _entries(file: Path, info: DatasetInfo, experiment: int) -> dict[str, Any]:
+def _entries(file: Path, info: DatasetInfo, experiment: int, *, labelled: bool) -> dict[str, Any]:
     """What a file or a folder of pictures holds, by name: "images", and of "labels" and what we write what it has."""
     if file.is_dir():
-        return _read_pictures(file, info)
+        return _read_pictures(file, info, labelled=labelled)
     if file.suffix == ".parquet":
         return _read_parquet(file)
     if file.suffix == ".npz":
@@ -179,7 +184,8 @@ def load_plain(path: Path) -> Any:
         with torch.serialization.safe_globals(known):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        reason = refused[1] if refused else type(error).__name__
         raise ValueError(f"{path} holds more than tensors, numbers and texts, or is not whole: {reason}") from error
 
 
@@ -199,14 +205,16 @@ def _from_torch(content: Any, file: Path, experiment: int) -> dict[str, Any]:
 
 
 def _named(entries: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Entries with those of other names as "images" ("x", "data") and "labels" ("y", "targets")."""
-    named = dict(entries)
-    for name, others in (("images", ("x", "data")), ("labels", ("y", "targets"))):
-        if found := [entries[each] for each in (name, *others) if each in entries]:
-            named[name] = _as_tensor(found[0])
-    if "images" not in named:
-        raise ValueError(f"{file} holds {', '.join(map(str, entries)) or 'nothing'}; allowed: images and labels")
-    return named
+    """Entries with those of `NAMES` as "images" and "labels"; others are refused where none of them is the labels."""
+    named = {}
+    for name, known in NAMES.items():
+        if found := [each for each in known if each in entries]:
+            named[name] = _as_tensor(entries[found[0]])
+    others = {*entries} - {*NAMES["images"], "learning_rate"}
+    if "images" not in named or ("labels" not in named and others):
+        allowed = "; ".join(f"{name} ({', '.join(known[1:])})" for name, known in NAMES.items())
+        raise ValueError(f"{file} holds {', '.join(map(str, entries)) or 'nothing'}; allowed: {allowed}")
+    return dict(entries) | named
 
 
 def _stated_space(entries: Mapping[str, Any], card: Mapping[str, Any]) -> ValueSpace | None:
@@ -230,26 +238,52 @@ def _read_parquet(file: Path) -> dict[str, Any]:
     return _beside(file.parent.parent) | columns
 
 
-def _read_pictures(folder: Path, info: DatasetInfo) -> dict[str, Any]:
-    """Pictures in class folders, with soft labels from `labels.json` where it is one of our exports.
+def _read_pictures(folder: Path, info: DatasetInfo, *, labelled: bool) -> dict[str, Any]:
+    """Pictures in class folders, or with the soft labels of one of our exports, `labels.json`.
 
-    Folders that bear the names or WordNet ids of the classes are these; others are the classes in sorted order.
+    labelled: whether their labels are given, in the order of paths; the folders are then no classes.
     """
-    root = folder / "images" if (folder / "images").is_dir() else folder
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not readers.hidden(path))
+    root, table = folder / "images" if (folder / "images").is_dir() else folder, folder / "labels.json"
+    folders, order, labels = [path for path in root.iterdir() if path.is_dir() and not readers.hidden(path)], "", None
+    if table.is_file():  # a class whose label is no image's largest has an empty folder
+        logits = json.loads(table.read_text(encoding="utf-8"))["logits"]
+        paths, labels = [folder / name for name in logits], torch.tensor([*logits.values()])
+    elif labelled:
+        paths = [path for each in sorted(folders) for path in readers.images_in(each)]
+    else:
+        folders, order = _by_class(folders, root, info)
+        groups = [readers.images_in(path) for path in folders]
+        paths = [path for group in groups for path in group]
+        labels = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in groups]))
+    entries = {"images": readers.decode(paths, info.shape), "labels": labels, "order": order}
+    return _beside(folder) | entries
+
+
+def _by_class(folders: list[Path], root: Path, info: DatasetInfo) -> tuple[list[Path], str]:
+    """The folders in the order of the classes, and a phrase that says how it is known; else a ValueError."""
     if len(folders) != info.num_classes:
         raise ValueError(f"{root} holds {len(folders)} class folders, expected {info.num_classes} of {info.name}")
-    for names in (info.class_names, [SYNSETS[position][0] for position in info.positions]):
-        if {path.name for path in folders} == set(names):
-            folders = [root / name for name in names]
-    groups = [readers.images_in(path) for path in folders]
-    paths = [path for group in groups for path in group]
-    labels = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in groups]))
-    if (folder / "labels.json").is_file():
-        logits = json.loads((folder / "labels.json").read_text(encoding="utf-8"))["logits"]
-        labels = torch.tensor([logits[path.relative_to(folder).as_posix()] for path in paths])
-    pixels = readers.decode(paths, info.shape)
-    return _beside(folder) | {"images": pixels, "labels": labels}
+    wnids = [SYNSETS[position][0] for position in info.positions]
+    if info.layout == "tiny":
+        wnids = sorted(path.name for path in folders if re.fullmatch(r"n\d{8}", path.name))
+    for names, how, alike in (
+        (info.class_names, "names", str),
+        (info.class_names, "names", _plain),
+        (wnids, "ids", str),
+    ):
+        found = {alike(path.name): path for path in folders}
+        if sorted(map(alike, names)) == sorted(found):
+            return [found[alike(name)] for name in names], f", by the folders' {how}"
+    numbers = {int(found[0]): path for path in folders if (found := re.search(r"\d+", path.name))}
+    if sorted(numbers) == [*range(len(folders))]:
+        return [numbers[number] for number in sorted(numbers)], ", by the folders' numbers"
+    few = ", ".join(sorted(path.name for path in folders)[:4])
+    raise ValueError(f"{root} holds {few}, ...; allowed: names or WordNet ids of classes, or numbers from 0 on")
+
+
+def _plain(name: str) -> str:
+    """A name without case and punctuation."""
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def _beside(folder: Path) -> dict[str, Any]:
@@ -280,6 +314,8 @@ def _laid_out(images: Tensor, info: DatasetInfo, file: Path) -> Tensor:
         images = images.permute(0, 3, 1, 2)
     if images.shape[1:] != info.shape:
         raise ValueError(f"{file} holds images of {tuple(images.shape[1:])}; allowed: {info.shape}, as {info.name} has")
+    if not images.isfinite().all():
+        raise ValueError(f"{file} holds images with values that are not finite; allowed: finite ones")
     return images.contiguous()
 
 
@@ -305,21 +341,28 @@ def smoothness(images: Tensor) -> float:
 def recognised(images: Tensor) -> str:
     """The space of images by their values: "pixels" or "normalised"; a ValueError where neither is certain.
 
-    Pixels lie in [0, 1] or [0, 255].  Normalised pictures are smooth and of full contrast (`SMOOTH`, `CONTRAST`);
-    whitened ones and noise are not both, and cannot be told from one another.
+    Pixels lie in [0, 1] or [0, 255].  Normalised pictures are smooth and of full contrast (`SMOOTH`, `CONTRAST`), and
+    leave [-1, 1] on both sides of 0; whitened ones and noise are not both, and cannot be told from one another.
     """
     low, high, inside = float(images.min()), float(images.max()), ((images > -0.01) & (images < 1.01)).double().mean()
-    of_bytes = images.dtype == torch.uint8 or (low >= 0 and 16 < high <= 255)
-    if of_bytes or (low >= -0.5 and high <= 1.5 and inside > 0.99):
+    if white(images) == 255 or (white(images) == 1 and inside > 0.99):
         return "pixels"
     smooth, spread = smoothness(images), float(images.double().std())
-    if smooth >= SMOOTH and spread >= CONTRAST:
+    if smooth >= SMOOTH and spread >= CONTRAST and low < 0 and max(-low, high) > 1.01:
         return "normalised"
     raise ValueError(
         f"images lie in [{low:.2f}, {high:.2f}], their deviation is {spread:.2f}, and neighbouring pixels correlate by "
         f"{smooth:.2f}: they may be normalised or whitened; give space=normalised (DC, DSA, DM), zca_pixels (MTT, "
-        "TESLA, FTD, DATM where they whiten), zca (DataDAM) or pixels"
+        "TESLA, FTD, DATM where they whiten), zca (DataDAM) or pixels; bring those of another range to [0, 1] first"
     )
+
+
+def white(images: Tensor) -> int | None:
+    """What is white where images are pixels: 1 (up to half of it beyond either end) or 255; None in other ranges."""
+    low, high = float(images.min()), float(images.max())
+    if low >= -0.5 and high <= 1.5:
+        return 1
+    return 255 if low >= 0 and 16 < high <= 255 else None
 
 
 def _in_space(
@@ -334,7 +377,10 @@ def _in_space(
     if by and space != "normalised":
         raise ValueError(f"by={by!r}, and images are {space}, {how}; allowed: with normalised ones")
     if space == "pixels":
-        target, full = target or ours, 255 if images.dtype == torch.uint8 or images.max() > 1.5 else 1
+        target, full = target or ours, white(images)
+        if full is None:
+            found = f"[{images.min():g}, {images.max():g}]"
+            raise ValueError(f"space='pixels', and images lie in {found}; allowed: [0, 1] or [0, 255]")
         return target.encode(images.float() / full), target, f"from pixels in [0, {full}], {how}"
     images = images.float()
     if SPACES[space]:
@@ -357,8 +403,11 @@ def _labels(labels: Tensor | None, kind: str | None, count: int, info: DatasetIn
         classes = labels.argmax(1) if labels.ndim == 2 else labels.long()
         if labels.ndim == 1 and not torch.equal(classes.to(labels.dtype), labels):
             raise ValueError(f"labels of shape {tuple(labels.shape)} are no classes; allowed: integers, or a row each")
+        if len(classes) != count or classes.min() < 0 or classes.max() >= info.num_classes:
+            found = f"{len(classes)} labels from {classes.min()} to {classes.max()} for {count} images"
+            raise ValueError(f"{found}; allowed: one an image, from 0 to {info.num_classes - 1} as {info.name} has")
         return classes, f"labels: classes, {how}"
-    if labels.ndim != 2:
+    if labels.shape != (count, info.num_classes):
         raise ValueError(f"labels={kind!r} of shape {tuple(labels.shape)}; allowed: ({count}, {info.num_classes})")
     labels = labels.float()
     if kind == "probabilities":
