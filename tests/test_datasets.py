@@ -740,7 +740,23 @@ def test_files_of_every_kind_are_read_as_they_look(kind, tmp_path):
     assert (pixels[0].int() - torch.from_numpy(RAMP).int()).abs().max() <= 2  # JPEG and CMYK round
 
 
-def test_pixels_of_no_known_range_are_refused(tmp_path):
-    Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "real.tif")
-    with pytest.raises(ValueError, match=r"real\.tif: pixels are float32 from 0\.0 to 255\.0; allowed: 8 or 16 bits"):
+@pytest.mark.parametrize("kind", ["float32", "int32"])
+def test_pixels_of_no_known_range_are_refused(kind, tmp_path):
+    Image.fromarray(RAMP.astype(kind)).save(tmp_path / "wide.tif")
+    with pytest.raises(ValueError, match=rf"wide\.tif: pixels are {kind} from 0.* to 255.*; allowed: 8 or 16 bits"):
         readers.decode(readers.images_in(tmp_path), (3, 8, 8))
+
+
+def test_a_png_of_16_bits_is_scaled_whichever_mode_pillow_opens_it_in():
+    """Before version 10 that was "I", as for 32 bits."""
+    wide = Image.fromarray(RAMP.astype(np.int32) * 257)
+    assert wide.mode == "I" and np.array_equal(readers.in_eight_bits(wide, "PNG"), RAMP)
+
+
+@pytest.mark.parametrize("inner", ["more", "images"])
+def test_images_in_folders_beside_images_are_not_passed_over(inner, tmp_path):
+    for place in (tmp_path, tmp_path / inner):
+        place.mkdir(exist_ok=True)
+        Image.fromarray(RAMP).save(place / "ramp.png")
+    with pytest.raises(ValueError, match=f"holds the folders {inner}; allowed: images, or all in a folder images"):
+        readers.images_in(tmp_path)

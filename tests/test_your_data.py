@@ -85,7 +85,8 @@ def test_what_is_wrong_with_a_folder_is_named_in_a_line(tmp_path):
     with pytest.raises(ValueError, match=r"cat/other.png is 9x7, .*ant/0000.png 12x12; give a size to bring them to"):
         data.from_folder(folder)
     for bad, message in {
-        ("size", 0): "size=0; allowed", ("size", (3, 4, 5)): r"size=\(3, 4, 5\)", ("channels", 2): "channels=2; all",
+        ("size", 0): "size=0; allowed", ("size", 32.5): "size=32.5; allowed",
+        ("size", (3, 4, 5)): r"size=\(3, 4, 5\)", ("channels", 2): "channels=2; all",
         ("holdout", "0.2"): "holdout='0.2'",
         ("holdout", 1.0): "holdout=1.0", ("at_least", 0): "at_least=0",
     }.items():  # fmt: skip
@@ -102,9 +103,23 @@ def test_what_is_wrong_with_a_folder_is_named_in_a_line(tmp_path):
         FileNotFoundError, match="nowhere' does not exist; it must hold a folder of images for each class"
     ):
         data.from_folder(tmp_path / "nowhere")
+    (tmp_path / "set.zip").write_bytes(b"packed")
+    with pytest.raises(ValueError, match="set.zip' is a file; it must be a folder.*: unpack it"):
+        data.from_folder(tmp_path / "set.zip")
+    with pytest.raises(ValueError, match="classes are ant; allowed: two or more"):
+        data.from_folder(write(tmp_path / "single", {"ant": 4}))
     with pytest.raises(ValueError, match="notes holds no folders"):
         (tmp_path / "notes").mkdir()
         data.from_folder(tmp_path / "notes")
+
+
+def test_a_split_without_class_folders_is_no_test_set(tmp_path):
+    """As competitions give it: images without labels under `test/`."""
+    write(tmp_path / "set" / "train")
+    write(tmp_path / "set" / "val", {"ant": 1, "bee": 2, "cat": 3}, seed=1)
+    (tmp_path / "set" / "test").mkdir()
+    Image.new("RGB", (12, 12)).save(tmp_path / "set" / "test" / "0.png")
+    assert torch.bincount(data.from_folder(tmp_path / "set").test.labels).tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -210,6 +225,8 @@ def test_arrays_may_bring_a_test_set_and_come_grey_and_not_square():
     [
         ((np.zeros((4, 3, 5, 3)), np.zeros(4, int)), "say channels_last"),
         ((np.zeros((4, 2, 5, 5)), np.zeros(4, int)), "say channels_last"),
+        ((np.zeros((0, 5, 5)), np.zeros(0, int)), r"images are \(0, 1, 5, 5\) float64; allowed: .*, none of them 0"),
+        ((np.zeros((4, 5, 5)), np.zeros(4, int)), "classes are 0; allowed: two or more"),
         ((np.zeros((4, 25)), np.zeros(4, int)), r"images are \(4, 25\) float64; allowed"),
         ((np.full((4, 5, 5), 7.0), np.zeros(4, int)), r"from 7.0 to 7.0; value_range=\(0, 1\) does not hold them"),
         ((np.full((4, 5, 5), 300), np.zeros(4, int)), r"value_range=\(0, 255\) does not hold them"),
@@ -225,6 +242,39 @@ def test_arrays_may_bring_a_test_set_and_come_grey_and_not_square():
 def test_arrays_that_leave_something_open_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         data.from_arrays(*arguments)
+
+
+def test_a_part_of_a_set_of_torchvision_keeps_the_names_of_its_classes(tmp_path):
+    whole = torchvision.datasets.ImageFolder(write(tmp_path / "set"))
+    sets = data.from_datasets(*torch.utils.data.random_split(whole, [12, 5]))
+    assert sets.train.class_names == ("ant", "bee", "cat")
+    assert len(data.from_datasets(torch.utils.data.Subset(whole, range(17)), whole).test) == 17
+
+
+def tensors(low, high):
+    """Two classes of tensors from `low` to `high`, as transforms give them."""
+    image = torch.tensor([low, high]).repeat(3, 6, 3)
+    return [(image, 0), (image, 1)] * 2
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (tensors(-1.0, 1.0), "values are from -1 to 1; allowed: 0 to 1, as before a transform that normalises"),
+        ([{"image": Image.new("RGB", (4, 4)), "label": 0}] * 4, "list does not give pairs of an image and a label"),
+        ([("ant.png", 0)] * 4, "an image is str: pic should be"),
+    ],
+)
+def test_items_that_are_no_pictures_with_labels_are_refused(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        data.from_datasets(pairs)
+
+
+def test_tensors_may_be_of_a_graph():
+    pairs = [(image.requires_grad_(), label) for image, label in tensors(0.2, 0.6)]
+    assert data.from_datasets(pairs).train.images.unique().tolist() == [51, 153]
+    images, labels = (torch.stack(each) for each in ([i for i, _ in pairs], [torch.tensor(n) for _, n in pairs]))
+    assert data.from_arrays(images, labels).train.images.unique().tolist() == [51, 153]
 
 
 def test_labels_without_a_name_and_columns_without_a_picture_are_refused(tmp_path):
@@ -277,8 +327,19 @@ def test_a_folder_in_the_parameters_is_read_once_and_again_when_it_changes(tmp_p
     with monkeypatch.context() as patched:
         patched.setattr(own, "from_folder", lambda *_, **__: pytest.fail("read again"))
         assert study.settings({"dataset": mapping}).dataset == cell.dataset
+    assert study.settings({"dataset": mapping | {"size": np.int64(8)}}).dataset == cell.dataset
     Image.new("RGB", (12, 12)).save(tmp_path / "set" / "ant" / "more.png")
     assert study.settings({"dataset": mapping}).dataset != cell.dataset
+
+
+def test_a_folder_of_links_is_read_again_when_what_they_stand_for_changes(tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for folder in write(tmp_path / "set").iterdir():
+        (linked / folder.name).symlink_to(folder)
+    before = own.named(linked)
+    Image.new("RGB", (12, 12)).save(tmp_path / "set" / "ant" / "0000.png")
+    assert own.named(linked) != before
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from ddlib.data.whitening import ValueSpace
 from ddlib.store import files
 
 TESTS = ("test", "val", "valid", "validation")
-"""What the test images may be called, the first that is there: as folders, and as splits of a data set."""
+"""What the test images may be called, the first that is there: as folders of class folders, and as splits."""
 
 SAVED = ("dataset_dict.json", "state.json")
 """Files by which a folder is known that Hugging Face's `datasets` saved."""
@@ -55,7 +55,7 @@ def from_folder(
     holdout: float = 0.2,
     at_least: int = 1,
 ) -> Sets:
-    """The images in a folder of class folders, which may lie under `train/` and `test/` (or `val/`, `validation/`).
+    """The images in a folder of class folders, which may lie under `train/` and the first of `TESTS` that holds some.
 
     Images of 8 or 16 bits in any mode, turned as their EXIF says; hidden files do not count.  A folder that Hugging
     Face's `datasets` saved is taken by `from_datasets`.
@@ -75,7 +75,7 @@ def from_folder(
         return from_datasets(folder, size=size, channels=channels, holdout=holdout, at_least=at_least)
     inside = {each.name.lower(): each for each in _folders(folder)}
     train = inside.get("train", folder)
-    tests = [inside[name] for name in TESTS if name in inside and train != folder]
+    tests = [inside[name] for name in TESTS if name in inside and train != folder and _inner(inside[name])]
     classes, images, labels = {each.name for each in _folders(train)}, [], []
     for split in (train, *tests[:1]):
         found = [(path, each.name) for each in _folders(split) for path in readers.images_in(each)]
@@ -117,6 +117,7 @@ def from_arrays(
     if (test_images is None) != (test_labels is None):
         raise ValueError("test_images and test_labels go together: give both, or neither to hold some out")
     splits = [(images, labels)] + ([] if test_images is None else [(test_images, test_labels)])
+    splits = [[each.detach().cpu() if isinstance(each, Tensor) else each for each in split] for split in splits]
     pixels = [_eight_bits(np.asarray(images), channels_last, value_range) for images, _ in splits]
     classes = [np.asarray(labels) for _, labels in splits]
     classes = [each[:, 0] if each.shape[1:] == (1,) else each for each in classes]
@@ -155,10 +156,14 @@ def from_datasets(
     for source in (train,) if test is None else (train, test):
         of_hub = hasattr(source, "features")
         image, label = _columns(source) if of_hub else (0, 1)
-        names.append(source.features[label].names if of_hub else getattr(source, "classes", None))
+        names.append(source.features[label].names if of_hub else _class_names(source))
         if names[-1] != names[0]:
             raise ValueError(f"the test set's classes are {names[-1]}, those of the training set {names[0]}")
-        pairs = [(pixels(pair[image]), pair[label]) for pair in (source[i] for i in range(len(source)))]
+        items = (source[i] for i in range(len(source)))
+        try:
+            pairs = [(pixels(item[image]), item[label]) for item in items]
+        except (KeyError, IndexError) as error:
+            raise ValueError(f"{type(source).__name__} does not give pairs of an image and a label") from error
         images.append(_stacked((picture for picture, _ in pairs), [f"image {i}" for i in range(len(pairs))]))
         labels.append(np.array([number for _, number in pairs]))
     return _sets(name, _grey(images, channels), labels, names[0], holdout, at_least)
@@ -225,7 +230,8 @@ def _check(holdout: float, at_least: int) -> None:
 def _reader(size: int | Sequence[int] | None, channels: int | None) -> Callable[[Any], Tensor]:
     """`_pixels` of this size and so many channels; others than are allowed are refused with a ValueError."""
     sides = (size, size) if isinstance(size, int) else size
-    if sides is not None and (len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides)):
+    of_two = isinstance(sides, Sequence) and len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
+    if sides is not None and not of_two:
         raise ValueError(f"size={size!r}; allowed: a side in pixels, or the two of (H, W)")
     if channels is not None and channels not in readers.MODES:
         raise ValueError(f"channels={channels!r}; allowed: 1, 3, 4, or None for as many as there are colours")
@@ -234,24 +240,44 @@ def _reader(size: int | Sequence[int] | None, channels: int | None) -> Callable[
 
 def _folders(folder: Path) -> list[Path]:
     """The folders in a folder, sorted by name."""
+    if folder.is_file():
+        raise ValueError(
+            f"folder='{folder}' is a file; it must be a folder, with one of images for each class: unpack it"
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"folder='{folder}' does not exist; it must hold a folder of images for each class")
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not readers.hidden(path))
-    if not folders:
+    if not (folders := _inner(folder)):
         raise ValueError(f"{folder} holds no folders; it must hold one for each class, with its images")
     return folders
 
 
-def _pixels(picture: Any, *, mode: str, size: Sequence[int] | None) -> Tensor:
-    """A file, a picture of Pillow, or what `to_pil_image` takes, as (C, H, W) uint8."""
-    if not isinstance(picture, Path | Image.Image):
-        from torchvision.transforms.functional import to_pil_image  # takes seconds to import
+def _inner(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted by name, if there are any."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not readers.hidden(path))
 
-        picture = to_pil_image(picture)
+
+def _pixels(picture: Any, *, mode: str, size: Sequence[int] | None) -> Tensor:
+    """A file, a picture of Pillow, or what `_drawn` takes, as (C, H, W) uint8."""
+    if not isinstance(picture, Path | Image.Image):
+        picture = _drawn(picture)
     picture = readers.picture(picture, mode) if isinstance(picture, Path) else readers.upright(picture, mode)
     if size is not None:
         picture = ImageOps.fit(picture, tuple(size[::-1]), Image.Resampling.BILINEAR)
     return readers.as_tensor(picture)
+
+
+def _drawn(values: Any) -> Image.Image:
+    """A picture of what `to_pil_image` takes; real numbers outside [0, 1], whose bytes would wrap, are refused."""
+    from torchvision.transforms.functional import to_pil_image  # takes seconds to import
+
+    values = values.detach() if isinstance(values, Tensor) else values
+    if isinstance(values, Tensor) and values.is_floating_point() and not (values.min() >= 0 and values.max() <= 1):
+        found = f"from {values.min():g} to {values.max():g}"
+        raise ValueError(f"an image's values are {found}; allowed: 0 to 1, as before a transform that normalises")
+    try:
+        return to_pil_image(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"an image is {type(values).__name__}: {error}") from error
 
 
 def _stacked(pictures: Iterable[Tensor], names: Sequence[Any]) -> Tensor:
@@ -277,8 +303,9 @@ def _eight_bits(values: np.ndarray, channels_last: bool | None, value_range: tup
     """Arrays of any layout and range as (B, C, H, W) uint8."""
     if values.ndim == 3:
         values, channels_last = values[:, None], False
-    if values.ndim != 4 or values.dtype.kind not in "uif":
-        raise ValueError(f"images are {values.shape} {values.dtype}; allowed: (B, C, H, W), (B, H, W, C) or (B, H, W)")
+    if values.ndim != 4 or values.dtype.kind not in "uif" or not values.size:
+        allowed = "(B, C, H, W), (B, H, W, C) or (B, H, W), none of them 0"
+        raise ValueError(f"images are {values.shape} {values.dtype}; allowed: {allowed}")
     if channels_last is None:
         first, last = (values.shape[axis] in (1, 3, 4) for axis in (1, 3))
         if first == last:
@@ -309,6 +336,13 @@ def _columns(source: Any) -> list[str]:
     return chosen
 
 
+def _class_names(source: Any) -> Sequence[str] | None:
+    """The class names of a set of torchvision, or of that which it is a `Subset` of; None where it has none."""
+    while not hasattr(source, "classes") and hasattr(source, "dataset"):
+        source = source.dataset
+    return getattr(source, "classes", None)
+
+
 # --- from pixels to sets ----------------------------------------------------------------------------------------------
 
 
@@ -325,6 +359,8 @@ def _sets(
         if classes.shape != (len(pixels),) or pixels.shape[1:] != images[0].shape[1:]:
             raise ValueError(f"{tuple(pixels.shape)} images and {classes.shape} labels; one label an image, all alike")
     numbers, class_names = _numbered(labels, class_names)
+    if len(class_names) < 2:
+        raise ValueError(f"classes are {', '.join(class_names)}; allowed: two or more")
     notes = []
     if len(images) == 1:
         held = _held_out(numbers[0], holdout, len(class_names))

@@ -1,6 +1,7 @@
 """From the files of a data set to pixels and labels, one reader for each layout of files, and downloading."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -86,13 +87,18 @@ def state(info: DatasetInfo, root: Path) -> str | None:
 
 
 def state_of(places: Iterable[Path], how: str) -> str:
-    """A digest of files, or of all in folders, by sizes and times, of `how` they are read and of what reads them."""
+    """A digest of files, or of all in folders, by sizes and times, of `how` they are read and of what reads them.
+
+    Links are followed.
+    """
     digest = hashlib.sha256(how.encode())
     for package in ("pillow", "torch", "torchvision"):
         digest.update(f"{package} {version(package)}".encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(module.read_bytes())
-    for path in sorted(file for place in places for file in (place, *place.rglob("*")) if file.is_file()):
+    places = list(places)
+    inside = (Path(at, name) for place in places for at, _, names in os.walk(place, followlinks=True) for name in names)
+    for path in sorted(file for file in (*places, *inside) if file.is_file()):
         about = path.stat()
         digest.update(f"{path} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}".encode())
     return digest.hexdigest()
@@ -228,11 +234,20 @@ def class_folders(folder: Path, positions: Sequence[int]) -> list[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files of one class, sorted by name: in `folder/images` if there is one."""
-    where = folder / "images" if (folder / "images").is_dir() else folder
-    files = sorted(path for path in where.iterdir() if path.suffix.lower() in SUFFIXES and not hidden(path))
+    """The image files of one class, sorted by name: in `folder`, or in `folder/images` if that is its one folder.
+
+    Raises:
+        ValueError: there are none, or other folders, whose images would be left out.
+    """
+    inside = sorted(path for path in folder.iterdir() if not hidden(path))
+    files = [path for path in inside if path.suffix.lower() in SUFFIXES]
+    folders = [path.name for path in inside if path.suffix.lower() not in SUFFIXES and path.is_dir()]
+    if folders == ["images"] and not files:
+        return images_in(folder / "images")
+    if folders:
+        raise ValueError(f"{folder} holds the folders {', '.join(folders)}; allowed: images, or all in a folder images")
     if not files:
-        raise ValueError(f"{where} holds no images ({', '.join(SUFFIXES)})")
+        raise ValueError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
     return files
 
 
@@ -281,11 +296,13 @@ def picture(path: Path, mode: str) -> Image.Image:
 
 def upright(image: Image.Image, mode: str) -> Image.Image:
     """An image in Pillow's `mode` of 8 bits, turned as its EXIF says."""
-    return in_eight_bits(ImageOps.exif_transpose(image)).convert(mode)
+    return in_eight_bits(ImageOps.exif_transpose(image), image.format).convert(mode)
 
 
-def in_eight_bits(image: Image.Image) -> Image.Image:
+def in_eight_bits(image: Image.Image, form: str | None) -> Image.Image:
     """An image of 16 bits a pixel, which Pillow would clip to white, brought to 8; others as they are.
+
+    form: of its file; a PNG's whole numbers have 16 bits, though Pillow before 10 opens them as if they had 32.
 
     Raises:
         ValueError: pixels of 32 bits or real numbers, whose range nothing says.
@@ -293,7 +310,7 @@ def in_eight_bits(image: Image.Image) -> Image.Image:
     if not image.mode.startswith(("I", "F")):
         return image
     pixels = np.asarray(image)
-    if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 0xFFFF:
+    if not image.mode.startswith("I;16") and (image.mode, form) != ("I", "PNG"):
         raise ValueError(f"pixels are {pixels.dtype} from {pixels.min()} to {pixels.max()}; allowed: 8 or 16 bits")
     return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
 

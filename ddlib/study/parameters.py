@@ -121,7 +121,7 @@ def own_data(dataset: Mapping[str, Any]) -> str:
 
     if not isinstance(dataset.get("folder"), str):
         raise ValueError(f"dataset={dataset!r}; it must be a name, or a mapping with a folder: {', '.join(OWN_DATA)}")
-    ways = {declared(name, OWN_DATA): value for name, value in dataset.items() if name != "folder"}
+    ways = {declared(name, OWN_DATA): _plain(value) for name, value in dataset.items() if name != "folder"}
     try:
         return own.named(ROOT / Path(dataset["folder"]).expanduser(), **ways)
     except (OSError, ValueError) as error:
