@@ -382,11 +382,26 @@ def test_the_command_says_what_it_read_and_writes_rows_for_a_leaderboard(tmp_pat
     assert "normalised, by mean and std of digits, recognised by their values; no labels: class by class" in said
     assert "over n networks" in said and "LRS" in said and "MTT" in said
     assert cli.main(["runs", "list", "--store", str(tmp_path / "runs")]) == 0 and "MTT" in capsys.readouterr().out
-    records = results.read(tmp_path / "runs" / "judged" / "MTT.json")
+    (file,) = (tmp_path / "runs" / "judged").glob("MTT-*.json")
+    records = results.read(file)
     assert {record.label for record in records} == {"MTT", "Random", "Whole"}
     assert "recognised" in records[0].provenance["read_as"] and records[0].verdict == "NO REFERENCE"
     assert cli.main([*words[:4], "--space", "zca", "--by", "nothing"]) == 2
     assert "unknown dataset 'nothing'" in capsys.readouterr().err
+
+
+def test_records_of_other_files_of_the_same_name_stay(tmp_path, monkeypatch):
+    settings = {"options": {"width": 8, "depth": 2}, "num_networks": 2, "epochs": 1, "augmentation": "none"}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
+    words = ["--dataset", "digits", "--recipe", str(tmp_path / "recipe.yaml"), "--store", str(tmp_path), "--no-whole"]
+    for name, sign in (("a", 1), ("b", -1), ("b", -1)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        path = saved(tmp_path / name, images_best=sign * digits().images)
+        assert cli.main(["judge", str(path), "--space", "normalised", *words]) == 0
+    monkeypatch.chdir(tmp_path / "a")
+    assert cli.main(["judge", ".", *words]) == 0
+    stems = [path.stem.rpartition("-")[0] for path in (tmp_path / "judged").iterdir()]
+    assert sorted(stems) == ["a", "images_best", "images_best"]
 
 
 def test_a_set_of_another_study_can_stand_among_its_rows(judged):

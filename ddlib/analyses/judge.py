@@ -8,7 +8,7 @@ Its records can stand among others by the same recipe in a leaderboard.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,17 +41,14 @@ class Given(Coreset):
 
     content: fingerprint of its images, labels and learning rate, so that the store keeps apart what differs.
     ipc: images per class, rounded up.
-    synthetic: the set.
+    sets: content -> the set, of those that this process was given.
     """
 
     name: ClassVar[str] = "given"
     version: ClassVar[int] = 1
     content: str = ""
     ipc: int | None = None
-    synthetic: InitVar[SyntheticSet | None] = None
-
-    def __post_init__(self, synthetic: SyntheticSet | None) -> None:
-        object.__setattr__(self, "found", synthetic)
+    sets: ClassVar[dict[str, SyntheticSet]] = {}
 
     def rows(self, state: Selection) -> Tensor:
         """None of the training set."""
@@ -59,15 +56,16 @@ class Given(Coreset):
 
     def finish(self, state: Selection) -> SyntheticSet:
         """The set, on the device of the training set."""
-        return self.found.to(state.train.device)
+        return self.sets[self.content].to(state.train.device)
 
 
-def given(found: SyntheticSet) -> Given:
+def given(synthetic: SyntheticSet) -> Given:
     """A set as a method."""
-    content = f"{datasets.fingerprint(found.images, found.labels)} {found.learning_rate} {found.strategy}"
-    stored = found.provenance.get("stored", len(found))
-    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-    return Given(content=digest, ipc=-(-stored // found.num_classes), synthetic=found)
+    about = f"{datasets.fingerprint(synthetic.images, synthetic.labels)} {synthetic.learning_rate} {synthetic.strategy}"
+    content = hashlib.sha256(about.encode()).hexdigest()[:16]
+    Given.sets[content] = synthetic
+    stored = synthetic.provenance.get("stored", len(synthetic))
+    return Given(content=content, ipc=-(-stored // synthetic.num_classes))
 
 
 def recipe(name: str | None) -> Protocol:
@@ -85,7 +83,7 @@ def recipe(name: str | None) -> Protocol:
 
 
 def judge(
-    found: SyntheticSet,
+    synthetic: SyntheticSet,
     label: str,
     dataset: str,
     workplace: study.Workplace,
@@ -101,7 +99,7 @@ def judge(
     alone.  The whole training set takes at most `WHOLE_EPOCHS` epochs.
 
     Args:
-        found: as `ddlib.data.released.read_set` gives it, in a value space of `dataset`.
+        synthetic: as `ddlib.data.released.read_set` gives it, in a value space of `dataset`.
         label: of its row.
         protocol: the recipe; None: `Protocol()`.
         seed: of the networks, and with those after it of the random images.
@@ -113,14 +111,13 @@ def judge(
     if label in ("Random", "Whole"):
         raise ValueError(f"label={label!r} is that of another row; allowed: any other text")
     protocol = protocol or Protocol()
-    drawn = tuple(range(seed, seed + protocol.num_networks))
-    theirs = given(found)
+    theirs, seeds = given(synthetic), tuple(range(seed, seed + protocol.num_networks))
     random = methods.build("random", ipc=theirs.ipc)
-    network, each = protocol.network, replace(protocol, num_networks=1)
-    rows = [(label, theirs, (seed,), protocol), ("Random", random, drawn, each)]
+    network, single = protocol.network, replace(protocol, num_networks=1)
+    rows = [(label, theirs, (seed,), protocol), ("Random", random, seeds, single)]
     if protocol.augmentation:
-        rows += [(row, method, seeds, replace(by, augmentation=False)) for row, method, seeds, by in rows]
-    if found.is_soft and protocol.labels is None:
+        rows += [(*row, replace(by, augmentation=False)) for *row, by in rows]
+    if synthetic.is_soft and protocol.labels is None:
         rows.append((f"{label}, {HARD}", theirs, (seed,), replace(protocol, labels="hard")))
     if whole:
         epochs = min(protocol.epochs, WHOLE_EPOCHS)
@@ -130,8 +127,8 @@ def judge(
             label=row,
             method=method,
             dataset=dataset,
-            whitened=WHITENED[found.space.name],
-            seeds=seeds,
+            whitened=WHITENED[synthetic.space.name],
+            seeds=each,
             protocol=by,
             reference_dataset=dataset,
             paper="atom",  # none of a paper's: nothing is compared with it
@@ -139,11 +136,11 @@ def judge(
             tested_on=network if by.augmentation or not protocol.augmentation else PLAIN,
             reported=False,
         )
-        for row, method, seeds, by in rows
+        for row, method, each, by in rows
     ]
     records = [replace(record, deviations=()) for record in study.run(cells, workplace)]
-    said = {"read_as": found.provenance.get("read_as")}
-    return [replace(r, provenance=r.provenance | said) if r.method == Given.name else r for r in records]
+    read_as = {"read_as": synthetic.provenance.get("read_as")}
+    return [replace(r, provenance=r.provenance | read_as) if r.method == Given.name else r for r in records]
 
 
 def names(records: Sequence[Record]) -> dict[str, Any]:

@@ -380,10 +380,10 @@ def _add_store_commands(commands: Commands) -> None:
     judge.add_argument("--experiment", type=int, default=0, metavar="N", help="which set of a res_*.pt (default: 0)")
     judge.add_argument("--recipe", metavar="NAME", help="a method's, or a YAML file of settings (default: that of DC)")
     judge.add_argument("--no-whole", action="store_true", help="do not train on the whole training set; then no LRS")
-    judge.add_argument("--label", metavar="TEXT", help="of the row (default: the file's name)")
+    judge.add_argument("--label", metavar="TEXT", help="of the row (default: the name of the file or folder)")
     judge.add_argument("--seed", type=int, default=0, metavar="N", help="of the networks (default: 0)")
     judge.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
-    judge.add_argument("--output", type=Path, metavar="FILE", help="of records (default: judged/LABEL.json there)")
+    judge.add_argument("--output", type=Path, metavar="FILE", help="of records (default: judged/LABEL-KEY.json there)")
 
     for parser in (listing, show, clean, export, judge):
         parser.add_argument("--store", type=Path, default=OUTPUT / "runs", metavar="FOLDER",
@@ -480,16 +480,19 @@ def _judge(options: Namespace) -> int:
     from ddlib import report, results, study
     from ddlib.analyses import judge
     from ddlib.data.released import read_set
+    from ddlib.store import files
 
     protocol = judge.recipe(options.recipe)
     how = {name: getattr(options, name) for name in ("dataset", "space", "labels", "by", "factor", "experiment")}
-    found, label = read_set(*options.files, **how), options.label or options.files[0].stem
+    found, place = read_set(*options.files, **how), options.files[0].resolve()
+    label = options.label or (place.name if place.is_dir() else place.stem)
     print(found.provenance["read_as"], flush=True)
     workplace = study.Workplace(options.device, folder=options.store)
     records = judge.judge(
         found, label, options.dataset, workplace, protocol=protocol, seed=options.seed, whole=not options.no_whole
     )
-    path = results.write(records, options.output or options.store / "judged" / f"{label}.json")
+    key = files.key({"cells": [record.cell for record in records]})[:8]  # others of the same label stay
+    path = results.write(records, options.output or options.store / "judged" / f"{label}-{key}.json")
     print(f"{report.leaderboard(report.standings(records, **judge.names(records)))}\nrecords: {path}")
     return 0
 
