@@ -110,11 +110,12 @@ def test_the_fifth_paper_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 def test_the_judgement_of_the_readme_runs(tmp_path, monkeypatch, train, capsys):
-    (source,) = re.findall(r"```python\n(from ddlib import data, report, study\n.*?)```", README, flags=re.DOTALL)
+    (source,) = re.findall(r"```python\n(from ddlib import data, evaluation, .*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(study.Workplace, "__init__", functools.partialmethod(study.Workplace.__init__, folder=tmp_path))
     small = Protocol(options={"width": 8, "depth": 2}, num_networks=2, epochs=2, batch_size=20)
-    monkeypatch.setattr(judge, "Protocol", lambda: small)
+    judged = judge.judge
+    monkeypatch.setattr(judge, "judge", lambda *given, protocol: judged(*given, protocol=small))
     torch.save(train.take([int(rows[0]) for rows in train.class_indices]), "images_best.pt")
     exec(source, {})
     assert "images_best.pt: 10 images of digits; normalised" in (said := capsys.readouterr().out) and "Random" in said

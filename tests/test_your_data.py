@@ -261,8 +261,8 @@ def tensors(low, high):
     ("pairs", "message"),
     [
         (tensors(-1.0, 1.0), "values are from -1 to 1; allowed: 0 to 1, as before a transform that normalises"),
-        ([{"image": Image.new("RGB", (4, 4)), "label": 0}] * 4, "list does not give pairs of an image and a label"),
-        ([("ant.png", 0)] * 4, "an image is str: pic should be"),
+        ([{"image": Image.new("RGB", (4, 4)), "label": 0}] * 4, "list does not give an image and a label by index"),
+        ([("ant.png", 0)] * 4, "list does not give an image and a label by index: pic should be"),
     ],
 )
 def test_items_that_are_no_pictures_with_labels_are_refused(pairs, message):

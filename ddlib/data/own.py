@@ -75,7 +75,8 @@ def from_folder(
         return from_datasets(folder, size=size, channels=channels, holdout=holdout, at_least=at_least)
     inside = {each.name.lower(): each for each in _folders(folder)}
     train = inside.get("train", folder)
-    tests = [inside[name] for name in TESTS if name in inside and train != folder and _inner(inside[name])]
+    tests = [inside[name] for name in TESTS if name in inside and train != folder]
+    tests = [each for each in tests if any(path.is_dir() for path in each.iterdir())]
     classes, images, labels = {each.name for each in _folders(train)}, [], []
     for split in (train, *tests[:1]):
         found = [(path, each.name) for each in _folders(split) for path in readers.images_in(each)]
@@ -162,8 +163,8 @@ def from_datasets(
         items = (source[i] for i in range(len(source)))
         try:
             pairs = [(pixels(item[image]), item[label]) for item in items]
-        except (KeyError, IndexError) as error:
-            raise ValueError(f"{type(source).__name__} does not give pairs of an image and a label") from error
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"{type(source).__name__} does not give an image and a label by index: {error}") from error
         images.append(_stacked((picture for picture, _ in pairs), [f"image {i}" for i in range(len(pairs))]))
         labels.append(np.array([number for _, number in pairs]))
     return _sets(name, _grey(images, channels), labels, names[0], holdout, at_least)
@@ -246,38 +247,26 @@ def _folders(folder: Path) -> list[Path]:
         )
     if not folder.is_dir():
         raise FileNotFoundError(f"folder='{folder}' does not exist; it must hold a folder of images for each class")
-    if not (folders := _inner(folder)):
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not readers.hidden(path))
+    if not folders:
         raise ValueError(f"{folder} holds no folders; it must hold one for each class, with its images")
     return folders
 
 
-def _inner(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted by name, if there are any."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not readers.hidden(path))
-
-
 def _pixels(picture: Any, *, mode: str, size: Sequence[int] | None) -> Tensor:
-    """A file, a picture of Pillow, or what `_drawn` takes, as (C, H, W) uint8."""
+    """A file, a picture of Pillow, or what `to_pil_image` takes, as (C, H, W) uint8."""
     if not isinstance(picture, Path | Image.Image):
-        picture = _drawn(picture)
+        from torchvision.transforms.functional import to_pil_image  # takes seconds to import
+
+        picture = picture.detach() if isinstance(picture, Tensor) else picture
+        if isinstance(picture, Tensor) and picture.is_floating_point() and (picture.clamp(0, 1) != picture).any():
+            found = f"from {picture.min():g} to {picture.max():g}"
+            raise ValueError(f"an image's values are {found}; allowed: 0 to 1, as before a transform that normalises")
+        picture = to_pil_image(picture)
     picture = readers.picture(picture, mode) if isinstance(picture, Path) else readers.upright(picture, mode)
     if size is not None:
         picture = ImageOps.fit(picture, tuple(size[::-1]), Image.Resampling.BILINEAR)
     return readers.as_tensor(picture)
-
-
-def _drawn(values: Any) -> Image.Image:
-    """A picture of what `to_pil_image` takes; real numbers outside [0, 1], whose bytes would wrap, are refused."""
-    from torchvision.transforms.functional import to_pil_image  # takes seconds to import
-
-    values = values.detach() if isinstance(values, Tensor) else values
-    if isinstance(values, Tensor) and values.is_floating_point() and not (values.min() >= 0 and values.max() <= 1):
-        found = f"from {values.min():g} to {values.max():g}"
-        raise ValueError(f"an image's values are {found}; allowed: 0 to 1, as before a transform that normalises")
-    try:
-        return to_pil_image(values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"an image is {type(values).__name__}: {error}") from error
 
 
 def _stacked(pictures: Iterable[Tensor], names: Sequence[Any]) -> Tensor:

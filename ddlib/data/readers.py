@@ -87,10 +87,7 @@ def state(info: DatasetInfo, root: Path) -> str | None:
 
 
 def state_of(places: Iterable[Path], how: str) -> str:
-    """A digest of files, or of all in folders, by sizes and times, of `how` they are read and of what reads them.
-
-    Links are followed.
-    """
+    """A digest of files, or of all in folders, links too, by sizes and times, of `how` and of what reads them."""
     digest = hashlib.sha256(how.encode())
     for package in ("pillow", "torch", "torchvision"):
         digest.update(f"{package} {version(package)}".encode())
@@ -234,11 +231,7 @@ def class_folders(folder: Path, positions: Sequence[int]) -> list[Path]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files of one class, sorted by name: in `folder`, or in `folder/images` if that is its one folder.
-
-    Raises:
-        ValueError: there are none, or other folders, whose images would be left out.
-    """
+    """The image files of one class, sorted by name: in `folder`, or all in `folder/images`; else a ValueError."""
     inside = sorted(path for path in folder.iterdir() if not hidden(path))
     files = [path for path in inside if path.suffix.lower() in SUFFIXES]
     folders = [path.name for path in inside if path.suffix.lower() not in SUFFIXES and path.is_dir()]

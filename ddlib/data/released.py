@@ -266,19 +266,15 @@ def _by_class(folders: list[Path], root: Path, info: DatasetInfo) -> tuple[list[
     wnids = [SYNSETS[position][0] for position in info.positions]
     if info.layout == "tiny":
         wnids = sorted(path.name for path in folders if re.fullmatch(r"n\d{8}", path.name))
-    for names, how, alike in (
-        (info.class_names, "names", str),
-        (info.class_names, "names", _plain),
-        (wnids, "ids", str),
-    ):
-        found = {alike(path.name): path for path in folders}
-        if sorted(map(alike, names)) == sorted(found):
-            return [found[alike(name)] for name in names], f", by the folders' {how}"
-    numbers = {int(found[0]): path for path in folders if (found := re.search(r"\d+", path.name))}
-    if sorted(numbers) == [*range(len(folders))]:
-        return [numbers[number] for number in sorted(numbers)], ", by the folders' numbers"
-    few = ", ".join(sorted(path.name for path in folders)[:4])
-    raise ValueError(f"{root} holds {few}, ...; allowed: names or WordNet ids of classes, or numbers from 0 on")
+    plain = {_plain(path.name): path for path in folders}
+    for names, how in ((info.class_names, "names"), (wnids, "WordNet ids")):
+        if sorted(map(_plain, names)) == sorted(plain):
+            return [plain[_plain(name)] for name in names], f", by the folders' {how}"
+    numbers = {int(first[0]): path for path in folders if (first := re.search(r"\d+", path.name))}
+    if sorted(numbers) != [*range(len(folders))]:
+        few = ", ".join(sorted(path.name for path in folders)[:4])
+        raise ValueError(f"{root} holds {few}, ...; allowed: names or WordNet ids of classes, or numbers from 0 on")
+    return [numbers[number] for number in sorted(numbers)], ", by the folders' numbers"
 
 
 def _plain(name: str) -> str:
