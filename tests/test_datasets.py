@@ -748,7 +748,7 @@ def test_pixels_of_no_known_range_are_refused(kind, tmp_path):
 
 
 def test_a_png_of_16_bits_is_scaled_whichever_mode_pillow_opens_it_in():
-    """Before version 10 that was "I", as for 32 bits."""
+    """Earlier versions open it in "I", as files of 32 bits."""
     wide = Image.fromarray(RAMP.astype(np.int32) * 257)
     assert wide.mode == "I" and np.array_equal(readers.in_eight_bits(wide, "PNG"), RAMP)
 

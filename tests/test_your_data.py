@@ -104,7 +104,7 @@ def test_what_is_wrong_with_a_folder_is_named_in_a_line(tmp_path):
     ):
         data.from_folder(tmp_path / "nowhere")
     (tmp_path / "set.zip").write_bytes(b"packed")
-    with pytest.raises(ValueError, match="set.zip' is a file; it must be a folder.*: unpack it"):
+    with pytest.raises(ValueError, match="set.zip' is a file; it must be a folder.*: unpack"):
         data.from_folder(tmp_path / "set.zip")
     with pytest.raises(ValueError, match="classes are ant; allowed: two or more"):
         data.from_folder(write(tmp_path / "single", {"ant": 4}))

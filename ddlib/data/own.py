@@ -231,8 +231,8 @@ def _check(holdout: float, at_least: int) -> None:
 def _reader(size: int | Sequence[int] | None, channels: int | None) -> Callable[[Any], Tensor]:
     """`_pixels` of this size and so many channels; others than are allowed are refused with a ValueError."""
     sides = (size, size) if isinstance(size, int) else size
-    of_two = isinstance(sides, Sequence) and len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
-    if sides is not None and not of_two:
+    valid = isinstance(sides, Sequence) and len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
+    if sides is not None and not valid:
         raise ValueError(f"size={size!r}; allowed: a side in pixels, or the two of (H, W)")
     if channels is not None and channels not in readers.MODES:
         raise ValueError(f"channels={channels!r}; allowed: 1, 3, 4, or None for as many as there are colours")
@@ -242,9 +242,7 @@ def _reader(size: int | Sequence[int] | None, channels: int | None) -> Callable[
 def _folders(folder: Path) -> list[Path]:
     """The folders in a folder, sorted by name."""
     if folder.is_file():
-        raise ValueError(
-            f"folder='{folder}' is a file; it must be a folder, with one of images for each class: unpack it"
-        )
+        raise ValueError(f"folder='{folder}' is a file; it must be a folder of class folders: unpack an archive first")
     if not folder.is_dir():
         raise FileNotFoundError(f"folder='{folder}' does not exist; it must hold a folder of images for each class")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not readers.hidden(path))

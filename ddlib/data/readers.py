@@ -295,7 +295,7 @@ def upright(image: Image.Image, mode: str) -> Image.Image:
 def in_eight_bits(image: Image.Image, form: str | None) -> Image.Image:
     """An image of 16 bits a pixel, which Pillow would clip to white, brought to 8; others as they are.
 
-    form: of its file; a PNG's whole numbers have 16 bits, though Pillow before 10 opens them as if they had 32.
+    form: of its file; a PNG's whole numbers have 16 bits, though some versions of Pillow open them as if they had 32.
 
     Raises:
         ValueError: pixels of 32 bits or real numbers, whose range nothing says.

@@ -7,7 +7,8 @@ Layouts, as their authors' code writes them:
     images*.pt, labels*.pt, lr*.pt    MTT, TESLA, FTD, DATM; DD-Ranking (`images.pt`, ...)
     res_*.pt                          DC, DSA, DM, DataDAM, DC-BENCH: {"data": [[images, labels], one an experiment]}
     data*.pt                          IDC: [images, labels] of pixels; an image may hold `factor` x `factor` of them
-    a folder of class folders         pictures, as of SRe2L; `labels*.pt` of them are in the order of their paths
+    a folder of class folders         pictures, as of SRe2L; folders bear names, WordNet ids or numbers of the classes,
+                                      or `labels*.pt` are there, in the order of the pictures' paths
     *.npz                             arrays `images` and `labels`, or of other names in `NAMES`
     *.safetensors, set.npz, set.pt, data/*.parquet, images/       our own exports
 
@@ -244,12 +245,13 @@ def _read_pictures(folder: Path, info: DatasetInfo, *, labelled: bool) -> dict[s
     labelled: whether their labels are given, in the order of paths; the folders are then no classes.
     """
     root, table = folder / "images" if (folder / "images").is_dir() else folder, folder / "labels.json"
-    folders, order, labels = [path for path in root.iterdir() if path.is_dir() and not readers.hidden(path)], "", None
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not readers.hidden(path))
+    labels, order = None, ""
     if table.is_file():  # a class whose label is no image's largest has an empty folder
         logits = json.loads(table.read_text(encoding="utf-8"))["logits"]
         paths, labels = [folder / name for name in logits], torch.tensor([*logits.values()])
     elif labelled:
-        paths = [path for each in sorted(folders) for path in readers.images_in(each)]
+        paths = [path for each in folders for path in readers.images_in(each)]
     else:
         folders, order = _by_class(folders, root, info)
         groups = [readers.images_in(path) for path in folders]
@@ -272,7 +274,7 @@ def _by_class(folders: list[Path], root: Path, info: DatasetInfo) -> tuple[list[
             return [plain[_plain(name)] for name in names], f", by the folders' {how}"
     numbers = {int(first[0]): path for path in folders if (first := re.search(r"\d+", path.name))}
     if sorted(numbers) != [*range(len(folders))]:
-        few = ", ".join(sorted(path.name for path in folders)[:4])
+        few = ", ".join(path.name for path in folders[:4])
         raise ValueError(f"{root} holds {few}, ...; allowed: names or WordNet ids of classes, or numbers from 0 on")
     return [numbers[number] for number in sorted(numbers)], ", by the folders' numbers"
 
@@ -337,8 +339,8 @@ def smoothness(images: Tensor) -> float:
 def recognised(images: Tensor) -> str:
     """The space of images by their values: "pixels" or "normalised"; a ValueError where neither is certain.
 
-    Pixels lie in [0, 1] or [0, 255].  Normalised pictures are smooth and of full contrast (`SMOOTH`, `CONTRAST`), and
-    leave [-1, 1] on both sides of 0; whitened ones and noise are not both, and cannot be told from one another.
+    Pixels lie in [0, 1] or [0, 255].  Normalised pictures are smooth and of full contrast (`SMOOTH`, `CONTRAST`),
+    partly negative, and not within [-1, 1]; whitened ones and noise cannot be told from one another.
     """
     low, high, inside = float(images.min()), float(images.max()), ((images > -0.01) & (images < 1.01)).double().mean()
     if white(images) == 255 or (white(images) == 1 and inside > 0.99):
