@@ -227,6 +227,9 @@ def test_what_is_bundled_arrives_and_what_is_there_stays(tmp_path, monkeypatch):
     gpu.unpack("data", data)
     assert (data / "cifar" / "batch").read_text() == "here = 'data/cifar/batch'"
     assert (data / "cifar" / "meta").read_text() == "mine"
+    gpu.use_packages()  # where there are packages, those of the bundle are left alone
+    assert os.environ["PYTHONPATH"] == "before" and not (bundle / "packages").exists()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     gpu.use_packages()
     assert sys.path[0] == str(bundle / "packages") and (bundle / "packages" / "made_up.py").exists()
     assert os.environ["PYTHONPATH"] == os.pathsep.join([sys.path[0], "before"])

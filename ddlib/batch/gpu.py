@@ -145,7 +145,12 @@ def unpack(name: str, target: Path) -> None:
 
 
 def use_packages() -> None:
-    """Put the packages of a bundle where this process and those that it starts find them."""
+    """Put the packages of a bundle where this process and those that it starts find them, unless it has its own.
+
+    They come before what is installed, and are of one version of Python; diffusers stands for all.
+    """
+    if importlib.util.find_spec("diffusers"):
+        return
     unpack("packages", BUNDLE)
     if (packages := BUNDLE / "packages").is_dir():
         sys.path.insert(0, str(packages))
@@ -245,11 +250,13 @@ def concerned(failed: Sequence[str]) -> set[str]:
 def until(end: float) -> Iterator[None]:
     """A block that is interrupted at `end`, as by Ctrl-C, upon which the store saves what is under way."""
     timer = threading.Timer(max(0.0, end - time.monotonic()), os.kill, (os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 def compute(jobs: Sequence[Job], workplace: "Workplace", end: float, out: Path) -> Iterator[str]:
