@@ -484,12 +484,12 @@ def _judge(options: Namespace) -> int:
 
     protocol = judge.recipe(options.recipe)
     how = {name: getattr(options, name) for name in ("dataset", "space", "labels", "by", "factor", "experiment")}
-    found, place = read_set(*options.files, **how), options.files[0].resolve()
+    distilled, place = read_set(*options.files, **how), options.files[0].resolve()
     label = options.label or (place.name if place.is_dir() else place.stem)
-    print(found.provenance["read_as"], flush=True)
+    print(distilled.provenance["read_as"], flush=True)
     workplace = study.Workplace(options.device, folder=options.store)
     records = judge.judge(
-        found, label, options.dataset, workplace, protocol=protocol, seed=options.seed, whole=not options.no_whole
+        distilled, label, options.dataset, workplace, protocol=protocol, seed=options.seed, whole=not options.no_whole
     )
     key = files.key({"cells": [record.cell for record in records]})[:8]  # others of the same label stay
     path = results.write(records, options.output or options.store / "judged" / f"{label}-{key}.json")

@@ -79,8 +79,8 @@ def from_folder(
     tests = [each for each in tests if any(path.is_dir() for path in each.iterdir())]
     classes, images, labels = {each.name for each in _folders(train)}, [], []
     for split in (train, *tests[:1]):
-        found = [(path, each.name) for each in _folders(split) for path in readers.images_in(each)]
-        paths, names = zip(*found, strict=True)
+        pictures = [(path, each.name) for each in _folders(split) for path in readers.images_in(each)]
+        paths, names = zip(*pictures, strict=True)
         if strangers := sorted({*names} - classes):
             raise ValueError(f"{split} has classes that {train} has not: {', '.join(strangers)}")
         with ThreadPoolExecutor() as pool:
@@ -258,8 +258,8 @@ def _pixels(picture: Any, *, mode: str, size: Sequence[int] | None) -> Tensor:
 
         picture = picture.detach() if isinstance(picture, Tensor) else picture
         if isinstance(picture, Tensor) and picture.is_floating_point() and (picture.clamp(0, 1) != picture).any():
-            found = f"from {picture.min():g} to {picture.max():g}"
-            raise ValueError(f"an image's values are {found}; allowed: 0 to 1, as before a transform that normalises")
+            limits = f"from {picture.min():g} to {picture.max():g}"
+            raise ValueError(f"an image's values are {limits}; allowed: 0 to 1, as before a transform that normalises")
         picture = to_pil_image(picture)
     picture = readers.picture(picture, mode) if isinstance(picture, Path) else readers.upright(picture, mode)
     if size is not None:
@@ -301,8 +301,10 @@ def _eight_bits(values: np.ndarray, channels_last: bool | None, value_range: tup
     values = np.moveaxis(values, 3, 1) if channels_last else values
     low, high = value_range or ((0, 1) if values.dtype.kind == "f" else (0, 255))
     if not (values.min() >= low and values.max() <= high):
-        found = f"{values.dtype} from {values.min()} to {values.max()}"
-        raise ValueError(f"images are {found}; value_range={low, high} does not hold them: say what black and white is")
+        limits = f"{values.dtype} from {values.min()} to {values.max()}"
+        raise ValueError(
+            f"images are {limits}; value_range={low, high} does not hold them: say what black and white is"
+        )
     if values.dtype != np.uint8 or (low, high) != (0, 255):
         values = np.round((values - float(low)) * (255 / (high - low))).astype(np.uint8)
     return torch.from_numpy(np.ascontiguousarray(values))

@@ -126,14 +126,14 @@ def read_set(
     )
 
 
-def _ours(found: SyntheticSet | SyntheticStream, file: Path, info: DatasetInfo) -> SyntheticSet:
+def _ours(ours: SyntheticSet | SyntheticStream, file: Path, info: DatasetInfo) -> SyntheticSet:
     """What `synthetic.save` wrote; a stream is drawn once, by seed 0."""
-    if isinstance(found, SyntheticStream):
-        found = found.frozen(0)
-    if (found.shape, found.num_classes) != (info.shape, info.num_classes):
-        raise ValueError(f"{file} holds images of {found.shape} and {found.num_classes} classes, not of {info.name}")
-    line = f"{file}: {len(found)} images of {info.name}; all else as the file states"
-    return replace(found, provenance={**found.provenance, "read_as": line, "stored": len(found)})
+    if isinstance(ours, SyntheticStream):
+        ours = ours.frozen(0)
+    if (ours.shape, ours.num_classes) != (info.shape, info.num_classes):
+        raise ValueError(f"{file} holds images of {ours.shape} and {ours.num_classes} classes, not of {info.name}")
+    line = f"{file}: {len(ours)} images of {info.name}; all else as the file states"
+    return replace(ours, provenance={**ours.provenance, "read_as": line, "stored": len(ours)})
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -377,8 +377,8 @@ def _in_space(
     if space == "pixels":
         target, full = target or ours, white(images)
         if full is None:
-            found = f"[{images.min():g}, {images.max():g}]"
-            raise ValueError(f"space='pixels', and images lie in {found}; allowed: [0, 1] or [0, 255]")
+            limits = f"[{images.min():g}, {images.max():g}]"
+            raise ValueError(f"space='pixels', and images lie in {limits}; allowed: [0, 1] or [0, 255]")
         return target.encode(images.float() / full), target, f"from pixels in [0, {full}], {how}"
     images = images.float()
     if SPACES[space]:
@@ -402,8 +402,8 @@ def _labels(labels: Tensor | None, kind: str | None, count: int, info: DatasetIn
         if labels.ndim == 1 and not torch.equal(classes.to(labels.dtype), labels):
             raise ValueError(f"labels of shape {tuple(labels.shape)} are no classes; allowed: integers, or a row each")
         if len(classes) != count or classes.min() < 0 or classes.max() >= info.num_classes:
-            found = f"{len(classes)} labels from {classes.min()} to {classes.max()} for {count} images"
-            raise ValueError(f"{found}; allowed: one an image, from 0 to {info.num_classes - 1} as {info.name} has")
+            theirs = f"{len(classes)} labels from {classes.min()} to {classes.max()} for {count} images"
+            raise ValueError(f"{theirs}; allowed: one an image, from 0 to {info.num_classes - 1} as {info.name} has")
         return classes, f"labels: classes, {how}"
     if labels.shape != (count, info.num_classes):
         raise ValueError(f"labels={kind!r} of shape {tuple(labels.shape)}; allowed: ({count}, {info.num_classes})")
