@@ -69,10 +69,6 @@ def clock(monkeypatch):
     return now
 
 
-def snapshots(*steps):
-    return {"snapshot": lambda state: torch.tensor(state.step), "snapshot_steps": steps}
-
-
 @pytest.mark.parametrize(("iterations", "step"), [(10, 0), (10, 7), (0, 0)])
 def test_it_takes_every_step_that_is_left_and_finishes(iterations, step):
     outcome = loop.run(Counting(iterations), Count(step), every=1)
@@ -88,49 +84,18 @@ def test_metrics_are_read_at_the_first_the_last_and_every_few_steps_and_reported
                             (10, 0.1)]  # fmt: skip
 
 
-def test_it_goes_on_from_its_checkpoint_with_course_snapshots_and_time(path):
-    options = {"every": 2, **snapshots(0, 3, 7)}
-    whole = loop.run(Counting(), Count(), **options)
+def test_it_goes_on_from_its_checkpoint_with_course_and_time(path):
+    """Also from one of an earlier version, with pictures beside the state."""
+    whole = loop.run(Counting(), Count(), every=2)
     for stop_at in (4, 5, 9):
         with pytest.raises(RuntimeError, match="cut"):
-            loop.run(Counting(), Count(), checkpoint=Checkpoint(path), report=Report(stop_at), **options)
-    outcome = loop.run(Counting(), Count(), checkpoint=Checkpoint(path), **options)
+            loop.run(Counting(), Count(), every=2, checkpoint=Checkpoint(path), report=Report(stop_at))
+        tensors, about = Checkpoint(path).read()
+        Checkpoint(path).write(tensors | {"snapshot.3": torch.tensor(3)}, about)
+    outcome = loop.run(Counting(), Count(), every=2, checkpoint=Checkpoint(path))
     assert (outcome.product, outcome.history) == (whole.product, whole.history)
-    assert outcome.snapshots == whole.snapshots == {0: 0, 3: 3, 7: 7}
     assert [sitting["step"] for sitting in outcome.sittings] == [0, 3, 4, 8]
     assert outcome.seconds > Checkpoint(path).read()[1]["seconds"] > 0 and Checkpoint(path).steps() == (10, 10)
-
-
-def test_the_time_of_snapshots_is_left_out_in_every_sitting(path, monkeypatch):
-    """Steps of 1 s that the device does when it is waited for, pictures of 100 s, and a cut after the second step."""
-    now, queued = [0.0], [0]
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
-
-    def wait(device="cuda"):
-        now[0] += queued[0] * (device == "cuda")
-        queued[0] = 0
-
-    monkeypatch.setattr(loop, "synchronise", wait)
-
-    def picture(state):
-        now[0] += 100.0
-        return torch.tensor(state.step)
-
-    class Queueing(Counting):
-        def step(self, state):
-            queued[0] += 1
-            return super().step(state)
-
-    def take(stop_at=None):
-        options = {"snapshot": picture, "snapshot_steps": (0, 1, 3, 6), "report": Report(stop_at), "device": "cuda"}
-        return loop.run(Queueing(iterations=6), Count(), checkpoint=Checkpoint(path), **options)
-
-    with pytest.raises(RuntimeError, match="cut"):
-        take(stop_at=3)
-    wait()
-    assert Checkpoint(path).read()[1]["seconds"] == 1.0, "the second step is still queued"
-    outcome = take()
-    assert outcome.seconds == 1.0 + 4.0 and sorted(outcome.snapshots) == [0, 1, 3, 6]
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,12 @@ from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import torch
 
-from ddlib import ROOT, methods, results, study
+from ddlib import ROOT, results
 from ddlib.batch import cli
-from ddlib.data import synthetic
-from ddlib.data.datasets import load
 from ddlib.report import site, stale
-from ddlib.store import files, loop
+from ddlib.store import files
 from ddlib.study import notebooks
-from ddlib.study.parameters import settings
 
 
 class Page(HTMLParser):
@@ -50,20 +46,12 @@ class Page(HTMLParser):
 STALE, DAMAGED = "datm/accuracy.quick", "dim/components.quick"
 """Results that say that they come from a modified tree, and results that are cut short."""
 
-PARAMETERS = {
-    "dataset": "digits", "reference_dataset": "cifar10", "ipcs": [1, 2], "seeds": [0], "device": "cpu",
-    "methods": {"ATOM": {"method": "atom", "iterations": 8, "batch_real": 4, "norm": "instance"},
-                "Random": {"method": "random"}},
-    "network": {"width": 8, "depth": 2}, "evaluation": {"num_networks": 1, "epochs": 1}, "budget_hours": None,
-    "precision": "float32", "compiled": False, "profile": "quick",
-}  # fmt: skip
-
 TORN = "atom/cost.quick.ipynb"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A report of some committed results and figures, a small store, and things that are wrong on purpose."""
+    """A report of some committed results and figures, and things that are wrong on purpose."""
     output = tmp_path_factory.mktemp("output")
     for kind in ("results", "figures"):
         shutil.copytree(ROOT / kind / "atom", output / kind / "atom")
@@ -79,11 +67,6 @@ def folder(tmp_path_factory):
     results.write(records, output / f"results/{STALE}.json")
     damaged = output / f"results/{DAMAGED}.json"
     damaged.write_bytes(damaged.read_bytes()[:1000])
-    workplace = study.Workplace("cpu", folder=output / "runs", progress="none")
-    first, *others = study.cells(settings(PARAMETERS), paper="atom", table="main")
-    study.run([first], workplace)
-    for cell in others:
-        study.synthetic_set(cell, 0, workplace)
     with pytest.MonkeyPatch.context() as patch:
         for module in (site, stale):
             patch.setattr(module, "OUTPUT", output)
@@ -146,22 +129,6 @@ def test_notebooks_are_there_as_committed_and_as_executed(report):
     assert 'href="notebook/atom/accuracy.quick.html"' in report["atom.html"].source
 
 
-def test_the_gallery_has_every_set_with_its_steps_and_accuracy(folder, report):
-    words = report["gallery.html"].words
-    assert words.count("steps 0, 1, 2, 4, 8:") == 2 and words.count("steps 1:") == 2
-    assert "digits, IPC 1" in words and "digits, IPC 2" in words
-    assert words.count("not evaluated") == 3 and re.search(r"\d+\.\d % over 1 × convnet", words)
-    assert len(list((folder / "gallery").glob("*.png"))) == 4
-
-
-def test_without_a_store_the_gallery_says_what_fills_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(site, "OUTPUT", tmp_path)
-    monkeypatch.setattr(notebooks, "names", tuple)
-    (tmp_path / "site").mkdir()
-    site.write(tmp_path / "site", [])
-    assert "make reproduce fills it" in Page(tmp_path / "site/gallery.html").words
-
-
 @pytest.fixture
 def instant(monkeypatch):
     """A site that is written at once: the front page alone, with the number of profiles."""
@@ -203,34 +170,3 @@ def test_the_command_says_where_to_open_it_and_takes_no_folder_of_others(tmp_pat
         assert sorted(folder.iterdir()) == before
     assert cli.main(["report", "--output", str(app)]) == 2
     assert "is no report" in capsys.readouterr().err
-
-
-def test_snapshots_are_taken_early_and_change_nothing(tmp_path):
-    method = methods.build("atom", ipc=4, iterations=8, batch_real=4, norm="instance", width=8, depth=2)
-    train = load("digits", "train")
-    plain = loop.run(method, method.start(train, {}, 0)).product
-    options = {
-        "snapshot": lambda state: synthetic.snapshot(method.finish(state)),
-        "snapshot_steps": synthetic.snapshot_steps(method.iterations),
-    }
-    with_snapshots = loop.run(method, method.start(train, {}, 0), **options)
-    assert torch.equal(plain.images, with_snapshots.product.images)
-    assert options["snapshot_steps"] == (0, 1, 2, 4, 8) == tuple(with_snapshots.snapshots)
-    synthetic.write_snapshots(with_snapshots.snapshots, tmp_path)
-    pictures = synthetic.read_snapshots(tmp_path)
-    assert list(pictures) == [0, 1, 2, 4, 8] and pictures[8].shape == (10, 3, 1, 16, 16)
-    pixels = plain.pixels().unflatten(0, (10, 4))[:, :3]
-    assert (pictures[8].float().div(255) - pixels).abs().max() <= 0.5 / 255 + 1e-6
-    assert not torch.equal(pictures[0], pictures[8])
-    assert synthetic.read_snapshots(tmp_path / "none") == {}
-    assert synthetic.snapshot_steps(1) == () and synthetic.snapshot_steps(2) == (0, 1, 2)
-
-
-def test_a_picture_shows_classes_as_columns_and_steps_as_rows():
-    picture = torch.zeros(2, 1, 1, 4, 4, dtype=torch.uint8)
-    picture[1] = 200
-    image = site.stacked([picture, picture + 5])[0]
-    assert image.shape == (2 * (1 + 5), 1 + 2 * 5)
-    assert [int(image[y, x]) for x, y in ((1, 1), (6, 1), (5, 1), (6, 7))] == [0, 200, 128, 205]
-    image = site.stacked([torch.full((2, 1, 3, 128, 128), 200, dtype=torch.uint8)])
-    assert image.shape == (3, 1 + 65, 1 + 2 * 65) and int(image[0, 1, 1]) == 200

@@ -7,7 +7,7 @@ import pytest
 import torch
 from draws import seeded
 
-from ddlib.data.synthetic import SyntheticStream, generator_bytes, load, save, snapshot
+from ddlib.data.synthetic import SyntheticStream, generator_bytes, load, save
 from ddlib.data.whitening import ZCA, ValueSpace
 from ddlib.models import passes
 from ddlib.models.gan import Generator
@@ -173,9 +173,3 @@ def test_a_header_that_cannot_be_is_refused(path, changes, match):
     write_tensors(path, tensors, header | changes)
     with pytest.raises(ValueError, match=match):
         load(path)
-
-
-def test_its_picture_is_the_frozen_draw_of_seed_0():
-    stream = make()
-    expected = stream.frozen(0).pixels().unflatten(0, (3, 4))[:, :3]
-    assert torch.equal(snapshot(stream), expected.mul(255).round().to(torch.uint8))

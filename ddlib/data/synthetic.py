@@ -469,36 +469,3 @@ def joined(parts: Sequence[SyntheticSet]) -> SyntheticSet:
         learning_rate=sum(rates) / len(rates) if rates else None,
         provenance={"joined": [dict(part.provenance) for part in parts]},
     )
-
-
-SNAPSHOTS = "snapshots.safetensors"
-"""File of pictures, beside a set, of what it was while it was distilled: for the eye alone, no number comes of them."""
-
-SNAPSHOT_FRACTIONS = (0.0, 0.125, 0.25, 0.5, 1.0)
-"""Shares of the steps after which a picture is taken: more of them early, where more changes."""
-
-
-def snapshot_steps(iterations: int) -> tuple[int, ...]:
-    """The steps that `SNAPSHOT_FRACTIONS` come to; none where there are fewer than two steps."""
-    return tuple(dict.fromkeys(round(part * iterations) for part in SNAPSHOT_FRACTIONS)) if iterations > 1 else ()
-
-
-@torch.no_grad()
-def snapshot(synthetic: SyntheticSet | SyntheticStream) -> Tensor:
-    """The first images, three at most, of each class: (K, n, C, H, W) uint8; a stream is drawn once, by seed 0."""
-    drawn = synthetic.frozen(0) if isinstance(synthetic, SyntheticStream) else synthetic
-    by_class = drawn.pixels().unflatten(0, (drawn.num_classes, -1))[:, :3]
-    return by_class.mul(255).round().to(torch.uint8).cpu()
-
-
-def write_snapshots(snapshots: Mapping[int, Tensor], folder: Path) -> None:
-    """Keep step -> picture beside a set."""
-    write_tensors(folder / SNAPSHOTS, {str(step): picture for step, picture in snapshots.items()})
-
-
-def read_snapshots(folder: Path) -> dict[int, Tensor]:
-    """Step -> picture, in order; empty where there are none.  A damaged file is refused with a ValueError."""
-    if not (folder / SNAPSHOTS).is_file():
-        return {}
-    tensors, _ = read_tensors(folder / SNAPSHOTS)
-    return {step: tensors[str(step)] for step in sorted(map(int, tensors))}

@@ -1,44 +1,31 @@
-"""The report to read in a browser: every claim with its evidence, a page a paper, every notebook, a gallery.
+"""The report to read in a browser: every claim with its evidence, a page a paper, every notebook.
 
 Pages are filled into one template, notebooks are as nbconvert has them.  Every page opens from the file system; the
 equations of notebooks alone are set by a script from the network, and without it stand as LaTeX.
 """
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import nbformat
-import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from nbconvert import HTMLExporter
-from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
-from torchvision.utils import make_grid
 
 from ddlib import OUTPUT, PROFILES, __version__, results
-from ddlib.data import synthetic
 from ddlib.report import evidence, stale
 from ddlib.report.evidence import Run
 from ddlib.report.style import footer, read_provenance
 from ddlib.report.tables import claims_table, table
-from ddlib.store import files, inventory
+from ddlib.store import files
 from ddlib.store.provenance import checkout
 from ddlib.study import notebooks
 
 ACROSS = "compare"
 """The folder of notebooks that compare papers."""
-
-CLASSES, LARGEST = 10, 64
-"""Of a set in the gallery: the classes shown, and the pixels of an image's longer side."""
-
-SAME = ("method", "version", "dataset", "whitened", "hyperparameters")
-"""Settings that sets of several seeds share."""
 
 
 def build(output: Path | None = None, profiles: Sequence[str] = ()) -> Path:
@@ -96,7 +83,6 @@ def write(folder: Path, profiles: Sequence[str]) -> None:
         faults = {name: text for name, text in damaged.items() if name.startswith(f"{paper}/")}
         pages = [place for place in sources if place.startswith(f"notebook/{paper}/")]
         page(f"{paper}.html", paper, runs=own, counts=counts, reasons=reasons, damaged=faults, pages=pages)
-    page("gallery.html", "Gallery", sets=_gallery(folder))
 
 
 def _template(papers: Sequence[str]) -> Any:
@@ -154,45 +140,3 @@ def _figures(run: Run, folder: Path, reasons: Mapping[str, Sequence[str]]) -> li
             origin = "carries no provenance"
         figures.append((place, origin, reasons.get(path.relative_to(OUTPUT).as_posix(), ())))
     return figures
-
-
-# ---- the gallery
-
-
-def _gallery(folder: Path) -> list[dict[str, Any]]:
-    """A picture of the first seed of every sound set in the store but the whole data; what its caption says."""
-    first: dict[str, inventory.Entry] = {}
-    sets = [e for e in inventory.entries(OUTPUT / "runs") if e.kind == "distilled" and e.state.startswith("finished")]
-    for entry in sorted(sets, key=lambda entry: entry.about["seed"]):
-        settings = entry.about["settings"]
-        if settings["method"] != "whole":
-            first.setdefault(json.dumps([settings[name] for name in SAME]), entry)
-    (folder / "gallery").mkdir(parents=True)
-    captions = []
-    for entry in first.values():
-        try:
-            product = synthetic.load(entry.folder / entry.about["product"])
-            pictures = synthetic.read_snapshots(entry.folder) or {entry.about["steps"]: synthetic.snapshot(product)}
-        except (ValueError, OSError):
-            continue
-        place = f"gallery/{entry.key}.png"
-        to_pil_image(stacked([*pictures.values()])).save(folder / place, optimize=True)
-        accuracies = [
-            f"{fmean(e['accuracies']):.1f} % over {len(e['accuracies'])} × {e['protocol']['network']}"
-            for e in inventory.evaluations(entry)
-        ]
-        label = entry.name.rpartition(", seed ")[0]
-        captions.append({"place": place, "label": label, "steps": [*pictures], "accuracies": accuracies})
-    return captions
-
-
-def stacked(pictures: Sequence[Tensor]) -> Tensor:
-    """Pictures (K, n, C, H, W) in uint8 below one another, (3, H', W'): in each, classes are columns."""
-    grids = []
-    for picture in pictures:
-        images = picture[:CLASSES].transpose(0, 1).flatten(0, 1)
-        side = max(images.shape[-2:])
-        if side > LARGEST:
-            images = torch.nn.functional.interpolate(images.float(), scale_factor=LARGEST / side, mode="area").byte()
-        grids.append(make_grid(images, nrow=len(picture[:CLASSES]), padding=1, pad_value=128))
-    return torch.cat(grids, dim=1)

@@ -6,7 +6,6 @@ of their own:
     run.json                 settings, cost, course and provenance; written last: with it the artefact is finished
     <product>                what was made: a file of tensors, or a folder
     checkpoint.safetensors   while it is under way: what it goes on from
-    snapshots.safetensors    pictures at a few steps, of methods that ask for them
     log.txt                  a line now and then: how far it is, when it was interrupted, resumed and finished
     .lock                    held by the process that works on it; `.lock.owner` says which
 """
@@ -166,8 +165,6 @@ class Stepwise(Artefact):
     device: where the product is read to.
     about: settings, for `run.json`.
     code: the modules whose code decides the product, for `provenance`.
-    snapshot, snapshot_steps: a picture of the state, and the steps after which one is kept.
-    save_snapshots: writes the pictures, by step, to the folder.
     """
 
     folder: Path
@@ -178,9 +175,6 @@ class Stepwise(Artefact):
     device: str = "cpu"
     about: Mapping[str, Any]
     code: Sequence[str]
-    snapshot: Callable[[Any], torch.Tensor] | None = None
-    snapshot_steps: Sequence[int] = ()
-    save_snapshots: Callable[[Mapping[int, torch.Tensor], Path], None] | None = None
 
     @property
     def lock(self) -> Path:
@@ -229,8 +223,6 @@ class Stepwise(Artefact):
         checkpoint = Checkpoint(self.folder / CHECKPOINT, workplace.checkpoint_seconds)
         outcome = self._driven(state, checkpoint, workplace)
         self.keeping.save(outcome.product, self.path)
-        if outcome.snapshots:
-            self.save_snapshots(outcome.snapshots, self.folder)
         record = {
             "name": self.name,
             "product": self.keeping.product,
@@ -257,12 +249,9 @@ class Stepwise(Artefact):
                     self.job,
                     state,
                     name=self.name,
-                    snapshot=self.snapshot,
-                    snapshot_steps=tuple(self.snapshot_steps),
                     report=report,
                     checkpoint=checkpoint,
                     sitting={"provenance": provenance(workplace.device, self.code)},
-                    device=workplace.device,
                 )
             except BaseException as error:
                 report.note(f"stopped at step {state.step}: {type(error).__name__} {error}".rstrip())

@@ -4,13 +4,12 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ddlib.store import files
@@ -70,14 +69,12 @@ class Outcome:
     """What a finished job leaves: its product, its course and its cost.
 
     history: metric name -> list of (step, value), sampled every `every` steps, first and last included.
-    snapshots: step -> what `snapshot` returned there.
-    seconds: wall time of the steps, over all sittings, without that of the snapshots.
+    seconds: wall time of the steps, over all sittings.
     sittings: the step at which each began and what was said of it; more than one where the job was killed and went on.
     """
 
     product: Any = None
     history: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-    snapshots: dict[int, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     sittings: list[dict[str, Any]] = field(default_factory=list)
 
@@ -98,12 +95,9 @@ def run(
     *,
     name: str = "job",
     every: int | None = None,
-    snapshot: Callable[[Any], Tensor] | None = None,
-    snapshot_steps: tuple[int, ...] = (),
     report: Any = None,
     checkpoint: Checkpoint | None = None,
     sitting: Mapping[str, Any] | None = None,
-    device: str = "cpu",
 ) -> Outcome:
     """Take the remaining steps of `job` from `state`, or from its checkpoint, then finish it.
 
@@ -115,11 +109,9 @@ def run(
         state: as `job.start` gave it; a checkpoint that is there is loaded into it.  `state.step` counts the steps.
         every: metrics are read, and checked to be finite, every so many steps (None: about 100 times in all),
             so that a GPU is not made to wait at each step.
-        snapshot: called with the state after each step named in `snapshot_steps`; step 0 is the start.
         report: a `Progress`, called after each step with the steps taken and the last loss read.
         checkpoint: where the state is saved, now and then.  It is left there, for whoever keeps the product.
         sitting: said of this sitting in the outcome, as plain JSON.
-        device: where the steps are computed; waited for before a snapshot, whose time is left out.
 
     Raises:
         FloatingPointError: a metric or the state is not finite; such a state is not saved.
@@ -130,14 +122,7 @@ def run(
     outcome.sittings.append({"step": state.step, **(sitting or {})})
     begin = time.perf_counter() - outcome.seconds
     with Deferred(active=checkpoint is not None) as interrupt:
-        while True:
-            if snapshot is not None and state.step in snapshot_steps:
-                synchronise(device)
-                paused = time.perf_counter()
-                outcome.snapshots[state.step] = snapshot(state)
-                begin += time.perf_counter() - paused
-            if state.step >= job.iterations:
-                break
+        while state.step < job.iterations:
             metrics = job.step(state)
             if state.step % every == 0 or state.step in (1, job.iterations):
                 outcome.note(state.step, _finite(metrics, name, state.step))
@@ -158,18 +143,11 @@ def run(
     return outcome
 
 
-def synchronise(device: str | torch.device) -> None:
-    """Wait until a GPU has done what it was given; a CPU has."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _save(checkpoint: Checkpoint, state: Any, outcome: Outcome, *, name: str, iterations: int) -> None:
     """Write the state and the course so far; a state that the last update has spoilt is refused."""
     tensors = state.state_dict()
     _check_finite(tensors, name, state.step)
     tensors = {f"state.{key}": tensor for key, tensor in tensors.items()}
-    tensors |= {f"snapshot.{step}": tensor for step, tensor in outcome.snapshots.items()}
     course = {"history": outcome.history, "seconds": outcome.seconds, "sittings": outcome.sittings}
     checkpoint.write(tensors, course | {"step": state.step, "name": name, "iterations": iterations})
 
@@ -187,9 +165,8 @@ def _resumed(state: Any, checkpoint: Checkpoint) -> Outcome:
             f"{checkpoint.path} is of another state than the job has now ({error}); delete it to begin anew, and raise "
             "the version of the method whose state has changed"
         ) from error
-    snapshots = {int(n.removeprefix("snapshot.")): t for n, t in tensors.items() if n.startswith("snapshot.")}
     history = {name: [tuple(point) for point in points] for name, points in about["history"].items()}
-    return Outcome(None, history, snapshots, about["seconds"], about["sittings"])
+    return Outcome(None, history, about["seconds"], about["sittings"])
 
 
 def _finite(metrics: Mapping[str, Any], name: str, step: int) -> dict[str, float]:

@@ -19,7 +19,6 @@ import torch
 from ddlib import evaluation
 from ddlib.data import augmentation, datasets, synthetic
 from ddlib.data.datasets import ImageSet
-from ddlib.store.loop import synchronise
 from ddlib.store.progress import duration, peak_memory, reset_peak_memory
 from ddlib.study.rows import Cell
 
@@ -304,7 +303,8 @@ def timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
 
 def _now(device: torch.device) -> float:
     """Wall-clock time after synchronising the GPU."""
-    synchronise(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 

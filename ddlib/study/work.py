@@ -181,9 +181,6 @@ def distillation(cell: Cell, seed: int, workplace: Workplace) -> Stepwise:
         device=workplace.device,
         about={"settings": cell.settings(deployed=False), "seed": seed},
         code=codeprint.distillation(type(method)),
-        snapshot=lambda state: synthetic.snapshot(method.finish(state)),
-        snapshot_steps=synthetic.snapshot_steps(method.iterations),
-        save_snapshots=synthetic.write_snapshots,
     )
 
 
