@@ -16,6 +16,7 @@ from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
 from ddlib.data.whitening import ValueSpace
+from ddlib.methods import pixels
 from ddlib.models import foreign, passes
 from ddlib.pretraining.experts import Experts
 from ddlib.seeding import generator
@@ -39,6 +40,11 @@ SOURCE = """
 
         def forward(self, images):
             return self.head(self.features(images)[1])
+
+    def unsettled(channels, size, num_classes, norm):
+        network = Small(channels, size, num_classes)
+        network.norm = getattr(nn, norm)(8, track_running_stats=False)
+        return network
 
     def plain(shape, num_classes, **options):
         return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], num_classes))
@@ -143,6 +149,18 @@ def test_a_network_that_offers_features_is_matched_in(name, train):
     assert min(losses) > 0 and not torch.equal(before, state.images) and state.network.module.conv.out_channels == 4
 
 
+@pytest.mark.parametrize(("norm", "cut"), [("BatchNorm2d", False), ("InstanceNorm2d", True)])
+def test_a_batch_is_cut_only_where_its_statistics_do_not_count(norm, cut, monkeypatch):
+    """With norms of torch that keep no running statistics, so that there are no buffers."""
+    method = methods.build("dm", network="theirs:unsettled", norm=norm, ipc=2, batch_real=4)
+    losses = []
+    for size in (2**30, 1):
+        monkeypatch.setitem(pixels.PIECE_BYTES, "cpu", size)
+        state = method.start(few(10), {}, seed=0)
+        losses.append(float(method.step(state)["loss"]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and state.piece == (1 if cut else None)
+
+
 def test_gradients_are_matched_in_a_network_without_features():
     models.register("flat", importlib.import_module("theirs").plain)
     method = methods.build("dc", network="flat", ipc=1, batch_real=4, restarts=1, network_epochs=1, matching_steps=1)
@@ -183,10 +201,14 @@ REFUSED = {
         r"network 'theirs:dropping' draws random numbers \(dropout\); allowed: none",
     ),
     "dropout of experts": (start(lambda: Experts(network="theirs:dropping")), "draws random numbers"),
-    "statistics": (start(lambda: Experts(network="theirs:Small")), "the network has running statistics"),
+    "statistics": (start(lambda: Experts(network="theirs:Small")), "the network has batch statistics"),
+    "statistics of batches alone": (
+        start(lambda: Experts(network="theirs:unsettled", norm="BatchNorm2d")),
+        "the network has batch statistics",
+    ),
     "statistics, of a row": (
         lambda: cells("theirs:plain", method="mtt", network="theirs:Small", lr_student=0.01),
-        "has running statistics",
+        "has batch statistics",
     ),
     "dropout, of a row": (lambda: cells("theirs:plain", method="dm", network="theirs:dropping"), "draws random numbe"),
     "features, of a row": (

@@ -283,7 +283,7 @@ def test_settings_out_of_range_are_refused(setting, value, allowed):
 
 
 def test_what_cannot_be_trained_is_refused_at_the_start(train):
-    with pytest.raises(ValueError, match=r"the network has running statistics"):
+    with pytest.raises(ValueError, match=r"the network has batch statistics"):
         Experts(**SMALL, norm="batch").start(train, {}, 0)
     with pytest.raises(ValueError, match=r"unknown strategy 'blur'"):
         Experts(**SMALL, strategy="blur").start(train, {}, 0)

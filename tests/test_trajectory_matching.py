@@ -324,8 +324,8 @@ class TestGuards:
         with pytest.raises(ValueError, match=message):
             small(**settings)
 
-    def test_a_network_with_running_statistics(self, train):
-        with pytest.raises(ValueError, match="running statistics"):
+    def test_a_network_with_batch_statistics(self, train):
+        with pytest.raises(ValueError, match="batch statistics"):
             small(init="real", norm="batch").start(train, prerequisites(small(init="real"), train), 0)
 
 

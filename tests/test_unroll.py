@@ -212,8 +212,8 @@ def test_what_is_compiled_computes_what_the_eager_passes_do(monkeypatch):
     unrolling.student.cache_clear()
 
 
-def test_networks_with_running_statistics_are_refused():
-    with pytest.raises(ValueError, match="running statistics.*take norm 'instance'"):
+def test_networks_with_batch_statistics_are_refused():
+    with pytest.raises(ValueError, match="batch statistics.*take norm 'instance'"):
         make_student(norm="batch")
 
 

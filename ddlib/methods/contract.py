@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import math
 import numbers
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
@@ -24,7 +25,7 @@ RANGES: Mapping[str, Callable[[Any], bool]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class Method(ABC):
     """Base of all methods: a frozen dataclass of hyper-parameters under the paper's names, with its values as defaults.
 
     A method does no I/O, sees no test data, and draws from named streams of the seed alone.
@@ -81,24 +82,24 @@ class Method:
         """Refuse images of `shape` (C, H, W), or a number of classes, that the method cannot work on; none are read."""
         self.bytes_stored(shape, num_classes)
 
-    def check_train(self, train: ImageSet) -> None:
+    def check_train(self, train: ImageSet) -> None:  # noqa: B027 - most can start from any
         """Refuse a training set that it cannot start from, before anything is made of it."""
 
     def bytes_stored(self, shape: tuple[int, int, int], num_classes: int) -> int | None:
         """Bytes of the generator that it stores for images of `shape` (C, H, W); None: it gives images."""
         return None
 
+    @abstractmethod
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Any:
         """The state before the first step: a `ddlib.models.state.State`, or what has its methods and `step`."""
-        raise NotImplementedError(f"{type(self).__name__} has no start")
 
+    @abstractmethod
     def step(self, state: Any) -> Mapping[str, Any]:
         """One outer update, in place; returns metrics, tensors or floats, which are read seldom."""
-        raise NotImplementedError(f"{type(self).__name__} has no step")
 
+    @abstractmethod
     def finish(self, state: Any) -> SyntheticSet | SyntheticStream:
         """The last iterate, never the one that scored best on test data."""
-        raise NotImplementedError(f"{type(self).__name__} has no finish")
 
     def distilled(
         self,

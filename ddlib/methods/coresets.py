@@ -1,5 +1,6 @@
 """Real images as they are: drawn at random, chosen by herding or k-center, or all of them."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -74,9 +75,9 @@ class Coreset(Method):
         if self.ipc is not None:
             check_ipc(self.ipc, train)
 
+    @abstractmethod
     def rows(self, state: Selection) -> Tensor:
         """Rows of the chosen images, class by class: (n,) int64."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which images it chooses")
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Selection:
         """Check `ipc` against the class sizes, and embed the images where the choice is made from that."""

@@ -4,6 +4,7 @@ All three take the same step; they differ in the vectors of a network whose clas
 where layers respond as well (DataDAM), and which channels respond as well (ATOM).
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -42,13 +43,13 @@ class FeatureMatching(PixelMatching):
         super().__post_init__()
         self.check(">= 0", "iterations")
 
+    @abstractmethod
     def vectors(self, features: Features) -> list[Tensor]:
         """What is matched: (B, length) tensors, from the features of B images."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which vectors it matches")
 
+    @abstractmethod
     def weights(self, count: int) -> list[float]:
         """The weight of each of the `count` tensors of `vectors`."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it weighs what it matches")
 
     def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
         """Refuse, besides, a network of others that offers no features."""

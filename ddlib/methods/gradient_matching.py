@@ -18,7 +18,7 @@ from ddlib.data import augmentation
 from ddlib.methods import coresets, objectives, pixels
 from ddlib.methods.contract import require
 from ddlib.methods.pixels import PixelMatching, PixelState
-from ddlib.models.passes import at_least_float32
+from ddlib.models.passes import at_least_float32, has_batch_statistics
 
 PUBLISHED = {
     "matching_steps": {1: 1, 10: 10, 20: 20, 30: 30, 40: 40, 50: 50},
@@ -137,7 +137,7 @@ def freeze_statistics(state: PixelState) -> None:
 
     As published: one pass in training mode, which moves the statistics a tenth of the way (the layers' momentum).
     """
-    if pixels.has_batch_statistics(state.network):
+    if has_batch_statistics(state.network):
         stream = seeding.generator(state.seed, "statistics", state.step)
         rows = [r[torch.randperm(len(r), generator=stream)[:STATISTICS_BATCH]] for r in state.rows_by_class]
         state.network.train()

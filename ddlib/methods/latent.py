@@ -3,6 +3,7 @@
 The loss is that of DM, DSA or MTT on the rendered images; its gradient goes on through the rendering.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -163,21 +164,21 @@ class LatentMatching(NetworkMatching):
         prior.latent_shape(train.shape)
 
     @property
+    @abstractmethod
     def rates(self) -> dict[str, float]:
         """What is learnt -> its step size."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it learns")
 
+    @abstractmethod
     def initial(self, state: LatentState) -> dict[str, Tensor]:
         """The tensors from which the initial images are rendered."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it starts from")
 
     def noise(self, state: LatentState, *names: str | int) -> Tensor | None:
         """The noise of one rendering of all images, (n, K * ipc, ...), from the stream of these names; None: none."""
         return None
 
+    @abstractmethod
     def render(self, prior: LatentDiffusion, tensors: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
         """Images (B, C, H, W), about [-1, 1]."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it renders")
 
     @property
     def course_steps(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from ddlib.data.synthetic import SyntheticSet, check_strategy
 from ddlib.methods import coresets
 from ddlib.methods.contract import Method, require
 from ddlib.models.foreign import Foreign
-from ddlib.models.passes import PRECISIONS, known_options
+from ddlib.models.passes import PRECISIONS, has_batch_statistics, known_options
 from ddlib.models.state import State
 from ddlib.pretraining.classifier import Embedding
 
@@ -170,11 +170,6 @@ def sgd(parameter: Tensor, velocity: Tensor, gradient: Tensor, lr: float, moment
     """v <- mu v + g, p <- p - lr v, in place."""
     velocity.mul_(momentum).add_(gradient)
     parameter.sub_(velocity, alpha=lr)
-
-
-def has_batch_statistics(network: nn.Module) -> bool:
-    """Whether images that pass `network` together influence one another in training mode."""
-    return any(True for _ in network.buffers())
 
 
 @torch.no_grad()

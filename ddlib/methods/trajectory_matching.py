@@ -216,7 +216,7 @@ class TrajectoryMatching(NetworkMatching):
         return min(self.max_start_epoch, self.initial_max_start_epoch + way)
 
     def check_images(self, shape: tuple[int, int, int], num_classes: int) -> None:
-        """Refuse, besides, a network with running statistics, before experts are trained."""
+        """Refuse, besides, a network with batch statistics, before experts are trained."""
         super().check_images(shape, num_classes)
         _ = passes.pure(self.network, self.network_options, shape=shape, num_classes=num_classes).flat
 

@@ -70,7 +70,7 @@ def student(network: PureNetwork, compiled: bool = False) -> Student:
         compiled: whether its functions go through `torch.compile`, whole.
 
     Raises:
-        ValueError: a network with running statistics.
+        ValueError: a network with batch statistics.
     """
     flat = network.flat
 

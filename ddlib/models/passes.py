@@ -75,17 +75,23 @@ def together(batch: int, network: "PureNetwork", device: torch.device) -> int:
     return max(1, TOGETHER_ELEMENTS.get(device.type, 0) // (batch * network.elements))
 
 
+def has_batch_statistics(network: nn.Module) -> bool:
+    """Whether images that pass `network` together influence one another in training mode, as in a batch norm."""
+    norms = (isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    return any(norms) or any(True for _ in network.buffers())
+
+
 class Flat:
     """A network whose parameters come as one vector: logits = flat(theta, images).
 
     The order is that of `network.named_parameters()`; of `network` the shapes alone are used.  Differentiable in theta
-    and in the images, any number of times.  A network with running statistics is refused with a ValueError.
+    and in the images, any number of times.  A network with batch statistics is refused with a ValueError.
     """
 
     def __init__(self, network: nn.Module):
-        if any(True for _ in network.buffers()):
+        if has_batch_statistics(network):
             raise ValueError(
-                "the network has running statistics, which a trajectory of parameters does not carry; "
+                "the network has batch statistics, which a trajectory of parameters does not carry; "
                 "take norm 'instance', 'layer', 'group' or 'none'"
             )
         if isinstance(network, Foreign):
@@ -121,7 +127,7 @@ class PureNetwork:
 
     @functools.cached_property
     def flat(self) -> Flat:
-        """The network with its parameters as one vector; refused where it has running statistics."""
+        """The network with its parameters as one vector; refused where it has batch statistics."""
         return Flat(self.training)
 
     @property
@@ -137,8 +143,8 @@ class PureNetwork:
 
     @property
     def whole_batches(self) -> bool:
-        """Whether the images of a mini-batch depend on one another: by running statistics, or by what is drawn."""
-        return self.draws or any(True for _ in self.training.buffers())
+        """Whether the images of a mini-batch depend on one another: by batch statistics, or by what is drawn."""
+        return self.draws or has_batch_statistics(self.training)
 
     def logits(self, parameters: Tensors, buffers: Tensors, images: Tensor, *, training: bool = True) -> Tensor:
         """Logits (B, K) of images (B, C, H, W), in the dtype of the images; of A networks, where it is `grouped`."""

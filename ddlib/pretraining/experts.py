@@ -111,7 +111,7 @@ class Learner:
 
 @functools.lru_cache(maxsize=16)
 def learner(network: PureNetwork, compiled: bool) -> Learner:
-    """The functions that train a network without running statistics, one object for all so that it is compiled once."""
+    """The functions that train a network without batch statistics, one object for all so that it is compiled once."""
     flat, through = network.flat, (passes.compiled,) if compiled else ()
     losses = passes.stacked(
         lambda theta, images: network.logits(flat.named(theta), {}, images), network.grouped, *through
@@ -269,7 +269,7 @@ class Experts(Prerequisite):
         return tuple(sorted({*range(self.kept + 1), self.epochs}))
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Training:
-        """Untrained experts; an unknown option or DSA family, or running statistics, are refused with a ValueError."""
+        """Untrained experts; an unknown option or DSA family, or batch statistics, are refused with a ValueError."""
         augmentation.draw(1, 1, size=train.shape[1:], strategy=self._strategy(train), generator=torch.Generator())
         learner = self._learner(train)
         most = 1  # on a CPU, where a shard holds the same bits however experts are shared out
