@@ -61,6 +61,14 @@ def test_the_names_of_what_lies_in_stores_are_what_they_were(workplace):
     assert all("compat" not in cell.settings()["protocol"] for cell in cells())
 
 
+def test_a_later_hyper_parameter_at_its_old_value_is_no_part_of_a_name(workplace):
+    row = ROWS["stream"]
+    one, two = (toys(ipcs=[1], methods={"stream": row | {"gans": gans}})[0] for gans in (1, 2))
+    assert one.settings() == toys(ipcs=[1], methods={"stream": row})[0].settings()
+    assert "gans" not in one.settings()["hyperparameters"]
+    assert two.settings()["hyperparameters"]["gans"] == 2
+
+
 def test_cells_that_differ_in_deployment_alone_share_one_distillation(workplace, monkeypatch):
     found = toys()
     records = study.run(found, workplace)

@@ -275,6 +275,16 @@ def test_without_a_weight_it_is_stage_a_that_goes_on(monkeypatch):
     assert same(state.pair.state_dict(), going_on.state_dict())
 
 
+def test_seeds_take_turns_at_the_gans():
+    method, train = dim(gans=2, iterations=0), pictures()
+    assert [builder.seed for builder in method.needs.values()] == [0, 1]
+    assert next(iter(method.needs.values())) == next(iter(dim().needs.values())), "the first is everybody's"
+    artefacts = {name: loop.run(gan, gan.start(train, {}, gan.seed)).product for name, gan in method.needs.items()}
+    first, second, third = (method.finish(method.start(train, artefacts, seed)).generator for seed in range(3))
+    assert all(torch.equal(first[name], third[name]) for name in first)
+    assert not all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_only_the_step_size_is_new_to_the_optimisers():
     method, train = dim(), pictures()
     product = trained(method, train)["gan"]

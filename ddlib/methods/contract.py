@@ -44,6 +44,7 @@ class Method(ABC):
     deployment: hyper-parameters that decide only how what is distilled is used: the fields of its `SyntheticStream` of
         the same names, set when it is read; cells that differ in them alone share a distillation.
     retired: hyper-parameters that were taken away -> the value that they always had, still in the names of results.
+    later: hyper-parameters that came when results lay in stores -> the value at which they are no part of names.
     """
 
     name: ClassVar[str]
@@ -57,6 +58,7 @@ class Method(ABC):
     sweeps: ClassVar[bool] = False
     deployment: ClassVar[tuple[str, ...]] = ()
     retired: ClassVar[Mapping[str, Any]] = {}
+    later: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def needs(self) -> Mapping[str, Any]:

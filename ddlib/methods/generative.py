@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -46,10 +46,13 @@ class Generative(Method):
         exactly `ipc` images a class once.
     generator_width, latent, gan_iterations, gan_batch, gan_lr, beta1, beta2, gradient_penalty, precision: of the `Gan`.
     compat: "official" shows the departures of the published code from what is right; None: they are corrected.
+    gans: how many GANs are trained, >= 1; distillation seed s begins from number s mod `gans`, so that an interval over
+        seeds counts the chance of the adversarial training too.
     """
 
     deployment: ClassVar[tuple[str, ...]] = ("ipc", "redraw")
     retired: ClassVar[Mapping[str, Any]] = {"conditioning": "onehot"}
+    later: ClassVar[Mapping[str, Any]] = {"gans": 1}
     ipc: int
     redraw: int | None = 1
     generator_width: int = 196
@@ -62,9 +65,10 @@ class Generative(Method):
     gradient_penalty: float = 10.0
     precision: str = "float32"
     compat: str | None = None
+    gans: int = 1
 
     def __post_init__(self) -> None:
-        self.check(">= 1", "ipc", "generator_width", "latent", "gan_batch")
+        self.check(">= 1", "ipc", "generator_width", "latent", "gan_batch", "gans")
         self.check(">= 1, or None", "redraw")
         self.check(">= 0", "gan_iterations", "gradient_penalty")
         self.check("> 0", "gan_lr")
@@ -89,8 +93,13 @@ class Generative(Method):
 
     @property
     def needs(self) -> Mapping[str, Any]:
-        """The trained GAN."""
-        return {"gan": self.gan}
+        """The trained GANs; the first, which has seed 0, is shared by rows whatever their `gans`."""
+        others = {f"gan {number}": replace(self.gan, seed=number) for number in range(1, self.gans)}
+        return {"gan": self.gan} | others
+
+    def trained(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Pair:
+        """The GAN that this seed begins from, as stage A left it."""
+        return self.gan.restored(train, prerequisites[list(self.needs)[seed % self.gans]], seed)
 
     def bytes_stored(self, shape: tuple[int, int, int], num_classes: int) -> int:
         """Bytes of the generator for images of `shape` (C, H, W), as `SyntheticStream.bytes_stored` counts them."""
@@ -125,7 +134,7 @@ class PlainGan(Generative):
 
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> Pair:
         """The trained networks."""
-        return self.gan.restored(train, prerequisites["gan"], seed)
+        return self.trained(train, prerequisites, seed)
 
     def step(self, state: Pair) -> dict[str, float]:
         """Nothing changes."""
@@ -315,7 +324,7 @@ class DiM(Generative):
     def start(self, train: ImageSet, prerequisites: Mapping[str, Any], seed: int) -> DiMState:
         """The trained GAN with the step size of this stage; fewer images than `batch_size` are refused."""
         self.check_train(train)
-        pair = self.gan.restored(train, prerequisites["gan"], seed)
+        pair = self.trained(train, prerequisites, seed)
         for adam in (pair.generator_adam, pair.critic_adam):
             adam.param_groups[0]["lr"] = self.lr
         networks = tuple(

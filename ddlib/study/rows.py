@@ -78,7 +78,8 @@ class Cell:
     def settings(self, *, deployed: bool = True) -> dict[str, Any]:
         """Everything that decides the numbers, as plain JSON, with or without the `deployed` hyper-parameters."""
         tested_on = {"tested_on": self.tested_on} if self.tested_on else {}
-        left_out = () if deployed else self.deployed
+        left_out = {name for name, value in self.method.later.items() if getattr(self.method, name) == value}
+        left_out |= set() if deployed else set(self.deployed)
         hyperparameters = asdict(self.method) | self.method.retired
         return tested_on | {
             "method": self.method.name,
