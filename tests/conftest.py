@@ -11,6 +11,18 @@ def same_draws():
 
 
 @pytest.fixture
+def double(monkeypatch):
+    """Everything in float64: weights, noise, and the images of GANs and priors."""
+    from ddlib.pretraining import gan, prior
+
+    monkeypatch.setattr(gan, "signed", lambda train, rows: train.images[rows].double() / 255 * 2 - 1)
+    monkeypatch.setattr(prior, "signed", lambda pixels: pixels.double() / 255 * 2 - 1)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def workplace(tmp_path):
     """A store of its own, with a checkpoint after each step."""
     from ddlib import study

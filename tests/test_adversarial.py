@@ -4,37 +4,19 @@ import dataclasses
 
 import pytest
 import torch
+from draws import pictures
+from few_digits import product
 from torch.nn import functional as F
 
 from ddlib import seeding
 from ddlib.data import datasets
-from ddlib.data.datasets import ImageSet, ValueSpace
 from ddlib.models import passes
 from ddlib.models.gan import Critic, Generator
 from ddlib.pretraining import gan as adversarial
 from ddlib.pretraining.gan import Gan
-from ddlib.store import loop
 
 SHAPE, CLASSES = (2, 8, 8), 4
 SMALL = {"iterations": 3, "batch_size": 5, "width": 3, "latent": 10, "lr": 1e-2, "beta1": 0.5}
-
-
-def pictures(seed=0, count=23, classes=CLASSES):
-    """Random uint8 pictures of four classes."""
-    stream = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=stream)
-    labels = torch.arange(count) % classes
-    space = ValueSpace(mean=(0.4, 0.5), std=(0.2, 0.3))
-    return ImageSet("pictures", "train", images, labels, tuple(map(str, range(classes))), space)
-
-
-@pytest.fixture
-def double(monkeypatch):
-    """Everything in float64: weights, noise and images."""
-    monkeypatch.setattr(adversarial, "signed", plain_signed)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def plain_signed(train, rows):
@@ -132,20 +114,6 @@ def test_the_penalty_is_that_of_finite_differences(double):
     torch.testing.assert_close(found, plain_penalty(critic, images))
 
 
-def test_the_gradient_of_the_penalty_is_that_of_finite_differences(double):
-    critic, h = Critic(shape=SHAPE, num_classes=CLASSES, width=3), 1e-6
-    images, weight = 2 * torch.rand(3, *SHAPE) - 1, critic.blocks[3].weight
-    (gradient,) = torch.autograd.grad(adversarial.gradient_penalty(critic, images), weight)
-    way, ends = torch.randn_like(weight), []
-    for sign in (1, -1):
-        with torch.no_grad():
-            weight += sign * h * way
-        ends.append(adversarial.gradient_penalty(critic, images).detach())
-        with torch.no_grad():
-            weight -= sign * h * way
-    torch.testing.assert_close((gradient * way).sum(), (ends[0] - ends[1]) / (2 * h), rtol=1e-5, atol=0)
-
-
 @pytest.mark.parametrize("together", [1, 2, 3])
 def test_the_number_of_images_a_pass_changes_nothing(together, double, monkeypatch):
     gan, train = Gan(**SMALL), pictures()
@@ -155,38 +123,6 @@ def test_the_number_of_images_a_pass_changes_nothing(together, double, monkeypat
     found = gan.step(parts)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=1e-7, atol=1e-9)
-
-
-def test_losses_of_scores_and_logits_that_are_known():
-    class Known:
-        """Scores 1, 2, ... and logits that favour class 0 by log 3."""
-
-        def __call__(self, images):
-            logits = torch.zeros(len(images), 2)
-            logits[:, 0] = torch.log(torch.tensor(3.0))
-            return torch.arange(1.0, len(images) + 1), logits
-
-    labels = torch.tensor([0, 1])
-    right, wrong = -torch.tensor(0.75).log(), -torch.tensor(0.25).log()
-    found = adversarial.generator_loss(Known(), torch.zeros(2, *SHAPE), labels)
-    torch.testing.assert_close(found, (right + wrong) / 2 - 1.5)
-    images = torch.zeros(2, *SHAPE)
-    found = adversarial.critic_loss(Known(), (images, torch.tensor([0, 0])), (images, labels))
-    torch.testing.assert_close(found, 1.5 - 3.5 + (right + wrong) / 2 + right)
-
-
-def test_a_step_leaves_no_gradient_and_the_global_state_alone():
-    gan = Gan(**SMALL)
-    before = torch.random.get_rng_state()
-    state = gan.start(pictures(), {}, 7)
-    start = {name: tensor.clone() for name, tensor in state.state_dict().items()}
-    gan.step(state)
-    assert torch.equal(before, torch.random.get_rng_state())
-    for network, _ in state.networks().values():
-        assert all(parameter.grad is None for parameter in network.parameters())
-        assert all(parameter.requires_grad for parameter in network.parameters())
-    moved = {name.split(".")[0] for name, tensor in start.items() if not torch.equal(tensor, state.state_dict()[name])}
-    assert {"generator", "critic", "step"} <= moved
 
 
 def test_an_epoch_shows_every_image_once_and_drops_what_is_left_over():
@@ -213,21 +149,11 @@ def test_real_images_lie_in_minus_one_to_one_whatever_the_space():
     torch.testing.assert_close(adversarial.signed(encoded, rows), found)
 
 
-def test_a_gan_is_restored_with_the_moments_of_its_optimisers():
-    gan, train = Gan(**SMALL), pictures()
-    outcome = loop.run(gan, state := gan.start(train, {}, 7))
-    again = gan.restored(train, outcome.product, 8)
-    ours, theirs = again.state_dict(), state.state_dict()
-    assert int(ours.pop("step")) == 0 and int(theirs.pop("step")) == 3
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert {"generator_adam.project.weight.exp_avg_sq", "critic_adam.score.bias.exp_avg"} <= ours.keys()
-
-
 def test_a_gan_of_other_data_settings_or_tensors_is_refused():
     gan, train = Gan(**SMALL), pictures()
-    product = loop.run(gan, gan.start(train, {}, 7)).product
-    unnamed = {name: tensor for name, tensor in product.items() if name != "data"}
-    for images, tensors in ((pictures(seed=1), product), (train, unnamed)):
+    found = product(gan, train, 7)
+    unnamed = {name: tensor for name, tensor in found.items() if name != "data"}
+    for images, tensors in ((pictures(seed=1), found), (train, unnamed)):
         with pytest.raises(ValueError, match="the GAN was trained on other data than pictures as it is here"):
             gan.restored(images, tensors, 7)
     untrained = dataclasses.replace(gan, iterations=0)

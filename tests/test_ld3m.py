@@ -206,13 +206,6 @@ def test_each_step_has_its_own_noise():
     assert not torch.allclose(*images)
 
 
-def test_classes_of_imagenet_begin_as_the_vectors_of_their_numbers():
-    found = prior(num_classes=1000)
-    state = begun(built(), dataclasses.replace(digits(), name="imagenette32"), found)
-    positions = torch.tensor([0, 217, 482, 491, 497, 566, 569, 571, 574, 701]).repeat_interleave(2)
-    assert torch.equal(state.tensors["c"], found.embed(positions))
-
-
 def test_a_part_of_imagenet_keeps_the_places_of_its_classes():
     found = prior(num_classes=1000)
     part = dataclasses.replace(digits().of_classes((0, 3)), name="imagenette32:0,3")
@@ -220,17 +213,12 @@ def test_a_part_of_imagenet_keeps_the_places_of_its_classes():
     assert torch.equal(state.tensors["c"], found.embed(torch.tensor([0, 491]).repeat_interleave(2)))
 
 
-def test_a_prior_that_does_not_fit_is_refused():
+def test_a_prior_that_does_not_fit_is_refused_at_the_start():
     with pytest.raises(ValueError, match="the prior is of 1000 classes, and digits has 10"):
         begun(built(), found=prior(num_classes=1000))
-    with pytest.raises(ValueError, match="images of 1 channels; this prior is of images of 3"):
-        begun(built("glad"), found=prior((3, 8, 8)))
-    with pytest.raises(ValueError, match="learn='Z.c'; it must be 'Z' with an unconditional prior"):
-        begun(built(), found=prior(num_classes=None))
     begun(built(learn="Z"), found=prior(num_classes=None))
     with pytest.raises(ValueError, match=r"the images='zca'; it must be normalised: load them with whitened: false"):
-        method = built()
-        method.start(datasets.load("digits", "train", zca=True), {"prior": prior()}, 0)
+        built().start(datasets.load("digits", "train", zca=True), {"prior": prior()}, 0)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +228,6 @@ def test_a_prior_that_does_not_fit_is_refused():
         ({"options": {"width": 8}}, "options='width'; it must be without"),
         ({"options": {"syn_steps": 8}}, "unknown setting 'syn_steps' of options of matching='dm'"),
         ({"matching": "mtt", "options": {"labels": "fixed"}}, "labels='fixed'; it must be 'hard'"),
-        ({"backprop_steps": 11}, "backprop_steps=11"),
         ({"steps": 7}, "steps=7; with a schedule of 1000 steps it must be one of 1, 2, 4, 5, 8, 10,"),
     ],
 )
