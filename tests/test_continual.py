@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import test_rows
 import torch
 
 from ddlib import evaluation, results, study
@@ -13,20 +14,8 @@ from ddlib.data.synthetic import SyntheticSet, joined
 from ddlib.study import work
 from ddlib.study.parameters import settings
 
-CHOSEN = {
-    "profile": "quick",
-    "dataset": "digits",
-    "reference_dataset": "cifar100",
-    "ipcs": [2],
-    "seeds": [0, 1],
-    "steps": [5],
-    "methods": {"Random": {"method": "random"}},
-    "network": {"width": 4, "depth": 2},
-    "evaluation": {"num_networks": 2, "epochs": 2},
-    "device": "cpu",
-    "precision": "float32",
-    "compiled": False,
-}
+CHOSEN = test_rows.CHOSEN | {"reference_dataset": "cifar100", "ipcs": [2], "steps": [5]}
+CHOSEN |= {"methods": {"Random": {"method": "random"}}, "network": {"width": 4, "depth": 2}}
 SPACE = ValueSpace((0.5,), (0.25,))
 
 
@@ -59,11 +48,8 @@ def test_a_part_of_a_data_set_is_loaded_by_name():
     assert torch.equal(part.labels, (whole.labels[rows] == 3).long())
     about = datasets.describe("digits:7,3")
     assert (about.num_classes, about.class_names, about.shape) == (2, ("7", "3"), (1, 16, 16))
-    assert (
-        augmentation.strategy_for("digits:7,3")
-        == augmentation.strategy_for("digits")
-        != augmentation.strategy_for("cifar10:7,3")
-    )
+    part, whole, other = (augmentation.strategy_for(name) for name in ("digits:7,3", "digits", "cifar10:7,3"))
+    assert part == whole != other
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import test_evaluate
 import torch
-from test_evaluate import make_synthetic, make_test
+from test_evaluate import distance, make_synthetic, make_test
 from test_stream import SHAPE, make
 
 from ddlib.data.whitening import ValueSpace
@@ -51,10 +51,6 @@ def train(stream, protocol, networks, seed):
     return found
 
 
-def distance(trained, model):
-    return max((trained.parameters[name] - p).abs().max().item() for name, p in model.named_parameters())
-
-
 NEAR = 1e-4
 
 
@@ -81,38 +77,6 @@ def test_results_do_not_depend_on_the_buffer_nor_on_who_is_trained_together(redr
     assert part.train_losses == pytest.approx((found[0].train_losses[2], found[0].train_losses[0]), rel=1e-5)
     other = evaluate(stream, make_test(), SMALL, seed=4, networks=[0])
     assert abs(other.train_losses[0] - found[0].train_losses[0]) > 1e-4
-
-
-def epochs(stream, protocol=SMALL, networks=(0, 1), seed=0):
-    """[epoch][batch] -> (images, labels)."""
-    source = training_images(stream, protocol, seed)
-    return source, [list(source.epoch(e, networks, seed, protocol.batch_size)) for e in range(protocol.rounds)]
-
-
-def test_a_stream_shows_each_image_once_and_each_class_alike():
-    source, found = epochs(make_stream())
-    assert [len(batches) for batches in found] == [2] * 6
-    images = torch.cat([images for batches in found for images, _ in batches], dim=1)
-    assert images.shape == (2, 72, *SHAPE) and len(images.flatten(0, 1).flatten(1).unique(dim=0)) == 2 * 72
-    for batches in found:
-        for _, labels in batches:
-            assert torch.equal(labels.view(2, 2, 3).sort(2).values, torch.arange(3).expand(2, 2, 3))
-    assert source.distinct == 72
-
-
-def test_images_are_drawn_anew_as_often_as_asked_and_shuffled_each_epoch():
-    source, found = epochs(make_stream(redraw=2))
-    each = [torch.cat([images for images, _ in batches], dim=1)[0].flatten(1) for batches in found]
-    labels = [torch.cat([labels for _, labels in batches], dim=1)[0] for batches in found]
-    sets = [{tuple(image) for image in images.tolist()} for images in each]
-    assert sets[0] == sets[1] and sets[2] == sets[3] and not sets[0] & sets[2] and not sets[2] & sets[4]
-    assert not torch.equal(each[0], each[1]) and source.distinct == 36
-    with_labels = [
-        {(*image, label) for image, label in zip(images.tolist(), told.tolist(), strict=True)}
-        for images, told in zip(each, labels, strict=True)
-    ]
-    assert with_labels[0] == with_labels[1], "a label has left its image"
-    assert all(told.bincount().tolist() == [4] * 3 for told in labels)
 
 
 @pytest.mark.parametrize(("redraw", "distinct"), [(1, 72), (4, 24), (6, 12), (100, 12), (None, 12)])

@@ -60,14 +60,6 @@ def test_any_reader_of_safetensors_sees_the_images(tmp_path):
     assert header["class_names"] == list(NAMES) and header["provenance"] == {"seed": 3}
 
 
-def test_what_it_says_of_itself():
-    hard, soft = make(), make(soft=True)
-    assert len(hard) == 6 and hard.num_classes == 3 and not hard.is_soft and soft.is_soft
-    assert hard.bytes_stored == 6 * 32 * 4 + 6 * 8 and soft.bytes_stored == 6 * 32 * 4 + 6 * 3 * 4
-    moved = hard.to("cpu")
-    assert torch.equal(moved.images, hard.images) and moved.strategy == hard.strategy
-
-
 def test_pixels_are_decoded_and_clipped():
     space = ValueSpace((0.5,), (0.25,))
     images = torch.tensor([-4.0, -1.0, 1.0, 4.0]).view(1, 1, 2, 2)

@@ -13,7 +13,7 @@ from ddlib import methods, models, results, seeding
 from ddlib.data import datasets
 from ddlib.data.augmentation import augment
 from ddlib.data.whitening import ValueSpace
-from ddlib.methods import trajectory_matching, unrolling
+from ddlib.methods import trajectory_matching
 from ddlib.methods.coresets import random_rows
 from ddlib.models.passes import Flat
 from ddlib.pretraining.experts import Trajectories
@@ -40,47 +40,39 @@ def small(name="datm", ipc=2, **more):
     return methods.build(name, ipc=ipc, **{k: v for k, v in (SMALL | more).items() if k in known})
 
 
+def plain_loss(method, state, images, targets, lr):
+    """The loss of the step that the state stands before, with modules and autograd, as the paper writes it."""
+    network = models.build("convnet", shape=state.train.shape, num_classes=10, **NETWORK)
+    expert, epoch = method.draw_start(state)
+    start, goal = state.experts.vector(expert, epoch), state.experts.vector(expert, epoch + 1)
+    parts = zip(network.named_parameters(), start.split([p.numel() for p in network.parameters()]), strict=True)
+    theta = {name: part.view(p.shape).clone().requires_grad_() for (name, p), part in parts}
+    for batch in method.draw_batches(state):
+        logits = functional_call(network, theta, (batch.transform(images[batch.rows]),))
+        inner = torch.nn.functional.cross_entropy(logits, targets[batch.rows])
+        slopes = torch.autograd.grad(inner, list(theta.values()), create_graph=True)
+        theta = {name: t - lr * g for (name, t), g in zip(theta.items(), slopes, strict=True)}
+    end = torch.cat([t.flatten() for t in theta.values()])
+    return (end - goal).square().sum() / (start - goal).square().sum()
+
+
 class TestOuterStep:
     def test_one_step_of_mtt_is_the_plain_loop(self, train):
-        """Modules, autograd and torch.optim.SGD, as the paper writes it."""
         method = small("mtt", batch_syn=7, lr_images=3.0, lr_lr=1e-5, strategy="none")
         state = started(method, train)
-        images = state.images.clone().requires_grad_()
-        lr = state.lr.clone().requires_grad_()
-        optimisers = [
-            torch.optim.SGD([images], lr=3.0, momentum=0.5),
-            torch.optim.SGD([lr], lr=1e-5, momentum=0.5),
-        ]
-        labels = torch.arange(10).repeat_interleave(2)
+        images, lr = state.images.clone().requires_grad_(), state.lr.clone().requires_grad_()
+        optimisers = [torch.optim.SGD([leaf], lr=rate, momentum=0.5) for leaf, rate in ((images, 3.0), (lr, 1e-5))]
         for _ in range(2):
-            expert, epoch = method.draw_start(state)
-            batches = method.draw_batches(state)
-            loss = self.plain_loss(state, expert, epoch, batches, images, labels, lr)
+            loss = plain_loss(method, state, images, torch.arange(10).repeat_interleave(2), lr)
             for optimiser in optimisers:
                 optimiser.zero_grad()
             loss.backward()
             for optimiser in optimisers:
                 optimiser.step()
-            found = method.step(state)
-            assert found["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+            assert method.step(state)["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
         torch.testing.assert_close(state.images, images.detach(), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(state.lr, lr.detach(), rtol=1e-4, atol=1e-8)
         assert (state.images - state.first).abs().max() > 0.01
-
-    @staticmethod
-    def plain_loss(state, expert, epoch, batches, images, labels, lr):
-        network = models.build("convnet", shape=state.train.shape, num_classes=10, **NETWORK)
-        names = [name for name, _ in network.named_parameters()]
-        theta = split_like(network, state.experts.vector(expert, epoch))
-        start, goal = state.experts.vector(expert, epoch), state.experts.vector(expert, epoch + 1)
-        theta = {name: t.clone().requires_grad_() for name, t in zip(names, theta, strict=True)}
-        for batch in batches:
-            logits = functional_call(network, theta, (images[batch.rows],))
-            inner = torch.nn.functional.cross_entropy(logits, labels[batch.rows])
-            slopes = torch.autograd.grad(inner, list(theta.values()), create_graph=True)
-            theta = {name: t - lr * g for (name, t), g in zip(theta.items(), slopes, strict=True)}
-        end = torch.cat([t.flatten() for t in theta.values()])
-        return (end - goal).square().sum() / (start - goal).square().sum()
 
     def test_label_logits_take_the_gradient_through_the_softmax_with_a_momentum_of_their_own(self, train):
         method = small(batch_syn=7, lr_labels=5.0, init="real", threshold=None)
@@ -88,26 +80,11 @@ class TestOuterStep:
         logits = state.logits.clone().requires_grad_()
         optimiser = torch.optim.SGD([logits], lr=5.0, momentum=0.9)
         for _ in range(2):
-            expert, epoch = method.draw_start(state)
-            start, goal = state.experts.vector(expert, epoch), state.experts.vector(expert, epoch + 1)
-            theta = start.clone().requires_grad_()
-            for batch in method.draw_batches(state):
-                answer = state.student.network.flat(theta, batch.transform(state.images[batch.rows]))
-                inner = torch.nn.functional.cross_entropy(answer, logits[batch.rows].softmax(1))
-                (slope,) = torch.autograd.grad(inner, theta, create_graph=True)
-                theta = theta - state.lr * slope
             optimiser.zero_grad()
-            ((theta - goal).square().sum() / (start - goal).square().sum()).backward()
+            plain_loss(method, state, state.images, logits.softmax(1), state.lr).backward()
             optimiser.step()
             method.step(state)
         torch.testing.assert_close(state.logits, logits.detach(), rtol=1e-3, atol=1e-5)
-
-    def test_both_exact_gradients_distil_the_same_set(self, train):
-        method = small(gradient="unrolled", init="real", batch_syn=6)
-        images = distilled(method, train).images
-        other = small(gradient="adjoint", init="real", batch_syn=6)
-        wanted = distilled(other, train).images
-        torch.testing.assert_close(images, wanted, rtol=1e-3, atol=1e-4)
 
     def test_augmentation_is_drawn_for_each_inner_step_one_family_a_batch(self, train):
         method = small(syn_steps=8, batch_syn=5, init="real")
@@ -119,12 +96,6 @@ class TestOuterStep:
             torch.equal(x, augment(state.images[b.rows], d)) for x, b, d in zip(shown, batches, draws, strict=True)
         )
         assert all(len(d.family.unique()) == 1 for d in draws) and len({int(d.family[0]) for d in draws}) > 1
-
-
-def split_like(network, vector):
-    parameters = list(network.parameters())
-    parts = vector.split([p.numel() for p in parameters])
-    return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
 
 
 class TestSchedules:
@@ -192,9 +163,14 @@ def hand_made(num_classes=2, answers=(), images_each=4):
     vectors = [
         torch.nn.functional.one_hot(torch.tensor(a), num_classes).float().T * (3.0 + m) for m, a in enumerate(answers)
     ]
-    about = torch.frombuffer(bytearray(json.dumps({"first": 0, "count": len(vectors)}).encode()), dtype=torch.uint8)
-    shard = {"vectors": torch.stack([v.reshape(1, -1) for v in vectors]), "epochs": torch.tensor([0]), "about": about}
+    stacked = torch.stack([v.reshape(1, -1) for v in vectors])
+    shard = {"vectors": stacked, "epochs": torch.tensor([0]), "about": about(len(vectors))}
     return train, flat, Trajectories.of([shard])
+
+
+def about(count):
+    """What a shard of so many experts says of itself."""
+    return torch.frombuffer(bytearray(json.dumps({"first": 0, "count": count}).encode()), dtype=torch.uint8)
 
 
 class Table(torch.nn.Module):
@@ -225,9 +201,7 @@ class TestInitial:
 
     def test_too_few_correct_images_are_said_to_be_too_few(self):
         train, flat, experts = hand_made(answers=self.answers[:2])
-        with pytest.raises(
-            ValueError, match=r"ipc=4 with init='correct': the 2 experts get 3 of 4 images of class 'a'"
-        ):
+        with pytest.raises(ValueError, match=r"ipc=4 with init='correct': the 2 experts get 3 of 4 images of class"):
             trajectory_matching.correct_rows(train, 4, flat=flat, experts=experts, seed=0)
 
     def test_labels_are_the_mean_over_the_experts_that_are_right(self):
@@ -256,10 +230,6 @@ class TestInitial:
         assert product.is_soft and product.learning_rate == pytest.approx(0.01)
 
 
-def about(count):
-    return torch.frombuffer(bytearray(json.dumps({"first": 0, "count": count}).encode()), dtype=torch.uint8)
-
-
 class TestGuards:
     def test_a_loss_above_the_threshold_changes_nothing_and_is_counted(self, train):
         method = small(threshold=1e-6, init="real", iterations=4)
@@ -283,9 +253,7 @@ class TestGuards:
                 metrics = method.step(state)
                 assert "loss" not in metrics and metrics["skipped"] == 100.0
             else:
-                with pytest.raises(
-                    FloatingPointError, match=r"loss is nan at step 0 from epoch \d; a smaller lr_images"
-                ):
+                with pytest.raises(FloatingPointError, match=r"loss is nan at step 0 from epoch \d; a smaller lr"):
                     method.step(state)
 
     def test_a_negative_step_size_is_refused_as_it_happens(self, train):
@@ -324,10 +292,6 @@ class TestGuards:
         with pytest.raises(ValueError, match=message):
             small(**settings)
 
-    def test_a_network_with_batch_statistics(self, train):
-        with pytest.raises(ValueError, match="batch statistics"):
-            small(init="real", norm="batch").start(train, prerequisites(small(init="real"), train), 0)
-
 
 class TestMembers:
     def test_labels_only_and_images_only(self, train):
@@ -363,15 +327,6 @@ class TestMembers:
         assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
         assert (found[0][1] - found[1][1]).norm() > 1e-3 * found[1][1].norm()
 
-    def test_metrics_say_how_things_stand(self, train):
-        method = small(init="real")
-        state = started(method, train)
-        metrics = method.step(state)
-        assert set(metrics) == {"loss", "start_epoch", "lr", "skipped", "label_entropy", "distance"}
-        assert 0 <= float(metrics["label_entropy"]) <= math.log(10)
-        rms = float((state.images - state.first).square().mean().sqrt())
-        assert float(metrics["distance"]) == pytest.approx(rms)
-
 
 def published(dataset, ipc):
     """DATM in its authors' setting."""
@@ -382,4 +337,3 @@ def published(dataset, ipc):
 
 def test_the_default_of_datm_is_its_published_setting_of_cifar10_at_10():
     assert published("cifar10", 10) == methods.build("datm", ipc=10)
-    assert unrolling.GRADIENTS.keys() == {"adjoint", "unrolled", "tesla"}
