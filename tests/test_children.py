@@ -26,19 +26,25 @@ reproduce.run(["sh", "-c", shell])
 """
 
 
+def interrupted(words, folder, number):
+    """What a process printed and told that was sent a signal once its child had begun."""
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    end = time.monotonic() + 60
+    while not (folder / "begun").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(number)
+    printed, told = process.communicate(timeout=30)
+    assert (folder / "asked").exists() and told.rstrip().endswith("KeyboardInterrupt")
+    return printed
+
+
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_what_the_child_has_started_as_an_interrupt(number, background, tmp_path):
     words = [sys.executable, "-c", PARENT, str(tmp_path), CHILD]
     if background:  # as a script's `command &` is begun: with SIGINT ignored
         words = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words]
-    parent = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    end = time.monotonic() + 60
-    while not (tmp_path / "begun").exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    parent.send_signal(number)
-    _, told = parent.communicate(timeout=30)
-    assert (tmp_path / "asked").exists() and told.rstrip().endswith("KeyboardInterrupt")
+    interrupted(words, tmp_path, number)
 
 
 def test_the_exit_code_is_the_childs_and_handlers_are_as_before():
@@ -66,11 +72,4 @@ def start(name):
     return lambda: psutil.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]]) if name == "first" else print("more")
 reproduce.run_all([start("first"), start("second")])
 """
-    words = [sys.executable, "-c", code, str(tmp_path), CHILD]
-    parent = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    end = time.monotonic() + 60
-    while not (tmp_path / "begun").exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    parent.send_signal(signal.SIGTERM)
-    out, told = parent.communicate(timeout=30)
-    assert (tmp_path / "asked").exists() and out == "" and told.rstrip().endswith("KeyboardInterrupt")
+    assert interrupted([sys.executable, "-c", code, str(tmp_path), CHILD], tmp_path, signal.SIGTERM) == ""

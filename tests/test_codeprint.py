@@ -170,18 +170,23 @@ def test_an_evaluation_depends_on_no_method():
     assert not any(path.startswith("ddlib/methods/") for path, _ in found)
 
 
+def git(folder, *commands):
+    """Run commands of git in a folder, and return what the last one printed."""
+    who = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in commands:
+        done = subprocess.run([*who, *words.split()], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def test_a_commit_is_stated_where_git_tracks_the_code_and_else_why_not(tmp_path, monkeypatch):
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     (tmp_path / "unpacked" / "ddlib").mkdir(parents=True)
     (tmp_path / "unpacked" / "ddlib" / "loop.py").write_text("x = 1")
     monkeypatch.setattr(provenance, "ROOT", tmp_path / "unpacked")
     stated = provenance.checkout.__wrapped__
     assert stated() == (None, None, "fatal: not a git repository (or any of the parent directories): .git")
-    for words in (["init", "-q"], ["commit", "-qm", "another project", "--allow-empty"]):
-        subprocess.run([*git, *words], check=True)
+    git(tmp_path, "init", "commit -m another --allow-empty")
     assert stated() == (None, None, "git does not track this code")
-    for words in (["add", "."], ["commit", "-qm", "its copy"]):
-        subprocess.run([*git, *words], check=True)
+    git(tmp_path, "add .", "commit -m copy")
     commit, *rest = stated()
     assert len(commit) == 40 and rest == [False, ""]
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as in a container that mounts another user's folder
@@ -193,11 +198,8 @@ def test_a_commit_is_stated_where_git_tracks_the_code_and_else_why_not(tmp_path,
 def test_a_commit_is_read_through_git(tmp_path, monkeypatch):
     (tmp_path / "ddlib").mkdir()
     (tmp_path / "ddlib" / "loop.py").write_text("x = 1")
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
-        subprocess.run([*git, *words], check=True)
+    commit = git(tmp_path, "init", "add .", "commit -m one", "rev-parse HEAD")
     (tmp_path / "ddlib" / "loop.py").write_text("x = 2")
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     monkeypatch.setattr(codeprint, "ROOT", tmp_path)
     assert codeprint.sources_at(commit) == {"ddlib/loop.py": b"x = 1"}
     assert codeprint.sources_at("0" * 40) is None

@@ -96,19 +96,18 @@ def test_a_file_that_cannot_be_written_names_itself_and_stays(number, tmp_path, 
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fail)
-    told = os.strerror(number) + (
-        "; what was there before is whole: free some space" if number == errno.ENOSPC else "$"
-    )
-    with pytest.raises(OSError, match=rf"cannot write {path}: {told}") as raised:
+    ends = "; what was there before is whole: free some space" if number == errno.ENOSPC else "$"
+    with pytest.raises(OSError, match=rf"cannot write {path}: {os.strerror(number)}{ends}") as raised:
         files.write_whole(path, b"second")
     assert raised.value.errno == number
     assert path.read_bytes() == b"first" and os.listdir(tmp_path) == ["file"]
 
 
 def test_a_read_only_folder_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        files.Path, "touch", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
-    )
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.Path, "touch", refuse)
     with pytest.raises(OSError, match=r"folder='.*results' cannot be written \(Permission denied\)"):
         files.check_writable(tmp_path / "results")
 

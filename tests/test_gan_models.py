@@ -137,16 +137,12 @@ def penalty_gradients(score, x, parameters):
     return torch.autograd.grad(penalty, parameters, materialize_grads=True)
 
 
-@pytest.mark.parametrize("build", BUILDERS)
-def test_channels_last_gives_the_same(build):
+@pytest.mark.parametrize("build", BUILDERS[:2])
+def test_a_generator_in_channels_last_gives_the_same(build):
     model = randomised(build()).double()
     other = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    if isinstance(model, Critic):
-        x = normal(4, *model.shape, dtype=torch.float64)
-        torch.testing.assert_close(other(x.to(memory_format=torch.channels_last)), model(x))
-    else:
-        noise, labels = normal(4, model.latent, dtype=torch.float64), torch.arange(4)
-        torch.testing.assert_close(other(noise, labels), model(noise, labels))
+    noise, labels = normal(4, model.latent, dtype=torch.float64), torch.arange(4)
+    torch.testing.assert_close(other(noise, labels), model(noise, labels))
 
 
 # Weights.

@@ -1,6 +1,7 @@
 """Latent diffusion models: their parts against diffusers' own, folders there and back, and what is refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +27,7 @@ def of_vq(num_classes=3, channels=1):
     return small((channels, 8, 8), num_classes, width=16, generator=seeded(), codes=16)
 
 
-PRIORS = {
-    "gray": of_vq,
-    "colour": lambda: of_vq(channels=3),
-    "unconditional": lambda: of_vq(None),
-}
+PRIORS = {"gray": of_vq, "colour": lambda: of_vq(channels=3), "unconditional": lambda: of_vq(None)}
 
 
 @pytest.fixture(scope="module", params=PRIORS)
@@ -159,11 +156,6 @@ def test_schedule_is_that_of_cin256():
     assert found[0] ** 0.5 == pytest.approx(0.99925, abs=5e-6)
 
 
-def test_small_refuses_images_that_it_does_not_divide():
-    with pytest.raises(ValueError, match="images of 10x8 pixels; with this prior sides must be multiples of 4"):
-        small((1, 10, 8), 3, width=16, generator=seeded(), factor=4)
-
-
 @pytest.mark.parametrize(
     ("name", "shape", "match"),
     [
@@ -210,8 +202,6 @@ def asking(prior, embedder=None, **changed):
         (lambda p: asking(p, num_class_embeds=10), "UNet2DModel of num_class_embeds=10; only None is known"),
         (lambda p: asking(p, time_embedding_type="fourier"), "'fourier', as of a score SDE; known: positional"),
         (lambda p: asking(p, p.embedder, addition_embed_type="text"), "of addition_embed_type='text'; only"),
-        (lambda p: asking(p, p.embedder, encoder_hid_dim=8), "encoder_hid_dim=8; only None is known"),
-        (lambda p: asking(p, p.embedder, time_cond_proj_dim=8), "time_cond_proj_dim=8; only None is known"),
         (lambda p: asking(p, p.embedder, out_channels=6), "gives 6 channels, not the 3 of latents"),
     ],
 )  # fmt: skip
@@ -260,10 +250,6 @@ def folder(tmp_path):
     return tmp_path / "prior"
 
 
-def change(file, **settings):
-    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
-
-
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     prior = of_vq()
 
@@ -284,17 +270,15 @@ def test_nothing_is_written_over(folder):
 
 
 def changing(part, file="config.json", **settings):
-    return lambda folder: change(folder / part / file, **settings)
+    def change(folder):
+        path = folder / part / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+    return change
 
 
 def scheduler_of(name, **settings):
     return changing("scheduler", "scheduler_config.json", _class_name=f"{name}Scheduler", **settings)
-
-
-def remove(path):
-    for file in path.iterdir():
-        file.unlink()
-    path.rmdir()
 
 
 def pickled(folder):
@@ -317,33 +301,21 @@ def emptied(folder):
 @pytest.mark.parametrize(
     ("harm", "error", "match"),
     [
-        (lambda f: remove(f / "vae"), OSError, "no sub-folder vae or vqvae, for the autoencoder"),
-        (lambda f: remove(f / "unet"), OSError, "no sub-folder unet, for the noise predictor"),
-        (lambda f: remove(f / "class_embedder"), OSError, "no sub-folder class_embedder, for the class embedder"),
+        (lambda f: shutil.rmtree(f / "vae"), OSError, "no sub-folder vae or vqvae, for the autoencoder"),
+        (lambda f: shutil.rmtree(f / "unet"), OSError, "no sub-folder unet, for the noise predictor"),
+        (lambda f: shutil.rmtree(f / "class_embedder"), OSError, "no sub-folder class_embedder, for the class"),
         (lambda f: (f / "vae" / "config.json").unlink(), OSError, "vae/config.json"),
         (lambda f: (f / "scheduler" / "scheduler_config.json").unlink(), OSError, "file named scheduler_config"),
         (lambda f: (f / "vae" / "config.json").write_text("{"), ValueError, "config.json is damaged"),
-        (lambda f: change(f / "unet" / "config.json", _class_name="UNet3D"), ValueError, "a UNet3D; known: UNet2DCond"),
-        (
-            lambda f: change(f / "unet" / "config.json", layers_per_block=2),
-            ValueError,
-            "unet cannot be read: .*size mis",
-        ),
+        (changing("unet", _class_name="UNet3D"), ValueError, "a UNet3D; known: UNet2DCond"),
+        (changing("unet", layers_per_block=2), ValueError, "unet cannot be read: .*size mis"),
         (changing("vae", shift_factor=0.1), ValueError, "vae: shift_factor=0.1 is not known; allowed: 0"),
         (changing("vae", latents_mean=[0.1] * 3), ValueError, r"latents_mean=\[.*\] is not known; allowed: None"),
-        (changing("vae", latents_std=[2.0] * 3), ValueError, r"latents_std=\[.*\] is not known"),
         (changing("vae", norm_type="spatial"), ValueError, "norm_type='spatial' is not known; allowed: group"),
         (changing("unet", attention_type="gated"), ValueError, "attention_type='gated' is not known; allowed: default"),
-        (
-            scheduler_of("FlowMatchEulerDiscrete"),
-            ValueError,
-            "holds a FlowMatchEulerDiscreteScheduler; known: DDIM",
-        ),
-        (scheduler_of("EDMEuler"), ValueError, "holds a EDMEulerScheduler"),
-        (scheduler_of("LCM"), ValueError, "holds a LCMScheduler"),
-        (scheduler_of("ScoreSdeVe"), ValueError, "holds a ScoreSdeVeScheduler"),
+        (scheduler_of("FlowMatchEulerDiscrete"), ValueError, "holds a FlowMatchEulerDiscreteScheduler; known: DDIM"),
+        (scheduler_of("DDIM", prediction_type="sample"), ValueError, "prior: the scheduler's prediction_type is 'samp"),
         (scheduler_of("UniPCMultistep", use_flow_sigmas=True), ValueError, "use_flow_sigmas=True is not known"),
-        (scheduler_of("EulerDiscrete", timestep_type="continuous"), ValueError, "timestep_type='continuous' is not"),
         (scheduler_of("DDPM", beta_schedule="sigmoid"), ValueError, "beta_schedule='sigmoid' is not known"),
         (pickled, ValueError, "unet cannot be read: .*no file named diffusion_pytorch_model.safetensors"),
         (cut, ValueError, "unet cannot be read"),
@@ -353,12 +325,6 @@ def emptied(folder):
 def test_refuses_a_folder(folder, harm, error, match):
     harm(folder)
     with pytest.raises(error, match=match):
-        load_prior(folder)
-
-
-def test_refuses_a_folder_whose_parts_do_not_fit(folder):
-    change(folder / "scheduler" / "scheduler_config.json", prediction_type="sample")
-    with pytest.raises(ValueError, match="prior: the scheduler's prediction_type is 'sample'"):
         load_prior(folder)
 
 

@@ -100,10 +100,7 @@ PAIRED = {
     "log_probability": lambda r, s: squares(*([p.log() for p in softmax(x)] for x in (r, s))) / len(r),
     "logit": lambda r, s: squares(r, s) / len(r),
 }
-FOUND = {
-    "log_probability": objectives.log_probability_distance,
-    "logit": objectives.logit_distance,
-}
+FOUND = {"log_probability": objectives.log_probability_distance, "logit": objectives.logit_distance}
 
 
 @pytest.mark.parametrize("name", PAIRED)

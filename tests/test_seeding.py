@@ -9,9 +9,8 @@ from ddlib import seeding
 
 
 def test_streams_depend_on_seed_and_on_every_name():
-    streams = {
-        seeding.derive(*names) for names in [(0,), (1,), (0, "a"), (0, "b"), (0, "a", "b"), (0, "ab"), (0, "a", 1)]
-    }
+    names = [(0,), (1,), (0, "a"), (0, "b"), (0, "a", "b"), (0, "ab"), (0, "a", 1)]
+    streams = {seeding.derive(*each) for each in names}
     assert len(streams) == 7 and all(0 <= value < 2**63 for value in streams)
 
 

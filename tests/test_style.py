@@ -110,7 +110,6 @@ DOCUMENTED = '"""A module."""\n\n\ndef f(x):\n    """Says what it computes."""\n
         ("a.py", "x = 1\n", "a.py: no docstring"),
         ("a.py", '"""A module."""\n' + "x = 1\n" * 600, "601 lines"),
         ("models/utils.py", '"""A module."""\n', "does not say"),
-        ("_helpers.py", '"""A module."""\n', "does not say"),
         ("a.py", '"""A module."""\n\n\ndef f():\n    return 1\n', "f: no docstring"),
         ("a.py", '"""A."""\n\n\nclass C:\n    """C."""\n\n    def m(self):\n        x = 1\n', "C.m: no docs"),
         ("a.py", DOCUMENTED + "    x = 1\n" * 61, "a body of 61 lines"),
@@ -122,14 +121,3 @@ DOCUMENTED = '"""A module."""\n\n\ndef f(x):\n    """Says what it computes."""\n
 def test_a_fault_is_seen(path, source, match):
     found = faults(path, source)
     assert len(found) == 1 and match in found[0]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "    x = 1\n" * 60,
-        "    return torch.randn(x, generator=x)\n",
-    ],
-)
-def test_what_is_allowed_passes(body):
-    assert faults("a.py", DOCUMENTED + body) == []
