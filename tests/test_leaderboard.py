@@ -103,13 +103,8 @@ def test_entries_have_the_scores_of_their_own_sides():
     assert hlr == pytest.approx(mean["Whole"] - mean["DATM, hard labels"])  # with the labels of the other row
     assert ior == pytest.approx(mean["DATM"] - mean["Random"])
     assert found["DM"].lrs.components["HLR"].value == pytest.approx(mean["Whole"] - mean["DM"])
-    sets = {name: seed_means(r) for name, r in (("DM", DM), ("Random", RANDOM))}
-    robust = scores.ars(
-        aug=sets["DM"],
-        random_aug=sets["Random"],
-        noaug=[a + 0.5 for a in sets["DM"]],
-        random_noaug=[a + 0.5 for a in sets["Random"]],
-    )
+    noaug, random_noaug = on("plain", [DM, RANDOM], 0.5)
+    robust = scores.ars(aug=DM, random_aug=RANDOM, noaug=noaug, random_noaug=random_noaug)
     assert found["DM"].ars.estimate == robust.estimate
     assert found["Random"].lrs.components["IOR"].value == 0
     assert found["DM"].others.accuracies == pytest.approx([a - 8 for a in DM.accuracies])

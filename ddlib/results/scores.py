@@ -4,6 +4,10 @@ HLR is what hard labels lose against the whole training set, IOR what the method
 subset of the same size; d_aug and d_noaug are that gain with and without augmentation.  The scale is compressed
 (nothing lost and nothing gained gives 0.269), so components stand beside it.  The published code puts percent into the
 exponentials, which leaves [0, 1]; here accuracies are divided by 100 first.
+
+A record's *rounds* are its distillation seeds, each with the mean of its networks (those trained on one set are not
+independent), or its networks where it has one seed or names none.  Records with the same rounds are paired, round by
+round; records of different rounds are independent.
 """
 
 import math
@@ -14,17 +18,13 @@ from statistics import fmean, variance
 from ddlib.results.records import Record
 from ddlib.results.statistics import half_width, satterthwaite, seed_means
 
-Side = Record | Sequence[float]
-"""Accuracies in percent: one a round, or a record, whose rounds are its distillation seeds, each with the mean of its
-networks (those trained on one set are not independent), or its networks where it has one seed or names none."""
-
 
 @dataclass(frozen=True)
 class Estimate:
     """A score in [0, 1], or a difference of accuracies as fractions, with its two-sided 95 % interval.
 
-    low, high: cut to the range of the value, and all of it where one side has a single round.
-    n: rounds behind it, of the side with the fewest.
+    low, high: cut to the range of the value, and all of it where a record has a single round.
+    n: rounds behind it, of the record with the fewest.
     """
 
     value: float
@@ -41,122 +41,90 @@ class Score:
     components: Mapping[str, Estimate]
 
 
-def lrs(*, full: Side, hard: Side, own: Side, random: Side, weight: float = 0.5) -> Score:
-    """Label robust score (e^a - e^-1) / (e - e^-1), a = weight IOR - (1 - weight) HLR, with HLR and IOR (DD-Ranking).
+def lrs(*, full: Record, hard: Record, own: Record, random: Record) -> Score:
+    """Label robust score (e^a - e^-1) / (e - e^-1), a = (IOR - HLR) / 2, with HLR and IOR (DD-Ranking, weight 0.5).
 
-    The interval comes from the rounds (see `Side`).  Sides with the same rounds (records of the same seeds; sequences
-    of one length) are paired, round by round; sides of different rounds are independent.  The score is the mean over
-    all combinations, its error by the delta method with the degrees of freedom of Welch and Satterthwaite: where all
-    sides are paired, the t interval of the scores of the rounds.
+    The score is the mean over all combinations of rounds, its error by the delta method with the degrees of freedom of
+    Welch and Satterthwaite: where all records are paired, the t interval of the scores of the rounds.
 
     Args:
         full: the whole training set with hard labels.
         hard: the method with hard labels.
         own: the method by its own recipe; for one with hard labels the same as `hard`.
         random: real images, as many as the method has, by the method's own recipe.
-        weight: of IOR, in [0, 1].
 
     Raises:
-        ValueError: there is no round, an accuracy lies outside [0, 100], `weight` outside [0, 1], a record's
-            accuracies are not as many for each seed, or records are of different data sets, networks or, but for
-            `full`, images per class.
+        ValueError: a record was not run, its accuracies are not as many for each seed, or records are of different
+            data sets, networks or, but for `full`, images per class.
     """
-    sides = {"full": full, "hard": hard, "own": own, "random": random}
-    return _score(sides, {"HLR": (weight - 1, "full", "hard"), "IOR": (weight, "own", "random")}, weight)
+    rows = {"hard": hard, "own": own, "random": random}
+    _check_same(rows, "ipc")
+    _check_same({"full": full} | rows, "dataset", "network")
+    return _score({"HLR": (-0.5, full, hard), "IOR": (0.5, own, random)})
 
 
-def ars(*, aug: Side, noaug: Side, random_aug: Side, random_noaug: Side, weight: float = 0.5) -> Score:
-    """Augmentation robust score (e^b - e^-1) / (e - e^-1), b = weight d_aug + (1 - weight) d_noaug (DD-Ranking).
+def ars(*, aug: Record, noaug: Record, random_aug: Record, random_noaug: Record) -> Score:
+    """Augmentation robust score (e^b - e^-1) / (e - e^-1), b = (d_aug + d_noaug) / 2 (DD-Ranking, weight 0.5).
 
-    Intervals and errors are those of `lrs`.
+    Intervals, errors and what is refused are those of `lrs`; without augmentation the network may be called otherwise.
 
     Args:
         aug, noaug: the method with and without augmentation.
         random_aug, random_noaug: real images, as many as the method has, likewise.
     """
-    sides = {"aug": aug, "noaug": noaug, "random_aug": random_aug, "random_noaug": random_noaug}
-    parts = {"d_aug": (weight, "aug", "random_aug"), "d_noaug": (1 - weight, "noaug", "random_noaug")}
-    return _score(sides, parts, weight)
+    rows = {"aug": aug, "noaug": noaug, "random_aug": random_aug, "random_noaug": random_noaug}
+    _check_same(rows, "dataset", "ipc")
+    return _score({"d_aug": (0.5, aug, random_aug), "d_noaug": (0.5, noaug, random_noaug)})
 
 
-def gain(*, own: Side, other: Side) -> Estimate:
+def gain(*, own: Record, other: Record) -> Estimate:
     """Accuracy minus that of other images, as a fraction: IOR where these are random ones, however many they are.
 
     So a row that stores a generator can be held against the real images of as many bytes.  Raises as `lrs`.
     """
-    sides = {"own": own, "other": other}
-    for what in ("dataset", "network"):
-        _check_same(what, sides)
-    rounds = {name: _rounds(name, side) for name, side in sides.items()}
-    return _difference(_blocks(rounds, {"own": 1.0, "other": -1.0}))
-
-
-Rounds = tuple[tuple, tuple[float, ...]]
-"""What names the rounds of a side, equal where sides are paired, and their accuracies as fractions."""
-
-
-def _score(sides: Mapping[str, Side], parts: Mapping[str, tuple[float, str, str]], weight: float) -> Score:
-    """The score whose exponent is a weighted sum of `parts`: component -> weight, and the first side minus the second.
-
-    `full` alone may have other images per class, and sides without augmentation another name of their network.
-    """
-    if not 0 <= weight <= 1:
-        raise ValueError(f"weight={weight!r}; allowed: from 0 to 1")
-    _check_same("dataset", sides)
-    _check_same("ipc", {side: of for side, of in sides.items() if side != "full"})
-    for plain in (True, False):
-        _check_same("network", {side: of for side, of in sides.items() if ("noaug" in side) == plain})
-    rounds, exponent = {side: _rounds(side, of) for side, of in sides.items()}, dict.fromkeys(sides, 0.0)
-    components = {}
-    for part, (share, first, second) in parts.items():
-        components[part] = _difference(_blocks(rounds, {first: 1.0, second: -1.0}))
-        exponent |= {first: share, second: -share}
-    return Score(_exponential(_blocks(rounds, exponent)), components)
-
-
-def _check_same(what: str, sides: Mapping[str, Side]) -> None:
-    """Refuse records of which not all have the same `what`."""
-    values = {name: getattr(side, what) for name, side in sides.items() if isinstance(side, Record)}
-    if len(set(values.values())) > 1:
-        differing = ", ".join(f"{name} {value!r}" for name, value in values.items())
-        raise ValueError(f"records are of different {what}: {differing}; allowed: one {what}")
-
-
-def _rounds(name: str, side: Side) -> Rounds:
-    values = tuple(side.accuracies if isinstance(side, Record) else side)
-    if not values:
-        raise ValueError(f"{name} has no rounds; allowed: accuracies of at least one network")
-    if wrong := [value for value in values if not 0 <= value <= 100]:
-        raise ValueError(f"{name} holds the accuracy {wrong[0]!r}; allowed: percent, from 0 to 100")
-    seeds = tuple(side.cell.get("seeds", ())) if isinstance(side, Record) else ()
-    if len(seeds) > 1:
-        return ("seeds", *seeds), tuple(value / 100 for value in seed_means(side))
-    return (len(values), *seeds), tuple(value / 100 for value in values)
-
-
-def _blocks(rounds: Mapping[str, Rounds], weights: Mapping[str, float]) -> list[list[float]]:
-    """The weighted sum of sides, as independent blocks: sides with the same rounds are added up round by round."""
-    blocks: dict[tuple, list[float]] = {}
-    for side, weight in weights.items():
-        if weight:
-            key, values = rounds[side]
-            before = blocks.get(key, [0.0] * len(values))
-            blocks[key] = [total + weight * value for total, value in zip(before, values, strict=True)]
-    return list(blocks.values())
-
-
-def _difference(blocks: Sequence[Sequence[float]]) -> Estimate:
-    """The sum of the blocks' means."""
+    _check_same({"own": own, "other": other}, "dataset", "network")
+    blocks = _blocks([(1, own), (-1, other)])
     return _estimate(sum(map(fmean, blocks)), _half_width(blocks, [1.0] * len(blocks)), blocks, low=-1.0)
 
 
-def _exponential(blocks: Sequence[Sequence[float]]) -> Estimate:
-    """The mean of the scaled exponential of the blocks' sum over all combinations of rounds: exponentials factorise."""
+def _check_same(records: Mapping[str, Record], *what: str) -> None:
+    """Refuse records that do not agree in all of `what`."""
+    for name in what:
+        values = {side: getattr(record, name) for side, record in records.items()}
+        if len(set(values.values())) > 1:
+            differing = ", ".join(f"{side} {value!r}" for side, value in values.items())
+            raise ValueError(f"records are of different {name}: {differing}; allowed: one {name}")
+
+
+def _score(parts: Mapping[str, tuple[float, Record, Record]]) -> Score:
+    """The scaled exponential of a weighted sum of `parts`, each the first record minus the second.
+
+    Its mean over all combinations of rounds is the product of the blocks' means, as exponentials factorise.
+    """
+    components, terms = {}, []
+    for name, (weight, first, second) in parts.items():
+        components[name] = gain(own=first, other=second)
+        terms += [(weight, first), (-weight, second)]
+    blocks = _blocks(terms)
     factors = [[math.exp(value) for value in block] for block in blocks]
     means = [fmean(factor) for factor in factors]
     product, scale = math.prod(means), math.e - 1 / math.e
     half = product * _half_width(factors, means) / scale
-    return _estimate((product - 1 / math.e) / scale, half, blocks, low=0.0)
+    return Score(_estimate((product - 1 / math.e) / scale, half, blocks, low=0.0), components)
+
+
+def _blocks(terms: Sequence[tuple[float, Record]]) -> list[list[float]]:
+    """The weighted sum of records, on fractions, as independent blocks: those with the same rounds add up."""
+    blocks: dict[tuple, list[float]] = {}
+    for weight, record in terms:
+        seeds = record.cell.get("seeds", ())
+        rounds = seed_means(record) if len(seeds) > 1 else record.accuracies
+        if not rounds:
+            raise ValueError(f"{record.label!r} was not run; allowed: records with accuracies")
+        key = (len(rounds), *seeds)
+        before = blocks.get(key, [0.0] * len(rounds))
+        blocks[key] = [total + weight * value / 100 for total, value in zip(before, rounds, strict=True)]
+    return list(blocks.values())
 
 
 def _half_width(blocks: Sequence[Sequence[float]], scales: Sequence[float]) -> float:
