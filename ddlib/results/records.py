@@ -219,9 +219,10 @@ COLUMNS = (
 
 def _rows(record: Record) -> list[dict[str, Any]]:
     """The rows of `frame` for one record."""
-    shared = {name: getattr(record, name) for name in COLUMNS[:5]} | {name: None for name in COLUMNS[5:7]}
-    shared["accuracy"] = math.nan
-    for column, name in zip(COLUMNS[8:15], ("value", "std", "n", *COLUMNS[11:15]), strict=True):
+    shared = {name: getattr(record, name) for name in ("label", "method", "dataset", "ipc", "network")}
+    shared |= {"distillation_seed": None, "evaluation_seed": None, "accuracy": math.nan}
+    for column in ("reference", "reference_std", "reference_n", "paper", "table", "condition", "metric"):
+        name = "value" if column == "reference" else column.removeprefix("reference_")
         shared[column] = getattr(record.reference, name, None)
     shared |= {"verdict": record.verdict, "deviations": "; ".join(record.deviations)} | record.cost
     seeds = record.cell.get("seeds", ())

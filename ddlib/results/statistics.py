@@ -5,7 +5,7 @@ scipy.stats, the correction for many tests that of statsmodels; both take a seco
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, stdev
@@ -209,9 +209,9 @@ class Pair:
     p_sets: float | None
     p_networks: float | None
 
-    def significant(self, level: float = 0.05) -> bool:
-        """Whether `above` is above `below` by `p_sets`, with all pairs of the ranking together wrong at `level`."""
-        return self.p_sets is not None and self.p_sets < level
+    def significant(self) -> bool:
+        """Whether `above` is above `below` by `p_sets`, with all pairs of the ranking together wrong at 5 %."""
+        return self.p_sets is not None and self.p_sets < 0.05
 
 
 def ranked(records: Sequence["Record"]) -> list["Record"]:
@@ -224,12 +224,11 @@ def neighbours(records: Sequence["Record"]) -> list[Pair]:
 
     As the ranking chooses the pairs, their means differ by selection too; Holm's correction does not undo this.
     """
-    pairs, sets, networks = list(pairwise(ranked(records))), [], []
-    for above, below in pairs:
-        sets.append(of_sets(above, below))
-        networks.append(welch(Sample.of(above.accuracies), Sample.of(below.accuracies)))
-    columns = zip(sets, networks, _holm(sets), _holm(networks), strict=True)
-    return [Pair(above, below, *column) for (above, below), column in zip(pairs, columns, strict=True)]
+    pairs = list(pairwise(ranked(records)))
+    sets = [of_sets(above, below) for above, below in pairs]
+    networks = [welch(Sample.of(above.accuracies), Sample.of(below.accuracies)) for above, below in pairs]
+    tests = zip(sets, networks, _holm(sets), _holm(networks), strict=True)
+    return [Pair(above, below, *test) for (above, below), test in zip(pairs, tests, strict=True)]
 
 
 def _holm(comparisons: Sequence[Comparison]) -> list[float | None]:
@@ -239,10 +238,6 @@ def _holm(comparisons: Sequence[Comparison]) -> list[float | None]:
     testable = [comparison.p for comparison in comparisons if math.isfinite(comparison.error)]
     corrected = iter(multipletests(testable, method="holm")[1] if testable else ())
     return [float(next(corrected)) if math.isfinite(comparison.error) else None for comparison in comparisons]
-
-
-Grid = dict[tuple[str, ...], "Record"]
-"""A level of each factor -> the record of that combination."""
 
 
 def main_effects(
@@ -269,7 +264,7 @@ def main_effects(
     """
     import pandas
 
-    grid: Grid = {}
+    grid: dict[tuple[str, ...], Record] = {}
     for record in records:
         levels = tuple(record.label.split(", "))
         if len(levels) != len(factors) or levels in grid:
@@ -280,31 +275,20 @@ def main_effects(
     run = {levels: record for levels, record in grid.items() if record.n}
     if len({(tuple(record.cell["seeds"]), record.n) for record in run.values()}) > 1:
         raise ValueError("records have different seeds or numbers of networks; allowed: the same for all")
-    usual = {levels: record for levels, record in run.items() if apart not in levels}
-    unusual = {levels: record for levels, record in run.items() if apart in levels}
-    effects, of_apart = [], []
+    effects: dict[tuple[str, str, str], list[list[float]]] = {}  # differences: a row a pair, a column a seed
     for place, factor in enumerate(factors):
-        if any(levels[place] == apart for levels in unusual):
-            effects += _effects_of(factor, place, bases[place], run)
-        else:
-            effects += _effects_of(factor, place, bases[place], usual) if usual else []
-            of_apart += _effects_of(factor, place, bases[place], unusual, f", {apart}") if unusual else []
-    return pandas.DataFrame(effects + of_apart, columns=EFFECT)
-
-
-EFFECT = ["effect", "factor", "difference", "low", "high", "least pair", "most", "pairs"]
-
-
-def _effects_of(factor: str, place: int, base: str, grid: Grid, of: str = "") -> Iterator[tuple]:
-    """`EFFECT` of each level of one factor, which stands at `place` of a label."""
-    for level in dict.fromkeys(levels[place] for levels in grid if levels[place] != base):
-        differences = []  # a row a pair, a column a seed
-        for levels, record in grid.items():
-            other = grid.get((*levels[:place], base, *levels[place + 1 :]))
-            if levels[place] == level and other is not None:
-                differences.append([a - b for a, b in zip(seed_means(record), seed_means(other), strict=True)])
-        if differences:
-            by_pair = [fmean(row) for row in differences]
-            by_seed = welch(Sample.of([fmean(column) for column in zip(*differences, strict=True)]))
-            span = by_seed.difference, by_seed.low, by_seed.high, min(by_pair), max(by_pair)
-            yield (f"{level} for {base}{of}", factor, *span, len(differences))
+        for levels, record in run.items():
+            before, after = levels[:place], levels[place + 1 :]
+            base = run.get((*before, bases[place], *after))
+            if base is not None and base is not record:
+                of = f", {apart}" if apart in (*before, *after) else ""
+                difference = [a - b for a, b in zip(seed_means(record), seed_means(base), strict=True)]
+                effects.setdefault((of, f"{levels[place]} for {bases[place]}{of}", factor), []).append(difference)
+    rows = []
+    for (_, effect, factor), pairs in sorted(effects.items(), key=lambda entry: entry[0][0]):
+        by_pair = [fmean(row) for row in pairs]
+        by_seed = welch(Sample.of([fmean(column) for column in zip(*pairs, strict=True)]))
+        span = by_seed.difference, by_seed.low, by_seed.high, min(by_pair), max(by_pair)
+        rows.append((effect, factor, *span, len(pairs)))
+    columns = ["effect", "factor", "difference", "low", "high", "least pair", "most", "pairs"]
+    return pandas.DataFrame(rows, columns=columns)
