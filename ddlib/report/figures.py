@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ddlib.report import style
 from ddlib.report.style import PALETTE, WIDTH, Picture, legend, note, styled
+from ddlib.report.tables import per_class
 from ddlib.results import Record, frame, interval
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ ACCURACY = "test accuracy (%)"
 
 HOLLOW = {False: ("D", "paper"), True: ("o", "paper, unverified")}
 """Whether a reference is unverified -> its hollow marker and its name in the legend."""
+
+HOLLOW_LOOK = {"markerfacecolor": "white", "markeredgecolor": "black", "zorder": 4}
 
 FAMILY = {
     **dict.fromkeys(("random", "whole"), "real images"),
@@ -71,7 +74,7 @@ def accuracy_bars(records: Sequence[Record]) -> Picture:
     if not records:
         return note("no cell was run")
     by_network = len({r.ipc for r in records}) == 1 and len({r.network for r in records}) > 1
-    panels = _panels(records, "ipc" if by_network else "network")
+    panels = _panels(records, f", {per_class(records[0].ipc)}" if by_network else "")
     shades = style.colors([r.label for r in records])
     figure = Picture(figsize=(WIDTH, 0.3 + 2.5 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
@@ -84,17 +87,12 @@ def accuracy_bars(records: Sequence[Record]) -> Picture:
     return figure
 
 
-def _panels(records: Sequence[Record], split: str) -> dict[str, list[Record]]:
-    """Title of a panel -> its records: by data set, and by "ipc", or by "network" where there are several."""
-    several = len({r.network for r in records}) > 1
+def _panels(records: Sequence[Record], images: str = "") -> dict[str, list[Record]]:
+    """Title of a panel -> its records: by data set, and without `images` by network where there are several."""
+    split = not images and len({r.network for r in records}) > 1
     panels: dict[str, list[Record]] = {}
     for record in records:
-        title = record.dataset
-        if split == "ipc":
-            images = {None: "all images", 1: "1 image per class"}
-            title += f", {images.get(record.ipc, f'{record.ipc} images per class')}"
-        elif several:
-            title += f", tested on {record.network}"
+        title = f"{record.dataset}, tested on {record.network}" if split else f"{record.dataset}{images}"
         panels.setdefault(title, []).append(record)
     return panels
 
@@ -103,30 +101,25 @@ def _draw_bars(ax: Axes, records: Sequence[Record], shades: Mapping[str, str], b
     """The bars of one panel, side by side in groups."""
     import seaborn
 
-    ipcs = sorted({r.ipc for r in records if r.ipc is not None}) + [None] * any(r.ipc is None for r in records)
-    groups = list(dict.fromkeys(r.network for r in records)) if by_network else ipcs
-    ticks = ["all" if group is None else str(group) for group in groups]
+    records = sorted(records, key=lambda r: r.ipc or math.inf)
+    groups = [r.network if by_network else str(r.ipc or "all") for r in records]
+    ticks = list(dict.fromkeys(groups))
     labels = [label for label in shades if label in {r.label for r in records}]
     table = independent(records)
     table["group"] = table["network"] if by_network else table["ipc"].astype("string").fillna("all")
+    width = 0.8 / len(labels)
     seaborn.barplot(
         table, x="group", y="accuracy", order=ticks, hue="label", hue_order=labels, palette=shades, saturation=1,
         gap=0.1, linewidth=0, errorbar=t_interval, err_kws={"color": "black", "linewidth": 0.9},
-        capsize=0.2 / len(labels), legend=False, ax=ax,
+        capsize=width / 4, legend=False, ax=ax,
     )  # fmt: skip
-    width = 0.8 / len(labels)
-    for record in [record for record in records if reported(record) is not None]:
-        marker, _ = HOLLOW[record.reference.unverified]
-        group = groups.index(record.network if by_network else record.ipc)
-        x = group + (labels.index(record.label) - (len(labels) - 1) / 2 + 0.3) * width
-        ax.plot(x, reported(record), marker, **_hollow(size=4.5))
-    tops = table.groupby(["label", "group"])["accuracy"].agg(lambda a: min(interval([*a])[1], 1.25 * a.mean()))
-    highest = max(tops.max(), *(reported(record) or 0 for record in records))
-    if style.LETTER * (max(map(len, ticks)) + 1) > 0.65 * WIDTH / len(ticks):
-        ax.tick_params(axis="x", labelrotation=30)
-        for text in ax.get_xticklabels():
-            text.set(ha="right", rotation_mode="anchor")
-    ax.set(xlim=(-0.54, len(ticks) - 0.46), ylim=(0, min(100, 1.08 * highest)), ylabel=ACCURACY)
+    for record, group in zip(records, groups, strict=True):
+        x = ticks.index(group) + (labels.index(record.label) - (len(labels) - 1) / 2 + 0.3) * width
+        _draw_reported(ax, record, x, size=4.5)
+    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if by_network else {}
+    ax.set_xticks(range(len(ticks)), ticks, **slanted)
+    highest = max(max(record.accuracy_mean, reported(record) or 0) for record in records)
+    ax.set(xlim=(-0.54, len(ticks) - 0.46), ylim=(0, min(100, 1.25 * highest)), ylabel=ACCURACY)
 
 
 @styled()
@@ -141,7 +134,7 @@ def accuracy_curves(records: Sequence[Record]) -> Picture:
     records = [record for record in records if record.n]
     if not records:
         return note("no cell was run")
-    panels = _panels(records, "network")
+    panels = _panels(records)
     shades = style.colors([r.label for r in records if r.ipc is not None])
     figure = Picture(figsize=(WIDTH, 0.3 + 2.6 * len(panels)), layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
@@ -158,9 +151,7 @@ def accuracy_curves(records: Sequence[Record]) -> Picture:
             if record.ipc is None:
                 x, across = 0.02, ax.get_yaxis_transform()
                 ax.axhline(record.accuracy_mean, color=color, linestyle="--", linewidth=1, label=record.label)
-            if reported(record) is not None:
-                marker, _ = HOLLOW[record.reference.unverified]
-                ax.plot(x, reported(record), marker, transform=across, **_hollow(size=7) | {"markeredgecolor": color})
+            _draw_reported(ax, record, x, size=7, transform=across, markeredgecolor=color)
         handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         if ax.get_legend():
             ax.get_legend().remove()
@@ -183,15 +174,18 @@ def reported(record: Record) -> float | None:
     return None if record.verdict in ("PROXY", "NO REFERENCE", "NOT RUN") else record.reference.value
 
 
-def _hollow(*, size: float) -> dict[str, Any]:
-    return {"markersize": size, "markerfacecolor": "white", "markeredgecolor": "black", "zorder": 4}
+def _draw_reported(ax: Axes, record: Record, x: float, *, size: float, **look: Any) -> None:
+    """A hollow marker at what the paper reports, if it may stand there."""
+    if reported(record) is not None:
+        marker, _ = HOLLOW[record.reference.unverified]
+        ax.plot(x, reported(record), marker, markersize=size, **HOLLOW_LOOK | look)
 
 
 def _marker_handles(records: Sequence[Record]) -> list[Line2D]:
     """Entries of a legend for the hollow markers and the intervals that the records have."""
     unverified = {record.reference.unverified for record in records if reported(record) is not None}
     handles = [
-        Line2D([], [], linestyle="", marker=marker, label=name, **_hollow(size=4.5))
+        Line2D([], [], linestyle="", marker=marker, markersize=4.5, label=name, **HOLLOW_LOOK)
         for state, (marker, name) in HOLLOW.items()
         if state in unverified
     ]

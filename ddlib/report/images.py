@@ -1,10 +1,11 @@
 """Images as grids, a column a class, and as strips, a row an image."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 TILE = 0.62  # inches: an image of a grid with the gap to the next one, at most
 PANEL = 0.8  # inches: an image of a strip, at most
-COLUMNS = 10  # classes of a grid
-LONG = 10  # letters of a class's name that fit above its column
+CLASSES = 10  # of a grid
+LETTERS = 10  # of a class's name that fit above its column
 
 
 @styled()
@@ -33,20 +34,16 @@ def image_grid(sets: "Mapping[str, SyntheticSet]", *, per_class: int = 1) -> Pic
         raise ValueError(f"sets={list(sets)}; allowed: sets that all have the same class_names")
     if per_class < 1:
         raise ValueError(f"per_class={per_class!r}; allowed: from 1")
-    names = next(iter(sets.values())).class_names[:COLUMNS]
-    left, top, between = max(0.7, 0.085 * max(map(len, sets)) + 0.1), 0.3, 0.1
-    tile = min(TILE, (WIDTH - left) / len(names))
-    block = tile * per_class
-    figure = Picture(figsize=(left + tile * len(names), top + (block + between) * len(sets) - between))
-    for row, (name, images) in enumerate(sets.items()):
-        y = top + row * (block + between)
-        _show(figure, mosaic(images, len(names), per_class), left, y, tile * len(names), block)
-        _write(figure, name, left - 0.08, y + block / 2, fontsize=9, ha="right", va="center")
-    look: dict[str, Any] = {"ha": "center"}
-    if max(map(len, names)) > LONG * tile / TILE:  # all are turned where one is too long
-        look = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"}
-    for column, name in enumerate(names):
-        _write(figure, name, left + (column + 0.5) * tile, top - 0.05, fontsize=7, va="bottom", **look)
+    names = next(iter(sets.values())).class_names[:CLASSES]
+    tile, left = _tile(TILE, len(names), sets)
+    figure = Picture(figsize=(left + tile * len(names), 1 + (tile * per_class + 0.1) * len(sets)), layout="compressed")
+    axes = figure.subplots(len(sets), squeeze=False)[:, 0]
+    for ax, (name, images) in zip(axes, sets.items(), strict=True):
+        _show(ax, mosaic(images, len(names), per_class), per_class, len(names))
+        ax.set_yticks([per_class / 2], [_plain(name)], fontsize=9)
+    slanted = max(map(len, names)) > LETTERS  # all are turned where one is too long
+    look = {"rotation": 40, "ha": "left", "rotation_mode": "anchor"} if slanted else {}
+    axes[0].set_xticks([i + 0.5 for i in range(len(names))], map(_plain, names), fontsize=7, **look)
     return figure
 
 
@@ -63,18 +60,14 @@ def image_strips(names: Sequence[str], columns: Mapping[str | int, Tensor]) -> P
     for title, pixels in columns.items():
         if pixels.ndim != 4 or len(pixels) != len(names):
             raise ValueError(f"columns[{title!r}] is {tuple(pixels.shape)}; allowed: ({len(names)}, C, H, W), as names")
-    left, between = 0.075 * max(map(len, names)) + 0.1, 0.1
-    tile = min(PANEL, (WIDTH - left) / len(columns))
-    titles = [title if isinstance(title, str) else f"after {title:,}" for title in columns]
-    titles = [textwrap.fill(title, max(1, int((tile + 0.2) / 0.085))) for title in titles]
-    top = 0.16 * max(title.count("\n") + 1 for title in titles) + 0.06
-    figure = Picture(figsize=(left + (tile + between) * len(columns) - between, top + tile * len(names)))
-    for column, (title, pixels) in enumerate(zip(titles, columns.values(), strict=True)):
-        x = left + column * (tile + between)
-        _show(figure, _tiled(pixels, 1), x, top, tile, tile * len(names))
-        _write(figure, title, x + tile / 2, top - 0.05, fontsize=8, ha="center", va="bottom")
-    for row, name in enumerate(names):
-        _write(figure, name, left - 0.06, top + (row + 0.5) * tile, fontsize=8, ha="right", va="center")
+    tile, left = _tile(PANEL, len(columns), names)
+    figure = Picture(figsize=(left + (tile + 0.1) * len(columns), 0.6 + tile * len(names)), layout="compressed")
+    axes = figure.subplots(1, len(columns), squeeze=False)[0]
+    for ax, (title, pixels) in zip(axes, columns.items(), strict=True):
+        _show(ax, _tiled(pixels, 1), len(names), 1)
+        text = _plain(title) if isinstance(title, str) else f"after {title:,}"
+        ax.set_title(textwrap.fill(text, int(14 * tile)), loc="center", fontsize=8, fontweight="normal")
+    axes[0].set_yticks([i + 0.5 for i in range(len(names))], map(_plain, names), fontsize=8)
     return figure
 
 
@@ -98,15 +91,23 @@ def _tiled(pixels: Tensor, columns: int) -> Tensor:
     return (canvas[:, gap:-gap, gap:-gap] * 255).round().byte().permute(1, 2, 0)
 
 
-def _show(figure: Picture, canvas: Tensor, left: float, top: float, width: float, height: float) -> None:
-    """Pixels at a place of the figure; inches, from its upper left corner."""
-    across, down = figure.get_size_inches()
-    ax = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
-    ax.imshow(canvas.numpy(), interpolation="none", aspect="auto")
-    ax.set_axis_off()
+def _tile(most: float, columns: int, names: Iterable[str]) -> tuple[float, float]:
+    """The side of an image, and the room for the names of rows left of them, in inches."""
+    left = 0.085 * max(map(len, names)) + 0.1
+    return min(most, (WIDTH - left) / columns), left
 
 
-def _write(figure: Picture, text: str, x: float, y: float, **look: Any) -> None:
-    """Text at a place of the figure; inches, from its upper left corner."""
-    across, down = figure.get_size_inches()
-    figure.text(x / across, 1 - y / down, text.replace("_", " "), parse_math=False, **look)
+def _show(ax: Axes, canvas: Tensor, rows: int, columns: int) -> None:
+    """Images on axes without lines that count them: row i lies from i to i + 1."""
+    height, width, _ = canvas.shape
+    extent = (0, columns, rows, 0)
+    ax.imshow(canvas.numpy(), interpolation="none", extent=extent, aspect=height * columns / (width * rows))
+    ax.set(xticks=[], yticks=[])
+    ax.tick_params(length=0)
+    ax.xaxis.tick_top()
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")

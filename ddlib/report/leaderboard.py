@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
-from ddlib.report.tables import BLANK, Table, amount
+from ddlib.report.tables import BLANK, Table, amount, per_class
 from ddlib.results import Pair, Record, interval, mean_record, neighbours, ranked, scores
 
 NETWORK, RANDOM = "convnet", "Random"
@@ -53,19 +54,17 @@ class Entry:
 def standings(
     records: Sequence[Record],
     *,
-    network: str = NETWORK,
     plain: str | None = None,
     hard: Mapping[str, str] | None = None,
     equal_bytes: Mapping[str, str] | None = None,
 ) -> dict[int | None, list[Entry]]:
-    """The ranking on a network at each number of images per class, the highest accuracy first.
+    """The ranking on `NETWORK` at each number of images per class, the highest accuracy first.
 
     A record of the whole training set stands in each ranking, and one of the bytes of a generator in that of each row
     which stores this.  What was not run is left out.  IOR, LRS and ARS are against the row called `RANDOM`.
 
     Args:
-        records: of one data set, every row on `network`, and on any others.
-        network: tested on, by the protocol.
+        records: of one data set, every row on `NETWORK`, and on any others.
         plain: what the same network trained without augmentation is called; None: there is none, and no ARS.
         hard: label of a row with soft labels -> label of the row that has the same set with hard ones.
         equal_bytes: label of a row that stores a generator -> label of the real images of its bytes.
@@ -81,37 +80,43 @@ def standings(
     labels = {record.label for record in records}
     if unknown := {*hard, *hard.values(), *equal_bytes, *equal_bytes.values()} - labels:
         raise ValueError(f"unknown rows {sorted(unknown)}; known: {', '.join(sorted(labels))}")
-    run = {(record.label, record.ipc, record.network): record for record in records if record.n}
-    own_ranking = [r for r in records if r.network == network and r.label not in equal_bytes.values()]
+    here = [record for record in records if record.network == NETWORK]
+    own_ranking = [record for record in here if record.label not in equal_bytes.values()]
     rankings = {}
     for ipc in sorted({record.ipc for record in own_ranking if record.ipc is not None}) or [None]:
         rows = [record for record in own_ranking if record.ipc in (ipc, None) and record.n]
         fillings = {equal_bytes.get(record.label) for record in rows}
-        rows += [r for r in records if r.network == network and r.label in fillings and r.n]
-        whole = next((record for record in ranked(rows) if record.method == "whole"), None)
+        rows += [record for record in here if record.label in fillings and record.n]
         rankings[ipc] = []
-        for record, pair in zip(ranked(rows), [*neighbours(rows), None], strict=False):
-            label, images = record.label, record.ipc
-            hard_row, random_row = (run.get((row, images, network)) for row in (hard.get(label, label), RANDOM))
-            unaugmented, random_unaugmented = (run.get((row, images, plain)) for row in (label, RANDOM))
-            filling = next((row for row in rows if row.label == equal_bytes.get(label)), None)
-            others = [r for r in records if (r.label, r.ipc) == (label, images) and r.network not in (network, plain)]
-            comparable = others and len({r.n for r in others}) == 1 and others[0].n
-            lrs = ars = None
-            if whole and hard_row and random_row:
-                lrs = scores.lrs(full=whole, hard=hard_row, own=record, random=random_row)
-            if unaugmented and random_row and random_unaugmented:
-                ars = scores.ars(aug=record, noaug=unaugmented, random_aug=random_row, random_noaug=random_unaugmented)
-            entry = Entry(
-                record=record,
-                others=mean_record(others) if comparable else None,
-                lrs=lrs,
-                ars=ars,
-                by_bytes=scores.gain(own=record, other=filling) if filling else None,
-                pair=pair,
-            )
-            rankings[ipc].append(entry)
+        for record, pair in zip_longest(ranked(rows), neighbours(rows)):
+            filling = next((row for row in rows if row.label == equal_bytes.get(record.label)), None)
+            rankings[ipc].append(_entry(record, pair, records, plain, hard.get(record.label, record.label), filling))
     return rankings
+
+
+def _entry(
+    record: Record, pair: Pair | None, records: Sequence[Record], plain: str | None, hard: str, filling: Record | None
+) -> Entry:
+    """A row with its scores, as far as the records that they need were run."""
+    run = {(r.label, r.network): r for r in records if r.ipc == record.ipc and r.n}
+    own, random = record.label, run.get((RANDOM, NETWORK))
+    full = next((r for r in records if r.method == "whole" and r.network == NETWORK and r.n), None)
+    others = [r for r in records if (r.label, r.ipc) == (own, record.ipc) and r.network not in (NETWORK, plain)]
+    comparable = others and others[0].n and len({r.n for r in others}) == 1
+    lrs = ars = None
+    if full and random and (hard, NETWORK) in run:
+        lrs = scores.lrs(full=full, hard=run[hard, NETWORK], own=record, random=random)
+    if random and {(own, plain), (RANDOM, plain)} <= run.keys():
+        noaug, random_noaug = run[own, plain], run[RANDOM, plain]
+        ars = scores.ars(aug=record, noaug=noaug, random_aug=random, random_noaug=random_noaug)
+    return Entry(
+        record=record,
+        others=mean_record(others) if comparable else None,
+        lrs=lrs,
+        ars=ars,
+        by_bytes=scores.gain(own=record, other=filling) if filling else None,
+        pair=pair,
+    )
 
 
 def leaderboard(
@@ -120,8 +125,7 @@ def leaderboard(
     """The rankings of `standings` as one table, a group for each number of images per class."""
     groups = []
     for ipc, entries in rankings.items():
-        images = {None: "all images", 1: "1 image per class"}.get(ipc, f"{ipc} images per class")
-        heading = f"{entries[0].record.dataset}, {images}" if entries else images
+        heading = f"{entries[0].record.dataset}, {per_class(ipc)}" if entries else per_class(ipc)
         groups.append((heading, tuple(_row(entry) for entry in entries)))
     pairs = [entry.pair for entries in rankings.values() for entry in entries if entry.pair]
     apart = sum(pair.significant() for pair in pairs)
@@ -130,22 +134,19 @@ def leaderboard(
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    record, pair = entry.record, entry.pair
+    record, pair, cost = entry.record, entry.pair, entry.record.cost.get
     components = entry.lrs.components if entry.lrs else {}
-    stored = [record.cost.get(name) for name in ("bytes_stored", "bits_per_class")]
-    distilling, evaluating = (record.cost.get(name) for name in ("distil_seconds", "evaluate_seconds"))  # of all
-    seeds = len(record.cell.get("seeds", ()))
     numbers = (
         _accuracy(record),
         str(record.n),
-        *(BLANK if p is None else f"{p:.3f}" for p in (pair and pair.p_sets, pair and pair.p_networks)),
+        *(BLANK if p is None else f"{p:.3f}" for p in ((pair.p_sets, pair.p_networks) if pair else (None, None))),
         *(_estimate(value, "+.2f") for value in (components.get("HLR"), components.get("IOR"), entry.by_bytes)),
         *(_estimate(score and score.estimate, ".2f") for score in (entry.lrs, entry.ars)),
         BLANK if entry.others is None else _accuracy(entry.others),
-        *(amount(value and value / 1e3) for value in stored),
-        *(amount(record.cost.get(name)) for name in ("images_shown", "prerequisite_seconds")),
-        amount(None if distilling is None or not seeds else distilling / seeds),
-        amount(None if evaluating is None else evaluating / record.n),
+        *(amount(cost(name), 1e3) for name in ("bytes_stored", "bits_per_class")),
+        *(amount(cost(name)) for name in ("images_shown", "prerequisite_seconds")),
+        amount(cost("distil_seconds"), len(record.cell.get("seeds", ()))),
+        amount(cost("evaluate_seconds"), record.n),
     )
     widths = map(len, COLUMNS[1:-1])
     outcome = "" if pair is None else "above" if pair.significant() else "not told apart"

@@ -1,6 +1,7 @@
 """The look of every figure, the footer that says where its numbers come from, and figures as files."""
 
 import io
+import itertools
 import json
 import textwrap
 import xml.etree.ElementTree as ElementTree
@@ -10,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
@@ -42,8 +42,6 @@ STYLE = {
 
 GREY = "#999999"
 WIDTH = 6.4  # inches: the text width of a page
-LETTER = 0.075  # inches: the width of a digit below an axis
-IN_FOOTER = 3  # commits or devices that a footer names before it counts the rest
 
 LIMIT = 200_000
 """Greatest size of a figure's file, in bytes."""
@@ -93,9 +91,9 @@ def legend(figure: Figure, handles: Sequence[Any]) -> None:
 
 def colors(labels: Sequence[str]) -> dict[str, str]:
     """A colour for every label: grey for random images, the palette in order for the others."""
-    labels = list(dict.fromkeys(labels))
-    learnt = [label for label in labels if not label.casefold().startswith("random")]
-    return {label: PALETTE[learnt.index(label) % len(PALETTE)] if label in learnt else GREY for label in labels}
+    learnt = dict.fromkeys(label for label in labels if not label.casefold().startswith("random"))
+    shades = dict(zip(learnt, itertools.cycle(PALETTE), strict=False))
+    return {label: shades.get(label, GREY) for label in labels}
 
 
 def footer(provenance: Mapping[str, Any]) -> str:
@@ -109,11 +107,11 @@ def footer(provenance: Mapping[str, Any]) -> str:
     commits = [commit[:7] for commit in _entries(whole.get("commit"))]
     changed = " (modified)" if whole.get("dirty") else ""
     parts = [
-        f"ddlib {_several(versions.get('ddlib'), ', ')}".rstrip(),
-        f"commit{'s' * (len(commits) > 1)} {_several(commits, ', ')}{changed}" if commits else "",
-        _several(whole.get("date"), " to "),
-        f"torch {_several(versions['torch'], ', ')}" if "torch" in versions else "",
-        _several(whole.get("device"), " and "),
+        f"ddlib {several(_entries(versions.get('ddlib')))}".rstrip(),
+        f"commit{'s' * (len(commits) > 1)} {several(commits)}{changed}" if commits else "",
+        several(_entries(whole.get("date")), " to "),
+        f"torch {several(_entries(versions['torch']))}" if "torch" in versions else "",
+        several(_entries(whole.get("device")), " and "),
     ]
     return " · ".join(filter(None, parts))
 
@@ -123,20 +121,21 @@ def _entries(value: Any) -> list[str]:
     return [entry for entry in (value if isinstance(value, list) else [value]) if entry]
 
 
-def _several(value: Any, between: str) -> str:
+def several(entries: Sequence[str], between: str = ", ", *, most: int = 3) -> str:
     """The first few entries, and how many more there are."""
-    entries = _entries(value)
-    more = [f"{len(entries) - IN_FOOTER} more"] if len(entries) > IN_FOOTER else []
-    return between.join([*entries[:IN_FOOTER], *more])
+    more = [f"{len(entries) - most} more"] if len(entries) > most else []
+    return between.join([*entries[:most], *more])
 
 
 @styled()
-def render(figure: Figure, kind: str, *, dpi: float, metadata: Mapping[str, str | None] | None = None) -> bytes:
+def render(figure: Figure, kind: str, *, dpi: float, provenance: str | None = None) -> bytes:
     """The bytes of `figure` as "png" or "svg", cut to what is drawn; without date or version of a program."""
-    blank = {"png": {"Software": None}, "svg": {"Date": None, "Creator": "ddlib"}}[kind]
+    metadata = {
+        "png": {"Software": None, "provenance": provenance},
+        "svg": {"Date": None, "Creator": "ddlib", "Description": provenance},
+    }[kind]
     buffer = io.BytesIO()
-    whole = {"bbox_inches": "tight", "pad_inches": 0.05, "metadata": blank | dict(metadata or {})}
-    figure.savefig(buffer, format=kind, dpi=dpi, **whole)
+    figure.savefig(buffer, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.05, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -172,12 +171,12 @@ def save(
     text = json.dumps(dict(provenance or {}), sort_keys=True, allow_nan=False)
     with _footed(fig, footer(provenance) if provenance else ""):
         for dpi in RESOLUTIONS:
-            png = render(fig, "png", dpi=dpi, metadata={"provenance": text})
+            png = render(fig, "png", dpi=dpi, provenance=text)
             if len(png) <= LIMIT:
                 break
         else:
             raise ValueError(f"{name}: {len(png)} bytes at {dpi} dpi, more than {LIMIT}; show fewer images")
-        svg = render(fig, "svg", dpi=72, metadata={"Description": text})
+        svg = render(fig, "svg", dpi=72, provenance=text)
     paths = [write_whole(f"{target}.png", png)]
     if len(svg) <= LIMIT:
         paths.append(write_whole(f"{target}.svg", svg))
@@ -193,7 +192,8 @@ def _footed(fig: Figure, text: str) -> Iterator[None]:
         yield
         return
     with styled():
-        box = fig.get_tightbbox(FigureCanvasAgg(fig).get_renderer())
+        fig.draw_without_rendering()  # settles the layout
+        box = fig.get_tightbbox()
         width, height = fig.get_size_inches()
         text = textwrap.fill(text, max(60, int(20 * box.width)))  # 20 letters of small print an inch
         look = {"fontsize": 6, "color": "#666666", "va": "top", "parse_math": False}

@@ -1,25 +1,14 @@
-"""Tables as objects: text in a terminal, HTML in a notebook, a DataFrame to go on with, from the same rows."""
+"""Tables as objects: text in a terminal, HTML in a notebook, from the same rows."""
 
 import html
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ddlib.report.style import footer
-from ddlib.results import (
-    VERDICTS,
-    ClaimCheck,
-    Record,
-    joined,
-    provenance,
-    title,
-    unseen,
-)
-
-if TYPE_CHECKING:
-    import pandas
+from ddlib.results import VERDICTS, ClaimCheck, Record, joined, provenance, title, unseen
 
 Texts = tuple[str, ...]
 Groups = tuple[tuple[str, tuple[Texts, ...]], ...]
@@ -46,26 +35,19 @@ class Table:
     notes: Texts = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    def frame(self) -> "pandas.DataFrame":
-        """The rows as texts, with the heading that they stand under as the index."""
-        import pandas
-
-        rows = [row for _, group in self.groups for row in group]
-        headings = [heading for heading, group in self.groups for _ in group]
-        return pandas.DataFrame(rows, columns=[*self.columns], index=headings).map(str.strip)
-
     def _lines_below(self) -> Texts:
         return (*self.notes, footer(self.provenance)) if self.provenance else self.notes
 
     def __str__(self) -> str:
         rows = [row for _, group in self.groups for row in group]
         widths = [max(map(len, column)) for column in zip(self.columns, *rows, strict=True)]
+        rule = ["-" * width for width in widths]
         lines = textwrap.wrap(self.head, TEXT_WIDTH)
         for heading, group in self.groups:
-            lines += ["", *textwrap.wrap(heading, TEXT_WIDTH), _line(self.columns, widths)]
-            lines += ["  ".join("-" * width for width in widths), *(_line(row, widths) for row in group)]
-        below = self._lines_below()
-        notes = [line for note in below for line in textwrap.wrap(note, TEXT_WIDTH, subsequent_indent="  ")]
+            lines += ["", *textwrap.wrap(heading, TEXT_WIDTH)]
+            for row in (self.columns, rule, *group):
+                lines.append("  ".join(map(str.ljust, row, widths)).rstrip())
+        notes = [textwrap.fill(note, TEXT_WIDTH, subsequent_indent="  ") for note in self._lines_below()]
         return "\n".join([*lines, *([""] if notes else []), *notes])
 
     __repr__ = __str__
@@ -84,10 +66,6 @@ class Table:
         )
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-
-
 def _html_row(tag: str, row: Sequence[str]) -> str:
     *texts, outcome = (html.escape(" ".join(text.split())) for text in row)
     dot = f'<span style="color:{DOTS.get(outcome, PLAIN)}">&#9679;</span> ' if tag == "td" else ""
@@ -104,14 +82,21 @@ def table(records: Sequence[Record], *, paper: str | None = None) -> Table:
         paper: one of `results.papers()`, whose title to put above.
     """
     columns = ("method", "IPC", "paper", "ours", "verdict")
-    return Table(_head(records, paper), columns, grouped(records, _row), tuple(_notes(records)), provenance(records))
+    numbers = "paper: as published, mean ± deviation. ours: mean ± sample deviation (number of networks)."
+    notes = (numbers, *_notes(records))
+    return Table(_head(records, paper), columns, grouped(records, _row), notes, provenance(records))
 
 
 def _head(records: Sequence[Record], paper: str | None) -> str:
-    counts = Counter(record.verdict for record in records)
-    verdicts = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
-    head = _count(len(records), "cell") + (f": {verdicts}" if verdicts else "")
-    return f"{title(paper)}. {head}" if paper else head
+    counted = _counted("cell", [record.verdict for record in records], VERDICTS)
+    return f"{title(paper)}. {counted}" if paper else counted
+
+
+def _counted(what: str, outcomes: Sequence[str], known: Sequence[str]) -> str:
+    """Such as "3 cells: 2 CLOSE, 1 BELOW"."""
+    counts = Counter(outcomes)
+    said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in known if counts[outcome])
+    return _count(len(outcomes), what) + (f": {said}" if said else "")
 
 
 def unseen_table(records: Sequence[Record], *, paper: str | None = None) -> Table:
@@ -134,7 +119,7 @@ def unseen_table(records: Sequence[Record], *, paper: str | None = None) -> Tabl
         notes=(
             "paper: as published. ours: mean over the networks ± sample deviation of that mean (number of repeats).",
             "their ±: as published, the mean of the networks' own deviations (population), beside the same mean.",
-            *[*_notes(means)][1:],
+            *_notes(means),
         ),
         provenance=provenance(means),
     )
@@ -165,10 +150,11 @@ def grouped(records: Sequence[Record], row: Callable[[Record], Texts], *, what: 
 def _row(record: Record) -> Texts:
     """A record as `table` shows it."""
     reference, reported = record.reference, "-"
-    if reference:
+    if reference and reference.value is None:
+        reported = reference.state
+    elif reference:
         marks = DAGGER * reference.unverified + DOUBLE_DAGGER * (not reference.comparable)
         reported = f"{_mean_and_deviation(reference.value, reference.std)} {marks}".rstrip()
-        reported = reference.state if reference.value is None else reported
     if record.n:
         ours = f"{_mean_and_deviation(record.accuracy_mean, record.accuracy_std)} ({record.n})"
     else:
@@ -181,8 +167,8 @@ def _ipc(record: Record) -> str:
     return "all" if record.ipc is None else f"{record.ipc:3}"
 
 
-def _mean_and_deviation(mean: float | None, std: float | None) -> str:
-    return "" if mean is None else f"{mean:4.1f}" + (" " * 6 if std is None else f" ± {std:3.1f}")
+def _mean_and_deviation(mean: float, std: float | None) -> str:
+    return f"{mean:4.1f}" + (" " * 6 if std is None else f" ± {std:3.1f}")
 
 
 def _duration(hours: float) -> str:
@@ -192,18 +178,22 @@ def _duration(hours: float) -> str:
     return f"{hours:.2g} h" if hours <= 48 else f"{hours / 24:.0f} days"
 
 
-def amount(value: float | None) -> str:
-    """Whole from 10 on, else with two figures; a dash for None."""
-    if value is None:
+def per_class(ipc: int | None) -> str:
+    """Such as "1 image per class"."""
+    return "all images" if ipc is None else f"{_count(ipc, 'image')} per class"
+
+
+def amount(value: float | None, per: float = 1) -> str:
+    """`value / per`, whole from 10 on, else with two figures; a dash where one of them is not known."""
+    if value is None or not per:
         return BLANK
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+    return f"{value / per:,.0f}" if value / per >= 10 else f"{value / per:.2g}"
 
 
 def _notes(records: Sequence[Record]) -> Iterator[str]:
     """What the marks mean, the sources, and why verdicts are PROXY."""
     cited = [r.reference for r in records if r.reference and r.reference.value is not None]
     missing = [r.reference for r in records if r.reference and r.reference.value is None]
-    yield "paper: as published, mean ± deviation. ours: mean ± sample deviation (number of networks)."
     if any(r.unverified for r in cited):
         sources = _joined(r.source for r in cited if r.unverified)
         yield f"{DAGGER} unverified, not read in a publication of those who measured it: {sources}."
@@ -225,9 +215,7 @@ def _joined(texts: Iterable[str]) -> str:
 
 def claims_table(checks: Sequence[ClaimCheck]) -> Table:
     """Each claim as a sentence with its outcome, and the differences that decide it with their 95 % intervals."""
-    counts = Counter(check.outcome for check in checks)
-    outcomes = ", ".join(f"{counts[o]} {o}" for o in ("holds", "fails", "undecided") if counts[o])
-    head = _count(len(checks), "claim") + (f": {outcomes}" if outcomes else "")
+    head = _counted("claim", [check.outcome for check in checks], ("holds", "fails", "undecided"))
     groups = []
     for check in checks:
         rows = []
@@ -253,10 +241,10 @@ def budget_table(records: Sequence[Record]) -> Table:
     columns = ("method", "IPC", "kB", "kbit/class", "images", "updates", "generating", "before", "distilling", "regime")
 
     def row(record: Record) -> Texts:
-        stored = [record.cost.get(key) for key in ("bytes_stored", "bits_per_class")]
+        stored = [amount(record.cost.get(name), 1e3) for name in ("bytes_stored", "bits_per_class")]
         spent = ("images_shown", "updates", "generation_seconds", "prerequisite_seconds", "distil_seconds")
-        numbers = [*(None if value is None else value / 1e3 for value in stored), *map(record.cost.get, spent)]
-        texts = [amount(n).rjust(max(len(name), 7)) for n, name in zip(numbers, columns[2:9], strict=True)]
+        numbers = [*stored, *(amount(record.cost.get(name)) for name in spent)]
+        texts = [text.rjust(max(len(name), 7)) for text, name in zip(numbers, columns[2:9], strict=True)]
         redraw = record.cell.get("hyperparameters", {}).get("redraw")
         regime = {None: "fixed set", 1: "streaming"}.get(redraw, f"anew every {redraw} epochs")
         return record.label, _ipc(record), *texts, regime if record.n else "not run"
