@@ -1,5 +1,6 @@
 """The report to read in a browser: everything is in it, and every link leads somewhere."""
 
+import itertools
 import re
 import shutil
 from html.parser import HTMLParser
@@ -131,26 +132,25 @@ def test_notebooks_are_there_as_committed_and_as_executed(report):
 
 @pytest.fixture
 def instant(monkeypatch):
-    """A site that is written at once: the front page alone, with the number of profiles."""
+    """A site that is written at once: the front page alone, with the number of sites so far."""
+    numbers = itertools.count(1)
 
-    def write(folder, profiles):
+    def write(folder):
         folder.mkdir()
-        (folder / "index.html").write_text(str(len(profiles)))
+        (folder / "index.html").write_text(str(next(numbers)))
 
     monkeypatch.setattr(site, "write", write)
     return write
 
 
 def test_a_report_replaces_an_earlier_one_and_is_there_whole_or_not_at_all(tmp_path, instant, monkeypatch):
-    assert site.build(tmp_path / "report", ["quick"]).read_text() == "1"
-    assert site.build(tmp_path / "report").read_text() == "3"
-    monkeypatch.setattr(site, "write", lambda folder, profiles: instant(folder, profiles) or 1 / 0)
+    assert site.build(tmp_path / "report").read_text() == "1"
+    assert site.build(tmp_path / "report").read_text() == "2"
+    monkeypatch.setattr(site, "write", lambda folder: instant(folder) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        site.build(tmp_path / "report", ["quick"])
-    assert (tmp_path / "report/index.html").read_text() == "3"
+        site.build(tmp_path / "report")
+    assert (tmp_path / "report/index.html").read_text() == "2"
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
-    with pytest.raises(ValueError, match="profiles contain 'week'; allowed: quick, hour, paper"):
-        site.build(tmp_path / "report", ["week"])
 
 
 def test_the_command_says_where_to_open_it_and_takes_no_folder_of_others(tmp_path, instant, capsys):
@@ -160,7 +160,7 @@ def test_the_command_says_where_to_open_it_and_takes_no_folder_of_others(tmp_pat
     (app / files.MANIFEST).write_text('{"name": "an app", "files": {"index.html": "0"}}')
     with files.whole_folder(export) as part:
         part.mkdir()
-    assert cli.main(["report", "--output", str(report), "--profile", "quick"]) == 0
+    assert cli.main(["report", "--output", str(report)]) == 0
     assert re.fullmatch(r"1 pages in 0 s; open file://\S+/report/index\.html\n", capsys.readouterr().out)
     (report / "notes.txt").write_text("mine")
     for folder in (app, report, export):

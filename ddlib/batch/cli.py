@@ -276,7 +276,7 @@ def _reproduce(options: Namespace) -> int:
             outcomes = reproduce.execute(runs, at_once=options.at_once)
     print(reproduce.table(outcomes))
     after = compare.readable(outcome.run.results for outcome in outcomes if outcome.verdicts is not None)
-    before = {name: content for name, content in before.items() if name in after}
+    before = [run for run in before if run.slug in {run.slug for run in after}]
     if before:
         print(f"\nDid it come out the same as before?  {compare.agreement(before, after)}")
     failures = [outcome for outcome in outcomes if outcome.error]
@@ -392,7 +392,6 @@ def _add_store_commands(commands: Commands) -> None:
     report = _add(commands, "report", _report, "build the site to read in a browser; what is stale")
     report.add_argument("--output", type=Path, default=OUTPUT / "report", metavar="FOLDER",
                         help="where the site goes (default: %(default)s)")  # fmt: skip
-    report.add_argument("--profile", choices=PROFILES, nargs="+", default=[], help="those to show (default: all)")
     verbs = report.add_subparsers(title="verbs", metavar="VERB")
     _add(verbs, "stale", _report_stale, "results and figures older than their code or parameters, and why")
     same = _add(verbs, "compare", _report_compare, "whether two folders of results say the same, row by row")
@@ -501,7 +500,7 @@ def _report(options: Namespace) -> int:
     from ddlib.report import site
 
     begin = time.perf_counter()
-    page = site.build(options.output.absolute(), options.profile)
+    page = site.build(options.output.absolute())
     pages = len(list(page.parent.rglob("*.html")))
     print(f"{pages} pages in {time.perf_counter() - begin:.0f} s; open {page.as_uri()}")
     return 0

@@ -6,9 +6,9 @@ explain, and claims where they come out the same.
 """
 
 import contextlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from ddlib import results
 from ddlib.report import evidence
@@ -16,44 +16,13 @@ from ddlib.report.evidence import Run
 from ddlib.results import Record
 from ddlib.results.statistics import Sample, welch
 
-Contents = Mapping[str, Run]
-"""Notebook and profile, such as "atom/accuracy.quick" -> its results."""
+T = TypeVar("T")
 
 BELOW = 20
 """Differences that are listed before the rest is counted."""
 
 
-@dataclass
-class Agreement:
-    """What two contents have in common.
-
-    rows, equal: rows that stand in both, and how many of them to the last digit.
-    moved: the largest difference of two means, in points.
-    claims: outcomes of claims, a notebook each, that both can tell.
-    differing, changed, alone: rows that do not agree, claims of another outcome, and what only one side has, in words.
-    """
-
-    rows: int = 0
-    equal: int = 0
-    moved: float = 0.0
-    claims: int = 0
-    differing: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    alone: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        rows, claims = self.rows - len(self.differing), self.claims - len(self.changed)
-        head = (
-            f"{rows} of {self.rows} rows agree (the 95 % interval of their difference holds zero; {self.equal} are "
-            f"equal to the last digit, means differ by up to {self.moved:.1f} points); "
-            f"{claims} of {self.claims} claims, each in its notebook, have the same outcome"
-        )
-        lines = [*self.changed, *self.differing, *self.alone]
-        rest = [f"... and {len(lines) - BELOW} more"] if len(lines) > BELOW else []
-        return "\n  ".join([head, *lines[:BELOW], *rest])
-
-
-def read(folder: str | Path) -> Contents:
+def read(folder: str | Path) -> list[Run]:
     """The results in a folder, as notebooks write them into `results/`.
 
     Raises:
@@ -63,60 +32,67 @@ def read(folder: str | Path) -> Contents:
     paths = sorted(Path(folder).glob("*/*.json"))
     if not paths:
         raise FileNotFoundError(f"{folder} holds no results, which are <paper>/<experiment>.<profile>.json")
-    return dict(map(_named, paths))
+    return [*map(evidence.read_run, paths)]
 
 
-def readable(paths: Iterable[Path]) -> Contents:
+def readable(paths: Iterable[Path]) -> list[Run]:
     """What lies in those of the files that are there and whole."""
-    contents = {}
+    runs = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError, ValueError):
-            name, run = _named(path)
-            contents[name] = run
-    return contents
+            runs.append(evidence.read_run(path))
+    return runs
 
 
-def _named(path: Path) -> tuple[str, Run]:
-    return f"{path.parent.name}/{path.stem}", evidence.read_run(path)
+def agreement(before: Sequence[Run], after: Sequence[Run]) -> str:
+    """What the notebooks on both sides agree on, and where they differ, in words; of two runs of one the later counts.
+
+    Rows agree where the 95 % interval of the difference of their means holds zero; claims count once a notebook.
+    """
+    differing, changed, alone = [], [], []
+    moved, equal, claims = [0.0], 0, 0
+    runs = ({run.slug: run for run in side} for side in (before, after))
+    for name, old, new in _beside(*runs, alone):
+        for where, then, now in _beside(_rows(old), _rows(new), alone):
+            difference = welch(Sample.of(now.accuracies), Sample.of(then.accuracies))
+            moved.append(abs(difference.difference))
+            equal += now.accuracies == then.accuracies
+            if difference.significant:
+                span = f"[{difference.low:+.1f}, {difference.high:+.1f}]"
+                differing.append(f"{where}: {then.accuracy_mean:.1f} -> {now.accuracy_mean:.1f} {span}")
+        outcomes, later = _outcomes(old), _outcomes(new)
+        for statement in [statement for statement in outcomes if statement in later]:
+            claims += 1
+            if outcomes[statement] != later[statement]:
+                changed.append(f"{name}: {statement}: {outcomes[statement]} -> {later[statement]}")
+    rows = len(moved) - 1
+    head = (
+        f"{rows - len(differing)} of {rows} rows agree (the 95 % interval of their difference holds zero; {equal} are "
+        f"equal to the last digit, means differ by up to {max(moved):.1f} points); "
+        f"{claims - len(changed)} of {claims} claims, each in its notebook, have the same outcome"
+    )
+    lines = [*changed, *differing, *alone]
+    rest = [f"... and {len(lines) - BELOW} more"] if len(lines) > BELOW else []
+    return "\n  ".join([head, *lines[:BELOW], *rest])
 
 
-def agreement(before: Contents, after: Contents) -> Agreement:
-    """What the notebooks that stand in both contents agree on, and where they differ."""
-    whole = Agreement()
-    for name in sorted(before.keys() | after.keys()):
-        if name not in before or name not in after:
-            whole.alone.append(f"{name}: only {'before' if name in before else 'after'}")
-            continue
-        _compare_rows(name, before[name], after[name], whole)
-        outcomes, new = _outcomes(before[name]), _outcomes(after[name])
-        both = [statement for statement in outcomes if statement in new]
-        whole.claims += len(both)
-        changed = [statement for statement in both if outcomes[statement] != new[statement]]
-        whole.changed += [f"{name}: {each}: {outcomes[each]} -> {new[each]}" for each in changed]
-    return whole
+def _beside(before: Mapping[str, T], after: Mapping[str, T], alone: list[str]) -> Iterator[tuple[str, T, T]]:
+    """What stands on both sides, with its name; what only one side has is named in `alone`."""
+    for name in before | after:
+        if name in before and name in after:
+            yield name, before[name], after[name]
+        else:
+            alone.append(f"{name}: only {'before' if name in before else 'after'}")
 
 
-def _compare_rows(name: str, before: Run, after: Run, whole: Agreement) -> None:
-    """Count the rows of one notebook in both, and name those that differ or stand alone."""
-    old, new = _rows(before), _rows(after)
-    for row in [*old, *(row for row in new if row not in old)]:
-        label, dataset, ipc, network = row
-        where = f"{name}: {label}, {dataset}, {'all images' if ipc is None else f'IPC {ipc}'}, {network}"
-        if row not in old or row not in new:
-            whole.alone.append(f"{where}: only {'before' if row in old else 'after'}")
-            continue
-        difference = welch(*(Sample.of(row_of[row].accuracies) for row_of in (new, old)))
-        whole.rows += 1
-        whole.equal += new[row].accuracies == old[row].accuracies
-        whole.moved = max(whole.moved, abs(difference.difference))
-        if difference.significant:
-            means = f"{old[row].accuracy_mean:.1f} -> {new[row].accuracy_mean:.1f}"
-            whole.differing.append(f"{where}: {means} [{difference.low:+.1f}, {difference.high:+.1f}]")
-
-
-def _rows(run: Run) -> dict[tuple, Record]:
+def _rows(run: Run) -> dict[str, Record]:
     """The rows that were run, by what tells them apart; measurements have none."""
-    return {(record.label, record.dataset, record.ipc, record.network): record for record in run.records if record.n}
+    rows = {}
+    for record in run.records:
+        images = "all images" if record.ipc is None else f"IPC {record.ipc}"
+        if record.n:
+            rows[f"{run.slug}: {record.label}, {record.dataset}, {images}, {record.network}"] = record
+    return rows
 
 
 def _outcomes(run: Run) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What the results at hand say of the papers' claims: each claim with the runs that test it, at any profile."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,11 @@ class Run:
     def paper(self) -> str:
         """The folder that the notebook lies in: a paper, or "compare"."""
         return self.name.partition("/")[0]
+
+    @property
+    def slug(self) -> str:
+        """Such as "atom/accuracy.quick", as its files are called."""
+        return f"{self.name}.{self.profile}"
 
     @property
     def notebook(self) -> str:
@@ -124,18 +129,17 @@ def _check(claim: Claim, run: Run) -> ClaimCheck:
     return results.check_claim(claim, run.records)
 
 
-def _without_repeats(evidence: Sequence[tuple[Run, ClaimCheck]]) -> Iterator[tuple[Run, ClaimCheck]]:
+def _without_repeats(evidence: Sequence[tuple[Run, ClaimCheck]]) -> list[tuple[Run, ClaimCheck]]:
     """Less the runs with no comparison beyond those of another of the same profile.
 
     Notebooks share cells, and the same numbers are no second test.
     """
-    comparisons = [
-        {(t.where, t.comparison.difference, t.comparison.low, t.comparison.high) for t in check.tests}
-        for _, check in evidence
-    ]
-    chosen: list[int] = []
-    for i in sorted(range(len(evidence)), key=lambda i: -len(comparisons[i])):
-        same = [j for j in chosen if evidence[j][0].profile == evidence[i][0].profile]
-        if not any(comparisons[i] <= comparisons[j] for j in same):
-            chosen.append(i)
-    return (evidence[i] for i in sorted(chosen))
+    tests = [{(t.where, t.comparison) for t in check.tests} for _, check in evidence]
+
+    def repeats(i: int, j: int) -> bool:
+        """Whether i says nothing beyond j; of two that say the same the earlier stays."""
+        same_profile = evidence[i][0].profile == evidence[j][0].profile
+        return same_profile and (tests[i] < tests[j] or (tests[i] == tests[j] and j < i))
+
+    places = range(len(evidence))
+    return [evidence[i] for i in places if not any(repeats(i, j) for j in places)]

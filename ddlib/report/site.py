@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 
-from ddlib import OUTPUT, PROFILES, __version__, results
+from ddlib import OUTPUT, __version__, results
 from ddlib.report import evidence, stale
 from ddlib.report.evidence import Run
 from ddlib.report.style import footer, read_provenance
@@ -28,32 +28,29 @@ ACROSS = "compare"
 """The folder of notebooks that compare papers."""
 
 
-def build(output: Path | None = None, profiles: Sequence[str] = ()) -> Path:
+def build(output: Path | None = None) -> Path:
     """Write the site, whole or not at all, in place of an earlier one, and return its front page.
 
     Args:
         output: the folder; default: `report/` under `ddlib.OUTPUT`.
-        profiles: those to show; none: all.
 
     Raises:
-        ValueError: a profile is unknown, or `output` is there and is no site.
+        ValueError: `output` is there and is no site.
         OSError: the folder cannot be written; the message names it.
     """
     output = Path(output or OUTPUT / "report")
-    if wrong := [profile for profile in profiles if profile not in PROFILES]:
-        raise ValueError(f"profiles contain {wrong[0]!r}; allowed: {', '.join(PROFILES)}")
     is_site = output.is_dir() and not files.foreign(output) and (output / "index.html").is_file()
     if output.exists() and not is_site and not (output.is_dir() and not any(output.iterdir())):
         raise ValueError(f"output='{output}' is there and is no report; allowed: a new folder, or a report's alone")
     with files.whole_folder(output) as folder:
-        write(folder, profiles or PROFILES)
+        write(folder)
     return output / "index.html"
 
 
-def write(folder: Path, profiles: Sequence[str]) -> None:
+def write(folder: Path) -> None:
     """Write every page of the site into a new folder."""
     papers = [*results.papers(), ACROSS]
-    runs, damaged = _runs(profiles)
+    runs, damaged = _runs()
     template = _template(papers)
 
     def page(path: str, title: str, **values: Any) -> None:
@@ -61,8 +58,7 @@ def write(folder: Path, profiles: Sequence[str]) -> None:
 
     sources = {f"notebook/{name}.html": notebooks.path_of(name) for name in notebooks.names()}
     for path in sorted((OUTPUT / "runs" / "notebooks").glob("*/*.ipynb")):
-        if path.stem.rpartition(".")[2] in profiles:
-            sources[f"notebook/{path.parent.name}/{path.stem}.html"] = path
+        sources[f"notebook/{path.parent.name}/{path.stem}.html"] = path
     for place, path in [*sources.items()]:
         try:
             notebook = nbformat.read(path, as_version=4)
@@ -102,12 +98,10 @@ def _template(papers: Sequence[str]) -> Any:
     return environment.get_template("site.html.jinja")
 
 
-def _runs(profiles: Sequence[str]) -> tuple[list[Run], dict[str, str]]:
-    """The results at `profiles`, sorted, and the name of each file that cannot be read with the reason."""
+def _runs() -> tuple[list[Run], dict[str, str]]:
+    """All results, sorted, and the name of each file that cannot be read with the reason."""
     runs, damaged = [], {}
     for path in sorted((OUTPUT / "results").glob("*/*.json")):
-        if path.stem.rpartition(".")[2] not in profiles:
-            continue
         try:
             runs.append(evidence.read_run(path))
         except ValueError as error:
@@ -128,7 +122,7 @@ def _tables(run: Run) -> list[Markup]:
 
 def _figures(run: Run, folder: Path, reasons: Mapping[str, Sequence[str]]) -> list[tuple[str, str, Sequence[str]]]:
     """Place in the site, provenance and reasons to be stale of each figure: the SVG, or the PNG where there is none."""
-    paths = sorted((OUTPUT / "figures").glob(f"{run.name}.{run.profile}.*"))
+    paths = sorted((OUTPUT / "figures").glob(f"{run.slug}.*"))
     figures = []
     for path in {path.stem: path for path in paths if path.suffix in stale.KINDS}.values():
         place = f"figures/{run.paper}/{path.name}"

@@ -12,6 +12,7 @@ from typing import Any
 from ddlib import OUTPUT, PROFILES, methods, report, results
 from ddlib.data.catalogue import CATALOGUE
 from ddlib.report.evidence import read_run
+from ddlib.report.style import several
 from ddlib.results import Measurements, Record
 from ddlib.store import codeprint
 from ddlib.study import notebooks
@@ -20,11 +21,6 @@ from ddlib.study.rows import fingerprint
 
 KINDS = (".png", ".svg")
 """Of figures."""
-
-LISTED = 6  # cells, or files, that a reason names before it counts the rest
-
-Work = tuple[Mapping[str, Any], tuple[str, ...]]
-"""The provenance of something that was computed, and the definitions that computed it."""
 
 
 def reasons() -> dict[str, list[str]]:
@@ -80,43 +76,37 @@ def _of_notebook(stored: Sequence[Record | Measurements], name: str, profile: st
     then = {item.provenance.get("parameters") for item in stored}
     if None in then:
         yield "says nothing of its parameters"
-    if then - {None} - now:
-        yield f"parameters changed since: {_few(sorted(then - {None} - now))} then, {_few(sorted(now))} now"
+    if changed := sorted(then - {None} - now):
+        yield f"parameters changed since: {several(changed, most=6)} then, {several(sorted(now), most=6)} now"
 
 
-def _of_code(works: Sequence[Work]) -> Iterator[str]:
-    """Why the code behind results is not that of now."""
+def _of_code(works: Sequence[tuple[Mapping[str, Any], tuple[str, ...]]]) -> Iterator[str]:
+    """Why code is not that of now: of each work its provenance, and the definitions that computed it."""
     if any(provenance.get("dirty") for provenance, _ in works):
         yield "made from a modified tree"
     changes = set()
     for provenance, modules in works:
-        codes, commits = (
-            tuple(value if isinstance(value, list) else [value])
-            for value in (provenance.get("code"), provenance.get("commit"))
-        )
+        said = (provenance.get(name) for name in ("code", "commit"))
+        codes, commits = (tuple(value) if isinstance(value, list) else (value,) for value in said)
         changes.add(_change(modules, codes, commits, provenance.get("dirty") is False))
     if UNKNOWN in changes:
         yield "says nothing of its code"
     if known := changes - {None, UNKNOWN}:
-        commits = sorted({commit[:7] for commits, _ in known for commit in commits})
-        files = sorted({file for _, files in known for file in files})
-        since = f" since {_few(commits)}" if commits else ""
-        yield f"code changed{since}{': ' if files else ''}{_few(files)}"
+        since = several(sorted({commit[:7] for commits, _ in known for commit in commits}), most=6)
+        files = several(sorted({file for _, files in known for file in files}), most=6)
+        yield "code changed" + (f" since {since}" if since else "") + (f": {files}" if files else "")
 
 
-Change = tuple[tuple[str, ...], tuple[str, ...]]
-"""Since which commits and in which files code has changed, as far as that is known."""
-
-UNKNOWN: Change = (("unknown",), ())
+UNKNOWN = (), ("unknown",)
 """Nothing says by what code something was computed."""
 
 
 @cache
-def _change(modules: tuple[str, ...], codes: tuple, commits: tuple, clean: bool) -> Change | None:
-    """How the code of `modules` differs from that by which something was computed; None if it does not.
+def _change(modules: tuple[str, ...], codes: tuple, commits: tuple, clean: bool) -> tuple[tuple, tuple] | None:
+    """Since which commits and in which files, as far as known, the code of `modules` has changed; None if it has not.
 
     Args:
-        codes: fingerprints by which it was computed, None for an unknown one.
+        codes: fingerprints by which something was computed, None for an unknown one.
         commits: at which it was computed, likewise.
         clean: whether from a tree without changes, so that git has the code.
     """
@@ -157,8 +147,3 @@ def _of_figure(path: Path, by_file: Mapping[str, Sequence[str]]) -> Iterator[str
 
 def _relative(path: Path) -> str:
     return path.relative_to(OUTPUT).as_posix()
-
-
-def _few(entries: Sequence[str]) -> str:
-    more = [f"{len(entries) - LISTED} more"] if len(entries) > LISTED else []
-    return ", ".join([*entries[:LISTED], *more])
