@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 
 from ddlib.batch import reproduce
@@ -53,23 +52,15 @@ def test_the_exit_code_is_the_childs_and_handlers_are_as_before():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_several_run_at_once_and_are_told_in_their_order(tmp_path):
-    begun = []
-
-    def start(code):
-        words = [sys.executable, "-c", f"import time; time.sleep({0.3 - 0.1 * code}); raise SystemExit({code})"]
-        return lambda: begun.append(code) or psutil.Popen(words)
-
-    ends = reproduce.run_all([start(code) for code in (0, 1, 2)], at_once=2)
-    assert [code for code, _ in ends] == [0, 1, 2] == begun and all(seconds > 0 for _, seconds in ends)
-
-
 def test_none_is_begun_after_a_signal(tmp_path):
     code = """
-import sys, psutil
+import pathlib, sys, psutil
 from ddlib.batch import reproduce
-def start(name):
-    return lambda: psutil.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]]) if name == "first" else print("more")
-reproduce.run_all([start("first"), start("second")])
+def start(run, at_once):
+    words = [sys.executable, "-c", sys.argv[2], sys.argv[1]]
+    return psutil.Popen(words) if run.name == "a/first" else print("more")
+reproduce._start, reproduce.notebooks.has_profile = start, lambda name, profile: True
+reproduce._last_error = lambda run, code: str(code)
+reproduce.execute([reproduce.Run(f"a/{name}", "quick", pathlib.Path(sys.argv[1])) for name in ("first", "second")])
 """
     assert interrupted([sys.executable, "-c", code, str(tmp_path), CHILD], tmp_path, signal.SIGTERM) == ""

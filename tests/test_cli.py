@@ -21,7 +21,7 @@ def no_data(tmp_path, monkeypatch):
 def test_list_tells_every_set_where_and_how(no_data, capsys):
     assert cli.main(["data", "list"]) == 0
     out = capsys.readouterr().out
-    lines = {line.split()[0]: line for line in out.splitlines()[3:]}
+    lines = {line.split()[0]: line for line in out.splitlines()[4:]}
     assert str(no_data) in out.splitlines()[0] and "DDLIB_DATA" in out
     assert tuple(lines) == datasets.names()
     assert "there" in lines["digits"] and "3x32x32" in lines["cifar10"]
@@ -48,15 +48,24 @@ def test_check_of_all_fails_for_damage_but_not_for_absence(no_data, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "get", "cifar11"], "ddlib: unknown dataset 'cifar11'; known: digits, "),
-        (["data", "check", "cifar11"], "ddlib: unknown dataset 'cifar11'; known: digits, "),
-        (["data", "get", "imagenette_128"], "ddlib: imagenette_128 is not under "),
+        ("data get cifar11", "unknown dataset 'cifar11'; known: digits, "),
+        ("data check cifar11", "unknown dataset 'cifar11'; known: digits, "),
+        ("data get imagenette_128", "imagenette_128 is not under "),
+        ("reproduce --threads 2", "--threads is for a batch: give --cores or --executor too"),
+        ("reproduce --snakemake=-n", "--snakemake is for a batch"),
+        ("reproduce --at-once 2 --gpus 0", "--at-once 2 is for notebooks on the CPU; with --gpus give --cores"),
+        ("reproduce --at-once 2 --cores 2", "--at-once 2 is for notebooks without a batch; leave it out"),
+        ("reproduce --cores 1 --threads 2", "threads=2 of each job are more than cores=1"),
+        ("reproduce --cores 2 --jobs 2", "jobs=2 is for a cluster"),
+        ("reproduce --executor slurm --gpus 0", "gpus=0 are this machine's"),
+        ("cell atom/accuracy abc", "unknown cell 'abc' of atom/accuracy at quick; known: "),
+        ("cell atom/acuracy", "unknown notebook 'atom/acuracy'"),
     ],
 )
 def test_a_refusal_is_one_line_on_stderr(no_data, capsys, words, message):
-    assert cli.main(words) == 2
+    assert cli.main(words.split()) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith(message) and err.count("\n") == 1
+    assert out == "" and err.startswith(f"ddlib: {message}") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

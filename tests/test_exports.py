@@ -1,5 +1,6 @@
 """Distilled sets that travel: what a card states is reached again, by ddlib and by plain PyTorch that has no ddlib."""
 
+import functools
 import hashlib
 import json
 import subprocess
@@ -71,12 +72,12 @@ KINDS = {
     "stream": lambda: judged(stream()),
     "frozen stream": lambda: judged(stream(redraw=None)),
 }
-MADE = {}
 
 
+@functools.cache
 def made(kind):
-    """A set or stream of the kind, judged once."""
-    return MADE.setdefault(kind, KINDS[kind]()) if kind not in MADE else MADE[kind]
+    """A set or stream of the kind, judged."""
+    return KINDS[kind]()
 
 
 def changed(**changes):
@@ -241,7 +242,7 @@ def test_png_is_an_image_folder_in_the_order_of_the_labels(kind, tmp_path):
     space = np.load(folder / "space.npz")
     assert ("zca_whitening" in space) == (found.space.zca is not None)
     with Image.open(folder / "contact.png") as sheet:
-        assert sheet.size == (4 + 2 * 68, 4 + 10 * 68) and "8 bits" in sheet.text["Comment"]
+        assert sheet.size == (4 + 2 * 68, 4 + 10 * 68)
 
 
 def test_the_card_says_what_pictures_lose(tmp_path):

@@ -55,16 +55,18 @@ def test_a_run_uses_this_kernel_its_folder_and_its_parameters(repository, monkey
     spec = {"argv": ["false"], "display_name": "stray", "language": "python"}
     (stray / "kernel.json").write_text(json.dumps(spec))
     monkeypatch.setenv("JUPYTER_PATH", str(repository / "stray"))
-    notebook(repository, "atom/accuracy", "import os, sys\nprint(sys.executable, os.getcwd(), lr, sep='|')")
-    (repository / "params/atom/accuracy.hour.yaml").write_text("lr: 0.5\n")
+    source = "import os, sys\nprint(sys.executable, os.getcwd(), ipcs, seeds, sep='|')"
+    notebook(repository, "atom/accuracy", source, parameters=f"{OVERRIDABLE}\nipcs = [1]")
+    (repository / "params/atom/accuracy.hour.yaml").write_text("profile: hour\nseeds: [1, 2]\nipcs: [5]\n")
+    (repository / "mine.yaml").write_text("seeds: [3]\n")
 
-    (run,) = reproduce.plan([], "hour", output=repository / "runs")
+    (run,) = reproduce.plan([], "hour", output=repository / "runs", overrides=repository / "mine.yaml")
     (outcome,) = reproduce.execute([run])
 
     assert outcome.error == "" and outcome.verdicts is None and outcome.seconds > 0
     assert run.executed == repository / "runs/atom/accuracy.hour.ipynb"
-    executable, folder, lr = printed(run.executed).strip().split("|")
-    assert os.path.samefile(executable, sys.executable) and lr == "0.5"
+    executable, folder, *values = printed(run.executed).strip().split("|")
+    assert os.path.samefile(executable, sys.executable) and values == ["[5]", "[3]"]
     assert folder == str((repository / "notebooks/atom").resolve())
 
 
@@ -150,7 +152,9 @@ def test_broken_parameters_are_told_from_the_log(repository):
 
 
 def test_what_is_asked_for_is_found(repository):
-    for name in ("atom/accuracy", "atom/cost"):
+    (repository / "notebooks/compare").mkdir()
+    (repository / "notebooks/ld3m").mkdir()
+    for name in ("atom/accuracy", "atom/cost", "compare/tour", "ld3m/accuracy"):
         notebook(repository, name)
     (repository / "notebooks/atom/.ipynb_checkpoints").mkdir()
     (repository / "notebooks/atom/.ipynb_checkpoints/cost.ipynb").write_text("{}")
@@ -159,20 +163,12 @@ def test_what_is_asked_for_is_found(repository):
     def asked(*wanted, profile="quick"):
         return [run.name for run in reproduce.plan(wanted, profile, output=repository / "runs")]
 
-    assert asked() == asked("atom") == asked("atom/cost", "atom/accuracy") == ["atom/accuracy", "atom/cost"]
+    assert asked("atom") == asked("atom/cost", "atom/accuracy") == ["atom/accuracy", "atom/cost"]
+    assert asked() == ["atom/accuracy", "atom/cost", "ld3m/accuracy", "compare/tour"]  # what compares papers is last
     assert asked("notebooks/atom/cost.ipynb") == asked("atom/cost") == ["atom/cost"]
     assert asked("atom/cost", profile="hour") == ["atom/cost"]
     left_out = reproduce.execute(reproduce.plan([], "hour", output=repository / "runs")[:1])
     assert "not run: no hour parameters" in reproduce.table(left_out)
-
-
-def test_what_compares_papers_comes_last(repository):
-    (repository / "notebooks/compare").mkdir()
-    (repository / "notebooks/ld3m").mkdir()
-    for name in ("atom/accuracy", "compare/tour", "ld3m/accuracy"):
-        notebook(repository, name)
-    runs = reproduce.plan([], "quick", output=repository / "runs")
-    assert [run.name for run in runs] == ["atom/accuracy", "ld3m/accuracy", "compare/tour"]
 
 
 def test_a_notebook_may_have_several_parameter_files_at_one_profile(repository):
@@ -213,8 +209,6 @@ def test_a_variant_is_run_with_its_parameters_and_its_own_products(repository):
         (["atom/acuracy"], "ddlib: unknown notebook 'atom/acuracy'; known: atom/accuracy"),
         (["atom/accuracy.svhn"], "ddlib: unknown notebook 'atom/accuracy.svhn'; known: atom/accuracy"),
         (["atom/accuracy", "--profile", "paper"], "ddlib: atom/accuracy has no parameters for profile"),
-        (["--at-once", "2", "--gpus", "0"], "ddlib: --at-once 2 is for notebooks on the CPU; with --gpus give --cores"),
-        (["--at-once", "2", "--cores", "2"], "ddlib: --at-once 2 is for notebooks without a batch; leave it out"),
         (["-f", "nowhere.yaml"], "ddlib: [Errno 2] No such file or directory: "),
     ],
 )
@@ -231,15 +225,6 @@ def test_an_unknown_profile_and_a_repository_without_notebooks_are_refused(repos
     notebook(repository, "atom/accuracy")
     with pytest.raises(ValueError, match="unknown profile 'week'; known: quick, hour, paper"):
         reproduce.plan([], "week", output=repository)
-
-
-def test_overrides_are_laid_over_the_profile(repository):
-    notebook(repository, "atom/accuracy", "print(seeds)", parameters=OVERRIDABLE)
-    (repository / "params/atom/accuracy.hour.yaml").write_text("profile: hour\nseeds: [1, 2]\n")
-    (repository / "mine.yaml").write_text("seeds: [3]\n")
-    told = {"output": repository / "runs", "overrides": repository / "mine.yaml"}
-    (outcome,) = reproduce.execute(reproduce.plan([], "hour", **told))
-    assert outcome.error == "" and printed(outcome.run.executed) == "[3]\n"
 
 
 @pytest.mark.parametrize(

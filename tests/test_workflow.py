@@ -316,24 +316,6 @@ def test_what_is_not_installed_is_told_with_the_way_to_get_it(tmp_path, store, m
         workflow.prepare([run_of(None)], Where(cores=2))
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("reproduce --threads 2", "--threads is for a batch: give --cores or --executor too"),
-        ("reproduce --snakemake=-n", "--snakemake is for a batch"),
-        ("reproduce --cores 1 --threads 2", "threads=2 of each job are more than cores=1"),
-        ("reproduce --cores 2 --jobs 2", "jobs=2 is for a cluster"),
-        ("reproduce --executor slurm --gpus 0", "gpus=0 are this machine's"),
-        ("cell atom/accuracy abc", "unknown cell 'abc' of atom/accuracy at quick; known: "),
-        ("cell atom/acuracy", "unknown notebook 'atom/acuracy'"),
-    ],
-)
-def test_a_wrong_wish_is_one_line(words, message, capsys):
-    assert cli.main(words.split()) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"ddlib: {message}") and err.count("\n") == 1
-
-
 def test_a_sigterm_stops_the_whole_tree_of_a_batch(tmp_path, monkeypatch):
     inner = f"import pathlib, time; pathlib.Path({str(tmp_path / 'begun')!r}).touch(); time.sleep(60)"
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"

@@ -30,9 +30,6 @@ Commands = argparse._SubParsersAction
 FORMS = ("npz", "pt", "png", "hf", "safetensors", "ddranking", "dcbench")
 """`ddlib.export.FORMATS`, without importing torch for it."""
 
-KEY_DIGITS = 10
-"""Hex digits of a key in a list."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code; an error is one line on stderr.
@@ -119,15 +116,16 @@ def _add_data_commands(commands: Commands) -> None:
 
 def _data_list(options: Namespace) -> int:
     from ddlib.data import datasets
+    from ddlib.study import planning
 
     print(f"looked for under {datasets.data_root()} (the environment variable DDLIB_DATA names another folder)\n")
-    print(f"{'name':<17} {'images':>14}  {'shape':<11} {'classes':>7}  {'state':<8} to get it")
+    rows = [("name", "images", "shape", "classes", "state", "to get it")]
     for name in (*datasets.names(), *datasets.own_names(datasets.data_root())):
-        info = datasets.describe(name)
+        info, way = datasets.describe(name), _way_to_get(name)
         images = " + ".join("?" if size is None else str(size) for size in info.sizes)
-        shape, way = "x".join(map(str, info.shape)), _way_to_get(name)
-        state = f"missing  {way}" if way else "there"
-        print(f"{name:<17} {images:>14}  {shape:<11} {info.num_classes:>7}  {state}")
+        shape, state = "x".join(map(str, info.shape)), "missing" if way else "there"
+        rows.append((name, images, shape, str(info.num_classes), state, way))
+    print(planning.aligned(rows, "<><><<"))
     return 0
 
 
@@ -244,9 +242,8 @@ def _plan(options: Namespace) -> int:
             continue
         print(f"{name} ({options.profile}): taking a few steps of each kind", file=sys.stderr, flush=True)
         device = options.device or notebooks.parameters(name, options.profile, overrides).get("device", "cpu")
-        device = parameters.device(device)
-        cells = notebooks.cells(name, options.profile, overrides)
-        plans.append(study.plan(cells, study.Workplace(device, progress="none")))
+        workplace = study.Workplace(parameters.device(device), progress="none")
+        plans.append(study.plan(notebooks.cells(name, options.profile, overrides), workplace))
         print(f"{name} ({options.profile})\n{planning.table(plans[-1])}\n{planning.line(plans[-1])}\n", flush=True)
     whole = planning.together(plans)
     if len(plans) > 1:
@@ -405,12 +402,12 @@ def _runs_list(options: Namespace) -> int:
 
     entries = inventory.entries(options.store)
     print(f"{len(entries)} pieces of work in {options.store}, {planning.size(sum(entry.size for entry in entries))}")
-    width = max((len(entry.name) for entry in entries), default=0)
-    if entries:
-        print(f"\n{'key':<{KEY_DIGITS}}  {'kind':<10} {'what':<{width}}  {'size':>8}  {'evaluations':>11}  state")
+    rows = [("key", "kind", "what", "size", "evaluations", "state")]
     for entry in entries:
-        line = f"{entry.key[:KEY_DIGITS]}  {entry.kind:<10} {entry.name:<{width}}  {planning.size(entry.size):>8}"
-        print(f"{line}  {entry.evaluations:>11}  {entry.state}")
+        size, count = planning.size(entry.size), str(entry.evaluations)
+        rows.append((entry.key[:10], entry.kind, entry.name, size, count, entry.state))
+    if entries:
+        print(f"\n{planning.aligned(rows, '<<<>><')}")
     return 0
 
 
@@ -433,7 +430,7 @@ def _runs_show(options: Namespace) -> int:
     for line in log.read_text(encoding="utf-8").splitlines()[-5:] if log.exists() else []:
         print(f"  log: {line}")
     faults = inventory.faults(entry)
-    print("\n".join(faults) if faults else "every file is what was written")
+    print("\n".join(faults) or "every file is what was written")
     return 1 if faults else 0
 
 
@@ -487,9 +484,8 @@ def _judge(options: Namespace) -> int:
     label = options.label or (place.name if place.is_dir() else place.stem)
     print(distilled.provenance["read_as"], flush=True)
     workplace = study.Workplace(options.device, folder=options.store)
-    records = judge.judge(
-        distilled, label, options.dataset, workplace, protocol=protocol, seed=options.seed, whole=not options.no_whole
-    )
+    further = {"protocol": protocol, "seed": options.seed, "whole": not options.no_whole}
+    records = judge.judge(distilled, label, options.dataset, workplace, **further)
     key = files.key({"cells": [record.cell for record in records]})[:8]  # others of the same label stay
     path = results.write(records, options.output or options.store / "judged" / f"{label}-{key}.json")
     print(f"{report.leaderboard(report.standings(records, **judge.names(records)))}\nrecords: {path}")

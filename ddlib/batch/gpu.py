@@ -1,13 +1,7 @@
 """One command for a GPU: what it has to show first, what it takes, and the papers' cells that fit into the minutes.
 
 `run` checks, times and computes on one device, and leaves everything in one folder of small files, laid out as the
-repository is, so that what is worth keeping is copied over it:
-
-    report.txt, checks.txt, times.txt  what `run`, the tests marked `gpu` and the benchmarks printed
-    docs/speed/<device>.json, .md      seconds of each side of each benchmark
-    results/<notebook>.<profile>.json  the records of the finished cells
-    figures/                           pictures of what they distilled
-    runs/                              their part of the store, with what is under way: the next call goes on with it
+repository is, so that what is worth keeping is copied over it; docs/gpu.md lists them.
 
 It needs a checkout, for the tests and the benchmarks.  On a CPU it is a rehearsal: small benchmarks, and the cells of
 `quick` in place of the papers'.
@@ -137,10 +131,7 @@ def unpack(name: str, target: Path) -> None:
         return
     target.mkdir(parents=True, exist_ok=True)
     words = ["tar", "--extract", "--gzip", "--skip-old-files", f"--directory={target}"]
-    with contextlib.suppress(BrokenPipeError), subprocess.Popen(words, stdin=subprocess.PIPE) as tar:
-        for piece in pieces:
-            tar.stdin.write(piece.read_bytes())
-    if tar.returncode:
+    if subprocess.run(words, input=b"".join(piece.read_bytes() for piece in pieces)).returncode:
         raise ValueError(f"{BUNDLE}: the {len(pieces)} pieces of {name} are damaged, or not all there")
 
 

@@ -9,10 +9,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from ddlib import OUTPUT, ROOT, results
 from ddlib.store import files
 from ddlib.store.progress import duration
-from ddlib.study import notebooks, parameters
+from ddlib.study import notebooks, parameters, planning
 from ddlib.study.rows import Cell
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -36,42 +35,29 @@ KERNEL_DIED = 138
 
 
 def run(words: Sequence[str], **options: Any) -> int:
-    """Run a command, with the options of `subprocess.Popen`, and return its exit code; signals are as in `run_all`."""
-    return run_all([lambda: psutil.Popen(words, process_group=0, **options)])[0][0]
+    """Run a command, with the options of `subprocess.Popen`, and return its exit code; signals as in `stoppable`."""
+    children = []
+    with stoppable(children):
+        children.append(psutil.Popen(words, process_group=0, **options))
+        return children[0].wait()
 
 
-def run_all(
-    starts: Sequence[Callable[[], psutil.Popen]],
-    *,
-    at_once: int = 1,
-    on_end: Callable[[int, int, float], object] = lambda position, code, seconds: None,
-    on_poll: Callable[[], object] = lambda: None,
-) -> list[tuple[int, float]]:
-    """Run child processes, at most `at_once` at a time, and wait for all of them.
+@contextlib.contextmanager
+def stoppable(children: Collection[psutil.Popen]) -> Iterator[threading.Event]:
+    """A block in which SIGINT and SIGTERM reach `children`, and all that they have started, as SIGINT.
 
-    SIGINT and SIGTERM to this process reach the children and all that they have started as SIGINT, upon which work is
-    saved and jobs are cancelled; no further child is begun.
-
-    Args:
-        starts: each begins one child, in a process group of its own, so that a terminal's Ctrl-C comes from here alone;
-            called in their order, in this thread.
-        at_once: >= 1.
-        on_end: called with position, exit code and seconds of each child as it ends.
-        on_poll: called every `POLL` seconds.
-
-    Returns:
-        Exit code and seconds of each.
+    Upon it they save their work and cancel their jobs.  The block begins each in a process group of its own, so that a
+    terminal's Ctrl-C comes from here alone, and waits for all of them; once the event that it is given is set, it
+    begins no more.
 
     Raises:
-        KeyboardInterrupt: they were stopped; all that were begun have ended.
+        KeyboardInterrupt: at the end of the block, where there was a signal.
     """
-    running: dict[psutil.Popen, tuple[int, float]] = {}
-    ends: dict[int, tuple[int, float]] = {}
     stopped = threading.Event()
 
     def stop(number: int, frame: object) -> None:
         stopped.set()
-        for child in running:
+        for child in children:
             _interrupt(child)
 
     # Handled before a child begins: a command in a script's background would else inherit that SIGINT is ignored.
@@ -79,22 +65,12 @@ def run_all(
     handled = SIGNALS if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, stop) for number in handled}
     try:
-        waiting = iter(enumerate(starts))
-        while len(ends) < len(starts) and (running or not stopped.is_set()):
-            for position, start in islice(waiting, 0 if stopped.is_set() else at_once - len(running)):
-                begin = time.perf_counter()
-                running[start()] = position, begin
-            for child in psutil.wait_procs([*running], timeout=POLL)[0]:
-                position, begin = running.pop(child)
-                ends[position] = child.returncode, time.perf_counter() - begin
-                on_end(position, *ends[position])
-            on_poll()
+        yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     if stopped.is_set():
         raise KeyboardInterrupt
-    return [ends[position] for position in range(len(starts))]
 
 
 def _interrupt(child: psutil.Popen) -> None:
@@ -223,30 +199,38 @@ def execute(runs: Sequence[Run], *, at_once: int = 1) -> list[Outcome]:
     Raises:
         KeyboardInterrupt: it was stopped, by SIGINT or SIGTERM; the notebooks' work is saved.
     """
-    able = [run for run in runs if notebooks.has_profile(run.name, run.profile)]
-    stamps = [_stamp(run.results) for run in able]
-    environment, outcomes = _environment(at_once), {run: Outcome(run, None) for run in runs}
-
-    def start(run: Run) -> psutil.Popen:
-        display.begin(run)
-        run.executed.parent.mkdir(parents=True, exist_ok=True)
-        run.executed.unlink(missing_ok=True)
-        notebook, file = notebooks.path_of(run.name), notebooks.params_file(run.name, run.profile)
-        words = [sys.executable, "-m", "papermill", notebook, run.executed, "--kernel", "python3"]
-        words += ["--cwd", notebook.parent, "--log-output", "--no-progress-bar"]
-        words += [word for path in (file, run.overrides) if path for word in ("-f", path)]
-        with run.log.open("wb") as log:
-            return psutil.Popen(words, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
-
-    def end(position: int, code: int, seconds: float) -> None:
-        run = able[position]
-        error = _last_error(run, code) if code else ""
-        outcomes[run] = outcome(run, seconds, error, fresh=_stamp(run.results) != stamps[position])
-        display.end(outcomes[run])
-
-    with Display(able) as display:
-        run_all([partial(start, run) for run in able], at_once=at_once, on_end=end, on_poll=display.update)
+    outcomes = {run: Outcome(run, None) for run in runs}
+    waiting = [run for run in runs if notebooks.has_profile(run.name, run.profile)]
+    running: dict[psutil.Popen, tuple[Run, float, tuple[int, int] | None]] = {}
+    with Display(waiting) as display, stoppable(running) as stopped:
+        while running or (waiting and not stopped.is_set()):
+            while waiting and len(running) < at_once and not stopped.is_set():
+                run = waiting.pop(0)
+                display.begin(run)
+                running[_start(run, at_once)] = run, time.perf_counter(), _stamp(run.results)
+            for child in psutil.wait_procs([*running], timeout=POLL)[0]:
+                run, begin, stamp = running.pop(child)
+                error = _last_error(run, child.returncode) if child.returncode else ""
+                seconds, fresh = time.perf_counter() - begin, _stamp(run.results) != stamp
+                outcomes[run] = outcome(run, seconds, error, fresh=fresh)
+                display.end(outcomes[run])
+            display.update()
     return list(outcomes.values())
+
+
+def _start(run: Run, at_once: int) -> psutil.Popen:
+    """Begin to execute a notebook, with the kernels of this Python before any that are registered elsewhere."""
+    run.executed.parent.mkdir(parents=True, exist_ok=True)
+    run.executed.unlink(missing_ok=True)
+    notebook, file = notebooks.path_of(run.name), notebooks.params_file(run.name, run.profile)
+    words = [sys.executable, "-m", "papermill", notebook, run.executed, "--kernel", "python3"]
+    words += ["--cwd", notebook.parent, "--log-output", "--no-progress-bar"]
+    words += [word for path in (file, run.overrides) if path for word in ("-f", path)]
+    kernels = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))} if at_once > 1 else {}
+    environment = {**threads, **os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, kernels))}
+    with run.log.open("wb") as log:
+        return psutil.Popen(words, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
 
 
 class Display:
@@ -259,7 +243,8 @@ class Display:
         costs = {run: _recorded_seconds(run) for run in runs}
         known = [seconds for seconds in costs.values() if seconds] or [1.0]
         self._weights = {run: seconds or sum(known) / len(known) for run, seconds in costs.items()}
-        self._begin = self._last_end = self._drawn = time.monotonic()
+        self._begin = self._drawn = time.monotonic()
+        self._end: float | None = None
         self._running: list[Run] = []
         self._ended: list[Run] = []
         self._bar = tqdm(
@@ -282,8 +267,9 @@ class Display:
         """Say what came of a notebook, and how much is left."""
         self._running.remove(outcome.run)
         self._ended.append(outcome.run)
-        self._last_end = time.monotonic()
-        done = f"{len(self._ended)} of {len(self._weights)} done after {duration(time.monotonic() - self._begin)}"
+        taken, part = time.monotonic() - self._begin, sum(map(self._weights.get, self._ended))
+        self._end = self._begin + taken * sum(self._weights.values()) / part
+        done = f"{len(self._ended)} of {len(self._weights)} done after {duration(taken)}"
         self._say(f"{outcome.run.name}: {outcome.seconds:.0f} s, {outcome}; {done}{self._left()}")
         self._bar.update()
 
@@ -294,11 +280,9 @@ class Display:
             self._bar.set_postfix_str(" | ".join([self._left()[2:] or "...", *map(_position, self._running)]))
 
     def _left(self) -> str:
-        done, all_of_it = (sum(map(self._weights.get, runs)) for runs in (self._ended, self._weights))
-        if not done or done == all_of_it:
+        if self._end is None or len(self._ended) == len(self._weights):
             return ""
-        taken, since = self._last_end - self._begin, time.monotonic() - self._last_end
-        return f", about {duration(max(0.0, taken * (all_of_it / done - 1) - since))} left"
+        return f", about {duration(max(0.0, self._end - time.monotonic()))} left"
 
     def _say(self, text: str) -> None:
         tqdm.write(text, file=sys.stderr)
@@ -318,21 +302,11 @@ def _position(run: Run) -> str:
     """The cell at which a notebook is and the last line that it printed, from the end of its log."""
     with run.log.open("rb") as log:
         log.seek(max(0, run.log.stat().st_size - 8192))
-        lines = log.read().decode(errors="replace").splitlines()
-    cell, step = "", ""
-    for line in lines:
-        if number := re.match(r"Executing Cell (\d+)", line):
-            cell, step = f" cell {number[1]}", ""
-        elif not line.startswith("Ending Cell"):
-            step = line.strip() or step
+        _, begun, text = log.read().decode(errors="replace").rpartition("Executing Cell ")
+    cell = f" cell {re.match('[0-9]*', text)[0]}" if begun else ""
+    lines = [line.strip() for line in text.splitlines()[bool(begun) :] if not line.startswith("Ending Cell")]
+    step = next(filter(None, reversed(lines)), "")
     return f"{run.name}{cell}{f': {step}' if step else ''}"
-
-
-def _environment(at_once: int) -> dict[str, str]:
-    """This process's, with the kernels of its own Python before any that are registered elsewhere."""
-    paths = [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))} if at_once > 1 else {}
-    return {**threads, **os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, paths))}
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -379,9 +353,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     for outcome in outcomes:
         seconds = "-" if outcome.seconds is None else f"{outcome.seconds:.1f}"
         rows += zip_longest([outcome.run.name], [seconds], [str(outcome)], _products(outcome), fillvalue="")
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}".rstrip() for a, b, c, d in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    return planning.aligned(rows, "<><<")
 
 
 def _products(outcome: Outcome) -> list[str]:

@@ -6,12 +6,12 @@ that nothing an earlier batch left can pass for this one's.  What is done alread
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import shlex
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -60,9 +60,11 @@ def pinned(names: Sequence[str]) -> Iterator[str | None]:
         return
     folder = Path(tempfile.gettempdir()) / f"ddlib-gpus-{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    locks = {name: FileLock(folder / f"{quote(name, safe='')}.lock") for name in names}
-    while (name := next(filter(lambda name: _acquired(locks[name]), names), None)) is None:
-        time.sleep(1.0)
+    for name in itertools.cycle(names):
+        lock = FileLock(folder / f"{quote(name, safe='')}.lock")
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=0.2)
+            break
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = name
     try:
@@ -71,15 +73,7 @@ def pinned(names: Sequence[str]) -> Iterator[str | None]:
         os.environ.pop(VARIABLE)
         if before is not None:
             os.environ[VARIABLE] = before
-        locks[name].release()
-
-
-def _acquired(lock: FileLock) -> bool:
-    """Whether the lock was free, and is now held."""
-    with contextlib.suppress(Timeout):
-        lock.acquire(timeout=0)
-        return True
-    return False
+        lock.release()
 
 
 def compute(run: Run, name: str, gpus: Sequence[str] = ()) -> Record:
@@ -151,11 +145,10 @@ def prepare(runs: Sequence[Run], where: Where) -> Batch:
     Raises:
         ValueError: Snakemake or SLURM is not there; a notebook's device cannot be spread over; a parameter is wrong.
     """
-    _require(where)
     runs = [run for run in runs if notebooks.has_profile(run.name, run.profile)]
+    _require(where, runs)
     here, needs = study.Workplace("cpu"), {}
     for run in runs:
-        _check_device(run, where)
         needs[run.name] = {name: cell for name, cell in run.cells().items() if not study.finished(cell, here)}
     home = OUTPUT / "runs" / "workflow"
     home.mkdir(parents=True, exist_ok=True)
@@ -168,21 +161,20 @@ def prepare(runs: Sequence[Run], where: Where) -> Batch:
     return batch
 
 
-def _require(where: Where) -> None:
+def _require(where: Where, runs: Sequence[Run]) -> None:
     """Refuse what cannot be driven from here."""
     for module in ["snakemake"] + (["snakemake_executor_plugin_slurm"] if where.executor else []):
         if importlib.util.find_spec(module) is None:
             raise ValueError(f"{module} is not installed; `make setup` brings it, and so does pip install ddlib[batch]")
     if where.executor and shutil.which("sbatch") is None:
         raise ValueError("executor='slurm' needs SLURM's commands, and there is no sbatch here")
-
-
-def _check_device(run: Run, where: Where) -> None:
-    if run.device.startswith("cuda:"):
-        way = f"cuda, and --gpus or {VARIABLE} to choose among them"
-        raise ValueError(f"device={run.device!r} of {run.name} names one GPU for all jobs; allowed: {way}")
-    if run.device == "cuda" and where.executor is None and not where.gpus:
-        raise ValueError(f"device='cuda' of {run.name}, but CUDA sees no GPU here; allowed: cpu, or a machine with one")
+    for run in runs:
+        what = f"device={run.device!r} of {run.name}"
+        if run.device.startswith("cuda:"):
+            way = f"cuda, and --gpus or {VARIABLE} to choose among them"
+            raise ValueError(f"{what} names one GPU for all jobs; allowed: {way}")
+        if run.device == "cuda" and where.executor is None and not where.gpus:
+            raise ValueError(f"{what}, but CUDA sees no GPU here; allowed: cpu, or a machine with one")
 
 
 def _plan(batch: Batch, where: Where) -> dict[str, Any]:

@@ -14,40 +14,27 @@ from ddlib.store import files, inventory
 from ddlib.store.artefacts import Workplace
 from ddlib.store.files import read_seal
 from ddlib.study import notebooks, work
-from ddlib.study.rows import Cell
 
 PRODUCT = "synthetic.safetensors"
 
 CHOICE = ("profile", "row", "ipc", "tested_on", "seed", "evaluation")
-"""What narrows down a name that stands for several sets; the last of a set in the store, the others of a notebook."""
+"""What narrows down a name that stands for several sets: of a notebook, but the last, of a set in the store."""
 
 
-def chosen(
-    run: str,
-    store: Path,
-    *,
-    profile: str | None = None,
-    row: str | None = None,
-    ipc: int | None = None,
-    tested_on: str | None = None,
-    seed: int | None = None,
-    evaluation: str | None = None,
-) -> SyntheticSet | SyntheticStream:
+def chosen(run: str, store: Path, **choice: Any) -> SyntheticSet | SyntheticStream:
     """The set or stream that `run` names, with its card where it was judged.
 
     Args:
         run: a safetensors file; the folder of a set in the store, or how its key begins; or a notebook.
-        profile: of the notebook; None: quick.
-        row, ipc, tested_on: of the notebook's table, as far as needed to name one row.
-        seed: of the row's distillation; None: the first.
-        evaluation: of a set in the store: how the name of the file `evaluation-*.json` goes on.
+        choice: of a notebook its `profile` (default: quick), as much of `row`, `ipc` and `tested_on` as names one row
+            of its table, and the `seed` of the row's distillation (default: the first); of a set in the store the
+            `evaluation`, by how the name of its file `evaluation-*.json` goes on.  None is as left out.
 
     Raises:
         ValueError: nothing has the name, or several have; they are listed.  Or a choice does not apply.
         FileNotFoundError: a file, or the real data that the set stands for, is not there.
     """
-    values = (profile, row, ipc, tested_on, seed, evaluation)
-    choice = {name: value for name, value in zip(CHOICE, values, strict=True) if value is not None}
+    choice = {name: value for name, value in choice.items() if value is not None}
     path = Path(run)
     if path.name == PRODUCT and (path.parent / inventory.RUN).exists():
         path = path.parent
@@ -56,11 +43,10 @@ def chosen(
         return synthetic.load(path)
     if "/" in run and not path.is_dir():
         _check_applies(choice, f"the notebook {run}", CHOICE[:-1])
-        cell = _row(run, profile or "quick", {"label": row, "ipc": ipc, "tested_on": tested_on})
-        return _of_cell(cell, seed, store, f"ddlib reproduce {run} --profile {profile or 'quick'}")
+        return _of_notebook(run, store, **choice)
     folder = path if path.is_dir() else inventory.find(store, run).folder
     _check_applies(choice, f"{folder.name}, one set in the store", CHOICE[-1:])
-    return _of_store(folder, evaluation or "")
+    return _of_store(folder, choice.get("evaluation", ""))
 
 
 def _check_applies(choice: Mapping[str, Any], what: str, allowed: Sequence[str]) -> None:
@@ -99,28 +85,27 @@ def _of_store(folder: Path, beginning: str) -> SyntheticSet | SyntheticStream:
     return replace(distilled, card=_card(record, next(iter(evaluations.values()))))
 
 
-def _row(run: str, profile: str, wanted: Mapping[str, Any]) -> Cell:
-    """The one cell of a notebook that is as `wanted`."""
+def _of_notebook(
+    run: str, store: Path, *, profile: str = "quick", seed: int | None = None, **wanted: Any
+) -> SyntheticSet | SyntheticStream:
+    """What the one row of a notebook that is as `wanted` distilled."""
     names = notebooks.chosen([run], profile)
     if len(names) != 1:
         raise ValueError(f"run={run!r} names {len(names)} notebooks; allowed: one of {', '.join(names)}")
-    cells = notebooks.cells(names[0], profile)
-    wanted = {name: value for name, value in wanted.items() if value is not None}
-    left = {str(cell): cell for cell in cells if wanted.items() <= {key: getattr(cell, key) for key in wanted}.items()}
-    if len(left) != 1:
-        known = "; ".join(left or map(str, cells))
-        raise ValueError(f"{len(left)} rows of {names[0]} fit; choose one by --row, --ipc and --tested-on of: {known}")
-    return next(iter(left.values()))
-
-
-def _of_cell(cell: Cell, seed: int | None, store: Path, command: str) -> SyntheticSet | SyntheticStream:
-    """What a row of a notebook distilled; `command` computes it."""
+    cells = {str(cell): cell for cell in notebooks.cells(names[0], profile)}
+    for name, value in wanted.items():
+        cells = {text: cell for text, cell in cells.items() if getattr(cell, name.replace("row", "label")) == value}
+    if len(cells) != 1:
+        known = "; ".join(cells or map(str, notebooks.cells(names[0], profile)))
+        raise ValueError(f"{len(cells)} rows of {names[0]} fit; choose one by --row, --ipc and --tested-on of: {known}")
+    (cell,) = cells.values()
     seed = cell.seeds[0] if seed is None else seed
     if seed not in cell.seeds:
         raise ValueError(f"seed={seed}; {cell} has the seeds {', '.join(map(str, cell.seeds))}")
     workplace = Workplace("cpu", folder=store, progress="none")
     judged = work.Accuracies(cell, seed, workplace)
     if not judged.finished():
+        command = f"ddlib reproduce {run} --profile {profile}"
         raise ValueError(f"{cell}, seed {seed} is not in the store {store}; `{command}` computes it")
     record = work.distillation_record(cell, seed, workplace)
     card = _card(record, judged.record(), f"{cell.set_name}, seed {seed}")

@@ -3,8 +3,8 @@
 A writer takes the new folder, the set, and what is known of it (`ddlib.export.cards.about`).
 """
 
-import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.functional import to_pil_image
 
 from ddlib.data import datasets, readers
 from ddlib.data.synthetic import SyntheticSet, save
@@ -48,11 +47,9 @@ def write_safetensors(folder: Path, synthetic: SyntheticSet, about: About) -> No
 
 def write_npz(folder: Path, synthetic: SyntheticSet, about: About) -> None:
     """Write `set.npz`; no array of it needs `allow_pickle`."""
-    arrays = {name: tensor.numpy() for name, tensor in _tensors(synthetic).items()}
-    arrays |= {"class_names": np.array(synthetic.class_names), "card": np.array(json.dumps(about))}
-    if synthetic.learning_rate is not None:
-        arrays["learning_rate"] = np.array(synthetic.learning_rate)
-    np.savez(folder / "set.npz", **arrays)
+    learnt = {} if synthetic.learning_rate is None else {"learning_rate": synthetic.learning_rate}
+    texts = {"class_names": synthetic.class_names, "card": json.dumps(about)}
+    np.savez(folder / "set.npz", **_tensors(synthetic), **texts, **learnt)
 
 
 def write_pt(folder: Path, synthetic: SyntheticSet, about: About) -> None:
@@ -67,16 +64,6 @@ def _eight_bits(synthetic: SyntheticSet) -> Tensor:
     if synthetic.shape[0] not in (1, 3, 4):
         raise ValueError(f"images have {synthetic.shape[0]} channels; a PNG is written of 1 or 3, or 4 (transparency)")
     return (synthetic.pixels().cpu() * 255).round().to(torch.uint8)
-
-
-def _png(image: Tensor, texts: Mapping[str, str] | None = None) -> bytes:
-    """The image (C, H, W) as a PNG file, with texts about it inside."""
-    info, target = PngInfo(), io.BytesIO()
-    for name, text in (texts or {}).items():
-        info.add_itxt(name, text)
-    values = image.permute(1, 2, 0).numpy()
-    Image.fromarray(values[..., 0] if len(image) == 1 else values).save(target, "PNG", pnginfo=info)
-    return target.getvalue()
 
 
 def picture_losses(synthetic: SyntheticSet, data: str) -> list[str]:
@@ -102,16 +89,15 @@ def write_png(folder: Path, synthetic: SyntheticSet, about: About) -> None:
     """
     images, rows = _eight_bits(synthetic), classes(synthetic).tolist()
     width, row_width = len(str(synthetic.num_classes - 1)), len(str(len(synthetic) - 1))
-    plain = ["".join(c if c.isalnum() or c in "-_." else "-" for c in name) for name in synthetic.class_names]
+    plain = [re.sub(r"[^\w.-]", "-", name) for name in synthetic.class_names]
     folders = [f"images/{number:0{width}}_{name}" for number, name in enumerate(plain)]
-    texts = {"Title": about["name"], "Comment": "; ".join(about["lost"]), "Source": about["data"]["licence"]}
     paths = [f"{folders[number]}/{row:0{row_width}}.png" for row, number in enumerate(rows)]
     for name in folders:
         (folder / name).mkdir(parents=True)
     for path, image in zip(paths, images, strict=True):
-        (folder / path).write_bytes(_png(image, texts))
-    (folder / "contact.png").write_bytes(_png(_contact_sheet(images, classes(synthetic).cpu()), texts))
-    np.savez(folder / "space.npz", **{name: tensor.numpy() for name, tensor in _space(synthetic.space).items()})
+        to_pil_image(image).save(folder / path)
+    to_pil_image(_contact_sheet(images, classes(synthetic).cpu())).save(folder / "contact.png")
+    np.savez(folder / "space.npz", **_space(synthetic.space))
     if synthetic.is_soft:
         logits = dict(zip(paths, synthetic.labels.cpu().tolist(), strict=True))
         (folder / "labels.json").write_text(json.dumps({"class_names": synthetic.class_names, "logits": logits}))
@@ -131,16 +117,18 @@ def _contact_sheet(images: Tensor, labels: Tensor, *, rows: int = 100, columns: 
 def write_parquet(folder: Path, synthetic: SyntheticSet, about: About) -> None:
     """Write the Parquet file that Hugging Face's `datasets` reads, and `space.npz`."""
     hub = readers.extra("datasets", "to='hf'")
-    pictures = [{"bytes": _png(image), "path": f"{i:05}.png"} for i, image in enumerate(_eight_bits(synthetic))]
-    columns = {"image": pictures, "label": classes(synthetic).tolist(), "tensor": synthetic.images.cpu().tolist()}
-    features = {"image": hub.Image(), "label": hub.ClassLabel(names=list(synthetic.class_names))}
-    features["tensor"] = hub.Array3D(tuple(synthetic.shape), "float32")
+    columns = {
+        "image": (hub.Image(), [to_pil_image(image) for image in _eight_bits(synthetic)]),
+        "label": (hub.ClassLabel(names=list(synthetic.class_names)), classes(synthetic).tolist()),
+        "tensor": (hub.Array3D(tuple(synthetic.shape), "float32"), synthetic.images.cpu().tolist()),
+    }
     if synthetic.is_soft:
-        columns["logits"], features["logits"] = synthetic.labels.cpu().tolist(), hub.List(hub.Value("float32"))
-    data = hub.Dataset.from_dict(columns, features=hub.Features(features))
+        columns["logits"] = hub.List(hub.Value("float32")), synthetic.labels.cpu().tolist()
+    features = hub.Features({name: feature for name, (feature, _) in columns.items()})
+    data = hub.Dataset.from_dict({name: values for name, (_, values) in columns.items()}, features=features)
     (folder / "data").mkdir()
     data.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
-    np.savez(folder / "space.npz", **{name: tensor.numpy() for name, tensor in _space(synthetic.space).items()})
+    np.savez(folder / "space.npz", **_space(synthetic.space))
 
 
 DDRANKING_EPS = 0.1

@@ -59,12 +59,11 @@ def run(cells: Sequence[Cell], workplace: Workplace, *, budget_hours: float | No
     failures = []
     for position in in_turn(range(len(cells)), lambda position: work.under_way(cells[position], workplace)):
         cell = cells[position]
-        if budget_hours is not None and not finished(cell, workplace):
-            hours = plan([cell], workplace).seconds / 3600
-            if hours > budget_hours - (time.perf_counter() - begin) / 3600:
-                cost = {"estimated_hours": float(f"{hours:.2g}")}
-                records[position] = _record(cell, [], cost, provenance(workplace.device))
-                continue
+        hours = 0.0 if budget_hours is None else plan([cell], workplace).seconds / 3600  # none, where it is finished
+        if hours and hours > budget_hours - (time.perf_counter() - begin) / 3600:
+            cost = {"estimated_hours": float(f"{hours:.2g}")}
+            records[position] = _record(cell, [], cost, provenance(workplace.device))
+            continue
         try:
             records[position] = _computed(cell, workplace)
         except FloatingPointError as error:

@@ -75,12 +75,6 @@ AUTO = "auto"
 OWN_DATA = ("folder", "size", "channels", "holdout", "at_least")
 """What `dataset` may say in place of a name; see `ddlib.data.own.from_folder`."""
 
-ANCHOR = "profile"
-"""The parameter that every notebook's own parameters cell assigns."""
-
-INJECTED = "# Parameters"
-"""How the cell begins that papermill injects."""
-
 IN_A_NOTEBOOK = "In"
 """IPython keeps the sources of the executed cells under this name."""
 
@@ -107,9 +101,7 @@ def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
         if IN_A_NOTEBOOK in namespace or "__name__" in namespace:  # a script, or a kernel without history, as nbval's
             code = {name for name, value in namespace.items() if callable(value) or isinstance(value, ModuleType)}
             names = set(filter(_meant, names - code))
-    for name in sorted(names):
-        declared(name, PARAMETERS)
-    values = {name: namespace[name] for name in sorted(names)}
+    values = {declared(name, PARAMETERS): namespace[name] for name in sorted(names)}
     if isinstance(values.get("dataset"), Mapping):
         values["dataset"] = own_data(values["dataset"])
     return SimpleNamespace(**{name: checked(name, value, PARAMETERS[name]) for name, value in values.items()})
@@ -197,9 +189,9 @@ def _assigned(sources: Sequence[str]) -> tuple[set[str], set[str]]:
     called = False
     for source in sources:
         names = _names(source)
-        if source.lstrip().startswith(INJECTED):
+        if source.lstrip().startswith("# Parameters"):  # the cell that papermill injects
             changed |= names
-        elif names > {ANCHOR}:
+        elif names > {"profile"}:
             own, changed, called = names, set(), False
         elif own and not called:
             changed |= set(filter(_meant, names))

@@ -5,6 +5,7 @@ alone is of one kind, and a kind is measured once a process.  What several cells
 Reading the data and what a first step takes more, such as compiling, are not counted.
 """
 
+import functools
 import math
 import statistics
 import tempfile
@@ -126,7 +127,7 @@ def plan(missing: Iterable[Missing], device: str) -> Plan:
         FileNotFoundError: data are missing; the message names the command that gets them.
         ValueError: a step cannot be taken, as where it needs more memory than there is; the cell is named.
     """
-    return Plan(tuple(_row(cell, device) for cell in missing))
+    return Plan(tuple(Row(each, _estimates(each, device)) for each in missing))
 
 
 def together(plans: Iterable[Plan]) -> Plan:
@@ -134,17 +135,16 @@ def together(plans: Iterable[Plan]) -> Plan:
     return Plan(tuple({str(row.missing.cell.settings()): row for plan in plans for row in plan.rows}.values()))
 
 
-def _row(missing: Missing, device: str) -> Row:
-    cell = missing.cell
-    if not (missing.needs or missing.distil or missing.evaluate):
-        return Row(missing, {})
+def _estimates(missing: Missing, device: str) -> dict[str, Estimate]:
+    """Path in the store -> what the artefact takes that is missing there; what has the same kind is measured once."""
+    cell, estimates = missing.cell, {}
+    if not missing.evaluate:
+        return estimates
     train, test = (datasets.load(cell.dataset, split, zca=cell.whitened, device=device) for split in ("train", "test"))
     try:
-        estimates = {path: prerequisite(builder, train) for path, builder in missing.needs.items()}
-        if missing.distil:
-            estimates |= dict.fromkeys(missing.distil, distillation(cell, train))
-        if missing.evaluate:
-            estimates |= dict.fromkeys(missing.evaluate, judging(cell, train, test))
+        estimates |= {path: prerequisite(builder, train) for path, builder in missing.needs.items()}
+        estimates |= {path: distillation(cell, train) for path in missing.distil}
+        estimates |= {path: judging(cell, train, test) for path in missing.evaluate}
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{cell} cannot be estimated on {device}: {reason}") from error
@@ -152,7 +152,7 @@ def _row(missing: Missing, device: str) -> Row:
         share = missing.left.get(path, 1.0)
         trainings = round(share * estimate.trainings)
         estimates[path] = replace(estimate, seconds=share * estimate.seconds, trainings=trainings)
-    return Row(missing, estimates)
+    return estimates
 
 
 PACES: dict[str, Pace] = {}
@@ -172,9 +172,9 @@ def prerequisite(builder: Any, train: ImageSet) -> Estimate:
     """What `builder` takes on `train`, on its device: its `stages` one after another."""
     total = Estimate()
     for stage in builder.stages:
-        steps = [name for name in LENGTHS if name != "first" and getattr(stage, name, 0)]
-        name = f"{builder.name} by {', '.join(steps)}"
-        pace = _paced(name, asdict(stage), train, lambda stage=stage: measured(stage, train, stage.size))
+        steps = ", ".join(name for name in LENGTHS if name != "first" and getattr(stage, name, 0))
+        measure = functools.partial(measured, stage, train, stage.size)
+        pace = _paced(f"{builder.name} by {steps}", asdict(stage), train, measure)
         total = Estimate(
             seconds=total.seconds + pace.start + stage.iterations * pace.step + pace.finish,
             memory=max(total.memory, pace.memory),
@@ -248,13 +248,12 @@ def judging(cell: Cell, train: ImageSet, test: ImageSet) -> Estimate:
     A stream is watched as it is, so that drawing its images counts.  Untrained generators and teachers are as fast.
     """
     protocol, method = cell.protocol, cell.method.rehearsal
-    streamed = cell.deployed.get("redraw") is not None
     count = len(train) if cell.ipc is None else cell.ipc * train.num_classes
     batch = min(count, protocol.epoch_images or count, protocol.batch_size)
     rows = torch.arange(batch, device=train.device)
     strategy = augmentation.strategy_for(train.name)
     images = synthetic.SyntheticSet(train.take(rows), train.labels[rows], train.class_names, train.space, strategy)
-    groups = evaluation.groups(images, test, protocol)
+    groups, streamed = evaluation.groups(images, test, protocol), cell.deployed.get("redraw") is not None
 
     def measure() -> Pace:
         teacher = protocol.taught_by and protocol.taught_by.frozen(train, _product(protocol.taught_by, train))
@@ -278,17 +277,15 @@ def _evaluating(
     epochs = max(EPOCHS, getattr(images, "redraw", 1))
     protocol = replace(protocol, epochs=epochs, compat=None, schedule="step", ema=None, epoch_images=None)
     reset_peak_memory(str(test.device))
+    ticks: list[float] = []
+
+    def tick(*_: int) -> None:
+        ticks.append(_now(test.device))
+
     for _ in range(2):  # the first time warms up
-        ticks = [_now(test.device)]
-        evaluation.evaluate(
-            images,
-            tested,
-            protocol,
-            seed=0,
-            networks=networks,
-            teacher=teacher,
-            on_epoch=lambda *_, ticks=ticks: ticks.append(_now(test.device)),
-        )
+        ticks.clear()
+        tick()
+        evaluation.evaluate(images, tested, protocol, seed=0, networks=networks, teacher=teacher, on_epoch=tick)
         testing = _now(test.device) - ticks[-1]
     step = (ticks[-1] - ticks[0]) / protocol.updates(len(images))
     return Pace(step=step, finish=testing * len(test) / len(tested), memory=peak_memory(str(test.device)))
@@ -314,16 +311,12 @@ def _now(device: torch.device) -> float:
 def counts(missing: Sequence[Missing]) -> str:
     """How much of the cells is in the store and how much is to be made, in one line; no step is taken to learn it."""
     done = sum(not each.evaluate for each in missing)
-    distillations = {path for each in missing for path in each.distil}
-    trainings = {
-        path: round(each.left.get(path, 1.0) * each.cell.protocol.num_networks)
-        for each in missing
-        for path in each.evaluate
-    }
-    return (
-        f"{len(missing)} cells, {done} of them in the store; to do: {len(distillations)} distillations and "
-        f"{sum(trainings.values())} trainings"
-    )
+    sets = {path for each in missing for path in each.distil}
+    networks = {path: each.cell.protocol.num_networks for each in missing for path in each.evaluate}
+    shares = {path: share for each in missing for path, share in each.left.items()}
+    trainings = sum(round(shares.get(path, 1.0) * count) for path, count in networks.items())
+    to_do = f"{len(sets)} distillations and {trainings} trainings"
+    return f"{len(missing)} cells, {done} of them in the store; to do: {to_do}"
 
 
 def line(plan: Plan) -> str:
@@ -345,9 +338,15 @@ def table(plan: Plan) -> str:
         label = f"{cell.label}, {cell.tested_on}" if cell.tested_on else cell.label
         ipc = "all" if cell.ipc is None else str(cell.ipc)
         lines.append((label, ipc, in_store, *(cost if row.estimates else "----")))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = ["  ".join([f"{a:<{widths[0]}}", *map(str.rjust, rest, widths[1:])]).rstrip() for a, *rest in lines]
-    return "\n".join([rows[0], "-" * max(map(len, rows)), *rows[1:]])
+    return aligned(lines, "<>>>>>>")
+
+
+def aligned(rows: Sequence[Sequence[str]], ways: str) -> str:
+    """Rows of text in columns, each to the side that `ways` says of it ("<>>"); a rule stands below the first row."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(f"{{:{way}{width}}}" for way, width in zip(ways, widths, strict=True))
+    head, *lines = [form.format(*row).rstrip() for row in rows]
+    return "\n".join([head, "-" * max(map(len, [head, *lines])), *lines])
 
 
 def refusals(plan: Plan, *, budget_hours: float | None = None, memory: int | None = None) -> list[str]:
