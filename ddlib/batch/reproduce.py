@@ -236,7 +236,8 @@ def _start(run: Run, at_once: int) -> psutil.Popen:
 class Display:
     """How far notebooks are, on stderr: a line as each begins and ends; in a terminal, a bar below them.
 
-    What is left is estimated from what the results that lie there cost, in proportion to the time that has gone.
+    What is left is estimated from what the results that lie there cost, in proportion to the time that has gone, once a
+    quarter is done: the first notebooks say little.
     """
 
     def __init__(self, runs: Sequence[Run]):
@@ -267,8 +268,9 @@ class Display:
         """Say what came of a notebook, and how much is left."""
         self._running.remove(outcome.run)
         self._ended.append(outcome.run)
-        taken, part = time.monotonic() - self._begin, sum(map(self._weights.get, self._ended))
-        self._end = self._begin + taken * sum(self._weights.values()) / part
+        taken, whole = time.monotonic() - self._begin, sum(self._weights.values())
+        if (part := sum(map(self._weights.get, self._ended))) > whole / 4:
+            self._end = self._begin + taken * whole / part
         done = f"{len(self._ended)} of {len(self._weights)} done after {duration(taken)}"
         self._say(f"{outcome.run.name}: {outcome.seconds:.0f} s, {outcome}; {done}{self._left()}")
         self._bar.update()
