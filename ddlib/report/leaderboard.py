@@ -54,17 +54,19 @@ class Entry:
 def standings(
     records: Sequence[Record],
     *,
+    network: str = NETWORK,
     plain: str | None = None,
     hard: Mapping[str, str] | None = None,
     equal_bytes: Mapping[str, str] | None = None,
 ) -> dict[int | None, list[Entry]]:
-    """The ranking on `NETWORK` at each number of images per class, the highest accuracy first.
+    """The ranking on a network at each number of images per class, the highest accuracy first.
 
     A record of the whole training set stands in each ranking, and one of the bytes of a generator in that of each row
     which stores this.  What was not run is left out.  IOR, LRS and ARS are against the row called `RANDOM`.
 
     Args:
-        records: of one data set, every row on `NETWORK`, and on any others.
+        records: of one data set, every row on `network`, and on any others.
+        network: tested on, by the protocol.
         plain: what the same network trained without augmentation is called; None: there is none, and no ARS.
         hard: label of a row with soft labels -> label of the row that has the same set with hard ones.
         equal_bytes: label of a row that stores a generator -> label of the real images of its bytes.
@@ -80,7 +82,7 @@ def standings(
     labels = {record.label for record in records}
     if unknown := {*hard, *hard.values(), *equal_bytes, *equal_bytes.values()} - labels:
         raise ValueError(f"unknown rows {sorted(unknown)}; known: {', '.join(sorted(labels))}")
-    here = [record for record in records if record.network == NETWORK]
+    here = [record for record in records if record.network == network]
     own_ranking = [record for record in here if record.label not in equal_bytes.values()]
     rankings = {}
     for ipc in sorted({record.ipc for record in own_ranking if record.ipc is not None}) or [None]:
@@ -99,13 +101,13 @@ def _entry(
 ) -> Entry:
     """A row with its scores, as far as the records that they need were run."""
     run = {(r.label, r.network): r for r in records if r.ipc == record.ipc and r.n}
-    own, random = record.label, run.get((RANDOM, NETWORK))
-    full = next((r for r in records if r.method == "whole" and r.network == NETWORK and r.n), None)
-    others = [r for r in records if (r.label, r.ipc) == (own, record.ipc) and r.network not in (NETWORK, plain)]
+    own, random = record.label, run.get((RANDOM, record.network))
+    full = next((r for r in records if r.method == "whole" and r.network == record.network and r.n), None)
+    others = [r for r in records if (r.label, r.ipc) == (own, record.ipc) and r.network not in (record.network, plain)]
     comparable = others and others[0].n and len({r.n for r in others}) == 1
     lrs = ars = None
-    if full and random and (hard, NETWORK) in run:
-        lrs = scores.lrs(full=full, hard=run[hard, NETWORK], own=record, random=random)
+    if full and random and (hard, record.network) in run:
+        lrs = scores.lrs(full=full, hard=run[hard, record.network], own=record, random=random)
     if random and {(own, plain), (RANDOM, plain)} <= run.keys():
         noaug, random_noaug = run[own, plain], run[RANDOM, plain]
         ars = scores.ars(aug=record, noaug=noaug, random_aug=random, random_noaug=random_noaug)
