@@ -83,36 +83,6 @@ def test_zca_whitens_to_the_analytic_covariance(correlated):
     torch.testing.assert_close(images.grad, torch.ones_like(images), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("images", "eps", "match"),
-    [
-        (torch.zeros(4, 3), 0.1, r"images must be \(B, C, H, W\) float32 with B >= 2, got \(4, 3\)"),
-        (torch.zeros(4, 1, 2, 2, dtype=torch.float64), 0.1, "torch.float64"),
-        (torch.zeros(1, 1, 2, 2), 0.1, "B >= 2"),
-        (torch.zeros(2, 1, 2, 2), 0.0, "eps must be > 0, got 0.0"),
-        (torch.zeros(2, 3, 65, 64), 0.1, r"at most C\*H\*W = 12288 values, got \(3, 65, 64\)"),
-    ],
-)
-def test_fit_zca_refuses(images, eps, match):
-    with pytest.raises(ValueError, match=match):
-        fit_zca(images, eps=eps)
-
-
-@pytest.mark.parametrize("changes", [{"mean": torch.zeros(2, 2)}, {"whitening": torch.eye(3)}, {"eps": -1.0}])
-def test_zca_refuses_at_birth(changes):
-    fields = {"mean": torch.zeros(2), "whitening": torch.eye(2), "unwhitening": torch.eye(2), "eps": 0.1}
-    with pytest.raises(ValueError, match=r"a ZCA has a mean \(D,\), two matrices \(D, D\) and eps > 0, got .* eps="):
-        ZCA(**(fields | changes))
-
-
-@pytest.mark.parametrize("images", [torch.zeros(4, 1, 2, 2), torch.zeros(4, 2), torch.zeros(4, 1, 1, 2).double()])
-def test_zca_refuses_images_of_another_kind(images):
-    fitted = ZCA(torch.zeros(2), torch.eye(2), torch.eye(2), 0.1)
-    for verb in (fitted.apply, fitted.invert):
-        with pytest.raises(ValueError, match=r"images must be .* with C\*H\*W = 2, got"):
-            verb(images)
-
-
 # --- value spaces ------------------------------------------------------------------------------------------------
 
 
@@ -134,20 +104,6 @@ def test_a_space_first_used_in_inference_mode_still_passes_gradients():
     torch.testing.assert_close(pixels.grad, torch.full((1, 1, 2, 2), 1 / 0.321))
 
 
-@pytest.mark.parametrize(
-    ("mean", "std", "match"), [((0.5,), (0.2, 0.2), "one value a channel"), ((0.5,), (0.0,), "std must be positive")]
-)
-def test_value_space_refuses_at_birth(mean, std, match):
-    with pytest.raises(ValueError, match=match):
-        ValueSpace(mean, std)
-
-
-def test_value_space_refuses_other_channels():
-    for verb in (SPACE.encode, SPACE.decode):
-        with pytest.raises(ValueError, match=r"images must be \(B, 1, H, W\), got shape \(2, 3, 4, 4\)"):
-            verb(torch.zeros(2, 3, 4, 4))
-
-
 # --- image sets --------------------------------------------------------------------------------------------------
 
 
@@ -166,30 +122,46 @@ def test_take_normalises_pixels_in_the_order_asked_for(kind):
     torch.testing.assert_close(taken.double(), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("rows", [torch.zeros(2, 2).long(), torch.ones(6).bool()])
-def test_take_refuses(rows):
-    with pytest.raises(ValueError, match=r"indices must be \(N,\) integers, got"):
-        small_set().take(rows)
+ZCA_OF_TWO = {"mean": torch.zeros(2), "whitening": torch.eye(2), "unwhitening": torch.eye(2), "eps": 0.1}
+NO_ZCA, NOT_OF_TWO = r"a ZCA has a mean .D,., two matrices .* got .* eps=", r"must be .* with C\*H\*W = 2, got"
+OTHER_CHANNELS = r"images must be \(B, 1, H, W\), got shape \(2, 3, 4, 4\)"
 
 
 @pytest.mark.parametrize(
-    ("changes", "match"),
+    ("call", "match"),
     [
-        ({"split": "val"}, "split must be one of train, test, got 'val'"),
-        ({"images": torch.zeros(6, 2, 2)}, r"images must be \(B, C, H, W\).*got \(6, 2, 2\) torch.float32"),
-        ({"images": torch.zeros(6, 1, 2, 2).double()}, "uint8 or float32.*torch.float64"),
-        ({"images": torch.zeros(0, 1, 2, 2), "labels": torch.zeros(0).long()}, "B >= 1"),
-        ({"labels": torch.zeros(5).long()}, r"labels must be \(6,\) int64 on cpu, got \(5,\)"),
-        ({"labels": torch.zeros(6).int()}, "int64 on cpu, got .* torch.int32"),
-        ({"labels": torch.tensor([0, 1, 2, 3, 0, 0])}, r"labels must lie in \[0, 3\), got 0 to 3"),
-        ({"labels": torch.tensor([0, 1, 2, -1, 0, 0])}, r"labels must lie in \[0, 3\), got -1 to 2"),
-        ({"space": ValueSpace((0.5,) * 3, (0.2,) * 3)}, "space is for 3 channels, images have 1"),
-        ({"space": replace(SPACE, zca=ZCA(torch.zeros(2), torch.eye(2), torch.eye(2), 0.1))}, "of 2 values, .* have 4"),
+        (lambda: fit_zca(torch.zeros(4, 3)), r"images must be \(B, C, H, W\) float32 with B >= 2, got \(4, 3\)"),
+        (lambda: fit_zca(torch.zeros(4, 1, 2, 2).double()), "torch.float64"),
+        (lambda: fit_zca(torch.zeros(1, 1, 2, 2)), "B >= 2"),
+        (lambda: fit_zca(torch.zeros(2, 1, 2, 2), eps=0.0), "eps must be > 0, got 0.0"),
+        (lambda: fit_zca(torch.zeros(2, 3, 65, 64)), r"at most C\*H\*W = 12288 values, got \(3, 65, 64\)"),
+        (lambda: ZCA(**ZCA_OF_TWO | {"mean": torch.zeros(2, 2)}), NO_ZCA),
+        (lambda: ZCA(**ZCA_OF_TWO | {"whitening": torch.eye(3)}), NO_ZCA),
+        (lambda: ZCA(**ZCA_OF_TWO | {"eps": -1.0}), NO_ZCA),
+        (lambda: ZCA(**ZCA_OF_TWO).apply(torch.zeros(4, 1, 2, 2)), NOT_OF_TWO),
+        (lambda: ZCA(**ZCA_OF_TWO).invert(torch.zeros(4, 2)), NOT_OF_TWO),
+        (lambda: ZCA(**ZCA_OF_TWO).apply(torch.zeros(4, 1, 1, 2).double()), NOT_OF_TWO),
+        (lambda: ValueSpace((0.5,), (0.2, 0.2)), "one value a channel"),
+        (lambda: ValueSpace((0.5,), (0.0,)), "std must be positive"),
+        (lambda: SPACE.encode(torch.zeros(2, 3, 4, 4)), OTHER_CHANNELS),
+        (lambda: SPACE.decode(torch.zeros(2, 3, 4, 4)), OTHER_CHANNELS),
+        (lambda: small_set().take(torch.zeros(2, 2).long()), r"indices must be \(N,\) integers, got"),
+        (lambda: small_set().take(torch.ones(6).bool()), r"indices must be \(N,\) integers, got"),
+        (lambda: small_set(split="val"), "split must be one of train, test, got 'val'"),
+        (lambda: small_set(images=torch.zeros(6, 2, 2)), r"must be \(B, C, H, W\).*got \(6, 2, 2\) torch.float32"),
+        (lambda: small_set(images=torch.zeros(6, 1, 2, 2).double()), "uint8 or float32.*torch.float64"),
+        (lambda: small_set(images=torch.zeros(0, 1, 2, 2), labels=torch.zeros(0).long()), "B >= 1"),
+        (lambda: small_set(labels=torch.zeros(5).long()), r"labels must be \(6,\) int64 on cpu, got \(5,\)"),
+        (lambda: small_set(labels=torch.zeros(6).int()), "int64 on cpu, got .* torch.int32"),
+        (lambda: small_set(labels=torch.tensor([0, 1, 2, 3, 0, 0])), r"labels must lie in \[0, 3\), got 0 to 3"),
+        (lambda: small_set(labels=torch.tensor([0, 1, 2, -1, 0, 0])), r"labels must lie in \[0, 3\), got -1 to 2"),
+        (lambda: small_set(space=ValueSpace((0.5,) * 3, (0.2,) * 3)), "space is for 3 channels, images have 1"),
+        (lambda: small_set(space=replace(SPACE, zca=ZCA(**ZCA_OF_TWO))), "of 2 values, .* have 4"),
     ],
 )
-def test_image_set_refuses_at_birth(changes, match):
+def test_what_is_no_space_or_set_is_refused(call, match):
     with pytest.raises(ValueError, match=match):
-        small_set(**changes)
+        call()
 
 
 def test_a_fingerprint_is_of_values_shapes_and_types():
@@ -721,23 +693,20 @@ def saved(path, kind):
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by half a turn
     {
-        "16 bits": lambda: Image.fromarray(RAMP.astype(np.uint16) * 257).save(path.with_suffix(".png")),
         "16 bits, TIF": lambda: Image.fromarray(RAMP.astype(np.uint16) * 257).save(path.with_suffix(".TIF")),
-        "palette": lambda: grey.convert("P").save(path.with_suffix(".png")),
-        "CMYK": lambda: grey.convert("RGB").convert("CMYK").save(path.with_suffix(".tiff")),
         "turned": lambda: grey.rotate(180).save(path.with_suffix(".JPG"), exif=exif, quality=100),
         "bmp": lambda: grey.save(path.with_suffix(".bmp")),
         "webp": lambda: grey.save(path.with_suffix(".webp"), lossless=True),
     }[kind]()
 
 
-@pytest.mark.parametrize("kind", ["16 bits", "16 bits, TIF", "palette", "CMYK", "turned", "bmp", "webp"])
+@pytest.mark.parametrize("kind", ["16 bits, TIF", "turned", "bmp", "webp"])
 def test_files_of_every_kind_are_read_as_they_look(kind, tmp_path):
     saved(tmp_path / "ramp", kind)
     for leftover in (".DS_Store", "._ramp.png", "notes.txt"):
         (tmp_path / leftover).write_bytes(b"left by a system or an archive")
     pixels = readers.decode(readers.images_in(tmp_path), (3, 8, 8))
-    assert (pixels[0].int() - torch.from_numpy(RAMP).int()).abs().max() <= 2  # JPEG and CMYK round
+    assert (pixels[0].int() - torch.from_numpy(RAMP).int()).abs().max() <= 2  # JPEG rounds
 
 
 @pytest.mark.parametrize("kind", ["float32", "int32"])

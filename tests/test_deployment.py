@@ -150,9 +150,7 @@ def test_an_estimate_draws_the_images_of_a_stream_as_its_evaluation_does(train, 
 
 
 def test_mini_batches_that_do_not_divide_an_epoch_are_refused_before_anything_runs():
-    with pytest.raises(
-        ValueError, match="'stream' at IPC 1: batch_size=256 does not divide the 10 images .* nearest 10"
-    ):
+    with pytest.raises(ValueError, match="'stream' at IPC 1: batch_size=256 does not divide the 10 .* nearest 10"):
         toys(methods={"stream": {"method": "toy"}})
     assert toys(methods={"frozen": {"method": "toy", "redraw": None}})
 
@@ -234,10 +232,7 @@ def test_records_say_what_was_spent_before_the_distillation(workplace):
     ("settings", "match"),
     [
         ({"latent": 12}, r"methods\['DiM'\] on digits: num_classes=10; a one-hot code in noise of 12 values allows at"),
-        ({"latent": 0}, "latent=0; it must be >= 1"),
-        ({"pool": []}, r"pool=\[\]; it must be a list of at least one of convnet"),
         ({"pool": [["convnet"]]}, r"pool=\[\['convnet'\]\]; it must be a list of at least one of convnet"),
-        ({"width": 0}, "width=0; it must be >= 1, or None"),
     ],
 )
 def test_what_no_generator_can_be_is_refused_before_anything_is_trained(settings, match):

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 import torch
+from test_matching import plain_step
 
-from ddlib import methods, models, seeding
+from ddlib import methods, seeding
 from ddlib.analyses import gradients
 from ddlib.models import diffusion
 
@@ -20,24 +21,11 @@ def rows(train):
 
 def plain(train, term, norm, p, draw):
     """The norm of a term's gradient, by the formula of the paper, under the draw's network and real images."""
-    state = methods.build("dm", ipc=2, batch_real=8, width=8, depth=2, norm=norm).start(train, {}, 0)
-    state.step = draw
-    models.reset(state.network, seeding.generator(0, "network", draw))
-    stream = seeding.generator(0, "real", draw)
-    rows = [rows[torch.randperm(len(rows), generator=stream)[:8]] for rows in train.class_indices]
-    images = state.images.detach().clone().requires_grad_()
-
-    def vectors(batch):
-        maps, embedding = state.network.features(batch)
-        powers = [m.abs() ** p for m in maps[:-1]] if p else []
-        of = {"spatial": [m.sum(1).flatten(1) for m in powers], "channel": [m.sum((2, 3)) for m in powers]}
-        found = [embedding] if term == "features" else [v / v.norm(dim=1, keepdim=True) for v in of[term]]
-        return [v.unflatten(0, (10, -1)).mean(1) for v in found]
-
-    pairs = zip(vectors(train.take(torch.cat(rows))), vectors(images), strict=True)
-    loss = sum((a.detach() - b).square().sum() for a, b in pairs)
-    weight = 10.0 * (0.02 if term == "features" else 1.0)
-    return float((weight * torch.autograd.grad(loss, images)[0]).norm())
+    state = methods.build("dm", ipc=2, batch_real=8, width=8, depth=2, norm=norm, strategy="none").start(train, {}, 0)
+    state.step, state.images = draw, state.images.detach().double().requires_grad_()
+    parts = {"spatial": "s", "channel": "c", "features": "m"}[term]
+    _, gradient = plain_step(state, train, norm, depth=2, powers=(p, p), parts=parts, mmd=0.02, scale=10.0)
+    return float(gradient.norm())
 
 
 def test_every_term_is_measured_at_every_norm_and_power(rows):

@@ -1,48 +1,34 @@
 """Nearest real images against a search of all pairs, and walks through the noise of a generator."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
+from draws import pictures
+from test_stream import make
 
 from ddlib import seeding
 from ddlib.analyses import samples
-from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticStream
-from ddlib.data.whitening import ValueSpace
-from ddlib.models.gan import Generator
-from ddlib.models.layers import reset
-
-SPACE = ValueSpace(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 
 
-def real(count=50, *, encoded=False):
-    images = torch.randint(256, (count, 3, 8, 8), dtype=torch.uint8, generator=seeding.generator(0, "real"))
-    images = SPACE.encode(images.float() / 255) if encoded else images
-    labels = torch.arange(count) % 2
-    return ImageSet(name="x", split="train", images=images, labels=labels, class_names=("a", "b"), space=SPACE)
+@pytest.fixture(scope="module")
+def real():
+    """Pictures of three channels."""
+    return pictures(50, (3, 8, 8), 2)
 
 
-def stream():
-    """Of a generator whose images differ: its weights of the last layer are large, its statistics of its own maps."""
-    network = Generator(shape=(3, 16, 16), num_classes=3, width=4, latent=8)
-    reset(network, seeding.generator(0, "weights"))
-    network.image.weight.data.mul_(20)
-    network.train()
-    network(torch.randn(12, 8, generator=seeding.generator(0, "noise")), torch.arange(12) % 3)
-    state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    return SyntheticStream(
-        generator=state, shape=(3, 16, 16), width=4, latent=8, class_names=("a", "b", "c"),
-        space=SPACE, strategy="color", frozen_strategy="color", ipc=1,
-    )  # fmt: skip
+def encoded(train):
+    """The same images as values that networks see."""
+    return dataclasses.replace(train, images=train.take(range(len(train))))
 
 
-@pytest.mark.parametrize("encoded", [False, True])
+@pytest.mark.parametrize("form", [lambda train: train, encoded], ids=["pixels", "encoded"])
 @pytest.mark.parametrize("chunk", [7, 4096])
-def test_nearest_images_are_those_of_a_search_of_all_pairs(monkeypatch, chunk, encoded):
+def test_nearest_images_are_those_of_a_search_of_all_pairs(monkeypatch, chunk, form, real):
     monkeypatch.setattr(samples, "CHUNK", chunk)
-    train = real(encoded=encoded)
-    all_pixels = real().images.double() / 255
+    train, all_pixels = form(real), real.images.double() / 255
     images = torch.rand(9, 3, 8, 8, generator=seeding.generator(1, "fakes"))
     images[4] = all_pixels[33].float()  # a copy
     images[5] = (all_pixels[2] + 0.01).float()
@@ -57,31 +43,31 @@ def test_nearest_images_are_those_of_a_search_of_all_pairs(monkeypatch, chunk, e
 
 def test_of_equal_images_the_first_is_the_nearest(monkeypatch):
     monkeypatch.setattr(samples, "CHUNK", 4)
-    train = real(20)
+    train = pictures(20, (3, 8, 8), 2)
     train.images[[6, 11]] = train.images[3].clone()
     assert samples.nearest(samples.pixels(train, torch.tensor([11])), train)[0].tolist() == [3]
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 9), (2, 1, 8, 8), (0, 3, 8, 8), (3, 8, 8)])
-def test_images_that_cannot_be_compared_are_refused(shape):
+def test_images_that_cannot_be_compared_are_refused(shape, real):
     with pytest.raises(ValueError, match=r"images are .*; allowed: \(n, 3, 8, 8\), n >= 1"):
-        samples.nearest(torch.zeros(shape), real())
+        samples.nearest(torch.zeros(shape), real)
 
 
-def test_pixels_are_those_before_the_encoding():
+def test_pixels_are_those_before_the_encoding(real):
     rows = torch.tensor([5, 0])
-    expected = real().images[rows] / 255
-    assert torch.equal(samples.pixels(real(), rows), expected)
-    assert torch.allclose(samples.pixels(real(encoded=True), rows), expected, atol=1e-6)
+    expected = real.images[rows] / 255
+    assert torch.equal(samples.pixels(real, rows), expected)
+    assert torch.allclose(samples.pixels(encoded(real), rows), expected, atol=1e-6)
 
 
 def test_a_walk_goes_from_one_noise_to_another_and_keeps_its_class():
-    made = stream()
+    made = make()
     walks = samples.walks(made, torch.tensor([2, 0]), steps=5, seed=3)
-    assert walks.shape == (2, 5, 3, 16, 16) and walks.min() >= 0 and walks.max() <= 1
+    assert walks.shape == (2, 5, 1, 8, 8) and walks.min() >= 0 and walks.max() <= 1
     for place, label in enumerate((2, 0)):
         ends = made.noise(2, seeding.generator(3, "samples", "walk", place))
-        shown = SPACE.decode(made.images(torch.tensor([label, label]), ends)).clamp(0, 1)
+        shown = made.space.decode(made.images(torch.tensor([label, label]), ends)).clamp(0, 1)
         assert torch.allclose(walks[place, [0, -1]], shown, atol=1e-5)
     alone = samples.walks(made, torch.tensor([2]), steps=5, seed=3)
     assert torch.allclose(alone[0], walks[0], atol=1e-6)
@@ -91,9 +77,9 @@ def test_a_walk_goes_from_one_noise_to_another_and_keeps_its_class():
 
 def test_the_noise_of_a_walk_turns_by_equal_angles_at_equal_length(monkeypatch):
     seen = []
-    made = stream()
+    made = make()
     monkeypatch.setattr(SyntheticStream, "noise", lambda self, n, g: torch.tensor([[3.0, 0, 0], [0, 3.0, 0]]))
-    monkeypatch.setattr(SyntheticStream, "images", lambda s, y, z: seen.append((y, z)) or torch.zeros(len(y), 3, 2, 2))
+    monkeypatch.setattr(SyntheticStream, "images", lambda s, y, z: seen.append((y, z)) or torch.zeros(len(y), 1, 2, 2))
     samples.walks(made, torch.tensor([1]), steps=4, seed=0)
     angles = [0, math.pi / 6, math.pi / 3, math.pi / 2]
     expected = torch.tensor([[3 * math.cos(a), 3 * math.sin(a), 0] for a in angles])
@@ -103,4 +89,4 @@ def test_the_noise_of_a_walk_turns_by_equal_angles_at_equal_length(monkeypatch):
 
 def test_a_walk_has_two_ends():
     with pytest.raises(ValueError, match="steps=1; allowed: from 2, both ends"):
-        samples.walks(stream(), torch.tensor([0]), steps=1, seed=0)
+        samples.walks(make(), torch.tensor([0]), steps=1, seed=0)
