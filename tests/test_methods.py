@@ -7,13 +7,12 @@ import re
 
 import pytest
 import torch
-from few_digits import digits, distilled, prerequisites
+from few_digits import cut_and_resumed, digits, distilled, prerequisites
 
 from ddlib import ROOT, methods
 from ddlib.data.synthetic import SyntheticStream
 from ddlib.models.diffusion import LatentDiffusion
 from ddlib.store import loop
-from ddlib.store.loop import Checkpoint
 
 SMALL = {
     "width": 8,
@@ -93,32 +92,6 @@ def test_the_methods_of_the_papers_are_found():
     assert {"atom", "datadam", "dc", "dm", "dsa", "herding", "k_center", "random", "whole"} <= set(NAMES)
     assert {"datm", "ftd", "mtt", "tesla"} <= set(NAMES)
     assert {"dim", "gan"} == set(DEPLOYED)
-
-
-class Cut:
-    """A report that ends the work after a step, before that step is saved."""
-
-    def __init__(self, after):
-        self.after = after
-
-    def __call__(self, step, loss):
-        if step > self.after:
-            raise RuntimeError("cut")
-
-    def note(self, text):
-        """Nothing is kept."""
-
-
-def cut_and_resumed(job, train, needs, folder):
-    """The product of a job that is cut after each of its steps, and continued from a new state and its checkpoint."""
-    path = folder / "checkpoint.safetensors"
-    for after in range(1, job.iterations):
-        with pytest.raises(RuntimeError, match="cut"):
-            loop.run(job, job.start(train, needs, 0), checkpoint=Checkpoint(path, 0), report=Cut(after))
-        assert Checkpoint(path, 0).read()[1]["step"] == after
-    outcome = loop.run(job, job.start(train, needs, 0), checkpoint=Checkpoint(path, 0))
-    assert len(outcome.sittings) == max(1, job.iterations)
-    return outcome.product
 
 
 BUILDERS = {f"{name}: {key}": builder for name in NAMES for key, builder in small(name).needs.items()}
