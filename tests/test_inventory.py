@@ -23,7 +23,7 @@ def test_finished_and_interrupted_work_is_listed_with_its_state(workplace, capsy
     interrupted(monkeypatch, workplace)
     study.run([cell("Herding")], workplace)
     assert runs(workplace, "list") == 0
-    head, _, titles, *lines = capsys.readouterr().out.splitlines()
+    head, _, titles, _, *lines = capsys.readouterr().out.splitlines()
     assert head.startswith("3 pieces of work in ") and titles.split()[:3] == ["key", "kind", "what"]
     atom, herding, embedding = lines
     assert "distilled  ATOM, digits, IPC 1, seed 0" in atom and atom.endswith("interrupted: step 3 of 6")
