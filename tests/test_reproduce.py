@@ -144,6 +144,22 @@ def test_notebooks_that_run_at_once_meet_and_share_the_cores(repository, monkeyp
     assert [printed(repository / f"runs/atom/{name}.quick.ipynb") for name in "ab"] == ["3\n", "3\n"]
 
 
+def test_what_is_left_of_a_batch_is_said_once_a_quarter_is_done(repository, monkeypatch, capsys):
+    for name in "abcde":
+        notebook(repository, f"atom/{name}")
+    now = [0.0]
+    monkeypatch.setattr(reproduce.time, "monotonic", lambda: now[0])
+    runs = reproduce.plan([], "quick", output=repository / "runs")
+    display = reproduce.Display(runs)
+    for run in runs:  # of none is recorded what it took: all count alike
+        display.begin(run)
+        now[0] += 60
+        display.end(reproduce.Outcome(run, 60.0, {}))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "done after" in line]
+    left = [line.partition(", about ")[2] for line in lines]
+    assert left == ["", "3 min left", "2 min left", "60 s left", ""]
+
+
 def test_broken_parameters_are_told_from_the_log(repository):
     notebook(repository, "atom/accuracy")
     (repository / "params/atom/accuracy.hour.yaml").write_text("lr: [0.1\n")
