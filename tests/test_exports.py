@@ -3,9 +3,9 @@
 import functools
 import hashlib
 import json
+import os
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from scipy import stats
 from test_faults import cell
 from test_stream import trained_generator
 
-from ddlib import evaluation, export, methods, study
+from ddlib import ROOT, evaluation, export, methods, study
 from ddlib.batch import cli
 from ddlib.data import augmentation, datasets, synthetic
 from ddlib.data.synthetic import Card, SyntheticSet, SyntheticStream
@@ -354,115 +354,17 @@ def test_a_stream_travels_as_a_draw_and_its_generator(kind, tmp_path):
 # ---- without ddlib
 
 
-def run_alone(script, *words):
-    """Run a Python process that has no ddlib; it fails if it imports it."""
-    guard = "import sys\nsys.modules['ddlib'] = None\n"
-    command = [sys.executable, "-I", "-c", guard + textwrap.dedent(script), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+def trained_alone(test, *folders):
+    """Name and accuracies of each folder, by the script of docs/ in a process that fails if it imports ddlib."""
+    guarded = f"import runpy, sys\nsys.modules['ddlib'] = None\nrunpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-I", "-c", guarded, *map(str, (test, *folders))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return [line.split() for line in done.stdout.splitlines()]
 
 
-PLAIN = """
-    import json, math, pathlib, numpy, torch, torch.nn.functional as F
-    from torch import nn
-    torch.set_num_threads(1)
-
-    def read(folder):
-        kind = folder.name.split("-")[0]
-        if kind == "npz":
-            found = numpy.load(folder / "set.npz")
-            return torch.from_numpy(found["images"]), torch.from_numpy(found["labels"])
-        if kind == "pt":
-            found = torch.load(folder / "set.pt", weights_only=True)
-            return found["images"], found["labels"]
-        if kind == "hf":
-            import pyarrow.parquet
-            table = pyarrow.parquet.read_table(folder / "data")
-            images = torch.tensor(table["tensor"].to_pylist(), dtype=torch.float32)
-            return images, torch.tensor(table["label"].to_pylist())
-        import torchvision
-        space = {k: torch.from_numpy(v) for k, v in numpy.load(folder / "space.npz").items()}
-        found = torchvision.datasets.ImageFolder(folder / "images", torchvision.transforms.ToTensor())
-        pixels, labels = torch.stack([x[:1] for x, _ in found]), torch.tensor([y for _, y in found])
-        images = (pixels - space["mean"].view(-1, 1, 1)) / space["std"].view(-1, 1, 1)
-        if "zca_mean" in space:
-            images = ((images.flatten(1) - space["zca_mean"]) @ space["zca_whitening"]).view(images.shape)
-        return images, labels
-
-    def uniform(low, high, count):
-        return low + (high - low) * torch.rand(count)
-
-    def whole(low, high, count):
-        return torch.randint(low, high + 1, (count,))
-
-    def warped(x, matrix):
-        grid = F.affine_grid(F.pad(matrix, (0, 1)), x.shape, align_corners=False)
-        return F.grid_sample(x, grid, align_corners=False)
-
-    def augmented(x, strategy):
-        family = strategy.split("_")[int(torch.randint(strategy.count("_") + 1, ()))]
-        n, side = len(x), x.shape[-1]
-        here = torch.arange(side)
-        if family == "color":
-            b, s, c = (uniform(*ends, n).view(-1, 1, 1, 1) for ends in ((-0.5, 0.5), (0, 2), (0.5, 1.5)))
-            x = x + b
-            g = x.mean(1, keepdim=True)
-            x = (x - g) * s + g
-            g = x.mean((1, 2, 3), keepdim=True)
-            return (x - g) * c + g
-        if family == "crop":
-            r = int(0.125 * side + 0.5)
-            padded = F.pad(x, (r, r, r, r))
-            starts = zip(whole(0, 2 * r, n).tolist(), whole(0, 2 * r, n).tolist())
-            return torch.stack([one[:, i:i + side, j:j + side] for one, (i, j) in zip(padded, starts)])
-        if family == "cutout":
-            h = int(0.5 * side + 0.5)
-            corners = [whole(0, side - h % 2, n).view(-1, 1) - h // 2 for _ in range(2)]
-            down, across = ((corner <= here) & (here < corner + h) for corner in corners)
-            return x * ~(down[:, :, None] & across[:, None, :])[:, None]
-        if family == "flip":
-            return torch.where(torch.rand(n, 1, 1, 1) < 0.5, x.flip(3), x)
-        if family == "scale":
-            return warped(x, torch.diag_embed(uniform(1 / 1.2, 1.2, 2 * n).view(n, 2)))
-        a = uniform(-15, 15, n) * math.pi / 180
-        return warped(x, torch.stack([a.cos(), -a.sin(), a.sin(), a.cos()], 1).view(n, 2, 2))
-
-    def convnet(width, depth, channels, side, classes):
-        layers, last = [], channels
-        for _ in range(depth):
-            layers += [nn.Conv2d(last, width, 3, padding=1), nn.GroupNorm(width, width), nn.ReLU(), nn.AvgPool2d(2)]
-            last = width
-        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * (side // 2**depth) ** 2, classes))
-
-    def accuracy(images, labels, test, recipe):
-        told, follows = recipe["protocol"], recipe["follows"]
-        assert told["schedule"] == "step" and told["network"] == "convnet" and told["labels"] is None
-        net = convnet(told["options"]["width"], told["options"]["depth"], 1, images.shape[-1], 10)
-        rate, targets = follows["learning_rate"], labels.softmax(1) if labels.ndim == 2 else labels
-        def fresh(rate):
-            return torch.optim.SGD(net.parameters(), rate, momentum=told["momentum"], weight_decay=told["weight_decay"])
-        optimiser = fresh(rate)
-        for epoch in range(follows["epochs_gone_through"]):
-            for rows in torch.randperm(len(images)).split(told["batch_size"]):
-                optimiser.zero_grad()
-                F.cross_entropy(net(augmented(images[rows], follows["strategy"])), targets[rows]).backward()
-                optimiser.step()
-            if epoch == follows["divided_by_ten_after_epoch"]:
-                optimiser = fresh(rate / 10)
-        with torch.no_grad():
-            return 100 * (net(test[0]).argmax(1) == test[1]).float().mean().item()
-
-    for number, name in enumerate(sys.argv[1:]):
-        torch.manual_seed(number)
-        folder = pathlib.Path(name)
-        about, real = json.loads((folder / "card.json").read_text()), numpy.load(folder.parent / "test.npz")
-        whitened = "zca" if about["data"]["zca"] else "plain"
-        test = torch.from_numpy(real[whitened]), torch.from_numpy(real["labels"])
-        images, labels = read(folder)
-        told = about["recipe"]["protocol"]
-        print(folder.name, *(accuracy(images, labels, test, about["recipe"]) for _ in range(told["num_networks"])))
-"""
+SCRIPT = ROOT / "docs" / "train_alone.py"
 
 ALONE = evaluation.Protocol(options={"width": 16, "depth": 2}, num_networks=16, epochs=20, batch_size=64, lr=0.1)
 EXPERTS = {"experts": 2, "expert_training": 4, "expert_batch": 32, "expert_lr": 0.03, "shard": 2}
@@ -508,13 +410,11 @@ def test_plain_pytorch_without_ddlib_reaches_the_stated_accuracy(tmp_path):
     folders |= {export.export(white, to, tmp_path / f"{to}-zca"): white for to in ("npz", "png")}
     folders |= {export.export(learnt, "npz", tmp_path / "npz-learnt"): learnt}
     folders[tmp_path / "png-zca"] = judged(replace(white, images=as_pictures(white)), fewer, zca=True)
-    sets = {name: datasets.load("digits", "test", zca=zca) for name, zca in (("plain", False), ("zca", True))}
-    images = {name: test.take(range(len(test))).numpy() for name, test in sets.items()}
-    np.savez(tmp_path / "test.npz", labels=sets["plain"].labels.numpy(), **images)
-    lines = run_alone(PLAIN, *folders).splitlines()
-    assert len(lines) == len(folders)
-    for line, found in zip(lines, folders.values(), strict=True):
-        name, *accuracies = line.split()
+    test = datasets.load("digits", "test")
+    np.savez(tmp_path / "test.npz", pixels=test.images.numpy() / np.float32(255), labels=test.labels.numpy())
+    for (name, *accuracies), found in zip(
+        trained_alone(tmp_path / "test.npz", *folders), folders.values(), strict=True
+    ):
         theirs, ours = np.array(accuracies, dtype=float), np.array(found.card.accuracies)
         half, apart = half_width(theirs, ours), theirs.mean() - ours.mean()
         assert abs(apart) <= half < 3, f"{name}: {apart:.2f} +- {half:.2f} from the stated {ours.mean():.2f}"
