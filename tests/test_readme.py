@@ -8,6 +8,7 @@ import re
 import sys
 
 import torch
+from scipy import stats
 
 from ddlib import ROOT, methods, results, study
 from ddlib.analyses import judge
@@ -57,6 +58,30 @@ def outcomes(verdict: evidence.Verdict, profile: str) -> str:
     return "; ".join(f"{outcome} ({where})" for outcome, where in links.items()) or verdict.untested
 
 
+def open_table() -> str:
+    """Every comparison at `hour` that decides nothing, of claims that are undecided, as a table in Markdown."""
+    runs = [evidence.read_run(path) for path in sorted((ROOT / "results").glob("*/*.hour.json"))]
+    lines = ["| claim | where | difference | would tell |", "|---|---|---|---|"]
+    for paper, title in PAPERS.items():
+        for verdict in evidence.verdicts(paper, runs):
+            for run, check in [pair for pair in verdict.evidence if pair[1].outcome == "undecided"]:
+                for test in [test for test in check.tests if test.outcome == "undecided"]:
+                    found, link = test.comparison, f"[{run.notebook}](../notebooks/{run.notebook}.ipynb)"
+                    difference = f"{found.difference:+.1f} ± {found.high - found.difference:.1f}"
+                    lines.append(
+                        f"| {title}: {verdict.claim.statement} | {test.where} ({link}) | {difference} | {more(found)} |"
+                    )
+    return "\n".join(lines)
+
+
+def more(found: results.Comparison) -> str:
+    """How many times as many sets would tell a difference from none, if it and their spread stayed as they are."""
+    for times in range(2, 21):
+        if stats.t.ppf(0.975, times * found.df) * found.error / times**0.5 < abs(found.difference):
+            return f"{times} times as many sets"
+    return "more than 20 times as many sets"
+
+
 def between(text: str, what: str) -> str:
     """What stands between the marks of a table."""
     begin, end = (mark.format(what) for mark in MARKS)
@@ -84,6 +109,7 @@ def line(record: results.Record) -> str:
 def test_the_tables_are_those_of_the_records():
     told = "write the tables anew: python tests/test_readme.py"
     assert between(RESULTS, "results") == results_table(), told
+    assert between(RESULTS, "open") == open_table(), told
     assert between(README, "claims") == claims_table(), told
     assert sorted(PAPERS) == sorted(results.papers())
 
@@ -128,8 +154,10 @@ def test_every_make_target_it_names_exists():
 
 
 if __name__ == "__main__":
-    for page, what, table in (("README.md", "claims", claims_table()), ("docs/results.md", "results", results_table())):
-        text = (ROOT / page).read_text(encoding="utf-8")
+    tables = {"claims": claims_table, "results": results_table, "open": open_table}
+    for what, table in tables.items():
+        page = ROOT / ("README.md" if what == "claims" else "docs/results.md")
+        text = page.read_text(encoding="utf-8")
         begin, end = (mark.format(what) for mark in MARKS)
         before, after = text.split(begin)[0], text.split(end)[1]
-        (ROOT / page).write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
+        page.write_text(f"{before}{begin}\n\n{table()}\n\n{end}{after}", encoding="utf-8")
