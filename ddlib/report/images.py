@@ -66,7 +66,8 @@ def image_strips(names: Sequence[str], columns: Mapping[str | int, Tensor]) -> P
     for ax, (title, pixels) in zip(axes, columns.items(), strict=True):
         _show(ax, _tiled(pixels, 1), len(names), 1)
         text = _plain(title) if isinstance(title, str) else f"after {title:,}"
-        ax.set_title(textwrap.fill(text, int(14 * tile), break_long_words=False), loc="center", fontsize=8, fontweight="normal")
+        text = textwrap.fill(text, int(14 * tile), break_long_words=False)
+        ax.set_title(text, loc="center", fontsize=8, fontweight="normal")
     axes[0].set_yticks([i + 0.5 for i in range(len(names))], map(_plain, names), fontsize=8)
     return figure
 
