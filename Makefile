@@ -66,7 +66,7 @@ gpu-bundle: $(READY)  ## pack the data and the packages that a GPU without netwo
 
 # What `ddlib gpu` needs beside torch and torchvision; what these need themselves comes with them.
 BUNDLED = diffusers filelock jinja2 matplotlib nbformat numpy pandas pillow psutil pytest pytest-timeout pytest-xdist \
-    pyyaml safetensors scikit-learn scipy seaborn statsmodels tqdm
+    pyyaml safetensors scikit-learn scipy seaborn tqdm
 
 lab: $(READY)  ## open JupyterLab on this folder
 	@$(PY) -m jupyterlab

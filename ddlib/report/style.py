@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image, UnidentifiedImageError
 
 from ddlib import OUTPUT
@@ -128,14 +129,17 @@ def several(entries: Sequence[str], between: str = ", ", *, most: int = 3) -> st
 
 
 @styled()
-def render(figure: Figure, kind: str, *, dpi: float, provenance: str | None = None) -> bytes:
-    """The bytes of `figure` as "png" or "svg", cut to what is drawn; without date or version of a program."""
+def render(
+    figure: Figure, kind: str, *, dpi: float, provenance: str | None = None, extent: Bbox | None = None
+) -> bytes:
+    """The bytes of `figure` as "png" or "svg", cut to `extent` in inches, or to what is drawn; without a date."""
     metadata = {
         "png": {"Software": None, "provenance": provenance},
         "svg": {"Date": None, "Creator": "ddlib", "Description": provenance},
     }[kind]
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.05, metadata=metadata)
+    extent = extent.padded(0.05) if extent else "tight"
+    figure.savefig(buffer, format=kind, dpi=dpi, bbox_inches=extent, pad_inches=0.05, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -169,14 +173,14 @@ def save(
         raise ValueError(f"name={name!r}; allowed: a path within the folder, without an ending: 'atom/accuracy.quick'")
     target = Path(folder or OUTPUT / "figures") / inside
     text = json.dumps(dict(provenance or {}), sort_keys=True, allow_nan=False)
-    with _footed(fig, footer(provenance) if provenance else ""):
+    with _footed(fig, footer(provenance) if provenance else "") as extent:
         for dpi in RESOLUTIONS:
-            png = render(fig, "png", dpi=dpi, provenance=text)
+            png = render(fig, "png", dpi=dpi, provenance=text, extent=extent)
             if len(png) <= LIMIT:
                 break
         else:
             raise ValueError(f"{name}: {len(png)} bytes at {dpi} dpi, more than {LIMIT}; show fewer images")
-        svg = render(fig, "svg", dpi=72, provenance=text)
+        svg = render(fig, "svg", dpi=72, provenance=text, extent=extent)
     paths = [write_whole(f"{target}.png", png)]
     if len(svg) <= LIMIT:
         paths.append(write_whole(f"{target}.svg", svg))
@@ -186,20 +190,19 @@ def save(
 
 
 @contextmanager
-def _footed(fig: Figure, text: str) -> Iterator[None]:
-    """`fig` with small print below everything else, no wider than it, inside the block."""
-    if not text:
-        yield
-        return
+def _footed(fig: Figure, text: str) -> Iterator[Bbox]:
+    """Inside the block, `fig` has small print below all else, no wider than it; gives where all lies, in inches."""
     with styled():
-        fig.draw_without_rendering()  # settles the layout
+        fig.draw_without_rendering()
+        fig.set_layout_engine(None)  # settled: no later drawing moves anything
         box = fig.get_tightbbox()
         width, height = fig.get_size_inches()
         text = textwrap.fill(text, max(60, int(20 * box.width)))  # 20 letters of small print an inch
         look = {"fontsize": 6, "color": "#666666", "va": "top", "parse_math": False}
         small_print = fig.text(box.x0 / width, (box.y0 - 0.08) / height, text, **look)
+        extent = small_print.get_window_extent().transformed(fig.dpi_scale_trans.inverted())
     try:
-        yield
+        yield Bbox.union([box, extent]) if text else box
     finally:
         small_print.remove()
 

@@ -1,7 +1,7 @@
 """Intervals, tests and verdicts: what the spread of a few accuracies allows one to say.
 
 Tests are written on what a published number states too: mean, deviation and number.  Distributions are those of
-scipy.stats, the correction for many tests that of statsmodels; both take a second to import, where they are used.
+scipy.stats, which takes a second to import and is imported where it is used.
 """
 
 import math
@@ -233,11 +233,12 @@ def neighbours(records: Sequence["Record"]) -> list[Pair]:
 
 def _holm(comparisons: Sequence[Comparison]) -> list[float | None]:
     """p by Holm's step-down correction (1979) over the comparisons that can be tested; None for the others."""
-    from statsmodels.stats.multitest import multipletests
-
-    testable = [comparison.p for comparison in comparisons if math.isfinite(comparison.error)]
-    corrected = iter(multipletests(testable, method="holm")[1] if testable else ())
-    return [float(next(corrected)) if math.isfinite(comparison.error) else None for comparison in comparisons]
+    corrected: list[float | None] = [None] * len(comparisons)
+    testable = [place for place, comparison in enumerate(comparisons) if math.isfinite(comparison.error)]
+    least = 0.0
+    for rank, place in enumerate(sorted(testable, key=lambda place: comparisons[place].p)):
+        least = corrected[place] = max(least, min(1.0, (len(testable) - rank) * comparisons[place].p))
+    return corrected
 
 
 def main_effects(
