@@ -23,9 +23,7 @@ BELOW = 20
 def read(folder: str | Path) -> list[Run]:
     """The results in a folder, as notebooks write them into `results/`.
 
-    Raises:
-        FileNotFoundError: the folder has none.
-        ValueError: a file is damaged; the message names it.
+    FileNotFoundError where it has none; a ValueError names a damaged file.
     """
     paths = sorted(Path(folder).glob("*/*.json"))
     if not paths:

@@ -23,7 +23,7 @@ from ddlib.study.rows import Cell
 def names() -> tuple[str, ...]:
     """The notebooks of the repository as `paper/experiment`, sorted."""
     folder = ROOT / "notebooks"
-    paths = sorted(folder.glob("[!.]*/[!.]*.ipynb"))
+    paths = [*folder.glob("[!.]*/[!.]*.ipynb")]
     if not paths:
         raise FileNotFoundError(f"no notebooks in {folder}; install in place from a clone: pip install -e .")
     return tuple(sorted(f"{path.parent.name}/{path.stem}" for path in paths))
