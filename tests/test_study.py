@@ -59,7 +59,8 @@ def test_a_record_stands_beside_what_the_paper_reports_for_it(evaluation, condit
     (cell,) = cells(methods={"Random": RANDOM}, evaluation=SHORT | evaluation, seeds=[0])
     monkeypatch.setattr(type(cell.method), "condition", condition)
     study.run([cell], workplace)
-    assert looked_up == [{"table": "main", "method": "random", "dataset": "cifar10", "ipc": 1} | expected]
+    usual = {"network": "convnet", "condition": ""}
+    assert looked_up == [{"table": "main", "method": "random", "dataset": "cifar10", "ipc": 1} | usual | expected]
 
 
 DIM = {"method": "dim", "batch_size": 2000, "evaluation": {"batch_size": 10}}

@@ -71,9 +71,7 @@ def given(synthetic: SyntheticSet) -> Given:
 def recipe(name: str | None) -> Protocol:
     """An evaluation by name: of a method's paper ("datm"), of a YAML file of settings, or, of None, `Protocol()`.
 
-    Raises:
-        ValueError: no such method, or a setting that there is not.
-        FileNotFoundError: no such file.
+    ValueError for an unknown method or setting, FileNotFoundError for a file that is not there.
     """
     if name is None:
         return Protocol()

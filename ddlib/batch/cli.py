@@ -32,11 +32,7 @@ FORMS = ("npz", "pt", "png", "hf", "safetensors", "ddranking", "dcbench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out one command and return its exit code; an error is one line on stderr.
-
-    Args:
-        arguments: the words after `ddlib`; None: those of the process.
-    """
+    """Carry out one command, by default the process's own, and return its exit code; an error is one line on stderr."""
     parser = ArgumentParser(prog="ddlib", description="Data sets, notebooks run in bulk, and the store.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_data_commands(commands)
@@ -323,18 +319,18 @@ def _cell(options: Namespace) -> int:
     if len(runs) != 1:
         names = ", ".join(run.name for run in runs)
         raise ValueError(f"{options.notebook!r} names {len(runs)} notebooks; name one of {names}")
+    cells = runs[0].cells()
     if options.cell is None:
         workplace = study.Workplace("cpu")
-        for name, cell in runs[0].cells().items():
+        for name, cell in cells.items():
             print(f"{name}  {'in the store' if study.finished(cell, workplace) else 'to do':<12}  {cell}")
         return 0
     record = workflow.compute(runs[0], options.cell, options.gpus)
-    amount = "all images" if record.ipc is None else f"IPC {record.ipc}"
     if record.n:
         accuracy = f"{record.accuracy_mean:.2f} % over {record.n} networks"
     else:
         accuracy = f"not begun, since {record.cost['estimated_hours']} h are more than budget_hours"
-    print(f"{record.label}, {record.dataset}, {amount}: {accuracy}")
+    print(f"{cells[options.cell].set_name}: {accuracy}")
     return 0
 
 
@@ -479,13 +475,14 @@ def _judge(options: Namespace) -> int:
     from ddlib.store import files
 
     protocol = judge.recipe(options.recipe)
-    how = {name: getattr(options, name) for name in ("dataset", "space", "labels", "by", "factor", "experiment")}
-    distilled, place = read_set(*options.files, **how), options.files[0].resolve()
-    label = options.label or (place.name if place.is_dir() else place.stem)
+    reading = {name: getattr(options, name) for name in ("dataset", "space", "labels", "by", "factor", "experiment")}
+    distilled, path = read_set(*options.files, **reading), options.files[0].resolve()
+    label = options.label or (path.name if path.is_dir() else path.stem)
     print(distilled.provenance["read_as"], flush=True)
     workplace = study.Workplace(options.device, folder=options.store)
-    further = {"protocol": protocol, "seed": options.seed, "whole": not options.no_whole}
-    records = judge.judge(distilled, label, options.dataset, workplace, **further)
+    records = judge.judge(
+        distilled, label, options.dataset, workplace, protocol=protocol, seed=options.seed, whole=not options.no_whole
+    )
     key = files.key({"cells": [record.cell for record in records]})[:8]  # others of the same label stay
     path = results.write(records, options.output or options.store / "judged" / f"{label}-{key}.json")
     print(f"{report.leaderboard(report.standings(records, **judge.names(records)))}\nrecords: {path}")

@@ -58,12 +58,8 @@ Job = tuple[str, "Cell"]
 def run(minutes: float, out: Path, device: str = "cuda") -> Iterator[str]:
     """Check, time and compute for so many minutes; gives a line for everything that comes out, as it does.
 
-    Args:
-        out: the folder; what an earlier call left in it is gone on with.
-        device: "cuda", or "cpu" for a rehearsal.
-
-    Raises:
-        ValueError: too few minutes, no GPU, a driver that is too old, or too little memory; nothing was begun.
+    What an earlier call left in the folder `out` is gone on with.  With the device "cpu" it is a rehearsal.  A
+    ValueError says, before anything begins, where time, GPU, driver or memory do not do.
     """
     begin, memory, out = time.monotonic(), require(minutes, device), out.absolute()
     out.mkdir(parents=True, exist_ok=True)
@@ -152,12 +148,14 @@ def copy_newer(source: Path, target: Path, since: float = 0) -> int:
     """Copy the small pieces of work in a store that changed since a time, and after those in `target`; how many."""
     from ddlib.store import inventory
 
+    def changed(folder: Path) -> float:
+        return max((file.stat().st_mtime for file in folder.glob("[!.]*")), default=0)
+
     count = 0
     for entry in inventory.entries(source):
-        place = target / entry.folder.relative_to(source)
-        changed, before = (max((f.stat().st_mtime for f in d.glob("[!.]*")), default=0) for d in (entry.folder, place))
-        if entry.size <= LARGEST and changed > max(since, before):
-            shutil.copytree(entry.folder, place, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+        copy = target / entry.folder.relative_to(source)
+        if entry.size <= LARGEST and changed(entry.folder) > max(since, changed(copy)):
+            shutil.copytree(entry.folder, copy, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
             count += 1
     return count
 

@@ -48,10 +48,7 @@ def stoppable(children: Collection[psutil.Popen]) -> Iterator[threading.Event]:
 
     Upon it they save their work and cancel their jobs.  The block begins each in a process group of its own, so that a
     terminal's Ctrl-C comes from here alone, and waits for all of them; once the event that it is given is set, it
-    begins no more.
-
-    Raises:
-        KeyboardInterrupt: at the end of the block, where there was a signal.
+    begins no more, and ends with KeyboardInterrupt.
     """
     stopped = threading.Event()
 
@@ -88,7 +85,7 @@ class Run:
     name: `paper/experiment`, e.g. "atom/accuracy", or one of its `notebooks.variants`.
     profile: one of `ddlib.PROFILES`.
     output: folder of the executed notebooks.
-    overrides: a YAML file laid over the profile's parameters, or None.
+    overrides: a YAML file laid over the profile's parameters.
     """
 
     name: str
@@ -162,15 +159,10 @@ class Outcome:
 
 
 def plan(wanted: Sequence[str], profile: str, *, output: Path, overrides: Path | None = None) -> list[Run]:
-    """The runs of `notebooks.chosen(wanted, profile)`, whose executed notebooks go to `output`.
+    """The runs of `notebooks.chosen(wanted, profile)`, which raises, with the fields of `Run`.
 
-    Those that compare papers come last: most of their work is done by then.
-
-    Args:
-        overrides: a YAML file laid over the profile's parameters of each notebook.
-
-    Raises:
-        ValueError, FileNotFoundError: as `notebooks.chosen`; or the overrides are no parameters of a notebook.
+    Those that compare papers come last: most of their work is done by then.  A ValueError names overrides that are no
+    parameters of a notebook.
     """
     names = sorted(notebooks.chosen(wanted, profile), key=lambda name: name.startswith("compare/"))
     runs = [Run(name, profile, output, overrides) for name in names]
@@ -189,29 +181,23 @@ def execute(runs: Sequence[Run], *, at_once: int = 1) -> list[Outcome]:
     """Execute notebooks with papermill, each in a process of its own, on the kernel of this very environment.
 
     The working directory is the notebook's folder, as in JupyterLab.  A notebook without parameters for the
-    profile is left out.  What an earlier run left is never taken for this one's.  How far it is goes to stderr: a line
-    for each notebook as it ends, and in a terminal a bar with the cells and steps at hand.
-
-    Args:
-        at_once: how many run at the same time, >= 1.  Each then has its share of the cores, unless OMP_NUM_THREADS
-            says otherwise; a cell that two of them need is computed by one.
-
-    Raises:
-        KeyboardInterrupt: it was stopped, by SIGINT or SIGTERM; the notebooks' work is saved.
+    profile is left out.  What an earlier run left is never taken for this one's.  With several `at_once` each has its
+    share of the cores, unless OMP_NUM_THREADS says otherwise; a cell that two of them need is computed by one.  How far
+    it is goes to stderr (`Display`).  Stopped by SIGINT or SIGTERM, it raises KeyboardInterrupt; the work is saved.
     """
     outcomes = {run: Outcome(run, None) for run in runs}
     waiting = [run for run in runs if notebooks.has_profile(run.name, run.profile)]
-    running: dict[psutil.Popen, tuple[Run, float, tuple[int, int] | None]] = {}
+    running: dict[psutil.Popen, tuple[Run, float, int | None]] = {}
     with Display(waiting) as display, stoppable(running) as stopped:
         while running or (waiting and not stopped.is_set()):
             while waiting and len(running) < at_once and not stopped.is_set():
                 run = waiting.pop(0)
                 display.begin(run)
-                running[_start(run, at_once)] = run, time.perf_counter(), _stamp(run.results)
+                running[_start(run, at_once)] = run, time.perf_counter(), _written(run.results)
             for child in psutil.wait_procs([*running], timeout=POLL)[0]:
-                run, begin, stamp = running.pop(child)
+                run, begin, before = running.pop(child)
                 error = _last_error(run, child.returncode) if child.returncode else ""
-                seconds, fresh = time.perf_counter() - begin, _stamp(run.results) != stamp
+                seconds, fresh = time.perf_counter() - begin, _written(run.results) != before
                 outcomes[run] = outcome(run, seconds, error, fresh=fresh)
                 display.end(outcomes[run])
             display.update()
@@ -311,12 +297,9 @@ def _position(run: Run) -> str:
     return f"{run.name}{cell}{f': {step}' if step else ''}"
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Changes whenever the file is written or replaced; None where there is none."""
-    if not path.exists():
-        return None
-    status = path.stat()
-    return status.st_ino, status.st_mtime_ns
+def _written(path: Path) -> int | None:
+    """When a file was last written, in ns; None where there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def executed(run: Run) -> nbformat.NotebookNode:

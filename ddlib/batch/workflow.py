@@ -140,10 +140,8 @@ class Batch:
 def prepare(runs: Sequence[Run], where: Where) -> Batch:
     """Make the folder of a batch and write its plan there: which cells are still to compute, and each job's command.
 
-    The file of overrides is copied, so that a later change of it touches no job.
-
-    Raises:
-        ValueError: Snakemake or SLURM is not there; a notebook's device cannot be spread over; a parameter is wrong.
+    The file of overrides is copied, so that a later change of it touches no job.  A ValueError says where Snakemake or
+    SLURM is not there, a notebook's device cannot be spread over, or a parameter is wrong.
     """
     runs = [run for run in runs if notebooks.has_profile(run.name, run.profile)]
     _require(where, runs)

@@ -41,11 +41,9 @@ def export(
 
     Args:
         to: one of `FORMATS`.
-        network: trained on it, to go with it; see `ddlib.export.network.train`.
+        network: trained on it, to go with it (`ddlib.export.network.train`).  A UserWarning says where it is more than
+            `NEAR` points off the accuracy that is stated of it.
         force: whether to replace a folder that an export wrote.
-
-    Warns:
-        UserWarning: the network is more than `NEAR` points off the accuracy that is stated of it.
 
     Raises:
         ValueError: an unknown form, or a set that it cannot hold.
@@ -55,7 +53,10 @@ def export(
         raise ValueError(f"unknown form to={to!r}; known: {', '.join(FORMATS)}")
     folder = Path(folder)
     check_free(folder, force=force)
-    drawn = _draw(source) if isinstance(source, SyntheticStream) and to != "safetensors" else None
+    drawn = None
+    if isinstance(source, SyntheticStream) and to != "safetensors":
+        card = source.card if source.redraw is None else None  # of images drawn anew no single set was judged
+        drawn = replace(source.frozen(source.card.seed if source.card else 0), card=card)
     synthetic = drawn or source
     lost = LOSSES[to](synthetic, source.card.dataset if source.card else "unknown") if to in LOSSES else []
     if to != "safetensors" and isinstance(source, SyntheticSet) and source.latents:
@@ -70,12 +71,6 @@ def export(
         (part / CARD).write_text(json.dumps(about, indent=1), encoding="utf-8")
         (part / README).write_text(cards.readme(about, to), encoding="utf-8")
     return folder
-
-
-def _draw(stream: SyntheticStream) -> SyntheticSet:
-    """The set that stands for a stream; it is the one its networks were trained on where the stream never redraws."""
-    seed = stream.card.seed if stream.card else 0
-    return replace(stream.frozen(seed), card=stream.card if stream.redraw is None else None)
 
 
 def _save_network(trained: FrozenNetwork, source: SyntheticSet | SyntheticStream, part: Path) -> dict[str, Any]:

@@ -83,9 +83,7 @@ def write_png(folder: Path, synthetic: SyntheticSet, about: About) -> None:
     """Write `images/<class>/<row>.png`, `contact.png`, `space.npz` and, of soft labels, `labels.json`.
 
     A file's name is the image's row in the set; the folders, such as `03_cat`, sort in the order of the labels.
-
-    Raises:
-        ValueError: images of neither one, three nor four channels.
+    ValueError for images of neither one, three nor four channels.
     """
     images, rows = _eight_bits(synthetic), classes(synthetic).tolist()
     width, row_width = len(str(synthetic.num_classes - 1)), len(str(len(synthetic) - 1))

@@ -77,11 +77,7 @@ def refusal(card: Card | None) -> str:
 
 
 def train(synthetic: SyntheticSet | SyntheticStream, *, index: int | None = None, device: str = "cpu") -> FrozenNetwork:
-    """Train a network that the card of `synthetic` speaks of (None: its first), as its evaluation did.
-
-    Raises:
-        ValueError: the card has a `refusal`.
-    """
+    """Train network `index` of the card (None: its first) as its evaluation did; a ValueError gives its `refusal`."""
     card = synthetic.card
     if reason := refusal(card):
         raise ValueError(reason)

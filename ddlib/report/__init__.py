@@ -29,11 +29,7 @@ __all__ = [
 
 
 def source(*functions: Callable[..., Any]) -> "Markdown":
-    """The very code of `functions`, methods or classes, highlighted, each under its name and the file it stands in.
-
-    Raises:
-        TypeError: something has no source in Python.
-    """
+    """The very code of `functions`, methods or classes, highlighted, each under its name and the file it stands in."""
     from IPython.display import Markdown
 
     texts = []

@@ -6,17 +6,15 @@ explain, and claims where they come out the same.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from ddlib import results
 from ddlib.report import evidence
 from ddlib.report.evidence import Run
 from ddlib.results import Record
 from ddlib.results.statistics import Sample, welch
-
-T = TypeVar("T")
 
 BELOW = 20
 """Differences that are listed before the rest is counted."""
@@ -25,9 +23,7 @@ BELOW = 20
 def read(folder: str | Path) -> list[Run]:
     """The results in a folder, as notebooks write them into `results/`.
 
-    Raises:
-        FileNotFoundError: the folder has none.
-        ValueError: a file is damaged; the message names it.
+    FileNotFoundError where it has none; a ValueError names a damaged file.
     """
     paths = sorted(Path(folder).glob("*/*.json"))
     if not paths:
@@ -49,53 +45,53 @@ def agreement(before: Sequence[Run], after: Sequence[Run]) -> str:
 
     Rows agree where the 95 % interval of the difference of their means holds zero; claims count once a notebook.
     """
-    differing, changed, alone = [], [], []
-    moved, equal, claims = [0.0], 0, 0
-    runs = ({run.slug: run for run in side} for side in (before, after))
-    for name, old, new in _beside(*runs, alone):
-        for where, then, now in _beside(_rows(old), _rows(new), alone):
-            difference = welch(Sample.of(now.accuracies), Sample.of(then.accuracies))
-            moved.append(abs(difference.difference))
-            equal += now.accuracies == then.accuracies
-            if difference.significant:
-                span = f"[{difference.low:+.1f}, {difference.high:+.1f}]"
-                differing.append(f"{where}: {then.accuracy_mean:.1f} -> {now.accuracy_mean:.1f} {span}")
-        outcomes, later = _outcomes(old), _outcomes(new)
-        for statement in [statement for statement in outcomes if statement in later]:
-            claims += 1
-            if outcomes[statement] != later[statement]:
-                changed.append(f"{name}: {statement}: {outcomes[statement]} -> {later[statement]}")
-    rows = len(moved) - 1
+    old_runs, new_runs = ({run.slug: run for run in side} for side in (before, after))
+    shared = [slug for slug in old_runs if slug in new_runs]
+    old_rows, new_rows = (_rows([runs[slug] for slug in shared]) for runs in (old_runs, new_runs))
+    differing, distances, equal = [], [0.0], 0
+    for where in [where for where in old_rows if where in new_rows]:
+        then, now = old_rows[where], new_rows[where]
+        difference = welch(Sample.of(now.accuracies), Sample.of(then.accuracies))
+        distances.append(abs(difference.difference))
+        equal += now.accuracies == then.accuracies
+        if difference.significant:
+            span = f"[{difference.low:+.1f}, {difference.high:+.1f}]"
+            differing.append(f"{where}: {then.accuracy_mean:.1f} -> {now.accuracy_mean:.1f} {span}")
+    then, now = (_outcomes([runs[slug] for slug in shared]) for runs in (old_runs, new_runs))
+    claims = [claim for claim in then if claim in now]
+    changed = [f"{claim}: {then[claim]} -> {now[claim]}" for claim in claims if then[claim] != now[claim]]
+    rows = len(distances) - 1
     head = (
         f"{rows - len(differing)} of {rows} rows agree (the 95 % interval of their difference holds zero; {equal} are "
-        f"equal to the last digit, means differ by up to {max(moved):.1f} points); "
-        f"{claims - len(changed)} of {claims} claims, each in its notebook, have the same outcome"
+        f"equal to the last digit, means differ by up to {max(distances):.1f} points); "
+        f"{len(claims) - len(changed)} of {len(claims)} claims, each in its notebook, have the same outcome"
     )
-    lines = [*changed, *differing, *alone]
+    lines = [*changed, *differing, *_unpaired(old_rows, new_rows), *_unpaired(old_runs, new_runs)]
     rest = [f"... and {len(lines) - BELOW} more"] if len(lines) > BELOW else []
     return "\n  ".join([head, *lines[:BELOW], *rest])
 
 
-def _beside(before: Mapping[str, T], after: Mapping[str, T], alone: list[str]) -> Iterator[tuple[str, T, T]]:
-    """What stands on both sides, with its name; what only one side has is named in `alone`."""
-    for name in before | after:
-        if name in before and name in after:
-            yield name, before[name], after[name]
-        else:
-            alone.append(f"{name}: only {'before' if name in before else 'after'}")
+def _unpaired(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What stands on one side only."""
+    only_before = [f"{name}: only before" for name in before if name not in after]
+    return only_before + [f"{name}: only after" for name in after if name not in before]
 
 
-def _rows(run: Run) -> dict[str, Record]:
+def _rows(runs: Sequence[Run]) -> dict[str, Record]:
     """The rows that were run, by what tells them apart; measurements have none."""
     rows = {}
-    for record in run.records:
-        images = "all images" if record.ipc is None else f"IPC {record.ipc}"
-        if record.n:
+    for run in runs:
+        for record in [record for record in run.records if record.n]:
+            images = "all images" if record.ipc is None else f"IPC {record.ipc}"
             rows[f"{run.slug}: {record.label}, {record.dataset}, {images}, {record.network}"] = record
     return rows
 
 
-def _outcomes(run: Run) -> dict[str, str]:
-    """Every claim that the notebook's results test -> how it comes out there."""
-    verdicts = [verdict for paper in results.papers() for verdict in evidence.verdicts(paper, [run])]
-    return {verdict.claim.statement: check.outcome for verdict in verdicts for _, check in verdict.evidence}
+def _outcomes(runs: Sequence[Run]) -> dict[str, str]:
+    """Every claim that the results of a notebook test -> how it comes out there."""
+    outcomes = {}
+    for run in runs:
+        for verdict in [verdict for paper in results.papers() for verdict in evidence.verdicts(paper, [run])]:
+            for _, check in verdict.evidence:
+                outcomes[f"{run.slug}: {verdict.claim.statement}"] = check.outcome
+    return outcomes

@@ -51,8 +51,9 @@ def read_run(path: Path) -> Run:
 def claims_of(notebook: str) -> list[str]:
     """The ids of the claims that a notebook tests at some profile, by its metadata; none where it says nothing."""
     path = notebooks.path_of(notebook)
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"metadata": {}}
-    return content["metadata"].get("ddlib", {}).get("claims", [])
+    if not path.is_file():
+        return []
+    return json.loads(path.read_text(encoding="utf-8"))["metadata"].get("ddlib", {}).get("claims", [])
 
 
 @dataclass(frozen=True)
@@ -82,19 +83,15 @@ class Verdict:
 
 
 def verdicts(paper: str, runs: Sequence[Run]) -> list[Verdict]:
-    """Every claim of `paper`, tested in each of its runs and in those that compare papers, as far as they bear on it.
-
-    Raises:
-        ValueError: no such paper (the known ones are listed).
-    """
+    """Every claim of `paper` (ValueError if unknown), tested in each of its runs and in those that compare papers."""
     near = [(run, claims_of(run.notebook)) for run in runs if run.paper in (paper, "compare")]
     judged = []
     for claim in results.claims(paper):
         if claim.shown_in:
-            own = [run for run, _ in near if run.notebook == claim.shown_in]
+            testers = [run for run, _ in near if run.notebook == claim.shown_in]
         else:
-            own = [run for run, ids in near if claim.id in ids or not ids]
-        judged.append(_verdict(claim, own))
+            testers = [run for run, ids in near if claim.id in ids or not ids]
+        judged.append(_verdict(claim, testers))
     return judged
 
 
@@ -130,10 +127,7 @@ def _check(claim: Claim, run: Run) -> ClaimCheck:
 
 
 def _without_repeats(evidence: Sequence[tuple[Run, ClaimCheck]]) -> list[tuple[Run, ClaimCheck]]:
-    """Less the runs with no comparison beyond those of another of the same profile.
-
-    Notebooks share cells, and the same numbers are no second test.
-    """
+    """Less the runs that test nothing beyond another of the same profile: notebooks share cells."""
     tests = [{(t.where, t.comparison) for t in check.tests} for _, check in evidence]
 
     def repeats(i: int, j: int) -> bool:

@@ -21,9 +21,6 @@ from ddlib.results import Record, frame, interval
 if TYPE_CHECKING:
     import pandas
 
-Course = Sequence[tuple[int, float]]
-"""(step, value) pairs in order."""
-
 ACCURACY = "test accuracy (%)"
 
 HOLLOW = {False: ("D", "paper"), True: ("o", "paper, unverified")}
@@ -195,8 +192,8 @@ def _marker_handles(records: Sequence[Record]) -> list[Line2D]:
 
 
 @styled()
-def metric_panels(metrics: Mapping[str, Course], *, over: str = "step") -> Picture:
-    """The courses of several metrics of one run over steps, or `over` something else, a linear panel for each."""
+def metric_panels(metrics: Mapping[str, Sequence[tuple[int, float]]], *, over: str = "step") -> Picture:
+    """The courses, (step, value) pairs, of several metrics over steps, or `over` something else, a panel for each."""
     metrics = {name: list(points) for name, points in metrics.items() if points}
     if not metrics:
         return note("nothing with a course was run")
@@ -219,8 +216,7 @@ def metric_panels(metrics: Mapping[str, Course], *, over: str = "step") -> Pictu
 def loss_against_start(points: Sequence[tuple[int, float]]) -> Picture:
     """The loss of trajectory matching against the expert's epoch that a step starts from, with the mean of each.
 
-    Args:
-        points: (start epoch, loss), one an outer step, in any order.
+    points: (start epoch, loss), one an outer step, in any order.
     """
     import seaborn
 

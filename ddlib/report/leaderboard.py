@@ -87,19 +87,19 @@ def standings(
     rankings = {}
     for ipc in sorted({record.ipc for record in own_ranking if record.ipc is not None}) or [None]:
         rows = [record for record in own_ranking if record.ipc in (ipc, None) and record.n]
-        fillings = {equal_bytes.get(record.label) for record in rows}
-        rows += [record for record in here if record.label in fillings and record.n]
+        same_bytes = {equal_bytes.get(record.label) for record in rows}
+        rows += [record for record in here if record.label in same_bytes and record.n]
         rankings[ipc] = []
         for record, pair in zip_longest(ranked(rows), neighbours(rows)):
-            filling = next((row for row in rows if row.label == equal_bytes.get(record.label)), None)
-            rankings[ipc].append(_entry(record, pair, records, plain, hard.get(record.label, record.label), filling))
+            images = next((row for row in rows if row.label == equal_bytes.get(record.label)), None)
+            rankings[ipc].append(_entry(record, pair, records, plain, hard.get(record.label, record.label), images))
     return rankings
 
 
 def _entry(
-    record: Record, pair: Pair | None, records: Sequence[Record], plain: str | None, hard: str, filling: Record | None
+    record: Record, pair: Pair | None, records: Sequence[Record], plain: str | None, hard: str, images: Record | None
 ) -> Entry:
-    """A row with its scores, as far as the records that they need were run."""
+    """A row with its scores, as far as the records that they need were run; `images` are real ones of its bytes."""
     run = {(r.label, r.network): r for r in records if r.ipc == record.ipc and r.n}
     own, random = record.label, run.get((RANDOM, record.network))
     full = next((r for r in records if r.method == "whole" and r.network == record.network and r.n), None)
@@ -116,7 +116,7 @@ def _entry(
         others=mean_record(others) if comparable else None,
         lrs=lrs,
         ars=ars,
-        by_bytes=scores.gain(own=record, other=filling) if filling else None,
+        by_bytes=scores.gain(own=record, other=images) if images else None,
         pair=pair,
     )
 
@@ -138,10 +138,11 @@ def leaderboard(
 def _row(entry: Entry) -> tuple[str, ...]:
     record, pair, cost = entry.record, entry.pair, entry.record.cost.get
     components = entry.lrs.components if entry.lrs else {}
+    p_values = (pair.p_sets, pair.p_networks) if pair else (None, None)
     numbers = (
         _accuracy(record),
         str(record.n),
-        *(BLANK if p is None else f"{p:.3f}" for p in ((pair.p_sets, pair.p_networks) if pair else (None, None))),
+        *(BLANK if p is None else f"{p:.3f}" for p in p_values),
         *(_estimate(value, "+.2f") for value in (components.get("HLR"), components.get("IOR"), entry.by_bytes)),
         *(_estimate(score and score.estimate, ".2f") for score in (entry.lrs, entry.ars)),
         BLANK if entry.others is None else _accuracy(entry.others),

@@ -31,16 +31,13 @@ ACROSS = "compare"
 def build(output: Path | None = None) -> Path:
     """Write the site, whole or not at all, in place of an earlier one, and return its front page.
 
-    Args:
-        output: the folder; default: `report/` under `ddlib.OUTPUT`.
-
-    Raises:
-        ValueError: `output` is there and is no site.
-        OSError: the folder cannot be written; the message names it.
+    It goes to the folder `output`, by default `report/` under `ddlib.OUTPUT`; a ValueError where that is there and is
+    no site, an OSError that names it where it cannot be written.
     """
     output = Path(output or OUTPUT / "report")
     is_site = output.is_dir() and not files.foreign(output) and (output / "index.html").is_file()
-    if output.exists() and not is_site and not (output.is_dir() and not any(output.iterdir())):
+    is_empty = output.is_dir() and not any(output.iterdir())
+    if output.exists() and not is_site and not is_empty:
         raise ValueError(f"output='{output}' is there and is no report; allowed: a new folder, or a report's alone")
     with files.whole_folder(output) as folder:
         write(folder)

@@ -86,8 +86,8 @@ def _of_code(works: Sequence[tuple[Mapping[str, Any], tuple[str, ...]]]) -> Iter
         yield "made from a modified tree"
     changes = set()
     for provenance, modules in works:
-        said = (provenance.get(name) for name in ("code", "commit"))
-        codes, commits = (tuple(value) if isinstance(value, list) else (value,) for value in said)
+        code_and_commit = provenance.get("code"), provenance.get("commit")  # lists where records of several were joined
+        codes, commits = (tuple(value) if isinstance(value, list) else (value,) for value in code_and_commit)
         changes.add(_change(modules, codes, commits, provenance.get("dirty") is False))
     if UNKNOWN in changes:
         yield "says nothing of its code"

@@ -100,10 +100,10 @@ def colors(labels: Sequence[str]) -> dict[str, str]:
 def footer(provenance: Mapping[str, Any]) -> str:
     """One line on where numbers come from: ddlib's version, commits, dates, torch's version, devices.
 
-    Args:
-        provenance: of a record, or joined over several, that of what was `distilled` earlier included.
+    What was `distilled` earlier is included.
     """
-    whole = joined([provenance, *filter(None, [provenance.get("distilled")])])
+    distilled = provenance.get("distilled")
+    whole = joined([provenance, distilled] if distilled else [provenance])
     versions = whole.get("versions") or {}
     commits = [commit[:7] for commit in _entries(whole.get("commit"))]
     changed = " (modified)" if whole.get("dirty") else ""
@@ -153,16 +153,12 @@ def save(
     """Write `fig` as `<folder>/<name>.png` and `.svg`; the same data give the same bytes.
 
     The PNG is at most `LIMIT` bytes, at the finest of `RESOLUTIONS` that allows it.  An SVG beyond that, as of large
-    photographs, is not written, and one of an earlier run is removed.
+    photographs, is not written, and one of an earlier run is removed.  The paths written are returned, the PNG first.
 
     Args:
         name: without an ending, e.g. "atom/accuracy.quick.bars".
-        provenance: written into the files (PNG: text `provenance`; SVG: the description) and, in brief, below the
-            figure.
+        provenance: written into the files (PNG: text `provenance`; SVG: the description), in brief below the figure.
         folder: default `figures/` under `ddlib.OUTPUT`.
-
-    Returns:
-        The paths written, the PNG first.
 
     Raises:
         ValueError: `name` leads out of the folder, or no resolution is coarse enough.
@@ -210,8 +206,7 @@ def _footed(fig: Figure, text: str) -> Iterator[Bbox]:
 def read_provenance(path: str | Path) -> dict[str, Any]:
     """What `save` wrote into a figure's file on where its numbers come from; empty if it was given nothing.
 
-    Raises:
-        ValueError: the file is neither PNG nor SVG, is damaged, or carries none; the message names it.
+    A ValueError names a file that is neither PNG nor SVG, is damaged, or carries none.
     """
     path = Path(path)
     if path.suffix not in (".png", ".svg"):

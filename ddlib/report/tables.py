@@ -76,10 +76,8 @@ def _html_row(tag: str, row: Sequence[str]) -> str:
 def table(records: Sequence[Record], *, paper: str | None = None) -> Table:
     """What the paper reports, what we reached, and the verdict, a row for every record, by data set and network.
 
-    Ours is mean ± sample deviation in percent (number of networks), or what a cell that was not run would cost.
-
-    Args:
-        paper: one of `results.papers()`, whose title to put above.
+    Ours is mean ± sample deviation in percent (number of networks), or what a cell that was not run would cost.  The
+    title of `paper`, one of `results.papers()`, stands above.
     """
     columns = ("method", "IPC", "paper", "ours", "verdict")
     numbers = "paper: as published, mean ± deviation. ours: mean ± sample deviation (number of networks)."
@@ -95,8 +93,8 @@ def _head(records: Sequence[Record], paper: str | None) -> str:
 def _counted(what: str, outcomes: Sequence[str], known: Sequence[str]) -> str:
     """Such as "3 cells: 2 CLOSE, 1 BELOW"."""
     counts = Counter(outcomes)
-    said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in known if counts[outcome])
-    return _count(len(outcomes), what) + (f": {said}" if said else "")
+    by_outcome = ", ".join(f"{counts[outcome]} {outcome}" for outcome in known if counts[outcome])
+    return _count(len(outcomes), what) + (f": {by_outcome}" if by_outcome else "")
 
 
 def unseen_table(records: Sequence[Record], *, paper: str | None = None) -> Table:
@@ -140,8 +138,8 @@ def grouped(records: Sequence[Record], row: Callable[[Record], Texts], *, what: 
     groups = []
     for (dataset, network), group in places.items():
         group.sort(key=lambda r: (labels.index(r.label), float("inf") if r.ipc is None else r.ipc))
-        theirs = dict.fromkeys(r.reference.dataset for r in group if r.reference and r.reference.dataset != dataset)
-        heading = dataset + (f" (paper: {', '.join(theirs)})" if theirs else "")
+        papers_own = dict.fromkeys(r.reference.dataset for r in group if r.reference and r.reference.dataset != dataset)
+        heading = dataset + (f" (paper: {', '.join(papers_own)})" if papers_own else "")
         heading += f", tested on {network}" if several else ""
         groups.append((f"{heading}, {what}", tuple(map(row, group))))
     return tuple(groups)

@@ -69,10 +69,7 @@ def check_claim(claim: Claim, records: Sequence[Record]) -> ClaimCheck:
     images; never with a row that was distilled in full.  A rise is followed along the row itself.
 
     Images per class and networks are the claim's own; the data set need not be.  The whole training set stands at every
-    number of images.
-
-    Raises:
-        ValueError: two rows stand for one side at one place, and cannot be told apart; the message names them.
+    number of images.  A ValueError names rows that stand for one side at one place, and cannot be told apart.
     """
     records = [r for r in records if r.network in claim.networks and r.ipc in (*claim.ipc, None)]
     if claim.own_data:
@@ -170,39 +167,32 @@ MEASURED_AT = ("dataset", "networks", "steps", "classes", "ipc")
 def check_measured(claim: Claim, measurements: Measurements, dataset: str) -> ClaimCheck:
     """Test a claim's direction in the table of its `Measured`; no tests where the claim, or `measurements`, has none.
 
-    Rows that name another number of images per class than the claim's are left out.
-
-    Args:
-        dataset: that the notebook worked on.
-
-    Raises:
-        ValueError: the rows lack the columns that the claim names, or two stand for one side at one place.
+    Rows that name another number of images per class than the claim's are left out.  A ValueError says where rows lack
+    the columns that the claim names, or two stand for one side at one place of the `dataset` of the notebook.
     """
     table = claim.measured
     if table is None:
         return ClaimCheck(claim, ())
-    ends = ("",) if table.lower else ("", "_low", "_high")
-    needed = {table.column, *table.rows, *(table.field + end for end in ends)}
-    sides: dict[tuple[str, str], Mapping[str, Any]] = {}  # what a row is called, where it was measured -> the row
+    fields = [table.field] if table.lower else [table.field, f"{table.field}_low", f"{table.field}_high"]
+    needed = {table.column, *table.rows, *fields}
+    places: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)  # where -> what a row is called -> the row
     for row in measurements.tables.get(table.table, ()):
         if not needed <= row.keys():
             raise ValueError(f"a row of {table.table!r} lacks {sorted(needed - row.keys())} of claim {claim.id!r}")
         if row.get("ipc", claim.ipc[0]) not in claim.ipc or any(row[key] != value for key, value in table.rows.items()):
             continue
         place = [f"IPC {row[c]}" if c == "ipc" else f"{row[c]} {c}" for c in MEASURED_AT if c in row]
-        side = row[table.column].casefold(), ", ".join([dataset, *place])
-        if side in sides:
-            raise ValueError(f"two rows of {table.table!r} are called {row[table.column]!r} at {side[1]}; allowed: one")
-        sides[side] = row
+        name, where = row[table.column].casefold(), ", ".join([dataset, *place])
+        if name in places[where]:
+            raise ValueError(f"two rows of {table.table!r} are called {row[table.column]!r} at {where}; allowed: one")
+        places[where][name] = row
     tests = []
-    for (name, where), row in sides.items():
-        value, other = row[table.field], sides.get(((table.lower or "").casefold(), where), {}).get(table.field)
-        if name != table.higher.casefold() or not (other or not table.lower and value is not None):
-            continue
-        if table.lower:
-            comparison = welch(Sample.of(value), Sample.of(other))
-        else:
-            value, low, high = (100 * row[table.field + end] for end in ends)
-            comparison = Comparison(value, low, high, p=math.nan, error=math.nan, df=math.nan)
-        tests.append(ClaimTest(where, comparison))
+    for where, rows in places.items():
+        higher, lower = rows.get(table.higher.casefold(), {}), rows.get((table.lower or "").casefold(), {})
+        if table.lower and higher and lower.get(table.field):
+            tests.append(ClaimTest(where, welch(Sample.of(higher[table.field]), Sample.of(lower[table.field]))))
+        elif not table.lower and higher.get(table.field) is not None:
+            difference, low, high = (100 * higher[field] for field in fields)
+            comparison = Comparison(difference, low, high, p=math.nan, error=math.nan, df=math.nan)
+            tests.append(ClaimTest(where, comparison))
     return ClaimCheck(claim, tuple(tests), dict(measurements.provenance) if tests else {})

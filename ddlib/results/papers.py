@@ -162,8 +162,7 @@ def find(
 ) -> Reference | None:
     """The primary reference of one cell, its `value` None where nobody read one; None where the file has no entry.
 
-    Raises:
-        ValueError: no such paper or table (the known ones are listed).
+    A ValueError lists the known papers, or tables, where there is no such one.
     """
     known = references(paper)
     tables = dict.fromkeys(r.table for r in known)
@@ -188,9 +187,8 @@ def _named(paper: str) -> Paper:
 def load(path: str | Path) -> Paper:
     """Read one paper's file.
 
-    Raises:
-        ValueError: not YAML, a key twice, unknown or missing, a value outside what its metric allows, a source that is
-            not defined, or a cell of several references without exactly one primary; the message names file and entry.
+    A ValueError names file and entry: no YAML, a key twice, unknown or missing, a value outside what its metric allows,
+    a source that is not defined, or a cell of several references without exactly one primary.
     """
     path = Path(path)
     with _naming(path):

@@ -33,10 +33,8 @@ class Record:
     cost: wall and device time, memory, ...; `estimated_hours` for a cell that was not run.
     provenance: commit, versions, device, ...
 
-    cell, cost and provenance are brought to plain JSON (tuples become lists).
-
-    Raises:
-        ValueError: an accuracy outside [0, 100], an ipc below 1, or something that is no plain JSON.
+    cell, cost and provenance are brought to plain JSON (tuples become lists).  ValueError for an accuracy outside
+    [0, 100], an ipc below 1, or something that is no plain JSON.
     """
 
     label: str
@@ -103,9 +101,8 @@ class Record:
     def from_json(cls, content: Mapping[str, Any]) -> "Record":
         """The record that `to_json` wrote.
 
-        Raises:
-            ValueError: a key is unknown or missing, a value is not allowed, or mean, deviation, number or verdict do
-                not follow from the rest.
+        A ValueError says where a key is unknown or missing, a value is not allowed, or mean, deviation, number or
+        verdict do not follow from the rest.
         """
         fields = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(content, dict) or content.keys() != fields | {*FOLLOWS}:
@@ -191,9 +188,6 @@ def frame(records: "Sequence[Record] | str | Path") -> "pd.DataFrame":
         `COLUMNS`: ipc is missing for the whole training set, distillation_seed where the record does not say,
         evaluation_seed counts the networks of a set from 0, accuracy is in percent, and deviations have "; " between
         them.  Then every entry of the costs, and of files experiment ("atom/accuracy") and profile ("quick").
-
-    Raises:
-        FileNotFoundError, ValueError: there is no such file or folder, or one is faulty.
     """
     import pandas as pd
 
@@ -321,10 +315,7 @@ def unseen(records: Sequence[Record], seen: Sequence[str] = ("convnet",)) -> lis
 
     Its accuracies are means over the networks, repeat by repeat (the i-th network of each kind on the set of one seed),
     so that their deviation is that of the mean itself.  Its reference is what the paper reports for "unseen".  Where a
-    network was not run, neither was the mean.
-
-    Args:
-        seen: the networks that were distilled with, as the records call them.
+    network was not run, neither was the mean.  `seen` are the networks that were distilled with.
 
     Raises:
         ValueError: `seen` names a network that there is not, none is left, a row is not tested on all others once, or

@@ -90,8 +90,7 @@ class Artefact(ABC):
     def load(self) -> Any:
         """The product; None where it is not finished.
 
-        Raises:
-            Damaged, FileNotFoundError: a file of the finished artefact is not what was written, or is gone.
+        Raises `Damaged` or FileNotFoundError where a file of the finished artefact is not what was written, or is gone.
         """
 
     @abstractmethod

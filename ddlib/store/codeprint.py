@@ -81,11 +81,8 @@ EVALUATION = ("ddlib.evaluation.evaluate", "ddlib.data.datasets.load")
 def fingerprint(starts: Sequence[str], among: Sources = LOADED) -> str | None:
     """16 hex digits of the SHA-256 of `starts` and of all definitions that they depend on.
 
-    Args:
-        starts: dotted names of definitions, or of modules, which stand for all that they define.
-
-    Returns:
-        None where one of `starts` is not among the sources, such as a method that a reader has defined elsewhere.
+    Starts are dotted names of definitions, or of modules, which stand for all that they define.  None where one is not
+    among the sources, such as a method that a reader has defined elsewhere.
     """
     prints = definitions(starts, among)
     if prints is None:

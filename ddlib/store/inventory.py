@@ -51,11 +51,7 @@ def entries(store: Path) -> list[Entry]:
 
 
 def find(store: Path, key: str) -> Entry:
-    """The artefact whose key begins with `key`.
-
-    Raises:
-        ValueError: there is none, or more than one.
-    """
+    """The artefact whose key begins with `key`; ValueError where there is none, or more than one."""
     matching = [entry for entry in entries(store) if entry.key.startswith(key)]
     if len(matching) != 1:
         keys = ": " + ", ".join(entry.key for entry in matching) if matching else ""

@@ -77,11 +77,7 @@ class Progress:
             self.note(line)
 
     def note(self, text: str) -> None:
-        """Add a line to the log.
-
-        Raises:
-            OSError: the log cannot be written; the message names it.
-        """
+        """Add a line to the log; an OSError names a log that cannot be written."""
         if self.log is None:
             return
         try:

@@ -135,8 +135,7 @@ def _computed(cell: Cell, workplace: Workplace) -> Record:
 def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], origin: Mapping[str, Any]) -> Record:
     """The record of a cell, beside what its paper reports."""
     where = {"table": cell.table, "method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
-    where |= {"network": cell.tested_on} if cell.tested_on else {}
-    where |= {"condition": cell.condition} if cell.condition else {}
+    where |= {"network": cell.tested_on or "convnet", "condition": cell.condition}
     data = datasets.fingerprint_of(cell.dataset, "train")
     return Record(
         accuracies=accuracies,

@@ -23,7 +23,7 @@ from ddlib.study.rows import Cell
 def names() -> tuple[str, ...]:
     """The notebooks of the repository as `paper/experiment`, sorted."""
     folder = ROOT / "notebooks"
-    paths = sorted(folder.glob("[!.]*/[!.]*.ipynb"))
+    paths = [*folder.glob("[!.]*/[!.]*.ipynb")]
     if not paths:
         raise FileNotFoundError(f"no notebooks in {folder}; install in place from a clone: pip install -e .")
     return tuple(sorted(f"{path.parent.name}/{path.stem}" for path in paths))
@@ -39,9 +39,7 @@ def variants(name: str, profile: str) -> tuple[str, ...]:
 def chosen(wanted: Sequence[str], profile: str) -> list[str]:
     """The notebooks that `wanted` asks for, in the repository's order; nothing wanted means all, with their variants.
 
-    Args:
-        wanted: each `paper/experiment`, one of its `variants`, the notebook's path, or a paper alone for all of its
-            notebooks.
+    One is wanted as `paper/experiment`, one of its `variants`, by its path, or by its paper, with all of that.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")

@@ -90,8 +90,7 @@ def settings(namespace: Mapping[str, Any]) -> SimpleNamespace:
     a parameter or nearly one by its name.  Of a script, such as nbconvert makes of a notebook, these names are taken,
     and of a plain mapping all.
 
-    Raises:
-        ValueError: an unknown name (the nearest known one is offered), a wrong type, or a value out of range.
+    A ValueError names an unknown parameter (the nearest known one is offered), a wrong type, a value out of range.
     """
     names, changed = _assigned(namespace.get(IN_A_NOTEBOOK, []))
     for name in sorted(changed):

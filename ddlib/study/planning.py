@@ -196,10 +196,8 @@ def distillation(cell: Cell, train: ImageSet) -> Estimate:
 def measured(job: Any, train: ImageSet, size: Callable[[Any], int]) -> Pace:
     """The pace of a method or builder, with untrained artefacts where it needs some: they are as large.
 
-    Where a job `sweeps` over all images, a sample of them stands for the whole, and its time is scaled.
-
-    Args:
-        size: bytes of the product in the store.
+    Where a job `sweeps` over all images, a sample of them stands for the whole, and its time is scaled.  `size` gives
+    the bytes of the product in the store.
     """
     images = sample(train, least=max(getattr(job, "ipc", None) or 0, 1)) if job.sweeps else train
     device, needs = images.device, untrained(job, images)

@@ -161,9 +161,8 @@ def cells(chosen: SimpleNamespace, *, paper: str, table: str) -> list[Cell]:
 def crossed(factors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The rows of a full grid: "ATOM, BN, ZCA" -> the settings of its levels, those of later factors laid over.
 
-    Args:
-        factors: name -> levels, each the settings of a row that it stands for: {"norm": {"IN": {"norm": "instance"},
-            "BN": {"norm": "batch"}}, ...}.  None: no rows.
+    A factor is a name -> levels, each the settings of a row that it stands for:
+    {"norm": {"IN": {"norm": "instance"}, "BN": {"norm": "batch"}}, ...}.  Without factors there are no rows.
     """
     for name, levels in factors.items():
         for level, settings in checked(f"factors[{name!r}]", levels, Parameter(dict, filled=True)).items():
