@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from ddlib.report.style import WIDTH, Picture, note, styled
 
@@ -88,8 +88,9 @@ def _tiled(pixels: Tensor, columns: int) -> Tensor:
     if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
         raise ValueError(f"pixels are {tuple(pixels.shape)}; allowed: (N, C, H, W) with 1 or 3 channels")
     gap = max(1, pixels.shape[2] // 16)
-    canvas = make_grid(pixels.detach().cpu().clamp(0, 1), nrow=columns, padding=gap, pad_value=1)
-    return (canvas[:, gap:-gap, gap:-gap] * 255).round().byte().permute(1, 2, 0)
+    tiles = F.pad(pixels.detach().cpu().clamp(0, 1), (0, gap, 0, gap), value=1).unflatten(0, (-1, columns))
+    canvas = tiles.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)[:-gap, :-gap]  # rows, H, columns, W, C
+    return (canvas * 255).round().byte().expand(-1, -1, 3)
 
 
 def _tile(most: float, columns: int, names: Iterable[str]) -> tuple[float, float]:
