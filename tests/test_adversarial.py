@@ -114,7 +114,7 @@ def test_the_penalty_is_that_of_finite_differences(double):
     torch.testing.assert_close(found, plain_penalty(critic, images))
 
 
-@pytest.mark.parametrize("together", [1, 2, 3])
+@pytest.mark.parametrize("together", [1, 3])
 def test_the_number_of_images_a_pass_changes_nothing(together, double, monkeypatch):
     gan, train = Gan(**SMALL), pictures()
     whole, parts = (gan.start(train, {}, 7) for _ in range(2))
@@ -149,15 +149,14 @@ def test_real_images_lie_in_minus_one_to_one_whatever_the_space():
     torch.testing.assert_close(adversarial.signed(encoded, rows), found)
 
 
-def test_a_gan_of_other_data_settings_or_tensors_is_refused():
-    gan, train = Gan(**SMALL), pictures()
+def test_a_gan_of_other_data_is_refused_and_one_that_was_not_trained_is_not():
+    gan, train = Gan(**SMALL | {"iterations": 0}), pictures()
     found = product(gan, train, 7)
     unnamed = {name: tensor for name, tensor in found.items() if name != "data"}
     for images, tensors in ((pictures(seed=1), found), (train, unnamed)):
         with pytest.raises(ValueError, match="the GAN was trained on other data than pictures as it is here"):
             gan.restored(images, tensors, 7)
-    untrained = dataclasses.replace(gan, iterations=0)
-    untrained.restored(train, untrained.finish(untrained.start(train, {}, 7)), 7)
+    gan.restored(train, found, 7)
 
 
 def test_what_cannot_be_trained_is_refused():
@@ -165,5 +164,3 @@ def test_what_cannot_be_trained_is_refused():
         Gan(**SMALL).start(datasets.load("digits", "train", zca=True), {}, 7)
     with pytest.raises(ValueError, match=r"batch_size=24; it must be at most 23, the number of images"):
         Gan(**SMALL | {"batch_size": 24}).start(pictures(), {}, 7)
-    with pytest.raises(ValueError, match=r"num_classes=6; a one-hot code in noise of 10 values allows at most 5"):
-        Gan(**SMALL).start(pictures(classes=6), {}, 7)

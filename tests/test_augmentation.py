@@ -6,11 +6,10 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 
 from ddlib import seeding
 from ddlib.data import augmentation as dsa
-
-SIZES = [(32, 32), (16, 16), (28, 28), (12, 20), (7, 9)]
 
 
 def make_images(size=(16, 16), *, batch=5, channels=3, dtype=torch.float32, seed=0):
@@ -75,9 +74,14 @@ def plain_rotate(image, row):
     return plain_affine(image, [[cos, -sin * aspect, 0], [sin / aspect, cos, 0]])
 
 
-PLAIN = dict(
-    zip(dsa.FAMILIES, (plain_color, plain_crop, plain_cutout, plain_flip, plain_scale, plain_rotate), strict=True)
-)
+PLAIN = {
+    "color": plain_color,
+    "crop": plain_crop,
+    "cutout": plain_cutout,
+    "flip": plain_flip,
+    "scale": plain_scale,
+    "rotate": plain_rotate,
+}
 
 
 def plain_augment(images, draws, names=None):
@@ -91,14 +95,23 @@ def plain_augment(images, draws, names=None):
     return torch.stack(results)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("family", dsa.FAMILIES)
-def test_family_is_its_definition(family, size):
-    images = make_images(size, batch=40, dtype=torch.float64)
-    draws = make_draws(1, 40, size=size, strategy=family)
+@pytest.mark.parametrize("size", [(16, 16), (28, 28), (12, 20), (7, 9)])
+@pytest.mark.parametrize("strategy", [*dsa.FAMILIES, "cutout+crop+color", "rotate+scale+flip+cutout+crop+color"])
+def test_families_are_their_definitions_one_after_another(strategy, size):
+    images, draws = make_images(size, batch=40, dtype=torch.float64), make_draws(1, 40, size=size, strategy=strategy)
+    names = [name for name in dsa.FAMILIES if name in strategy.split("+")]  # in the order of FAMILIES
     result = dsa.augment(images, draws)
-    torch.testing.assert_close(result, plain_augment(images, draws), rtol=0, atol=1e-10)
+    torch.testing.assert_close(result, plain_augment(images, draws, names), rtol=0, atol=1e-10)
     assert (result != images).any(dim=(1, 2, 3)).float().mean() > 0.3  # the transform does act
+
+
+@pytest.mark.parametrize("groups, per_group", [(1, 40), (7, 9), (40, 1)])
+@pytest.mark.parametrize("strategy", [dsa.STRATEGY, "color+crop"])
+def test_one_family_a_group_and_own_parameters_a_row(strategy, groups, per_group):
+    draws = make_draws(groups, per_group, seed=2, strategy=strategy)
+    family = draws.family.view(groups, per_group)
+    assert len(draws) == groups * per_group and (family == family[:, :1]).all()
+    assert all(len(column.unique()) == len(draws) for column in draws.values[:, [0, 1, 2, 8, 9, 10]].T)
 
 
 def test_color_by_hand():
@@ -131,42 +144,29 @@ def test_gradient(strategy, per_group):
     assert torch.autograd.gradcheck(lambda x: dsa.augment(x, draws), images)
 
 
-# Laws.  200,000 rows: the standard error of a frequency p is sqrt(p (1 - p) / 200,000).
-
-
-@pytest.fixture(scope="module")
-def many():
-    return make_draws(200_000, 1, size=(32, 64))
+# Laws.
 
 
 def check_uniform(values, low, high):
-    width, n = high - low, len(values)
     assert values.min() >= low - 1e-6 and values.max() <= high + 1e-6
-    assert values.min() < low + 1e-3 * width and values.max() > high - 1e-3 * width
-    assert values.double().mean().item() == pytest.approx((low + high) / 2, abs=5 * width / math.sqrt(12 * n))
-    quarters = torch.histc(values.double(), 4, low, high) / n
-    torch.testing.assert_close(quarters, torch.full((4,), 0.25, dtype=torch.float64), rtol=0, atol=0.005)
+    assert stats.kstest(values, "uniform", (low, high - low)).pvalue > 1e-3
 
 
 def check_integers(values, low, high):
     found, counts = values.unique(return_counts=True)
-    expected = 1 / (high - low + 1)
     assert found.tolist() == list(range(low, high + 1))
-    assert (counts / len(values) - expected).abs().max() < 5 * math.sqrt(expected / len(values))
+    assert stats.chisquare(counts).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(
-    "name, low, high",
-    [("brightness", -0.5, 0.5), ("saturation", 0, 2), ("contrast", 0.5, 1.5), ("angle", -15, 15)],
-)
-def test_law_of_continuous_parameters(many, name, low, high):
-    check_uniform(many.parameter(name), low, high)
-
-
-def test_laws_of_two_numbers_each(many):
+def test_laws_of_the_parameters():
+    many = make_draws(200_000, 1, size=(32, 64))
     zooms = many.parameter("zoom").T
-    for values in zooms:
-        check_uniform(values, 1 / 1.2, 1.2)
+    ranges = {"brightness": (-0.5, 0.5), "saturation": (0, 2), "contrast": (0.5, 1.5), "angle": (-15, 15)}
+    for values, low, high in (
+        *((many.parameter(name), *between) for name, between in ranges.items()),
+        *((values, 1 / 1.2, 1.2) for values in zooms),
+    ):
+        check_uniform(values, low, high)
     assert abs(torch.corrcoef(zooms)[0, 1]) < 0.012  # independent
     shift, centre = many.parameter("shift"), many.parameter("centre")
     odd, odd_shift = (make_draws(50_000, 1, size=size) for size in ((10, 13), (28, 28)))  # int(3.5 + 0.5) of 28
@@ -180,39 +180,12 @@ def test_laws_of_two_numbers_each(many):
 
 
 def test_strategy_without_flip_never_flips():
-    strategy = dsa.strategy_for("mnist")
-    assert strategy == "color_crop_cutout_scale_rotate"
-    assert dsa.strategy_for("svhn") == dsa.strategy_for("digits") == strategy
-    assert dsa.strategy_for("cifar10") == dsa.strategy_for("fashion_mnist") == dsa.STRATEGY
+    strategy = "color_crop_cutout_scale_rotate"
+    assert {dsa.strategy_for(name) for name in ("mnist", "svhn", "digits")} == {strategy}
+    assert {dsa.strategy_for(name) for name in ("cifar10", "fashion_mnist")} == {dsa.STRATEGY}
     family, counts = make_draws(50_000, 1, strategy=strategy).family.unique(return_counts=True)
     assert [dsa.FAMILIES[i] for i in family] == strategy.split("_")
-    assert (counts / 50_000 - 0.2).abs().max() < 0.01
-
-
-# The two modes.
-
-
-def test_siamese_gives_one_transform_to_a_class_in_real_and_synthetic_images():
-    draws = make_draws(10, 1, seed=4)
-    labels_real = torch.arange(10).repeat_interleave(12)
-    labels_syn = torch.randperm(30, generator=seeding.generator(0, "order")) % 10
-    images = make_images(batch=1)
-    real = dsa.augment(images.expand(120, -1, -1, -1), draws.rows(labels_real)).unflatten(0, (10, 12))
-    syn = dsa.augment(images.expand(30, -1, -1, -1), draws.rows(labels_syn))
-    assert all(torch.equal(image, group[0]) for group in real for image in group)
-    torch.testing.assert_close(syn, real[labels_syn, 0], rtol=0, atol=1e-6)
-    assert len(draws.values.unique(dim=0)) == 10 and len(draws.family.unique()) > 2
-    assert len(real[:, 0].unique(dim=0)) >= 8  # a flip that does not mirror leaves the image
-
-
-@pytest.mark.parametrize("groups, per_group", [(1, 40), (7, 9), (40, 1), (10, 1)])
-def test_one_family_a_group_and_own_parameters_a_row(groups, per_group):
-    draws = make_draws(groups, per_group, seed=2)
-    family = draws.family.view(groups, per_group)
-    assert len(draws) == groups * per_group and (family == family[:, :1]).all()
-    assert all(len(column.unique()) == len(draws) for column in draws.values[:, [0, 1, 2, 8, 9, 10]].T)
-    images = make_images(batch=len(draws), dtype=torch.float64)
-    torch.testing.assert_close(dsa.augment(images, draws), plain_augment(images, draws), rtol=0, atol=1e-10)
+    assert stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_none_is_the_identity():
@@ -220,27 +193,6 @@ def test_none_is_the_identity():
     assert dsa.augment(images, draws) is images
     assert (draws.family == -1).all()
     assert dsa.augment(images[:0], draws.rows(torch.arange(0))).shape == (0, 3, 16, 16)
-
-
-# Families joined by "+".
-
-
-@pytest.mark.parametrize("batch", [1, 5, 40])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("strategy", "names"),
-    [
-        ("color+crop", ("color", "crop")),
-        ("color+crop+cutout", ("color", "crop", "cutout")),
-        ("cutout+crop+color", ("color", "crop", "cutout")),  # the order is that of FAMILIES
-        ("rotate+scale+flip+cutout+crop+color", dsa.FAMILIES),
-    ],
-)
-def test_joined_families_act_one_after_another_with_own_parameters(strategy, names, channels, batch):
-    images = make_images((12, 20), batch=batch, channels=channels, dtype=torch.float64)
-    draws = make_draws(1, batch, size=(12, 20), strategy=strategy)
-    assert len(draws.values.unique(dim=0)) == batch and len(draws.family.unique()) == 1
-    torch.testing.assert_close(dsa.augment(images, draws), plain_augment(images, draws, names), rtol=0, atol=1e-10)
 
 
 def test_images_of_joined_single_and_no_families_in_one_batch():
@@ -267,13 +219,12 @@ def test_the_first_number_of_a_group_picks_among_its_families_in_their_order(str
 
 
 def test_strategy_and_size_do_not_change_how_much_is_drawn():
-    states = []
-    strategies = [("flip", (8, 8)), (dsa.STRATEGY, (64, 32)), ("none", (8, 8)), ("color+crop+cutout", (8, 8))]
-    for strategy, size in strategies:
+    states = set()
+    for strategy, size in (("flip", (8, 8)), (dsa.STRATEGY, (64, 32)), ("none", (8, 8)), ("color+crop", (8, 8))):
         generator = seeding.generator(0, "draws")
         dsa.draw(10, 4, size=size, strategy=strategy, generator=generator)
-        states.append(generator.get_state())
-    assert all(torch.equal(states[0], state) for state in states[1:])
+        states.add(bytes(generator.get_state().tolist()))
+    assert len(states) == 1
 
 
 @pytest.mark.parametrize("family", dsa.FAMILIES)
@@ -303,16 +254,19 @@ def test_cuda_is_as_the_host():
 # Refusals.
 
 
-@pytest.mark.parametrize("strategy", ["color_blur", "", "crop_crop", "color+blur", "crop+", "crop+crop"])
-def test_unknown_strategy_is_refused(strategy):
-    known = "color, crop, cutout, flip, scale, rotate"
-    with pytest.raises(ValueError, match=rf"unknown strategy '{re.escape(strategy)}'.*known: {known}"):
+@pytest.mark.parametrize(
+    ("strategy", "match"),
+    [
+        *(
+            (name, rf"unknown strategy '{re.escape(name)}'.*known: color, crop, cutout, flip, scale, rotate")
+            for name in ("color_blur", "", "crop_crop", "color+blur", "crop+", "crop+crop")
+        ),
+        ("color+crop_cutout", r"'color\+crop_cutout' mixes '_' \(one of them\) and '\+' \(all of them\)"),
+    ],
+)
+def test_a_strategy_that_cannot_be_is_refused(strategy, match):
+    with pytest.raises(ValueError, match=match):
         make_draws(1, 1, strategy=strategy)
-
-
-def test_one_of_and_all_of_in_one_strategy_are_refused():
-    with pytest.raises(ValueError, match=r"'color\+crop_cutout' mixes '_' \(one of them\) and '\+' \(all of them\)"):
-        make_draws(1, 1, strategy="color+crop_cutout")
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 16, 16), (5, 3, 16, 8)])

@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 import test_rows
 import torch
+from few_digits import distilled
 
 from ddlib import evaluation, results, study
 from ddlib.analyses import continual
 from ddlib.data import augmentation, datasets
-from ddlib.data.datasets import ImageSet, ValueSpace
+from ddlib.data.datasets import ValueSpace
 from ddlib.data.synthetic import SyntheticSet, joined
 from ddlib.study import work
 from ddlib.study.parameters import settings
@@ -27,48 +28,31 @@ def rows(**changed):
 # Parts of a data set
 
 
-def four(**changed):
-    """Four images of three classes, whose pixels are their number."""
-    images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 1, 8, 8).contiguous()
-    fields = {"images": images, "labels": torch.tensor([0, 1, 2, 1]), "class_names": ("a", "b", "c"), "space": SPACE}
-    return ImageSet("toy", "train", **(fields | changed))
-
-
-def test_a_part_has_its_classes_in_the_order_asked_for():
-    part = four().of_classes((2, 1))
-    assert part.images[:, 0, 0, 0].tolist() == [1, 2, 3] and part.labels.tolist() == [1, 0, 1]
-    assert (part.class_names, part.name, part.space) == (("c", "b"), "toy:2,1", SPACE)
-    assert part.fingerprint != four().fingerprint
-
-
-def test_a_part_of_a_data_set_is_loaded_by_name():
-    whole, part = datasets.load("digits", "test"), datasets.load("digits:7,3", "test")
-    rows = ((whole.labels == 7) | (whole.labels == 3)).nonzero()[:, 0]
-    assert torch.equal(part.images, whole.images[rows])
-    assert torch.equal(part.labels, (whole.labels[rows] == 3).long())
-    about = datasets.describe("digits:7,3")
+def test_a_part_of_a_data_set_is_loaded_by_name_with_its_classes_in_the_order_asked_for(test):
+    part, about = datasets.load("digits:7,3", "test"), datasets.describe("digits:7,3")
+    rows = ((test.labels == 7) | (test.labels == 3)).nonzero()[:, 0]
+    assert torch.equal(part.images, test.images[rows])
+    assert torch.equal(part.labels, (test.labels[rows] == 3).long())
+    assert (part.class_names, part.name, part.space) == (("7", "3"), "digits:7,3", test.space)
+    assert part.fingerprint != test.fingerprint
     assert (about.num_classes, about.class_names, about.shape) == (2, ("7", "3"), (1, 16, 16))
-    part, whole, other = (augmentation.strategy_for(name) for name in ("digits:7,3", "digits", "cifar10:7,3"))
-    assert part == whole != other
+    ours, whole, other = (augmentation.strategy_for(name) for name in ("digits:7,3", "digits", "cifar10:7,3"))
+    assert ours == whole != other
 
 
 @pytest.mark.parametrize(
-    ("name", "match"),
+    ("name", "zca", "match"),
     [
-        ("digits:3,x", "'3,x' is no list of classes, such as 3,7"),
-        ("digits:3,3", r"classes \(3, 3\) of digits; allowed: different ones in 0..9"),
-        ("digits:10", "allowed: different ones in 0..9"),
-        ("digit:1,2", "unknown dataset 'digit'"),
+        ("digits:3,x", False, "'3,x' is no list of classes, such as 3,7"),
+        ("digits:3,3", False, r"classes \(3, 3\) of digits; allowed: different ones in 0..9"),
+        ("digits:10", False, "allowed: different ones in 0..9"),
+        ("digit:1,2", False, "unknown dataset 'digit'"),
+        ("digits:3,7", True, "digits is whitened by all of its classes"),
     ],
 )
-def test_a_part_that_there_is_not_is_refused(name, match):
+def test_a_part_that_there_is_not_is_refused(name, zca, match):
     with pytest.raises(ValueError, match=match):
-        datasets.load(name, "train")
-
-
-def test_a_part_of_a_whitened_set_is_refused():
-    with pytest.raises(ValueError, match="digits is whitened by all of its classes"):
-        datasets.load("digits:3,7", "train", zca=True)
+        datasets.load(name, "train", zca=zca)
 
 
 # The union of sets
@@ -106,9 +90,6 @@ def test_every_class_comes_once_in_an_order_of_its_own():
         assert [len(classes) for classes in steps] == [2] * 5 and sorted(sum(steps, ())) == list(range(10))
     assert first != second and first == continual.arrivals(10, 5, 0)
     assert sum(continual.arrivals(10, 2, 0), ()) == sum(first, ())  # the same order, cut elsewhere
-    for steps in (0, 3, 20):
-        with pytest.raises(ValueError, match=f"steps={steps} of 10 classes; allowed: 1, 2, 5, 10"):
-            continual.arrivals(10, steps, 0)
 
 
 DIM = {"method": "dim", "generator_width": 4, "evaluation": {"batch_size": 20}}
@@ -117,7 +98,7 @@ DIM = {"method": "dim", "generator_width": 4, "evaluation": {"batch_size": 20}}
 @pytest.mark.parametrize(
     ("changed", "match"),
     [
-        ({"steps": [5, 4]}, "steps=4 of 10 classes; allowed: 1, 2, 5, 10"),
+        *(({"steps": [5, n]}, f"steps={n} of 10 classes; allowed: 1, 2, 5, 10") for n in (3, 4, 20)),
         ({"ipcs": [1, 2]}, "allowed: one number of images per class"),
         ({"methods": {"X": {"method": "gdumb"}}}, "unknown method 'gdumb'"),
         ({"methods": {"DiM": DIM}}, "'DiM': 'dim' gives a stream of a generator's images; allowed: methods that give"),
@@ -143,19 +124,14 @@ def test_published_numbers_stand_beside_the_same_steps_alone():
 def test_the_last_memory_of_random_is_random_on_the_whole_data(workplace, train, test):
     (cell,) = rows(seeds=[0])
     found = continual.run([cell], workplace, steps=[5])
-    chosen, labels, order = [], [], sum(continual.arrivals(10, 5, 0), ())
+    chosen, order = [], sum(continual.arrivals(10, 5, 0), ())
     for part in continual.stages(cell, 5, 0)[-1].parts:
-        classes = datasets.parsed_name(part.dataset)[1]
-        own = torch.isin(train.labels, torch.tensor(classes)).nonzero()[:, 0]
+        own = torch.isin(train.labels, torch.tensor(datasets.parsed_name(part.dataset)[1])).nonzero()[:, 0]
         chosen += own[work.synthetic_set(part, 0, workplace).provenance["rows"]].tolist()
-    labels = [order.index(int(train.labels[row])) for row in chosen]
-    names = tuple(train.class_names[c] for c in order)
-    by_hand = SyntheticSet(
-        train.take(chosen), torch.tensor(labels), names, train.space, augmentation.strategy_for("digits")
-    )
-    tested = dataclasses.replace(
-        test, labels=torch.tensor([order.index(int(c)) for c in test.labels]), class_names=names
-    )
+    place = torch.tensor(order).argsort()  # class -> its number in the order
+    names, strategy = tuple(train.class_names[c] for c in order), augmentation.strategy_for("digits")
+    by_hand = SyntheticSet(train.take(chosen), place[train.labels[chosen]], names, train.space, strategy)
+    tested = dataclasses.replace(test, labels=place[test.labels], class_names=names)
     assert len(set(chosen)) == 20 and [row["classes"] for row in found] == [2, 4, 6, 8, 10]
     expected = evaluation.evaluate(by_hand, tested, cell.protocol, seed=0).accuracies
     assert found[-1]["accuracies"] == list(expected)
@@ -205,31 +181,30 @@ def test_what_another_process_distils_comes_last(workplace, monkeypatch):
 
 
 def test_a_method_learns_from_the_classes_of_its_step_alone(workplace):
-    row = {"DM": {"method": "dm", "iterations": 2, "batch_real": 4}}
-    (cell,) = rows(methods=row, seeds=[0])
+    (cell,) = rows(methods={"DM": {"method": "dm", "iterations": 2, "batch_real": 4}}, seeds=[0])
     stage = continual.stages(cell, 5, 0)[1]
     part = stage.parts[1]
-    train = datasets.load(part.dataset, "train")
-    state = part.method.start(train, {}, 0)
-    for _ in range(2):
-        part.method.step(state)
-    assert torch.equal(part.method.finish(state).images, continual.memory(stage, workplace).images[4:])
+    alone = distilled(part.method, datasets.load(part.dataset, "train"))
+    assert torch.equal(alone.images, continual.memory(stage, workplace).images[4:])
 
 
 # What is shown
 
 
-FOUND = [
-    {"label": label, "method": label.lower(), "ipc": ipc, "steps": 2, "classes": classes, "orders": [0, 1],
-     "accuracies": values, "reference": theirs, "verdict": "PROXY"}
-    for label, ipc, theirs, courses in (
-        ("DM", 2, 50.0, ([90.0, 80.0], [60.0, 40.0])), ("Whole", None, None, ([99.0, 97.0], [95.0, 93.0])))
-    for classes, values in zip((2, 4), courses, strict=True)
-]  # fmt: skip
+def row(label, classes, accuracies, ipc, reference):
+    named = {"label": label, "method": label.lower(), "ipc": ipc, "steps": 2, "classes": classes, "orders": [0, 1]}
+    return named | {"accuracies": accuracies, "reference": reference, "verdict": "PROXY"}
 
 
 def test_the_average_is_over_the_steps():
-    dm, whole = continual.averages(FOUND)
+    dm, whole = continual.averages(
+        [
+            row("DM", 2, [90.0, 80.0], 2, 50.0),
+            row("DM", 4, [60.0, 40.0], 2, 50.0),
+            row("Whole", 2, [99.0, 97.0], None, None),
+            row("Whole", 4, [95.0, 93.0], None, None),
+        ]
+    )
     assert (dm["accuracies"], dm["reference"], "classes" in dm) == ([75.0, 60.0], 50.0, False)
     assert (whole["accuracies"], whole["reference"]) == ([97.0, 95.0], None)
     found = continual.difference(whole, dm)

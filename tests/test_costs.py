@@ -54,6 +54,8 @@ def test_sizes_and_epochs_that_there_are_not_are_refused(scene, train):
         costs.prepare(train, Experts(), ipc=1000)
     with pytest.raises(ValueError, match="epoch=5 is not stored"):
         costs.disagreement(scene, steps=[1], lrs=[0.01], starts=[3], span=2, batch=4)
+    with pytest.raises(ValueError, match="repeats=0; it must be >= 1"):
+        costs.measure_steps(cells_of(), {False: train}, repeats=0)
 
 
 def test_teslas_gradient_is_compared_with_the_exact_one(scene):
@@ -96,13 +98,11 @@ def step_rows(train):
 
 
 def test_every_method_is_stepped_at_every_number_of_images(step_rows):
+    """Memory grows by the graphs that are kept."""
     assert [(row["ipc"], row["method"]) for row in step_rows] == [(ipc, name) for ipc in (1, 4) for name in ROWS]
     assert all(row["seconds"] > 0 and row["bytes"] > 0 for row in step_rows)
     assert {row["ipc"]: row["steps"] for row in step_rows if row["method"] == "DC"} == {1: 1, 4: 3}
     assert {row["steps"] for row in step_rows if row["method"] != "DC"} == {1}
-
-
-def test_memory_grows_by_the_graphs_that_are_kept(step_rows):
     held = {(row["method"], row["ipc"]): row["bytes"] for row in step_rows}
     grown = {name: held[name, 4] - held[name, 1] for name in ROWS}
     assert grown["MTT"] > 2 * grown["MTT, adjoint"]
@@ -142,11 +142,6 @@ def test_what_does_not_fit_says_so(train, monkeypatch):
     assert [(row["seconds"] is None, row["bytes"] is None) for row in found] == [(False, False), (True, True)]
 
 
-def test_what_cannot_be_measured_is_refused(train):
-    with pytest.raises(ValueError, match="repeats=0; it must be >= 1"):
-        costs.measure_steps(cells_of(), {False: train}, repeats=0)
-
-
 @pytest.mark.parametrize(
     ("text", "match"),
     [("{", "is not whole"), ('{"tables": {}}', "holds neither records nor measurements"), ("3", "holds neither")],
@@ -155,9 +150,6 @@ def test_other_files_are_refused_as_measurements(tmp_path, text, match):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match=match):
         results.read_measurements(tmp_path / "x.json")
-
-
-def test_what_is_no_json_is_refused_as_measurements():
     with pytest.raises(ValueError, match="tables of measurements is not plain JSON"):
         results.Measurements({"costs": [{"seconds": float("nan")}]}, (), {})
 

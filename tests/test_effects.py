@@ -1,13 +1,12 @@
 """Effects of single choices, against differences written out; rows of a grid; figures of both."""
 
-from types import SimpleNamespace
-
 import pytest
+from test_rows import cells
 
 from ddlib import results
 from ddlib.results import Record
 from ddlib.study import notebooks
-from ddlib.study.rows import cells, crossed
+from ddlib.study.rows import crossed
 
 
 def record(label, accuracies, seeds=(0, 1, 2)):
@@ -122,26 +121,17 @@ def test_what_is_no_factor_is_refused(factors, match):
         crossed(factors)
 
 
-def chosen(**changes):
-    told = {
-        "dataset": "digits", "reference_dataset": "cifar10", "ipcs": (1,), "seeds": (0,),
-        "network": {"width": 8, "depth": 2}, "evaluation": {},
-        "precision": "float32", "compiled": False, "methods": {"ATOM": {"method": "atom"}},
-        "factors": {"loss": {"DM": {"like": "ATOM", "w_spatial": 0.0, "w_channel": 0.0}, "all": {"like": "ATOM"}},
-                    "norm": {"IN": {"norm": "instance"}, "BN": {"norm": "batch"}}},
-    }  # fmt: skip
-    return SimpleNamespace(**(told | changes))
+GRID_OF = {
+    "loss": {"DM": {"like": "ATOM", "w_spatial": 0.0, "w_channel": 0.0}, "all": {"like": "ATOM"}},
+    "norm": FACTORS["norm"],
+}
+ATOM = {"ATOM": {"method": "atom"}}
 
 
-def test_the_rows_of_a_grid_follow_the_others():
-    found = {c.label: c for c in cells(chosen(), paper="atom", table="components")}
+def test_the_rows_of_a_grid_follow_the_others_and_none_is_said_twice():
+    found = {cell.label: cell for cell in cells(methods=ATOM, factors=GRID_OF)}
     assert [*found] == ["ATOM", "DM, IN", "DM, BN", "all, IN", "all, BN"]
     assert found["DM, IN"].method.w_channel == 0 and found["DM, IN"].method.norm == "instance"
     assert found["all, BN"].settings() == found["ATOM"].settings()  # computed once
-    assert len(cells(chosen(factors={}), paper="atom", table="components")) == 1
-
-
-def test_a_row_that_stands_in_the_grid_too_is_refused():
-    with pytest.raises(ValueError, match="methods\\['DM, IN'\\] stands in the grid of factors too; say it once"):
-        rows = {"ATOM": {"method": "atom"}, "DM, IN": {"method": "dm"}}
-        cells(chosen(methods=rows), paper="atom", table="components")
+    with pytest.raises(ValueError, match=r"methods\['DM, IN'\] stands in the grid of factors too; say it once"):
+        cells(methods=ATOM | {"DM, IN": {"method": "dm"}}, factors=GRID_OF)

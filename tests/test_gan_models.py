@@ -1,10 +1,8 @@
 """Generator and critic of DiM: the published sizes, the class code, and the norm against the framework's."""
 
-import copy
-
 import pytest
 import torch
-from draws import normal, seeded
+from draws import equal, normal, seeded
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -84,19 +82,20 @@ def plain_generator(shape, width, latent):
 
 @pytest.mark.parametrize("shape", [RGB, GREY], ids=["rgb", "grey"])
 def test_generator_is_the_table(shape):
-    ours = randomised(Generator(shape=shape, num_classes=10, width=6, latent=30))
-    plain = plain_generator(shape, 6, 30)
-    for mine, other in zip(ours.parameters(), plain.parameters(), strict=True):
-        other.data.copy_(mine)
-    buffers = [(name, buffer) for name, buffer in plain.named_buffers() if "num_batches" not in name]
-    for mine, (_, other) in zip(ours.buffers(), buffers, strict=True):
-        other.copy_(mine)
-    noise, labels = normal(8, 30), torch.arange(8)
+    ours = randomised(Generator(shape=shape, num_classes=10, width=6, latent=30)).double()
+    plain = plain_generator(shape, 6, 30).double()
+    buffers = {name: buffer for name, buffer in plain.named_buffers() if "num_batches" not in name}
+    mine, theirs = (*ours.parameters(), *ours.buffers()), (*plain.parameters(), *buffers.values())
+    with torch.no_grad():
+        for own, other in zip(mine, theirs, strict=True):
+            other.copy_(own)
+    noise, labels = normal(8, 30, dtype=torch.float64), torch.arange(8)
     code = torch.cat([torch.eye(10)[labels], noise[:, 10:]], dim=1)
-    for mode in (True, False):  # by the batch's statistics, then by the record that this has moved
-        torch.testing.assert_close(ours.train(mode)(noise, labels), plain.train(mode)(code), rtol=1e-4, atol=1e-5)
-    for mine, (name, other) in zip(ours.buffers(), buffers, strict=True):
-        torch.testing.assert_close(mine, other, msg=name)
+    for form in (torch.contiguous_format, torch.channels_last):
+        ours.to(memory_format=form)
+        for mode in (True, False):  # by the batch's statistics, then by the record that this has moved
+            torch.testing.assert_close(ours.train(mode)(noise, labels), plain.train(mode)(code))
+    torch.testing.assert_close(list(ours.buffers()), list(buffers.values()))
 
 
 def plain_critic(shape, width):
@@ -123,8 +122,7 @@ def test_critic_and_its_gradient_penalty_are_the_tables(shape, memory_format):
     torch.testing.assert_close(logits, heads[1](trunk(x)))
     mine = penalty_gradients(lambda x: ours(x)[0], x.to(memory_format=memory_format), list(ours.blocks.parameters()))
     plain = penalty_gradients(lambda x: heads[0](trunk(x))[:, 0], x, list(trunk.parameters()))
-    for one, other in zip(mine, plain, strict=True):
-        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(mine, plain)
     norm = ours.blocks[1](normal(2, 6, *shape[1:], dtype=torch.float64).to(memory_format=memory_format))
     assert norm.is_contiguous(memory_format=memory_format)
 
@@ -137,14 +135,6 @@ def penalty_gradients(score, x, parameters):
     return torch.autograd.grad(penalty, parameters, materialize_grads=True)
 
 
-@pytest.mark.parametrize("build", BUILDERS[:2])
-def test_a_generator_in_channels_last_gives_the_same(build):
-    model = randomised(build()).double()
-    other = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    noise, labels = normal(4, model.latent, dtype=torch.float64), torch.arange(4)
-    torch.testing.assert_close(other(noise, labels), model(noise, labels))
-
-
 # Weights.
 
 
@@ -153,14 +143,10 @@ def test_redrawn_weights_are_those_of_the_constructor(build):
     with torch.random.fork_rng():
         torch.manual_seed(11)
         constructed = build()
-    redrawn = randomised(build(), seed=3)
-    before = torch.get_rng_state()
+    redrawn, before = randomised(build(), seed=3), torch.get_rng_state()
     models.reset(redrawn, seeded(11))
     assert torch.equal(torch.get_rng_state(), before)
-    expected = constructed.state_dict()
-    assert redrawn.state_dict().keys() == expected.keys()
-    for name, value in redrawn.state_dict().items():
-        assert torch.equal(value, expected[name]), name
+    assert equal(redrawn.state_dict(), constructed.state_dict())
 
 
 # Refusals.
@@ -172,7 +158,7 @@ def test_redrawn_weights_are_those_of_the_constructor(build):
         ({"num_classes": 51, "latent": 100}, "num_classes=51; a one-hot code in noise of 100 .* at most 50"),
         ({"num_classes": 11, "latent": 21}, "allows at most 10; take latent >= 22"),
         ({"shape": (3, 30, 30)}, r"shape=\(3, 30, 30\); it must be \(C, H, H\) with H = 4 or 7 doubled"),
-        *(({"shape": shape}, "it must be") for shape in ((3, 32, 28), (3, 4, 4), (3, 9, 9), (0, 32, 32), (32, 32))),
+        *(({"shape": shape}, "it must be") for shape in ((3, 32, 28), (3, 4, 4), (0, 32, 32), (32, 32))),
     ],
 )
 def test_generators_that_cannot_be_are_refused(options, match):

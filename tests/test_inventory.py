@@ -14,12 +14,9 @@ def runs(workplace, *words):
     return cli.main(["runs", *words, "--store", str(workplace.folder)])
 
 
-def test_an_empty_store_is_listed(workplace, capsys):
+def test_finished_and_interrupted_work_is_listed_with_its_state(workplace, capsys, monkeypatch):
     assert runs(workplace, "list") == 0
     assert capsys.readouterr().out == f"0 pieces of work in {workplace.folder}, 0.0 kB\n"
-
-
-def test_finished_and_interrupted_work_is_listed_with_its_state(workplace, capsys, monkeypatch):
     interrupted(monkeypatch, workplace)
     study.run([cell("Herding")], workplace)
     assert runs(workplace, "list") == 0
@@ -29,6 +26,9 @@ def test_finished_and_interrupted_work_is_listed_with_its_state(workplace, capsy
     assert "distilled  ATOM, digits, IPC 1, seed 0" in atom and atom.endswith("interrupted: step 3 of 6")
     assert "Herding, digits, IPC 1, seed 0" in herding and herding.split()[-2:] == ["1", "finished"]
     assert "embedding  embedding, digits" in embedding
+    for key, count in (("zzz", 0), ("", 3)):
+        assert runs(workplace, "show", key) == 2
+        assert f"key={key!r} is the beginning of {count} pieces in " in capsys.readouterr().err
 
 
 def test_work_under_way_is_listed_with_who_does_it_and_cannot_be_deleted(workplace, capsys, monkeypatch):
@@ -60,7 +60,7 @@ def test_damage_is_listed_or_shown(name, how, state, workplace, capsys):
     assert (f"{path} is " in capsys.readouterr().out) == (how != "deleted")
 
 
-def test_a_piece_is_shown_with_settings_cost_accuracies_and_log(workplace, capsys):
+def test_a_piece_is_shown_with_settings_cost_accuracies_and_log_and_deleted_by_its_key(workplace, capsys):
     (record,) = study.run([cell()], workplace)
     (folder,) = workplace.folder.glob("distilled/*")
     assert runs(workplace, "show", folder.name[:8]) == 0
@@ -69,13 +69,8 @@ def test_a_piece_is_shown_with_settings_cost_accuracies_and_log(workplace, capsy
     assert '"batch_real": 4' in out and "seconds: " in out and out.endswith("every file is what was written\n")
     assert f"2 of 2 networks: {record.accuracies[0]:.2f}, {record.accuracies[1]:.2f} %" in out
     assert "log: " in out and "finished after" in out
-
-
-@pytest.mark.parametrize(("key", "count"), [("zzz", 0), ("", 2)])
-def test_a_key_that_is_not_of_one_piece_is_refused(key, count, workplace, capsys):
-    study.run([cell("Herding")], workplace)
-    assert runs(workplace, "show", key) == 2
-    assert f"key={key!r} is the beginning of {count} pieces in " in capsys.readouterr().err
+    assert runs(workplace, "clean", folder.name) == 0 and not folder.exists()
+    assert capsys.readouterr().out.splitlines()[0].startswith("deleted ATOM, digits, IPC 1, seed 0 (")
 
 
 def test_clean_deletes_what_nothing_can_use_and_nothing_else(workplace, capsys, monkeypatch):
@@ -90,26 +85,6 @@ def test_clean_deletes_what_nothing_can_use_and_nothing_else(workplace, capsys, 
     assert runs(workplace, "clean") == 0
     assert "deleted 4 files, 0.0 kB" in capsys.readouterr().out
     assert {path for path in workplace.folder.rglob("*") if path.is_file()} == kept and checkpoint in kept
-
-
-def test_a_piece_is_deleted_by_its_key(workplace, capsys):
-    study.run([cell()], workplace)
-    (folder,) = workplace.folder.glob("distilled/*")
-    assert runs(workplace, "clean", folder.name) == 0 and not folder.exists()
-    assert capsys.readouterr().out.splitlines()[0].startswith("deleted ATOM, digits, IPC 1, seed 0 (")
-
-
-def test_an_unfinished_evaluation_is_seen_for_what_it_is(workplace, capsys):
-    study.run([cell()], workplace)
-    (path,) = workplace.folder.glob("distilled/*/evaluation-*.json")
-    found = files.read_json(path)
-    short = {name: found[name][:1] for name in ("networks", "accuracies", "train_losses")}
-    files.write_json(path, found | short)
-    assert not study.finished(cell(), workplace)
-    runs(workplace, "show", path.parent.name)
-    assert "1 of 2 networks" in capsys.readouterr().out
-    assert inventory.entries(workplace.folder)[0].evaluations == 1
-    assert work.evaluated(cell(), 0, workplace)["accuracies"] == found["accuracies"]
 
 
 PLACES = {
@@ -153,20 +128,20 @@ def unread(monkeypatch):
     return refuse
 
 
-@pytest.mark.parametrize("label", ["ATOM", "Herding"])
-def test_finished_work_is_listed_without_reading_data_or_tensors(label, workplace, unread):
-    study.run([cell(label)], workplace)
-    (work.distillation(cell(label), 0, workplace).folder / "snapshots.safetensors").touch()  # of an earlier version
+def test_finished_work_is_listed_without_reading_data_or_tensors(workplace, unread):
+    found = cell("Herding")
+    study.run([found], workplace)
+    made, accuracies = work.distillation(found, 0, workplace), work.Accuracies(found, 0, workplace)
+    (made.folder / "snapshots.safetensors").touch()  # of an earlier version
     unread()
-    assert study.finished(cell(label), workplace) and not work.under_way(cell(label), workplace)
-    for artefact in (work.distillation(cell(label), 0, workplace), work.Accuracies(cell(label), 0, workplace)):
+    assert study.finished(found, workplace) and not work.under_way(found, workplace)
+    for artefact in (made, accuracies):
         assert artefact.finished() and locks.holder(artefact.lock) is None
-    lacking = work.missing(cell(label), workplace)
+    lacking = work.missing(found, workplace)
     assert (lacking.needs, lacking.distil, lacking.evaluate, lacking.left) == ({}, (), (), {})
-    assert work.pretraining_seconds(cell(label), cell(label).method.needs.values(), workplace) >= 0
+    assert work.pretraining_seconds(found, found.method.needs.values(), workplace) >= 0
     assert {entry.state for entry in inventory.entries(workplace.folder)} == {"finished"}
-    other = cell(label, **({"epochs": 2} if label == "Herding" else {"iterations": 7}))
-    assert list(work.missing(other, workplace).left.values()) == [1.0] * (3 if label == "Herding" else 2)
+    assert list(work.missing(cell("Herding", epochs=2), workplace).left.values()) == [1.0] * 3
 
 
 def test_what_is_known_of_a_set_is_read_without_building_it_and_its_file_is_checked(workplace, monkeypatch):

@@ -1,6 +1,7 @@
 """The direction of imports: which room may import which, and that nothing points back."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,7 @@ ROOMS = {
 
 
 def violations(path: str, source: str) -> list[str]:
-    """What the imports of one module break, as sentences.
-
-    Args:
-        path: its file relative to the package, e.g. "methods/dm.py".
-        source: its text.
-    """
+    """What the imports of one module, such as "methods/dm.py", break, as sentences."""
     room = path.split("/")[0].removesuffix(".py")
     if room in ("__init__", "__main__"):
         return []
@@ -41,19 +37,16 @@ def violations(path: str, source: str) -> list[str]:
         return [f"{path}: a new room; give it its place in ROOMS and in the design"]
     found = []
     for name in imports(path, ast.parse(source)):
-        first, *rest = name.split(".")
-        if first == "ddlib" and rest and not (rest[0].isupper() or rest[0].startswith("__")):
-            found += _inside(path, room, rest)
+        package, *rest = name.split(".")
+        if package != "ddlib" or not rest or rest[0].isupper() or rest[0].startswith("__"):
+            continue
+        own = rest[0] == room
+        names = rest[2 if own else 1 :]  # a room's own modules may be private, nobody's names
+        if not own and rest[0] not in ROOMS[room]:
+            found.append(f"{path} imports {name}; allowed: {', '.join(sorted(ROOMS[room])) or 'nothing'}")
+        elif any(part.startswith("_") and not part.startswith("__") for part in names):
+            found.append(f"{path} imports the private name {'.'.join(rest)}")
     return found
-
-
-def _inside(path: str, room: str, rest: list[str]) -> list[str]:
-    """What one import from within ddlib breaks; `rest` is the dotted name after "ddlib"."""
-    if rest[0] != room and rest[0] not in ROOMS[room]:
-        return [f"{path} imports ddlib.{rest[0]}; allowed: {', '.join(sorted(ROOMS[room])) or 'nothing'}"]
-    shared = 1 if rest[0] == room else 0  # a room's own modules may be private, nobody's names
-    private = [name for name in rest[1 + shared :] if name.startswith("_") and not name.startswith("__")]
-    return [f"{path} imports the private name {'.'.join(rest)}"] if private else []
 
 
 def imports(path: str, tree: ast.AST) -> list[str]:
@@ -78,16 +71,15 @@ def test_imports_point_one_way(path):
     assert violations(path, (PACKAGE / path).read_text()) == []
 
 
-def test_the_table_is_of_the_rooms_that_there_are():
+def test_the_table_is_of_the_rooms_that_there_are_which_lie_on_eight_floors_at_most():
     assert {path.split("/")[0].removesuffix(".py") for path in MODULES} - {"__init__", "__main__"} == set(ROOMS)
-
-
-def test_the_rooms_lie_on_eight_floors_at_most():
-    floors: list[set[str]] = []
-    while remaining := ROOMS.keys() - set().union(*floors):
-        floors.append({room for room in remaining if not ROOMS[room] & remaining})
-        assert floors[-1], f"these import one another: {sorted(remaining)}"
-    assert len(floors) <= 8
+    order = graphlib.TopologicalSorter(ROOMS)
+    order.prepare()
+    floors = 0
+    while order.is_active():
+        order.done(*order.get_ready())
+        floors += 1
+    assert floors <= 8
 
 
 @pytest.mark.parametrize(

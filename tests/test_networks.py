@@ -8,6 +8,7 @@ from importlib import metadata
 import pytest
 import test_rows
 import torch
+from draws import equal
 from few_digits import digits as few
 from test_exports import digits
 
@@ -87,10 +88,10 @@ def protocol(network="theirs:Small", **changes):
 
 
 def test_a_network_of_others_is_evaluated_by_name_the_same_alone_and_among_others(test):
-    before = torch.get_rng_state()
-    both = evaluation.evaluate(digits(), test, protocol(options={"width": 4}), seed=0)
-    alone = evaluation.evaluate(digits(), test, protocol(options={"width": 4}), seed=0, networks=[1])
-    assert both.accuracies[1:] == alone.accuracies and min(both.accuracies) > 25 and len(set(both.accuracies)) == 2
+    before, theirs = torch.get_rng_state(), protocol(options={"width": 4})
+    both = evaluation.evaluate(digits(), test, theirs, seed=0).accuracies
+    alone = evaluation.evaluate(digits(), test, theirs, seed=0, networks=[1]).accuracies
+    assert both[1:] == alone and min(both) > 25 and len(set(both)) == 2
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -116,10 +117,9 @@ def test_training_is_that_of_the_module_itself_written_plainly(network):
         loss = torch.nn.functional.cross_entropy(module(ours.images), ours.labels)
         loss.backward()
         sgd.step()
-    with torch.no_grad():
-        classes = module.eval()(ours.images).argmax(1)
+    right = module.eval()(ours.images).argmax(1) == ours.labels
     assert outcome.train_losses[0] == pytest.approx(loss.item(), rel=1e-3)
-    assert outcome.accuracies[0] == pytest.approx(100 * float((classes == ours.labels).double().mean()), abs=8.4)
+    assert outcome.accuracies[0] == pytest.approx(100 * float(right.double().mean()), abs=8.4)
 
 
 def test_a_packages_network_has_dropout_and_averages_and_is_known_by_its_version():
@@ -132,12 +132,12 @@ def test_a_packages_network_has_dropout_and_averages_and_is_known_by_its_version
 
 def test_weights_are_drawn_by_the_modules_own_law_from_the_stream_alone():
     first, second, other = (models.build("theirs:Small", generator=generator(s, "x"), **SHAPE) for s in (0, 0, 1))
-    states = [network.state_dict() for network in (first, second, other)]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert not torch.equal(states[0]["module.scale"], states[2]["module.scale"])
-    assert not any("num_batches" in name for name in states[0]) and first.elements == 8 * 16 * 16
+    state = first.state_dict()
+    assert equal(state, second.state_dict())
+    assert not torch.equal(state["module.scale"], other.state_dict()["module.scale"])
+    assert not any("num_batches" in name for name in state) and first.elements == 8 * 16 * 16
     models.reset(other, generator(0, "x"))
-    assert all(torch.equal(states[0][name], value) for name, value in other.state_dict().items())
+    assert equal(state, other.state_dict())
 
 
 @pytest.mark.parametrize("name", ["dm", "datadam", "dsa"])
@@ -161,11 +161,11 @@ def test_a_batch_is_cut_only_where_its_statistics_do_not_count(norm, cut, monkey
     assert losses[1] == pytest.approx(losses[0], rel=1e-4) and state.piece == (1 if cut else None)
 
 
-def test_gradients_are_matched_in_a_network_without_features():
+def test_gradients_are_matched_in_a_network_without_features_by_the_name_that_it_was_given():
     models.register("flat", importlib.import_module("theirs").plain)
+    assert "flat" in models.names() and passes.pure("flat", {}, **SHAPE) is passes.pure("flat", {}, **SHAPE)
     method = methods.build("dc", network="flat", ipc=1, batch_real=4, restarts=1, network_epochs=1, matching_steps=1)
-    state = method.start(few(10), {}, seed=0)
-    assert float(method.step(state)["loss"]) > 0
+    assert float(method.step(method.start(few(10), {}, seed=0))["loss"]) > 0
 
 
 def cells(tested_on="theirs:plain", method="dm", **row):
@@ -203,6 +203,7 @@ REFUSED = {
     "statistics, of a row": (lambda: cells(method="mtt", network="theirs:Small", lr_student=0.1), "has batch statist"),
     "dropout, of a row": (lambda: cells(network="theirs:dropping"), "draws random numbe"),
     "features, of a row": (lambda: cells(method="ld3m", network="theirs:plain", batch_real=4), "no features to match"),
+    "option, of a row": (lambda: cells("vit"), r"unknown option 'width' of networks\['mine'\]; known: patch"),
     "our name": (lambda: models.register("convnet", foreign.build), "name='convnet' is one of ours"),
     "a dot": (lambda: models.register("my.net", foreign.build), "must be a text without dots"),
     "compat": (
@@ -223,29 +224,13 @@ def test_a_changed_network_is_not_taken_for_the_old_one(theirs, workplace):
     def places(cell):
         return work.distillation(cell, 0, workplace).folder, work.Accuracies(cell, 0, workplace).path.name
 
-    plain = cells("theirs:Small")[0]
-    matched = cells("theirs:Small", network="theirs:Small")[0]
+    assert cells()[0].protocol.options == {"width": 4}, "a builder that takes any option is given it"
+    plain, matched = cells("theirs:Small")[0], cells("theirs:Small", network="theirs:Small")[0]
     before = places(plain), places(matched)
-    assert (places(plain), places(matched)) == before
     (record,) = study.run([matched], workplace)
     assert record.n == 1 and record.network == "mine" and study.finished(matched, workplace)
+    assert (places(plain), places(matched)) == before
     write(theirs, SOURCE.replace("randn(width", "ones(width"))
     after = places(plain), places(matched)
     assert after[0][0] == before[0][0] and after[0][1] != before[0][1]  # the set is as it was, not its accuracy
     assert after[1][0] != before[1][0] and not study.finished(matched, workplace)
-    assert passes.pure("theirs:Small", {}, **SHAPE).training.module.scale.shape == (8, 1, 1)
-
-
-def test_a_name_may_be_given_to_another_network():
-    module = importlib.import_module("theirs")
-    models.register("mine", module.Small)
-    assert "mine" in models.names() and models.options_of("mine") == ("width",)
-    first = passes.pure("mine", {}, **SHAPE)
-    assert first is passes.pure("mine", {}, **SHAPE) and first.elements == 8 * 16 * 16
-    assert models.build("mine", **SHAPE).module.conv.weight.device.type == "cpu"
-
-
-def test_rows_take_any_option_of_a_builder_that_takes_any():
-    assert cells()[0].protocol.options == {"width": 4}
-    with pytest.raises(ValueError, match=r"unknown option 'width' of networks\['mine'\]; known: patch"):
-        cells("vit")

@@ -3,8 +3,6 @@
 import ast
 import base64
 import io
-import subprocess
-import sys
 import tokenize
 
 import nbformat
@@ -130,34 +128,6 @@ def test_a_fault_is_seen(message, tmp_path):
     notebook = sound()
     CHANGES[message](notebook)
     assert any(message in fault for fault in faults_of(notebook, tmp_path))
-
-
-def test_papermill_stops_at_the_third_cell_when_a_name_is_misspelt(tmp_path):
-    words = ["-m", "papermill", str(ROOT / "notebooks/atom/accuracy.ipynb"), str(tmp_path / "out.ipynb")]
-    words += ["-p", "ipcz", "1", "--cwd", str(ROOT / "notebooks" / "atom")]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "ValueError: unknown parameter 'ipcz' (did you mean 'ipcs'?)" in done.stderr
-    executed = nbformat.read(tmp_path / "out.ipynb", nbformat.NO_CONVERT)
-    ran = [cell.execution_count for cell in executed.cells if cell.cell_type == "code" and cell.execution_count]
-    assert len(ran) == 3  # the parameters, the injected ones, and the cell that refuses them
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_what_stands_beside_an_equation_is_there(path):
-    """What `report.source(...)` is given, by the names that the notebook imports."""
-    names: dict = {}
-    for cell in nbformat.read(path, 4).cells:
-        if cell.cell_type != "code":
-            continue
-        tree = ast.parse(cell.source)
-        imports = [
-            node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module.startswith("ddlib")
-        ]
-        exec(compile(ast.Module(imports, []), str(path), "exec"), names)
-        for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
-            if ast.unparse(call.func) == "report.source":
-                eval(ast.unparse(call), names)
 
 
 def test_refreshing_keeps_what_a_reader_sees():

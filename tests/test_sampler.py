@@ -14,8 +14,6 @@ from ddlib.models import diffusion
 from ddlib.models.diffusion import LatentDiffusion
 
 DIVISORS = (2, 4, 5, 8, 10, 20, 25, 40, 50)
-
-
 normal = partial(draws.normal, dtype=torch.float64)
 
 
@@ -44,11 +42,6 @@ class Smooth(LatentDiffusion):
         return z
 
 
-@pytest.fixture(scope="module")
-def smooth(coded):
-    return like(coded, Smooth)
-
-
 class Constant(LatentDiffusion):
     """A noise predictor that answers the same to all."""
 
@@ -65,6 +58,11 @@ class Curved(LatentDiffusion):
 
 def like(prior, kind):
     return kind(prior.vae, prior.unet, prior.scheduler, prior.embedder)
+
+
+@pytest.fixture(scope="module")
+def smooth(coded):
+    return like(coded, Smooth)
 
 
 def given(prior, count=3, **settings):
@@ -127,14 +125,8 @@ def test_guidance_takes_one_call_of_a_double_batch(coded, guidance, batch):
 
     sampler, *tensors = given(coded, steps=5, guidance=guidance)
     found = sampler.latents(like(coded, Counted), *tensors)
-    assert calls == [(batch, t) for t in (801, 601, 401, 201, 1)]
+    assert calls == [(batch, t) for t in (801, 601, 401, 201, 1)], "published times"
     torch.testing.assert_close(found, plain(like(coded, Curved), sampler, *tensors), rtol=1e-9, atol=1e-9)
-
-
-def test_times_are_the_published_ones():
-    assert Sampler(steps=10).times() == [0, *range(1, 1000, 100)]
-    assert Sampler(steps=20).times()[-1] == 951
-    assert Sampler(steps=1).times() == [0, 1]
 
 
 # With the noise frozen.
@@ -169,20 +161,13 @@ def test_the_printed_equation_passes_on_little(coded, steps, expected):
 @pytest.mark.parametrize("residual", RESIDUALS)
 def test_gradients_are_those_of_finite_differences(smooth, residual):
     sampler, Z, c, noise = given(smooth, steps=4, residual=residual)
-    images, *found = gradients(smooth, sampler, Z, c, noise)
+    images, to_Z, to_c = gradients(smooth, sampler, Z, c, noise)
     weights, h = normal(*images.shape), 1e-5
-    for slope, steps in zip(found, [(normal(*Z.shape, seed=11), 0), (0, normal(*c.shape, seed=12))], strict=True):
-        sides = [
-            (sampler.render(smooth, Z + h * sign * steps[0], c + h * sign * steps[1], noise) * weights).sum()
-            for sign in (1, -1)
-        ]
-        along = sum((slope * step).sum() for step in steps if torch.is_tensor(step))
-        torch.testing.assert_close(along, (sides[0] - sides[1]) / (2 * h), rtol=1e-6, atol=1e-9)
-
-
-def close(found, expected):
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    along_Z, along_c = normal(*Z.shape, seed=11), normal(*c.shape, seed=12)
+    for step_Z, step_c in ((along_Z, 0 * along_c), (0 * along_Z, along_c)):
+        more, less = (sampler.render(smooth, Z + s * step_Z, c + s * step_c, noise) for s in (h, -h))
+        expected = ((more - less) * weights).sum() / (2 * h)
+        torch.testing.assert_close((to_Z * step_Z).sum() + (to_c * step_c).sum(), expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["coded", "smooth", "unconditional"])
@@ -192,18 +177,17 @@ def test_checkpointing_changes_nothing(name, residual, backprop_steps, request):
     prior = request.getfixturevalue(name)
     sampler, *tensors = given(prior, steps=4, residual=residual, backprop_steps=backprop_steps)
     expected = gradients(prior, sampler, *tensors)
-    close(gradients(prior, dataclasses.replace(sampler, checkpointed=True), *tensors), expected)
+    found = gradients(prior, dataclasses.replace(sampler, checkpointed=True), *tensors)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_fewer_steps_change_the_gradient_and_not_the_images(coded):
+@pytest.mark.parametrize("backprop_steps", [0, 2])
+def test_fewer_steps_change_the_gradient_and_not_the_images(coded, backprop_steps):
     sampler, *tensors = given(coded, steps=4)
     images, to_Z, to_c = gradients(coded, sampler, *tensors)
-    for backprop_steps in (0, 1, 2):
-        found = gradients(coded, dataclasses.replace(sampler, backprop_steps=backprop_steps), *tensors)
-        assert torch.equal(found[0], images)
-        assert not torch.allclose(found[1], to_Z)
-        assert (found[2] is None) == (backprop_steps == 0)
-    assert to_c.abs().max() > 0
+    found = gradients(coded, dataclasses.replace(sampler, backprop_steps=backprop_steps), *tensors)
+    assert torch.equal(found[0], images) and not torch.allclose(found[1], to_Z)
+    assert (found[2] is None) == (backprop_steps == 0) and to_c.any()
 
 
 def kept_for_the_gradient(prior, sampler, *tensors):
@@ -224,22 +208,15 @@ def kept_for_the_gradient(prior, sampler, *tensors):
 
 def test_checkpointing_and_fewer_steps_keep_less(coded):
     sampler, *tensors = given(coded, steps=10)
-    full = kept_for_the_gradient(coded, sampler, *tensors)
-    few = kept_for_the_gradient(coded, dataclasses.replace(sampler, backprop_steps=2), *tensors)
-    checkpointed = kept_for_the_gradient(coded, dataclasses.replace(sampler, checkpointed=True), *tensors)
-    assert few < full / 2
-    assert checkpointed < full / 20
 
+    def bytes_kept(**changes):
+        return kept_for_the_gradient(coded, dataclasses.replace(sampler, **changes), *tensors)
 
-def test_checkpointing_keeps_nothing_of_the_decoder(coded):
-    sampler, *tensors = given(coded, steps=4, backprop_steps=0)
-    full = kept_for_the_gradient(coded, sampler, *tensors)
-    assert kept_for_the_gradient(coded, dataclasses.replace(sampler, checkpointed=True), *tensors) < full / 10
-
-
-def test_the_prior_gets_no_gradient(coded):
-    gradients(coded, *given(coded, steps=2))
-    assert all(x.grad is None for part in (coded.vae, coded.unet, coded.embedder) for x in part.parameters())
+    full = bytes_kept()
+    assert bytes_kept(backprop_steps=2) < full / 2
+    assert bytes_kept(checkpointed=True) < full / 20
+    decoder = bytes_kept(backprop_steps=0)
+    assert bytes_kept(backprop_steps=0, checkpointed=True) < decoder / 10
 
 
 # One rule each.
@@ -268,14 +245,6 @@ def test_refuses_settings(settings, match):
         Sampler(**settings)
 
 
-@pytest.mark.parametrize("steps", [3, 30, 1000, 2000])
-def test_refuses_steps_that_do_not_divide(coded, steps):
-    with pytest.raises(ValueError, match=f"steps={steps}; with a schedule of 1000 steps .* one of 1, 2, 4, 5, 8, 10, "):
-        Sampler(steps=steps).times()
-    with pytest.raises(ValueError, match=f"steps={steps}; with a schedule of 1000"):
-        Sampler(steps=steps).latents(coded, *given(coded)[1:])
-
-
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -285,13 +254,15 @@ def test_refuses_steps_that_do_not_divide(coded, steps):
         (lambda Z, c, noise: (Z, None, noise), "c=None, and the prior is of 3 classes"),
     ],
 )
-def test_refuses_tensors_that_do_not_fit(coded, change, match):
-    sampler, *tensors = given(coded)
+def test_refuses_tensors_that_do_not_fit(coded, unconditional, change, match):
+    sampler, Z, c, noise = given(coded)
     with pytest.raises(ValueError, match=match):
-        sampler.latents(coded, *change(*tensors))
-
-
-def test_refuses_class_vectors_without_classes(unconditional, coded):
-    sampler, Z, _, noise = given(unconditional)
+        sampler.latents(coded, *change(Z, c, noise))
     with pytest.raises(ValueError, match="c=a tensor, and the prior is unconditional"):
-        sampler.latents(unconditional, Z, coded.null(3), noise)
+        sampler.latents(unconditional, Z, c, noise)
+
+
+@pytest.mark.parametrize("steps", [3, 1000, 2000])
+def test_refuses_steps_that_do_not_divide(coded, steps):
+    with pytest.raises(ValueError, match=f"steps={steps}; with a schedule of 1000 steps .* one of 1, 2, 4, 5, 8, 10, "):
+        Sampler(steps=steps).latents(coded, *given(coded)[1:])

@@ -38,19 +38,15 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch, gpu, expected):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"ipc_list": [1]}, r"unknown parameter 'ipc_list'.*known: profile"),
         ({"seed": [1]}, r"unknown parameter 'seed' \(did you mean 'seeds'\?\)"),
         ({"ipcs": [0]}, r"ipcs=0; it must be >= 1"),
-        ({"ipcs": ["1"]}, r"ipcs='1' is text, not a number"),
         ({"ipcs": []}, r"ipcs=\[\]; it must be a non-empty list of int"),
-        ({"ipcs": 10}, r"ipcs=10; it must be a non-empty list of int"),
         ({"ipcs": [1, 1]}, r"every entry may stand in it once"),
         ({"ipcs": [1.5]}, r"ipcs=1.5; it must be an integer"),
         ({"budget_hours": "1e-3"}, r"budget_hours='1e-3' is text, not a number; in YAML write 1.0e-3"),
         ({"budget_hours": -1.0}, r"budget_hours=-1.0; it must be >= 0"),
         ({"budget_hours": True}, r"budget_hours=True is bool"),
         ({"budget_hours": float("nan")}, r"budget_hours=nan; it must be finite"),
-        ({"ipcs": [[1]]}, r"ipcs=\[1\] is list; it must be int"),
         ({"methods": {}}, r"methods=\{\}; it must not be empty"),
         ({"profile": "fast"}, r"profile='fast'; it must be one of quick, hour, paper"),
         (
@@ -58,7 +54,6 @@ def test_auto_is_the_gpu_where_there_is_one(monkeypatch, gpu, expected):
             r"'cifar100.fast'; .* paper, where a name and a dot may stand before it",
         ),
         ({"profile": "../cifar100.paper"}, r"profile='../cifar100.paper'; it must be one of"),
-        ({"profile": ".paper"}, r"profile='.paper'; it must be one of"),
         ({"dataset": False}, r"dataset=False is bool; it must be str"),
     ],
 )
@@ -75,6 +70,8 @@ def test_bad_parameters_are_refused(changed, message):
         ([CELL, "x = 3", CALL], {"x": 3}, (1, 10)),  # a scratch cell is no parameters cell
         ([CELL, CALL, "records = compute()", CALL], {"records": []}, (1, 10)),  # the third cell alone, once more
         ([CELL, CALL, "records = run()", "ipcs = [5]", CALL], {"ipcs": [5]}, (5,)),  # changed in a cell of its own
+        ([CELL, CALL, "seed = [7]", CALL], {"seed": [7]}, (1, 10)),  # a reader's own business
+        ([CELL + "\nipc = [0]", CALL, CELL, CALL], {"ipc": [0]}, (1, 10)),  # misspelt, and then mended
     ],
 )
 def test_a_notebook_declares_its_parameters_in_cells_of_literals(sources, values, ipcs):
@@ -108,16 +105,29 @@ def test_what_is_no_literal_is_named_with_its_line_where_the_notebook_is_only_re
         literals("x = 1\n%matplotlib inline")
 
 
-@pytest.mark.parametrize("written", ["seed = [7]", "seed = list(range(7))", "print(3)\nseed: list = [7]"])
-def test_a_readers_own_cell_before_the_call_is_held_to_the_notebooks_parameters(written):
-    with pytest.raises(
-        ValueError, match=r"unknown parameter 'seed' \(did you mean 'seeds'\?\); known: ipcs, profile, se"
-    ):
-        settings(notebook(CELL + "\nseeds = [0]", written, CALL, seeds=[0], seed=[7]))
-    with pytest.raises(ValueError, match=r"unknown parameter 'draws'; known: ipcs, profile"):  # another notebook's
-        settings(notebook(CELL, "draws = 3", CALL, draws=3))
-    chosen = settings(notebook(CELL + "\nseeds = [0]", CALL, written, CALL, seeds=[0], seed=[7]))  # its own business
-    assert chosen.seeds == (0,)
+SEEDED, INJECTED = CELL + "\nseeds = [0]", "# Parameters\n"
+
+
+@pytest.mark.parametrize(
+    ("sources", "values", "match"),
+    [
+        ([CELL, INJECTED + "ipc = [1]", CALL], {"ipc": [1]}, r"'ipc' \(did you mean 'ipcs'\?\); known: ipcs, profile$"),
+        ([CELL, INJECTED + "seeds = [1]", CALL], {"seeds": [1]}, "'seeds'"),
+        ([CELL + "\nsedes = [0]", CALL], {"sedes": [0]}, r"'sedes' \(did you mean 'seeds'\?\)"),
+        ([CELL, "draws = 3", CALL], {"draws": 3}, "'draws'; known: ipcs, profile"),  # another notebook's
+        *(
+            (
+                [SEEDED, written, CALL],
+                {"seeds": [0], "seed": [7]},
+                r"'seed' \(did you mean 'seeds'\?\); known: ipcs, pro",
+            )
+            for written in ("seed = [7]", "seed = list(range(7))", "print(3)\nseed: list = [7]")
+        ),
+    ],
+)
+def test_a_name_that_the_notebook_does_not_declare_is_refused(sources, values, match):
+    with pytest.raises(ValueError, match=f"unknown parameter {match}"):
+        settings(notebook(*sources, **values))
 
 
 def test_a_script_runs():
@@ -136,23 +146,6 @@ def test_numbers_and_arrays_of_numpy_are_pythons_own():
     plain = {"DM": {"method": "dm", "lr_images": 0.5, "by_ipc": {1: {"iterations": 3}}}}
     assert json.dumps(chosen.methods) == json.dumps(plain)
     assert fill(Recipe, "the recipe", {"lr": np.float32(0.5), "epochs": np.int64(3)}) == Recipe(lr=0.5, epochs=3)
-    with pytest.raises(ValueError, match=r"epochs of the recipe=np.float64\(3.0\); it must be an integer"):
-        fill(Recipe, "the recipe", {"epochs": np.float64(3.0)})
-
-
-def test_an_injected_parameter_must_be_declared_by_the_notebook():
-    with pytest.raises(ValueError, match=r"unknown parameter 'ipc' \(did you mean 'ipcs'\?\); known: ipcs, profile"):
-        settings(notebook(CELL, "# Parameters\nipc = [1]\n", CALL, ipc=[1]))
-    with pytest.raises(ValueError, match=r"unknown parameter 'seeds'"):
-        settings(notebook(CELL, "# Parameters\nseeds = [1]\n", CALL, seeds=[1]))
-
-
-def test_a_misspelt_name_in_the_notebook_is_refused_and_forgotten_once_mended():
-    bad = CELL + "\nsedes = [0]"
-    with pytest.raises(ValueError, match=r"unknown parameter 'sedes' \(did you mean 'seeds'\?\)"):
-        settings(notebook(bad, CALL, sedes=[0]))
-    mended = CELL + "\nseeds = [0]"
-    assert settings(notebook(bad, CALL, mended, CALL, sedes=[0], seeds=[0])).seeds == (0,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +156,8 @@ class Recipe:
     deep: bool = False
 
 
-def test_fill_checks_names_and_types_against_the_dataclass():
-    assert fill(Recipe, "the recipe", {"lr": 1, "epochs": 3}) == Recipe(lr=1.0, epochs=3)
-    assert fill(Recipe, "the recipe", {"epochs": None}) == Recipe()
+def test_fill_takes_whole_numbers_for_others_and_none_where_it_may_stand():
+    assert fill(Recipe, "the recipe", {"lr": 1, "epochs": None}) == Recipe(lr=1.0)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +165,8 @@ def test_fill_checks_names_and_types_against_the_dataclass():
     [
         ({"lrr": 1.0}, r"unknown setting 'lrr' of the recipe \(did you mean 'lr'\?\); known: lr, epochs, name, deep"),
         ({"lr": "1e-3"}, r"lr of the recipe='1e-3' is text, not a number"),
-        ({"epochs": 2.5}, r"epochs of the recipe=2.5; it must be an integer"),
+        ({"epochs": np.float64(3.0)}, r"epochs of the recipe=np.float64\(3.0\); it must be an integer"),
         ({"name": 3}, r"name of the recipe=3 is int; it must be str"),
-        ({"deep": "no"}, r"deep of the recipe='no' is str; it must be bool"),
         ({"deep": 1}, r"deep of the recipe=1 is int; it must be bool"),
     ],
 )

@@ -3,9 +3,9 @@
 import dataclasses
 import json
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+import test_rows
+from test_reproduce import notebook
 
 from ddlib import methods, report, results, study
 from ddlib.batch import cli
@@ -13,31 +13,24 @@ from ddlib.report import stale
 from ddlib.store import codeprint
 from ddlib.study import notebooks, parameters
 
-PARAMETERS = {
-    "profile": "quick",
-    "dataset": "digits",
-    "reference_dataset": "cifar10",
-    "ipcs": [1],
-    "seeds": [0, 1],
+PARAMETERS = test_rows.CHOSEN | {
     "methods": {"Random": {"method": "random"}, "DM": {"method": "dm", "iterations": 2}},
-    "network": {"width": 8, "depth": 2},
     "evaluation": {"num_networks": 1, "epochs": 2},
-    "device": "cpu",
-    "precision": "float32",
-    "compiled": False,
-    "budget_hours": None,
 }
 COMMIT = "0123456789abcdef"
 LOOP = "ddlib.store.loop"
 CODE = {name: codeprint.fingerprint(codeprint.distillation(methods.find(name))) for name in ("random", "dm")}
 
 
+def assigned(parameters):
+    """The source of a parameters cell."""
+    return "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+
+
 def ask(repository, **changed):
     """Write the notebook with these parameters."""
-    source = "\n".join(f"{name} = {value!r}" for name, value in (PARAMETERS | changed).items())
-    cells = [new_code_cell(source, metadata={"tags": ["parameters"]})]
-    cells.append(new_code_cell('cells = study.cells(settings, paper="atom", table="main")'))
-    nbformat.write(new_notebook(cells=cells), repository / "notebooks/atom/accuracy.ipynb")
+    cells = 'cells = study.cells(settings, paper="atom", table="main")'
+    notebook(repository, "atom/accuracy", cells, parameters=assigned(PARAMETERS | changed))
 
 
 def record(cell):
@@ -101,7 +94,6 @@ def of_dm(change):
 
 
 def test_what_is_up_to_date_is_left_alone(repository, capsys):
-    assert stale_files() == {}
     assert cli.main(["report", "stale"]) == 0
     assert capsys.readouterr().out == "0 of 3 results and figures are stale\n"
 
@@ -136,9 +128,7 @@ OTHER_CODE = [
 )
 def test_measurements_left_behind_are_found_with_their_figure(repository, changed, reason):
     chosen = {name: value for name, value in PARAMETERS.items() if name in ("profile", "dataset", "device")}
-    source = "\n".join(f"{name} = {value!r}" for name, value in chosen.items())
-    notebook = new_notebook(cells=[new_code_cell(source, metadata={"tags": ["parameters"]})])
-    nbformat.write(notebook, repository / "notebooks/atom/cost.ipynb")
+    notebook(repository, "atom/cost", parameters=assigned(chosen))
     settings = parameters.settings(notebooks.parameters("atom/cost", "quick"))
     provenance = MEASURED | {"parameters": study.fingerprint(settings)}
     measured = results.Measurements({"rows": [{"N": 1}]}, (LOOP,), provenance | changed)
@@ -229,7 +219,6 @@ def test_the_changed_files_are_named_where_git_knows_them(repository, history):
 
 def test_a_modified_tree_speaks_for_nothing(repository, history):
     rewrite(repository, lambda e: e["provenance"].update(dirty=True))
-    assert reasons() == ["made from a modified tree"]
     rewrite(repository, lambda e: e["provenance"].pop("code"))
     assert reasons() == ["made from a modified tree", "says nothing of its code"]
 

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from draws import seeded
+from draws import equal, seeded
+from scipy import stats
 
 from ddlib.data.synthetic import SyntheticStream, generator_bytes, load, save
 from ddlib.data.whitening import ZCA, ValueSpace
@@ -56,17 +57,14 @@ def test_images_are_those_of_the_generator_in_evaluation_mode_in_the_networks_sp
     assert rough.dtype == torch.float32 and 0 < (rough - expected).abs().max() < 0.3
 
 
-def test_labels_come_in_balanced_blocks_in_random_order():
+def test_labels_come_in_balanced_blocks_in_random_order_or_are_drawn_one_by_one():
     found = make().labels(300, seeded()).view(100, 3)
     assert found.dtype == torch.int64 and torch.equal(found.sort(1).values, torch.arange(3).expand(100, 3))
     assert len({tuple(block) for block in found.tolist()}) == math.factorial(3)
     assert make().labels(4, seeded()).shape == (4,)
-
-
-def test_unbalanced_labels_are_drawn_one_by_one():
-    found = make().labels(3000, seeded(), balanced=False)
-    assert all(abs(count - 1000) < 5 * math.sqrt(3000 * 2 / 9) for count in found.bincount().tolist())
-    assert (found.view(-1, 3).sort(1).values != torch.arange(3)).any()
+    single = make().labels(3000, seeded(), balanced=False)
+    assert stats.chisquare(single.bincount()).pvalue > 1e-3
+    assert (single.view(-1, 3).sort(1).values != torch.arange(3)).any()
 
 
 def test_a_frozen_stream_is_a_balanced_set_that_its_seed_decides():
@@ -115,18 +113,16 @@ def test_what_is_not_a_stream_is_refused(changes, match):
         make(**changes)
 
 
-@pytest.mark.parametrize("redraw", [1, 5, None])
+@pytest.mark.parametrize("redraw", [5, None])
 def test_the_file_gives_back_every_bit(tmp_path, redraw):
     stream = make(redraw=redraw, provenance={"method": "dim", "rows": [3, 1]})
     save(stream, tmp_path / "deep" / "stream.safetensors")
     found = load(tmp_path / "deep" / "stream.safetensors")
-    assert isinstance(found, SyntheticStream) and found.generator.keys() == stream.generator.keys()
-    assert all(torch.equal(found.generator[name], tensor) for name, tensor in stream.generator.items())
-    plain = ("shape", "width", "latent", "class_names", "strategy", "frozen_strategy", "ipc", "redraw")
-    for name in (*plain, "provenance", "bytes_stored"):
+    assert isinstance(found, SyntheticStream) and equal(found, stream)
+    plain = ("shape", "width", "latent", "class_names", "strategy", "frozen_strategy", "ipc", "redraw", "provenance")
+    for name in (*plain, "bytes_stored"):
         assert getattr(found, name) == getattr(stream, name)
-    assert (found.space.mean, found.space.std, found.space.zca) == (SPACE.mean, SPACE.std, None)
-    assert torch.equal(found.frozen(3).images, stream.frozen(3).images)
+    assert vars(found.space) == vars(SPACE)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from test_stream import SHAPE, make
 
 from ddlib.data.whitening import ValueSpace
 from ddlib.evaluation import Protocol, check_batches, evaluate, training
-from ddlib.evaluation.images import Generated, training_images
+from ddlib.evaluation.images import training_images
 from ddlib.models import passes
 from ddlib.seeding import generator
 
@@ -66,17 +66,18 @@ def test_networks_are_those_of_the_plain_loop(redraw, networks):
 @pytest.mark.parametrize("redraw", [1, 4, None])
 def test_results_do_not_depend_on_the_buffer_nor_on_who_is_trained_together(redraw, monkeypatch):
     stream, found = make_stream(redraw=redraw), []
-    for most, at_once in ((1, 1), (24, 3), (30, 2), (10_000, 2)):
+    for most, at_once in ((1, 1), (24, 3), (10_000, 2)):
         monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", most * 4 * 64)
         assert stream.pass_size == most
         found.append(evaluate(stream, make_test(), replace(SMALL, at_once=at_once), seed=3))
-    for other in found[1:]:
-        assert other.accuracies == found[0].accuracies and other.images_shown == found[0].images_shown
-        assert other.train_losses == pytest.approx(found[0].train_losses, rel=1e-5)
+    first, *others = found
+    for other in others:
+        assert other.accuracies == first.accuracies and other.images_shown == first.images_shown
+        assert other.train_losses == pytest.approx(first.train_losses, rel=1e-5)
     part = evaluate(stream, make_test(), SMALL, seed=3, networks=[2, 0])
-    assert part.train_losses == pytest.approx((found[0].train_losses[2], found[0].train_losses[0]), rel=1e-5)
+    assert part.train_losses == pytest.approx((first.train_losses[2], first.train_losses[0]), rel=1e-5)
     other = evaluate(stream, make_test(), SMALL, seed=4, networks=[0])
-    assert abs(other.train_losses[0] - found[0].train_losses[0]) > 1e-4
+    assert abs(other.train_losses[0] - first.train_losses[0]) > 1e-4
 
 
 @pytest.mark.parametrize(("redraw", "distinct"), [(1, 72), (4, 24), (6, 12), (100, 12), (None, 12)])
@@ -126,20 +127,16 @@ def test_a_mini_batch_that_does_not_divide_an_epoch_is_refused(ipc, batch, near)
 
 
 def test_the_published_evaluation_keeps_its_learning_rate_for_exactly_its_epochs():
-    (found,) = train(make_stream(), OFFICIAL, (0,), seed=2)
     assert OFFICIAL.rounds == 5 and SMALL.rounds == 6 and OFFICIAL.updates(12) == 10
-    # labels are drawn one by one where a mini-batch has not as many images as there are classes
-    assert distance(found, plain(make_stream(), OFFICIAL, 0, seed=2)) > 10 * NEAR
     threes = replace(OFFICIAL, batch_size=3, epochs=10)
     (found,) = train(make_stream(), threes, (0,), seed=2)
     assert distance(found, plain(make_stream(), threes, 0, seed=2)) < NEAR
-
-
-def test_the_published_evaluation_draws_labels_one_by_one():
+    # labels are drawn one by one where a mini-batch has not as many images as there are classes
+    (found,) = train(make_stream(), OFFICIAL, (0,), seed=2)
+    assert distance(found, plain(make_stream(), OFFICIAL, 0, seed=2)) > 10 * NEAR
     ours, theirs = (training_images(make_stream(ipc=100), replace(p, batch_size=6), 0) for p in (SMALL, OFFICIAL))
     kinds = [next(iter(s.epoch(0, (0,), 0, 300)))[1][0] for s in (ours, theirs)]
     assert kinds[0].bincount().tolist() == [100] * 3 != kinds[1].bincount().tolist()
-    assert isinstance(theirs, Generated) and not theirs.balanced
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
@@ -186,16 +183,3 @@ def test_the_published_evaluation_normalises_test_images_of_mnist_by_halves(monk
         ours, halves = space.encode(pixels), (pixels - 0.5) / 0.5
         torch.testing.assert_close(seen[name, False], ours)
         torch.testing.assert_close(seen[name, True], ours if name == "svhn" else halves)
-
-
-def test_the_published_evaluation_refuses_networks_that_draw():
-    vit = {"dim": 8, "depth": 1, "heads": 2, "head_dim": 4, "mlp_dim": 8}
-    with pytest.raises(ValueError, match="compat='official' tests networks in training mode: vit has dropout"):
-        evaluate(make_stream(), make_test(), replace(OFFICIAL, network="vit", options=vit), seed=0)
-
-
-def test_a_stream_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"synthetic is normalised with mean \(0.3,\)"):
-        evaluate(make(), make_test(), SMALL, seed=0)
-    with pytest.raises(ValueError, match=r"synthetic images are \(1, 8, 8\), test images \(1, 4, 4\)"):
-        evaluate(make_stream(), make_test(images=torch.zeros(50, 1, 4, 4, dtype=torch.uint8)), SMALL, seed=0)

@@ -1,22 +1,25 @@
 """Experts take the steps of their equations, are the same however they are made, and are kept as what they are."""
 
+import contextlib
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from test_methods import cut_and_resumed
+from draws import equal, normal, seeded
+from few_digits import cut_and_resumed, digits, product
 
 from ddlib import models, seeding, study
 from ddlib.data import augmentation, datasets
 from ddlib.models import passes
 from ddlib.pretraining import experts as training
 from ddlib.pretraining.experts import Experts, Trajectories, split
-from ddlib.store import locks, loop
+from ddlib.store import locks
 from ddlib.store.files import read_tensors, write_tensors
 from ddlib.study import planning, work
 
@@ -26,21 +29,17 @@ SMALL = {"width": 8, "depth": 2, "count": 2, "epochs": 3, "kept": 1, "batch_size
 @pytest.fixture(scope="module")
 def train():
     """Thirty images of each digit: with batches of 64, four and one of 44."""
-    full = datasets.load("digits", "train")
-    rows = torch.cat([indices[:30] for indices in full.class_indices])
-    return dataclasses.replace(full, images=full.images[rows], labels=full.labels[rows])
+    return digits(30)
 
 
 def made(train, **changed):
     """The product of small experts with some settings changed."""
-    builder = Experts(**(SMALL | changed))
-    return loop.run(builder, builder.start(train, {}, builder.seed)).product
+    return product(Experts(**(SMALL | changed)), train)
 
 
-def network(width=8):
+def network():
     """The experts' network for digits, with its gradients in reach."""
-    stream = torch.Generator().manual_seed(0)
-    return models.build("convnet", shape=(1, 16, 16), num_classes=10, width=width, depth=2, generator=stream)
+    return models.build("convnet", shape=(1, 16, 16), num_classes=10, width=8, depth=2, generator=seeded())
 
 
 def learner(precision="float32"):
@@ -52,32 +51,27 @@ def learner(precision="float32"):
 
 def batch(count=20):
     """Standard normal images in float64, (count, 1, 16, 16), and labels."""
-    images = torch.randn(count, 1, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    return images, torch.arange(count) % 10
+    return normal(count, 1, 16, 16, dtype=torch.float64), torch.arange(count) % 10
 
 
 def test_a_gsam_step_is_that_of_its_equations():
     model, (images, labels) = network().double(), batch()
     vector = learner().flat.vector(dict(model.named_parameters()))
-    weights, lr, rho, alpha = list(model.parameters()), 0.1, 0.05, 0.3
+    lr, rho, alpha = 0.1, 0.05, 0.3
 
-    def gradients():
-        model.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
-        return [w.grad.clone() for w in weights]
+    def gradient(theta):
+        return training.mean_gradient(learner(), theta, images[None], labels[None])[0]
 
-    g, old = gradients(), [w.detach().clone() for w in weights]
-    length = sum((w.abs() * d).square().sum() for w, d in zip(old, g, strict=True)).sqrt()
-    with torch.no_grad():
-        for w, d in zip(weights, g, strict=True):
-            w += rho * w * w * d / (length + 1e-12)
-    q = gradients()
-    share = sum((a * b).sum() for a, b in zip(g, q, strict=True)) / sum(b.square().sum() for b in q)
-    expected = [w - lr * (b - alpha * (a - share * b)) for w, a, b in zip(old, g, q, strict=True)]
+    def plain(theta):
+        torch.nn.utils.vector_to_parameters(theta, model.parameters())
+        slopes = torch.autograd.grad(F.cross_entropy(model(images), labels), list(model.parameters()))
+        return torch.nn.utils.parameters_to_vector(slopes)
 
-    gradient = lambda theta: training.mean_gradient(learner(), theta, images[None], labels[None])[0]  # noqa: E731
+    g = plain(vector)
+    q = plain(vector + rho * vector.square() * g / ((vector.abs() * g).norm() + 1e-12))
+    expected = vector - lr * (q - alpha * (g - (g @ q) / (q @ q) * q))
     found = training.gsam(vector[None], gradient, lr=lr, rho=rho, alpha=alpha)[0]
-    assert torch.allclose(found, torch.cat([e.flatten() for e in expected]), rtol=0, atol=1e-12)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
     assert (found - training.sgd(vector[None], gradient, lr=lr)[0]).norm() > 1e-6 * lr  # and is not that of SGD
 
 
@@ -136,10 +130,9 @@ def test_an_expert_is_the_same_in_every_shard_and_however_many_are_trained_at_on
     assert moved > 1e-2 and not torch.equal(whole.vector(0, 0), whole.vector(1, 0))
 
 
-@pytest.mark.parametrize("changed", [{}, {"count": 3, "at_once": 2}, {"optimizer": "sgd"}])
-def test_a_shard_that_is_cut_goes_on_bit_by_bit(changed, train, tmp_path):
-    whole, product = made(train, **changed), cut_and_resumed(Experts(**(SMALL | changed)), train, {}, tmp_path)
-    assert product.keys() == whole.keys() and all(torch.equal(product[name], whole[name]) for name in whole)
+def test_a_shard_whose_groups_are_cut_goes_on_bit_by_bit(train, tmp_path):
+    changed = {"count": 3, "at_once": 2}
+    assert equal(cut_and_resumed(Experts(**(SMALL | changed)), train, {}, tmp_path), made(train, **changed))
 
 
 def test_a_checkpoint_goes_on_in_the_groups_in_which_it_began(train):
@@ -161,19 +154,6 @@ def test_the_first_epochs_are_kept_and_the_last(kept, epochs, train):
     assert torch.equal(some.last(1), full.vector(1, 3))
 
 
-def test_experts_learn_the_digits():
-    train, test = (datasets.load("digits", split) for split in ("train", "test"))
-    builder = Experts(width=16, depth=2, count=1, epochs=16, kept=0, batch_size=32, lr=0.02)
-    outcome = loop.run(builder, builder.start(train, {}, 0), every=1)
-    losses = [value for _, value in outcome.history["loss"]]
-    assert losses[-1] < 0.5 * losses[0]
-    flat = builder.start(train, {}, 0).learner.flat
-    images = test.take(torch.arange(len(test)))
-    before, after = (Trajectories.of([outcome.product]).vector(0, epoch) for epoch in (0, 16))
-    accuracies = [(flat(theta, images).argmax(1) == test.labels).float().mean() for theta in (before, after)]
-    assert accuracies[0] < 0.3 and accuracies[1] > 0.85
-
-
 def test_untrained_trajectories_have_the_full_size_and_take_no_memory(train):
     builder = Experts(**(SMALL | {"count": 5, "epochs": 40, "kept": 40}))
     product = builder.finish(builder.start(train, {}, 0))
@@ -184,10 +164,8 @@ def test_untrained_trajectories_have_the_full_size_and_take_no_memory(train):
 
 
 def test_shards_are_timed_once(train):
-    first, second, other = (
-        planning.prerequisite(Experts(**(SMALL | changed)), train)
-        for changed in ({}, {"first": 2}, {"count": 1, "optimizer": "sgd"})
-    )
+    changes = ({}, {"first": 2}, {"count": 1, "optimizer": "sgd"})
+    first, second, other = (planning.prerequisite(Experts(**(SMALL | changed)), train) for changed in changes)
     assert first == second != other
     size = sum(tensor.nbytes for tensor in made(train).values())
     assert size <= first.disk < 1.5 * size
@@ -199,94 +177,86 @@ class TestShards:
     def test_they_are_joined_in_the_order_of_their_experts(self, train):
         builders = split(Experts(**(SMALL | {"count": 5, "first": 1})), 2)
         assert list(builders) == ["experts 1-2", "experts 3-4", "experts 5-5"]
-        shards = [loop.run(b, b.start(train, {}, 0)).product for b in builders.values()]
+        shards = [product(builder, train) for builder in builders.values()]
         joined, whole = Trajectories.of(shards[::-1]), Trajectories.of([made(train, count=5, first=1)])
         assert joined.count == whole.count == 5
-        for expert in range(5):
-            assert torch.equal(joined.last(expert), whole.last(expert))
+        assert all(torch.equal(joined.last(expert), whole.last(expert)) for expert in range(5))
 
-    @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+    @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")
     def test_a_file_takes_no_memory_of_the_process(self, tmp_path):
         path, size = tmp_path / "large.safetensors", 2**26
         about = torch.tensor(list(json.dumps({"first": 0, "count": 2, "parameters": size // 8}).encode()))
-        tensors = {"vectors": torch.ones(2, size // 8), "epochs": torch.tensor([0]), "about": about.to(torch.uint8)}
-        write_tensors(path, tensors | {"vectors": tensors["vectors"][:, None]})
-        del tensors
+        vectors = torch.ones(2, 1, size // 8)
+        write_tensors(path, {"vectors": vectors, "epochs": torch.tensor([0]), "about": about.to(torch.uint8)})
+        del vectors
+
+        def anonymous():
+            """Bytes of this process's memory that no file stands behind."""
+            return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 2**10
+
         before = anonymous()
         view = Trajectories.of([read_tensors(path)[0]])
         assert view.vector(1, 0).sum() == size // 8
         assert anonymous() - before < size / 4
 
-    def test_what_does_not_belong_together_is_refused(self, train):
-        one = made(train)
+    @pytest.mark.parametrize(
+        ("changed", "match"),
+        [
+            ({"first": 2, "lr": 0.02}, r"shards of expert trajectories differ: lr: 0.01 and 0.02$"),
+            ({"first": 2, "kept": 2}, r"differ: kept: 1 and 2; stored epochs: \[0, 1, 3\] and \[0, 1, 2, 3\]$"),
+            ({"first": 1}, r"shards hold experts \[1\] more than once; each may be there once"),
+        ],
+    )
+    def test_what_does_not_belong_together_is_refused(self, changed, match, train):
+        with pytest.raises(ValueError, match=match):
+            Trajectories.of([made(train), made(train, **changed)])
         with pytest.raises(ValueError, match=r"shards=\[\]; at least one is needed"):
             Trajectories.of([])
-        with pytest.raises(ValueError, match=r"shards of expert trajectories differ: lr: 0.01 and 0.02$"):
-            Trajectories.of([one, made(train, first=2, lr=0.02)])
-        with pytest.raises(ValueError, match=r"differ: kept: 1 and 2; stored epochs: \[0, 1, 3\] and \[0, 1, 2, 3\]$"):
-            Trajectories.of([one, made(train, first=2, kept=2)])
-        with pytest.raises(ValueError, match=r"shards hold experts \[1\] more than once; each may be there once"):
-            Trajectories.of([one, made(train, first=1)])
 
-    def test_vectors_that_are_not_there_are_refused(self, train):
+    def test_other_data_networks_and_vectors_are_refused(self, train):
         view = Trajectories.of([made(train, epochs=9, kept=4)])
+        asked = {"network": "convnet", "norm": "instance", "parameters": view.size}
+        view.check(train, **asked)
+        start = "expert trajectories are of another kind than asked: "
+        other = dataclasses.replace(train, labels=train.labels.flip(0))
+        with pytest.raises(ValueError, match=f"{start}fingerprint: '{train.fingerprint}' and '{other.fingerprint}'$"):
+            view.check(other, **asked)
+        with pytest.raises(ValueError, match=r"space: 'normalised' and 'zca'"):
+            view.check(datasets.load("digits", "train", zca=True), **asked)
+        for name, value in {"network": "mlp", "norm": "group", "parameters": 7}.items():
+            with pytest.raises(ValueError, match=f"{start}{name}: {asked[name]!r} and {value!r}$"):
+                view.check(train, **asked | {name: value})
         with pytest.raises(ValueError, match=r"epoch=6 is not stored; stored are 0, 1, 2, 3, 4, 9"):
             view.vector(0, 6)
         for expert in (-1, 2):
             with pytest.raises(ValueError, match=rf"expert={expert}; it must be in \[0, 2\)"):
                 view.last(expert)
 
-    def test_other_data_and_networks_are_refused(self, train):
-        view = Trajectories.of([made(train)])
-        asked = {"network": "convnet", "norm": "instance", "parameters": view.size}
-        view.check(train, **asked)
-        start = "expert trajectories are of another kind than asked: "
-        other = dataclasses.replace(train, labels=train.labels.flip(0))
-        ours, theirs = train.fingerprint, other.fingerprint
-        with pytest.raises(ValueError, match=f"{start}fingerprint: '{ours}' and '{theirs}'$"):
-            view.check(other, **asked)
-        whitened = datasets.load("digits", "train", zca=True)
-        with pytest.raises(ValueError, match=r"space: 'normalised' and 'zca'"):
-            view.check(whitened, **asked)
-        for name, value in {"network": "mlp", "norm": "group", "parameters": 7}.items():
-            with pytest.raises(ValueError, match=f"{start}{name}: {asked[name]!r} and {value!r}$"):
-                view.check(train, **asked | {name: value})
-
-
-def anonymous():
-    """Bytes of this process's memory that no file stands behind."""
-    return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 2**10
-
 
 @pytest.mark.parametrize(
-    ("setting", "value", "allowed"),
+    ("settings", "allowed"),
     [
-        ("count", 0, ">= 1"),
-        ("first", -1, ">= 0"),
-        ("epochs", 0, ">= 1"),
-        ("batch_size", 0, ">= 1"),
-        ("kept", -1, r"in \[0, 3\]"),
-        ("kept", 4, r"in \[0, 3\], the epochs trained"),
-        ("optimizer", "adam", "one of gsam, sgd"),
-        ("lr", 0.0, "> 0"),
-        ("rho", -0.1, ">= 0"),
-        ("alpha", float("nan"), "finite"),
-        ("storage", "float16", "one of float32"),
-        ("precision", "float16", "one of float32, bfloat16"),
-        ("network", "convnext", "one of .*convnet, "),
-        ("at_once", 0, ">= 1, or None"),
+        ({"count": 0}, "count=0 of the trajectories; it must be >= 1"),
+        ({"first": -1}, "first=-1 of the trajectories; it must be >= 0"),
+        ({"epochs": 0}, "epochs=0 of the trajectories; it must be >= 1"),
+        ({"batch_size": 0}, "batch_size=0 of the trajectories; it must be >= 1"),
+        ({"kept": -1}, r"kept=-1 of the trajectories; it must be in \[0, 3\]"),
+        ({"kept": 4}, r"kept=4 of the trajectories; it must be in \[0, 3\], the epochs trained"),
+        ({"optimizer": "adam"}, "optimizer='adam' of the trajectories; it must be one of gsam, sgd"),
+        ({"lr": 0.0}, "lr=0.0 of the trajectories; it must be > 0"),
+        ({"rho": -0.1}, "rho=-0.1 of the trajectories; it must be >= 0"),
+        ({"alpha": float("nan")}, "alpha=nan of the trajectories; it must be finite"),
+        ({"storage": "float16"}, "storage='float16' of the trajectories; it must be one of float32"),
+        ({"precision": "float16"}, "precision='float16' of the trajectories; it must be one of float32, bfloat16"),
+        ({"network": "convnext"}, "network='convnext' of the trajectories; it must be one of .*convnet, "),
+        ({"at_once": 0}, "at_once=0 of the trajectories; it must be >= 1, or None"),
+        ({"norm": "batch"}, "the network has batch statistics"),
+        ({"strategy": "blur"}, "unknown strategy 'blur'"),
     ],
 )
-def test_settings_out_of_range_are_refused(setting, value, allowed):
-    with pytest.raises(ValueError, match=f"{setting}={value!r} of the trajectories; it must be {allowed}"):
-        Experts(**(SMALL | {setting: value}))
-
-
-def test_what_cannot_be_trained_is_refused_at_the_start(train):
-    with pytest.raises(ValueError, match=r"the network has batch statistics"):
-        Experts(**SMALL, norm="batch").start(train, {}, 0)
-    with pytest.raises(ValueError, match=r"unknown strategy 'blur'"):
-        Experts(**SMALL, strategy="blur").start(train, {}, 0)
+def test_experts_that_cannot_be_are_refused(settings, allowed, train):
+    with pytest.raises(ValueError, match=allowed):
+        Experts(**(SMALL | settings)).start(train, {}, 0)
     with pytest.raises(ValueError, match=r"shard=0; it must be >= 1"):
         split(Experts(**SMALL), 0)
 
@@ -302,29 +272,17 @@ def test_processes_at_one_cell_take_what_is_free_of_its_needs(tmp_path, monkeypa
 
     def noted(artefact, workplace):
         if name := artefact.name.partition(",")[0] * artefact.name.startswith("experts"):
-            if name == held.whose:
-                held.release()
+            if name == "experts 0-0":
+                held.close()  # as another process that comes to its end
             made.append(name)
         return get(artefact, workplace)
 
-    held = Held(work.prerequisite(cell, needs["experts 0-0"], "", workplace).folder, "experts 0-0")
+    held = contextlib.ExitStack()
+    lock = work.prerequisite(cell, needs["experts 0-0"], "", workplace).folder / ".lock"
+    held.enter_context(locks.locked(lock, "experts 0-0"))
     monkeypatch.setattr(work.artefacts, "get", noted)
     study.synthetic_set(cell, 0, workplace)
     assert made[:2] == ["experts 1-1", "experts 2-2"]
     assert made[2:] == ["experts 0-0", "experts 1-1", "experts 2-2"]  # then all are read
     kept = Trajectories.of(list(study.prerequisites(cell, workplace).values()))
     assert (kept.count, kept.epochs) == (3, (0, 1))
-
-
-class Held:
-    """The lock of a piece, held as by another process until it is released."""
-
-    def __init__(self, folder, whose):
-        self.whose, self._lock = whose, locks.locked(folder / ".lock", whose)
-        self._lock.__enter__()
-
-    def release(self):
-        """Once; then it is free."""
-        if self.whose:
-            self.whose = ""
-            self._lock.__exit__(None, None, None)

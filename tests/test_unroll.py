@@ -43,7 +43,7 @@ def relative(found, wanted):
     return float((found - wanted).norm() / wanted.norm())
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 50])
+@pytest.mark.parametrize("steps", [1, 3, 10, 50])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 def test_the_adjoint_is_the_gradient_of_the_unrolled_loop(steps, dtype, tolerance):
     where, given = setting(make_student(), steps, dtype=dtype)
@@ -195,21 +195,14 @@ def test_what_is_compiled_computes_what_the_eager_passes_do(monkeypatch):
     unrolling.student.cache_clear()
 
 
-def test_networks_with_batch_statistics_are_refused():
-    with pytest.raises(ValueError, match="batch statistics.*take norm 'instance'"):
-        make_student(norm="batch")
-
-
-def test_one_kind_of_student_is_one_object():
-    assert make_student() is make_student()
-    assert make_student() is not make_student(precision="bfloat16")
-
-
 def test_bfloat16_keeps_the_direction_of_the_gradient():
     student, half = make_student(), make_student(precision="bfloat16")
+    assert student is make_student() is not half, "one kind is one object"
     (_, start, goal), given = setting(student, 5, dtype=torch.float32)
     wanted, found = (unrolling.adjoint(s, start, goal, **given) for s in (student, half))
     for name in ("images", "targets"):
         cosine = torch.cosine_similarity(getattr(found, name).flatten(), getattr(wanted, name).flatten(), dim=0)
         assert cosine > 0.99, name
     assert found.images.dtype == torch.float32
+    with pytest.raises(ValueError, match="batch statistics.*take norm 'instance'"):
+        make_student(norm="batch")

@@ -38,28 +38,21 @@ def test_the_mean_is_over_the_unseen_networks_repeat_by_repeat():
 
 
 def test_convnets_are_told_by_their_protocol_whatever_they_are_called():
-    plain, bare = (record(name, (1.0, 2.0)) for name in ("convnet", "vgg11"))
-    cell = {"tested_on": "no DSA", "protocol": {"network": "convnet", "augmentation": False}}
-    assert results.convnets([plain, bare, record("x", (1.0,), cell=cell)]) == ("convnet", "no DSA")
-    assert results.convnets([record("x", (1.0,), cell={"tested_on": "vit"})]) == ()
+    protocols = {"convnet": "convnet", "vgg11": "vgg11", "no DSA": "convnet"}
+    cells = [{"tested_on": name, "protocol": {"network": kind}} for name, kind in protocols.items()]
+    found = [record("x", (1.0,), cell=cell) for cell in (*cells, {"tested_on": "vit"})]
+    assert results.convnets(found) == ("convnet", "no DSA")
 
 
 def test_a_mean_deviates_where_one_of_its_records_does():
-    plain, narrow = record("vgg11", (1.0, 2.0), deviations=["a"]), record("vit", (3.0, 4.0), deviations=["b", "a"])
-    first, second = ({"commit": name, "dirty": False} for name in "xy")
+    of = [("vgg11", ["a"], "x"), ("vit", ["b", "a"], "y")]
     group = [
-        record(r.network, r.accuracies, deviations=r.deviations, provenance=made)
-        for r, made in zip((plain, narrow), (first, second), strict=True)
+        record(network, (1.0, 2.0), deviations=deviations, provenance={"commit": commit, "dirty": False})
+        for network, deviations, commit in of
     ]
     (mean,) = unseen(group, seen=())
     assert mean.deviations == ("a", "b") and mean.verdict == "PROXY"
     assert mean.provenance == {"commit": ["x", "y"], "dirty": False}
-
-
-def test_a_mean_with_a_network_that_was_not_run_was_not_run():
-    (mean,) = unseen([record("vgg11", (1.0, 2.0)), record("vit", (), cost={"estimated_hours": 3.0})], seen=())
-    assert mean.verdict == "NOT RUN" and mean.cost == {"estimated_hours": 3.0} and mean.n == 0
-    assert mean.cell["their_deviation"] is None
 
 
 def test_a_mean_stands_beside_what_the_paper_reports_for_it(monkeypatch):
@@ -88,24 +81,18 @@ def test_means_serve_wherever_records_do():
     assert Record.from_json(ours.to_json()) == ours
 
 
-TEXT = """\
-2 cells: 1 NOT RUN, 1 NO REFERENCE
-
-cifar10, mean test accuracy in % over vgg11, vit
-method  IPC  paper  ours        their ±  verdict
-------  ---  -----  --------------  -------  ------------
-LD3M      1  -      26.5 ± 1.5 (3)  ± 1.9    NO REFERENCE
-GLaD      1  -      not run     -        NOT RUN"""
-
-
-def test_the_table_has_the_deviation_both_ways():
+def test_the_table_has_the_deviation_both_ways_and_a_mean_with_what_was_not_run_was_not_run():
+    missing = record("vit", (), "GLaD", cost={"estimated_hours": 3.0})
+    (mean,) = unseen([record("vgg11", (1.0, 2.0), "GLaD"), missing], seen=())
+    assert mean.verdict == "NOT RUN" and mean.cost == {"estimated_hours": 3.0} and mean.n == 0
+    assert mean.cell["their_deviation"] is None
     shown = report.unseen_table([*records(), *(record(name, (), "GLaD") for name in NETWORKS)])
-    text = str(shown)
-    assert [line.split() for line in text.splitlines()[:7]] == [line.split() for line in TEXT.splitlines()]
-    assert "ours: mean over the networks ± sample deviation of that mean (number of repeats)." in text.replace(
-        "\n  ", " "
-    )
-    assert "the mean of the networks' own deviations (population)" in text.replace("\n  ", " ")
+    lines = [" ".join(line.split()) for line in str(shown).splitlines()]
+    assert lines[:3] == ["2 cells: 1 NOT RUN, 1 NO REFERENCE", "", "cifar10, mean test accuracy in % over vgg11, vit"]
+    assert lines[3] == "method IPC paper ours their ± verdict"
+    assert lines[5:7] == ["LD3M 1 - 26.5 ± 1.5 (3) ± 1.9 NO REFERENCE", "GLaD 1 - not run - NOT RUN"]
+    assert "ours: mean over the networks ± sample deviation of that mean (number of repeats)." in " ".join(lines)
+    assert "the mean of the networks' own deviations (population)" in " ".join(lines)
     assert "NOT RUN</td>" in shown._repr_html_()
 
 
