@@ -176,6 +176,21 @@ def test_the_number_of_images_a_pass_changes_nothing(elements, double, monkeypat
     torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("match", MATCHES)
+def test_the_match_pulls_at_the_fakes_alone(match):
+    method = dim(match=match)
+    state = started(method)
+    method.train_member(state)
+    labels = torch.arange(5) % CLASSES
+    real, fake = (torch.randn(5, *SHAPE, generator=seeding.generator(i)).requires_grad_() for i in (0, 1))
+    loss = method.match_loss(state, real, fake, labels)
+    to_fake, to_real, *to_network = torch.autograd.grad(
+        loss, [fake, real, *state.member.parameters.values()], allow_unused=True
+    )
+    assert to_fake.abs().sum() > 0 and to_real is None
+    assert match == "gradients" or to_network == [None] * len(to_network)
+
+
 @pytest.mark.parametrize("setting", [{"adversarial": False}, {"freeze_critic": True}])
 def test_a_critic_that_is_left_out_or_frozen_stays_as_it_was_while_the_generator_goes_on(setting, monkeypatch):
     method = dim(**setting)
