@@ -20,23 +20,18 @@ def no_data(tmp_path, monkeypatch):
 
 def test_list_tells_every_set_where_and_how(no_data, capsys):
     assert cli.main(["data", "list"]) == 0
-    out = capsys.readouterr().out
-    lines = {line.split()[0]: line for line in out.splitlines()[4:]}
-    assert str(no_data) in out.splitlines()[0] and "DDLIB_DATA" in out
-    assert tuple(lines) == datasets.names()
+    head, *_, table = capsys.readouterr().out.split("\n", 4)
+    lines = {line.split()[0]: line for line in table.splitlines()}
+    assert str(no_data) in head and tuple(lines) == datasets.names()
     assert "there" in lines["digits"] and "3x32x32" in lines["cifar10"]
     assert lines["cifar10"].endswith("missing  ddlib data get cifar10")
 
 
-def test_check_of_what_is_there_and_what_is_not(no_data, capsys):
+def test_check_fails_for_damage_and_for_what_is_named_and_absent(no_data, capsys):
     assert cli.main(["data", "check", "digits"]) == 0
     assert "digits train: " in capsys.readouterr().out
     assert cli.main(["data", "check", "cifar10"]) == 1
-    out = capsys.readouterr().out
-    assert "cifar10 train: missing" in out and "ddlib data get cifar10" in out
-
-
-def test_check_of_all_fails_for_damage_but_not_for_absence(no_data, capsys):
+    assert "cifar10 train: missing" in capsys.readouterr().out
     assert cli.main(["data", "check"]) == 0
     assert "cifar10: missing; ddlib data get cifar10" in capsys.readouterr().out
     folder = no_data / "cifar-10-batches-py"
@@ -49,7 +44,6 @@ def test_check_of_all_fails_for_damage_but_not_for_absence(no_data, capsys):
     ("words", "message"),
     [
         ("data get cifar11", "unknown dataset 'cifar11'; known: digits, "),
-        ("data check cifar11", "unknown dataset 'cifar11'; known: digits, "),
         ("data get imagenette_128", "imagenette_128 is not under "),
         ("reproduce --threads 2", "--threads is for a batch: give --cores or --executor too"),
         ("reproduce --snakemake=-n", "--snakemake is for a batch"),
@@ -77,12 +71,10 @@ def test_a_refusal_is_one_line_on_stderr(no_data, capsys, words, message):
         ("reproduce --profile week", "--profile: invalid choice: 'week'"),
         ("reproduce --at-once 0", "--at-once: '0'; it must be a whole number >= 1"),
         ("reproduce --cores 0", "--cores: '0'; it must"),
-        ("reproduce --executor slurm --jobs x", "--jobs: 'x'; it must"),
         ("reproduce --cores 2 --threads -1", "--threads: '-1'; it must"),
         ("plan --memory 16", "--memory: '16'; it must be a number with a unit, such as 16GB"),
         ("plan --budget-hours -1", "--budget-hours: '-1'; it must be a number of hours >= 0"),
         ("plan --budget-hours long", "--budget-hours: 'long'; it must be a number of hours >= 0"),
-        ("reproduce --executor pbs", "--executor: invalid choice: 'pbs'"),
         ("reproduce --cores 2 --executor slurm", "not allowed with argument --cores"),
     ],
 )
@@ -93,18 +85,12 @@ def test_a_wrong_command_shows_its_usage(words, message, capsys):
     assert "usage: ddlib" in err and message in err
 
 
-@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks" / "atom", "/"])
-def test_relative_paths_of_the_environment_lie_in_the_repository_from_everywhere(folder):
+def test_relative_paths_of_the_environment_lie_in_the_repository_from_everywhere():
     code = "import ddlib\nfrom ddlib.data import datasets\nprint(ddlib.OUTPUT, datasets.data_root())"
     environment = os.environ | {"DDLIB_OUTPUT": "out", "DDLIB_DATA": "some/data", "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=folder, env=environment)
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd="/", env=environment)
     assert done.stdout.split() == [str(ROOT / "out"), str(ROOT / "some" / "data")]
-
-
-def test_the_module_is_the_command():
-    done = subprocess.run([sys.executable, "-m", "ddlib", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and "reproduce" in done.stdout
 
 
 @pytest.mark.parametrize("code", ["import ddlib", "from ddlib.batch import cli\ncli.main(['plan', '--help'])"])

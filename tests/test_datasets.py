@@ -29,10 +29,6 @@ IMAGENETTE = [
 ]  # fmt: skip
 
 
-def random_images(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def small_set(**changes):
     pixels = torch.arange(6 * 4, dtype=torch.uint8).view(6, 1, 2, 2) * 10
     fields = dict(
@@ -55,32 +51,16 @@ def shrink(monkeypatch, name, **changes):
 def test_zca_of_a_diagonal_covariance_by_hand():
     a, b, eps = 3.0, 0.5, 0.1
     points = torch.tensor([[a, 0], [-a, 0], [0, b], [0, -b]]) + torch.tensor([7.0, -2.0])
-    fitted = fit_zca(points.view(4, 1, 1, 2), eps=eps)
+    images = points.view(4, 1, 1, 2).requires_grad_()
+    fitted = fit_zca(images.detach(), eps=eps)
     variances = torch.tensor([2 * a * a / 3, 2 * b * b / 3])  # unbiased: divided by 4 - 1
     torch.testing.assert_close(fitted.mean, torch.tensor([7.0, -2.0]))
     torch.testing.assert_close(fitted.whitening, torch.diag((variances + eps) ** -0.5))
     torch.testing.assert_close(fitted.unwhitening, torch.diag((variances + eps) ** 0.5))
-
-
-@pytest.fixture
-def correlated():
-    mixing = random_images(12, 12, seed=1) / 3
-    return (random_images(500, 12) @ mixing + 1.5).view(500, 3, 2, 2)
-
-
-def test_zca_whitens_to_the_analytic_covariance(correlated):
-    fitted = fit_zca(correlated, eps=0.1)
-    before = torch.cov(correlated.flatten(1).double().T)
-    after = torch.cov(fitted.apply(correlated).flatten(1).double().T)
-    expected = torch.linalg.solve(before + 0.1 * torch.eye(12), before)
-    torch.testing.assert_close(after, expected, atol=1e-5, rtol=0)
-    assert (expected - torch.eye(12)).abs().max() > 0.05  # eps is seen
-    torch.testing.assert_close(fitted.whitening, fitted.whitening.T, atol=1e-6, rtol=0)
-    images = correlated.clone().requires_grad_()
     back = fitted.invert(fitted.apply(images))
-    torch.testing.assert_close(back, correlated, atol=1e-5, rtol=0)
+    torch.testing.assert_close(back, images)
     back.sum().backward()
-    torch.testing.assert_close(images.grad, torch.ones_like(images), atol=1e-4, rtol=0)
+    torch.testing.assert_close(images.grad, torch.ones_like(images))
 
 
 # --- value spaces ------------------------------------------------------------------------------------------------
@@ -107,12 +87,6 @@ def test_a_space_first_used_in_inference_mode_still_passes_gradients():
 # --- image sets --------------------------------------------------------------------------------------------------
 
 
-def test_an_image_set_says_what_it_is():
-    images = small_set()
-    assert (len(images), images.num_classes, images.shape, images.device.type) == (6, 3, (1, 2, 2), "cpu")
-    assert [index.tolist() for index in images.class_indices] == [[1, 4], [0, 3, 5], [2]]
-
-
 @pytest.mark.parametrize("kind", [torch.tensor, list, lambda rows: torch.tensor(rows, dtype=torch.int32)])
 def test_take_normalises_pixels_in_the_order_asked_for(kind):
     images = small_set()
@@ -120,6 +94,7 @@ def test_take_normalises_pixels_in_the_order_asked_for(kind):
     taken = images.take(kind([5, 0, 5]))
     assert taken.dtype == torch.float32
     torch.testing.assert_close(taken.double(), expected, atol=1e-6, rtol=0)
+    assert [index.tolist() for index in images.class_indices] == [[1, 4], [0, 3, 5], [2]]
 
 
 ZCA_OF_TWO = {"mean": torch.zeros(2), "whitening": torch.eye(2), "unwhitening": torch.eye(2), "eps": 0.1}
@@ -131,30 +106,25 @@ OTHER_CHANNELS = r"images must be \(B, 1, H, W\), got shape \(2, 3, 4, 4\)"
     ("call", "match"),
     [
         (lambda: fit_zca(torch.zeros(4, 3)), r"images must be \(B, C, H, W\) float32 with B >= 2, got \(4, 3\)"),
-        (lambda: fit_zca(torch.zeros(4, 1, 2, 2).double()), "torch.float64"),
-        (lambda: fit_zca(torch.zeros(1, 1, 2, 2)), "B >= 2"),
         (lambda: fit_zca(torch.zeros(2, 1, 2, 2), eps=0.0), "eps must be > 0, got 0.0"),
         (lambda: fit_zca(torch.zeros(2, 3, 65, 64)), r"at most C\*H\*W = 12288 values, got \(3, 65, 64\)"),
         (lambda: ZCA(**ZCA_OF_TWO | {"mean": torch.zeros(2, 2)}), NO_ZCA),
-        (lambda: ZCA(**ZCA_OF_TWO | {"whitening": torch.eye(3)}), NO_ZCA),
         (lambda: ZCA(**ZCA_OF_TWO | {"eps": -1.0}), NO_ZCA),
         (lambda: ZCA(**ZCA_OF_TWO).apply(torch.zeros(4, 1, 2, 2)), NOT_OF_TWO),
-        (lambda: ZCA(**ZCA_OF_TWO).invert(torch.zeros(4, 2)), NOT_OF_TWO),
-        (lambda: ZCA(**ZCA_OF_TWO).apply(torch.zeros(4, 1, 1, 2).double()), NOT_OF_TWO),
         (lambda: ValueSpace((0.5,), (0.2, 0.2)), "one value a channel"),
         (lambda: ValueSpace((0.5,), (0.0,)), "std must be positive"),
         (lambda: SPACE.encode(torch.zeros(2, 3, 4, 4)), OTHER_CHANNELS),
         (lambda: SPACE.decode(torch.zeros(2, 3, 4, 4)), OTHER_CHANNELS),
         (lambda: small_set().take(torch.zeros(2, 2).long()), r"indices must be \(N,\) integers, got"),
-        (lambda: small_set().take(torch.ones(6).bool()), r"indices must be \(N,\) integers, got"),
+        (lambda: load("cifar11", "train"), "unknown dataset 'cifar11'; known: digits, mnist, .*cifar10"),
+        (lambda: load("digits", "val"), "split must be one of train, test, got 'val'"),
+        (lambda: load("digits", "train", zca="colour"), "zca must be False, True or 'pixels', got 'colour'"),
+        (lambda: load("imagenette128", "train", zca=True), r"got \(3, 128, 128\): use zca=False"),
         (lambda: small_set(split="val"), "split must be one of train, test, got 'val'"),
         (lambda: small_set(images=torch.zeros(6, 2, 2)), r"must be \(B, C, H, W\).*got \(6, 2, 2\) torch.float32"),
-        (lambda: small_set(images=torch.zeros(6, 1, 2, 2).double()), "uint8 or float32.*torch.float64"),
         (lambda: small_set(images=torch.zeros(0, 1, 2, 2), labels=torch.zeros(0).long()), "B >= 1"),
         (lambda: small_set(labels=torch.zeros(5).long()), r"labels must be \(6,\) int64 on cpu, got \(5,\)"),
-        (lambda: small_set(labels=torch.zeros(6).int()), "int64 on cpu, got .* torch.int32"),
         (lambda: small_set(labels=torch.tensor([0, 1, 2, 3, 0, 0])), r"labels must lie in \[0, 3\), got 0 to 3"),
-        (lambda: small_set(labels=torch.tensor([0, 1, 2, -1, 0, 0])), r"labels must lie in \[0, 3\), got -1 to 2"),
         (lambda: small_set(space=ValueSpace((0.5,) * 3, (0.2,) * 3)), "space is for 3 channels, images have 1"),
         (lambda: small_set(space=replace(SPACE, zca=ZCA(**ZCA_OF_TWO))), "of 2 values, .* have 4"),
     ],
@@ -168,18 +138,12 @@ def test_a_fingerprint_is_of_values_shapes_and_types():
     images, labels = torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2), torch.tensor([0, 1, 0])
     digest = hashlib.sha256(b"torch.uint8 (3, 1, 2, 2)\n" + bytes(range(12)))
     digest.update(b"torch.int64 (3,)\n" + struct.pack("<3q", 0, 1, 0))
-    found = fingerprint(images, labels)
-    assert found == digest.hexdigest()
-    assert found == fingerprint(images.transpose(2, 3).contiguous().transpose(2, 3), labels)  # strides do not matter
-    others = [(images + 1, labels), (images, 1 - labels), (images.view(3, 1, 1, 4), labels), (images.int(), labels)]
-    assert len({found, *(fingerprint(*other) for other in others)}) == 5
-
-
-def test_a_derived_set_has_a_fingerprint_of_its_own():
-    images = small_set()
-    assert images.to("cpu").fingerprint == images.fingerprint == fingerprint(images.images, images.labels)
-    part = replace(images, images=images.images[:3], labels=images.labels[:3])
-    assert part.fingerprint == fingerprint(part.images, part.labels) != images.fingerprint
+    assert fingerprint(images, labels) == digest.hexdigest()
+    strided = images.transpose(2, 3).contiguous().transpose(2, 3)
+    assert fingerprint(strided, labels) == digest.hexdigest()
+    whole = small_set()
+    part = replace(whole, images=whole.images[:3], labels=whole.labels[:3])
+    assert part.fingerprint == fingerprint(part.images, part.labels) != whole.fingerprint
 
 
 # --- the catalogue -----------------------------------------------------------------------------------------------
@@ -264,32 +228,20 @@ def test_digits_are_enlarged_bilinearly():
     assert np.abs(found - large).max() < 0.5 / 255 + 1e-9
 
 
-def test_pixels_are_whitened_without_being_normalised():
-    """MTT to DATM: x in [0, 1], S of x itself, W = U (s + 0.1)^-1/2 U^T, written out in float64."""
-    plain = load("digits", "train")
-    pixels = plain.images.flatten(1).double() / 255
-    values, vectors = torch.linalg.eigh(torch.cov(pixels.T))
-    expected = (pixels - pixels.mean(0)) @ (vectors * (values + 0.1).rsqrt()) @ vectors.T
-    train, test = (load("digits", split, zca="pixels") for split in ("train", "test"))
+@pytest.mark.parametrize("zca", [True, "pixels"])
+def test_digits_are_whitened_as_written_out(zca):
+    """W = U (s + 0.1)^-1/2 U^T of x in float64; MTT to DATM take x in [0, 1], others normalise it before."""
+    plain, test_pixels = load("digits", "train"), load("digits", "test").images / 255
+    x = plain.images.flatten(1).double() / 255
+    x = x if zca == "pixels" else (x - plain.space.mean[0]) / plain.space.std[0]
+    values, vectors = torch.linalg.eigh(torch.cov(x.T))
+    expected = (x - x.mean(0)) @ (vectors * (values + 0.1).rsqrt()) @ vectors.T
+    train, test = (load("digits", split, zca=zca) for split in ("train", "test"))
     torch.testing.assert_close(train.images.flatten(1), expected.float(), atol=1e-4, rtol=1e-3)
-    assert train.space.name == test.space.name == "zca of pixels" and train.fingerprint == plain.fingerprint
-    shown = train.space.decode(train.images[:50])
-    torch.testing.assert_close(shown, plain.images[:50].float() / 255, atol=1e-4, rtol=0)
-    assert (train.images - load("digits", "train", zca=True).images).abs().max() > 0.1
-
-
-def test_digits_whitened():
-    train, test = (load("digits", split, zca=True) for split in ("train", "test"))
-    raw_train, raw_test = (load("digits", split) for split in ("train", "test"))
-    assert train.space.zca is test.space.zca and train.space.zca.eps == 0.1
-    assert train.images.dtype == torch.float32 and train.fingerprint == raw_train.fingerprint
-    before = torch.cov(raw_train.take(torch.arange(len(train))).flatten(1).double().T)
-    after = torch.cov(train.images.flatten(1).double().T)
-    expected = torch.linalg.solve(before + 0.1 * torch.eye(256), before)
-    torch.testing.assert_close(after, expected, atol=1e-4, rtol=0)
-    encoded = test.space.encode(raw_test.images / 255)
-    torch.testing.assert_close(test.take(torch.arange(len(test))), encoded, atol=1e-4, rtol=0)
-    torch.testing.assert_close(test.space.decode(test.images), raw_test.images / 255, atol=1e-4, rtol=0)
+    assert train.space.name == test.space.name == ("zca of pixels" if zca == "pixels" else "zca")
+    assert train.space.zca is test.space.zca and train.fingerprint == plain.fingerprint
+    torch.testing.assert_close(test.take(range(len(test))), test.space.encode(test_pixels), atol=1e-4, rtol=0)
+    torch.testing.assert_close(test.space.decode(test.images), test_pixels, atol=1e-4, rtol=0)
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -313,21 +265,6 @@ def mnist(tmp_path, monkeypatch):
     write_mnist(tmp_path)
     shrink(monkeypatch, "mnist", sizes=(8, 4))
     return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("arguments", "match"),
-    [
-        (("cifar11", "train"), "unknown dataset 'cifar11'; known: digits, mnist, .*cifar10"),
-        (("digits", "val"), "split must be one of train, test, got 'val'"),
-        (("digits", "train", "colour"), "zca must be False, True or 'pixels', got 'colour'"),
-        (("imagenette128", "train", True), r"got \(3, 128, 128\): use zca=False"),
-    ],
-)
-def test_load_refuses(arguments, match):
-    name, split, *zca = arguments
-    with pytest.raises(ValueError, match=match):
-        load(name, split, **({"zca": zca[0]} if zca else {}))
 
 
 def test_files_that_are_missing_or_other_are_refused(mnist, monkeypatch):
@@ -362,17 +299,14 @@ def test_idx_files(mnist):
     train, test = (load("mnist", split, root=mnist) for split in ("train", "test"))
     expected = np.random.default_rng(0).integers(0, 256, (8, 28, 28))
     assert np.array_equal(train.images[:, 0].numpy(), expected) and train.labels.tolist() == list(range(8))
-    assert (test.shape, len(test), test.class_names[3], test.split) == ((1, 28, 28), 4, "3", "test")
-    assert (train.space.mean, train.space.std) == ((0.1307,), (0.3081,))
+    assert (test.shape, len(test), test.split) == ((1, 28, 28), 4, "test")
 
 
-@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
-@pytest.mark.parametrize("kept", [0, 6])
+@pytest.mark.parametrize(("kind", "kept"), [("images-idx3", 0), ("labels-idx1", 6)])
 def test_a_truncated_idx_file_is_named(mnist, kind, kept):
     path = mnist / "MNIST" / "raw" / f"train-{kind}-ubyte"
     path.write_bytes(path.read_bytes()[:kept])
-    match = f"mnist: {path.parent} is truncated or corrupt .*and run `ddlib data get mnist`"
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ValueError, match=f"mnist: {path.parent} is truncated or corrupt .*and run `ddlib data get mn"):
         load("mnist", "train", root=mnist)
     assert check("mnist", mnist).state == "differs" and "truncated" in check("mnist", mnist).messages["train"]
     assert get("mnist", mnist).state == "differs"  # nothing is written over
@@ -514,13 +448,10 @@ def test_a_fingerprint_that_was_computed_is_noted_and_never_outlives_its_data(na
 
 
 @pytest.mark.parametrize("name", ["digits", "digits:3,7", "photographs"])
-def test_the_fingerprint_of_data_is_that_of_the_loaded_set(name):
+def test_the_fingerprint_of_data_is_that_of_the_loaded_set(name, tmp_path):
     for split in ("train", "test"):
         assert datasets.fingerprint_of(name, split) == load(name, split).fingerprint
-
-
-def test_what_the_catalogue_knows_is_not_read(tmp_path):
-    assert datasets.fingerprint_of("mnist", "test", tmp_path) == CATALOGUE["mnist"].fingerprints[1]
+    assert datasets.fingerprint_of("mnist", "test", tmp_path) == CATALOGUE["mnist"].fingerprints[1]  # without reading
     with pytest.raises(FileNotFoundError, match="ddlib data get cifar100"):
         datasets.fingerprint_of("cifar100", "test", tmp_path)
 
@@ -590,12 +521,9 @@ def test_the_reduced_imagenette_is_shrunk_as_it_is_read(size, tmp_path, monkeypa
     assert (plain - expected).abs().max() > 10  # what is not antialiased would be seen
 
 
-def test_imagenet_says_which_classes_are_missing(imagewoof):
+def test_imagenet_that_is_not_there_comes_with_instructions(imagewoof):
     with pytest.raises(FileNotFoundError, match="imagenet/val.*; `ddlib data get imagewoof_128` says how"):
         load("imagewoof_128", "test", root=imagewoof)
-    write_image(imagewoof / "imagenet/train/n11879895/a.png", (128, 128))
-    with pytest.raises(FileNotFoundError, match="imagenet/train lacks 9 of 10 classes: n02111129, n02489166"):
-        load("imagenet_a_128", "train", root=imagewoof)
 
 
 @pytest.fixture
@@ -623,9 +551,6 @@ def test_tiny_imagenet_as_it_is_packed(tiny):
 def test_tiny_imagenet_damaged(tiny):
     root, _ = tiny
     folder = root / "tiny-imagenet-200"
-    (folder / "val/images/val_1.png").unlink()
-    with pytest.raises(ValueError, match="is truncated or corrupt .*val_1.png: .*No such file"):
-        load("tiny_imagenet", "test", root=root)
     (folder / "val/val_annotations.txt").unlink()
     with pytest.raises(FileNotFoundError, match="tiny_imagenet is not available: .*val_annotations.txt"):
         load("tiny_imagenet", "test", root=root)
@@ -653,13 +578,12 @@ def test_get_downloads_once_through_torchvision(tmp_path, monkeypatch):
 
 
 def test_get_unpacks_tiny_imagenet_with_its_checksum(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        torchvision.datasets.utils, "download_and_extract_archive", lambda *a, **k: asked.append((a, k))
-    )
+    calls = []
+    utils = torchvision.datasets.utils
+    monkeypatch.setattr(utils, "download_and_extract_archive", lambda *a, **options: calls.append((a, options)))
     assert get("tiny_imagenet", tmp_path).state == "missing"
-    ((arguments, options),) = asked
-    assert arguments == ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", str(tmp_path))
+    (((url, folder), options),) = calls
+    assert (url, folder) == ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", str(tmp_path))
     assert options["md5"] == "90528d7ca1a48142e341f4ef8d21d0de"
 
 
@@ -672,47 +596,31 @@ def test_a_failed_download_says_so(tmp_path, monkeypatch):
         get("cifar10", tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "match"),
-    [
-        ("imagewoof_256", "imagewoof_256 is not under .* not for download: ImageNet asks for an account"),
-        ("imagenette128", "not for download: A stand-in for imagenette_128"),
-    ],
-)
-def test_what_is_not_for_download_comes_with_instructions(tmp_path, name, match):
+def test_what_is_not_for_download_comes_with_instructions(tmp_path):
+    match = "imagewoof_256 is not under .* not for download: ImageNet asks for an account"
     with pytest.raises(FileNotFoundError, match=match):
-        get(name, tmp_path)
+        get("imagewoof_256", tmp_path)
 
 
 RAMP = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
 
 
-def saved(path, kind):
-    """A ramp of greys from black to white as a file of this kind."""
-    grey = Image.fromarray(RAMP)
-    exif = Image.Exif()
-    exif[0x0112] = 3  # turned by half a turn
-    {
-        "16 bits, TIF": lambda: Image.fromarray(RAMP.astype(np.uint16) * 257).save(path.with_suffix(".TIF")),
-        "turned": lambda: grey.rotate(180).save(path.with_suffix(".JPG"), exif=exif, quality=100),
-        "bmp": lambda: grey.save(path.with_suffix(".bmp")),
-        "webp": lambda: grey.save(path.with_suffix(".webp"), lossless=True),
-    }[kind]()
-
-
-@pytest.mark.parametrize("kind", ["16 bits, TIF", "turned", "bmp", "webp"])
-def test_files_of_every_kind_are_read_as_they_look(kind, tmp_path):
-    saved(tmp_path / "ramp", kind)
+@pytest.mark.parametrize("ending", ["JPG", "bmp", "webp"])
+def test_files_of_every_kind_are_read_as_they_look(ending, tmp_path):
+    grey, exif, options = Image.fromarray(RAMP), Image.Exif(), {"lossless": True}
+    if ending == "JPG":
+        exif[0x0112] = 3  # turned by half a turn
+        grey, options = grey.rotate(180), {"exif": exif, "quality": 100}
+    grey.save(tmp_path / f"ramp.{ending}", **options)
     for leftover in (".DS_Store", "._ramp.png", "notes.txt"):
         (tmp_path / leftover).write_bytes(b"left by a system or an archive")
     pixels = readers.decode(readers.images_in(tmp_path), (3, 8, 8))
     assert (pixels[0].int() - torch.from_numpy(RAMP).int()).abs().max() <= 2  # JPEG rounds
 
 
-@pytest.mark.parametrize("kind", ["float32", "int32"])
-def test_pixels_of_no_known_range_are_refused(kind, tmp_path):
-    Image.fromarray(RAMP.astype(kind)).save(tmp_path / "wide.tif")
-    with pytest.raises(ValueError, match=rf"wide\.tif: pixels are {kind} from 0.* to 255.*; allowed: 8 or 16 bits"):
+def test_pixels_of_no_known_range_are_refused(tmp_path):
+    Image.fromarray(RAMP.astype("int32")).save(tmp_path / "wide.tif")
+    with pytest.raises(ValueError, match=r"wide\.tif: pixels are int32 from 0.* to 255.*; allowed: 8 or 16 bits"):
         readers.decode(readers.images_in(tmp_path), (3, 8, 8))
 
 

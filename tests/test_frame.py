@@ -31,17 +31,12 @@ MISSING = Record(
 def test_a_row_is_a_trained_network_with_all_that_its_record_says():
     table = results.frame([DM, WHOLE, MISSING])
     assert len(table) == 6 + 1 + 1
-    row = table.iloc[4]
+    row, whole, missing = table.iloc[4], table.iloc[6], table.iloc[7]
     assert list(row[["label", "method", "dataset", "ipc", "network"]]) == ["DM", "dm", "cifar10", 1, "vgg11"]
     assert list(row[["distillation_seed", "evaluation_seed", "accuracy"]]) == [4, 1, 28.0]
     assert list(row[["reference", "reference_std", "reference_n", "paper", "table"]]) == [26.0, 0.8, 5, "p", "main"]
     assert (row.verdict, row.metric, row.distil_seconds, row.bytes_stored) == (DM.verdict, "accuracy", 6.5, 10)
     assert table.distillation_seed[:6].tolist() == [3, 3, 3, 4, 4, 4]
-
-
-def test_what_a_record_does_not_say_is_missing():
-    table = results.frame([DM, WHOLE, MISSING])
-    whole, missing = table.iloc[6], table.iloc[7]
     absent = whole[["ipc", "distillation_seed", "reference", "paper", "distil_seconds"]]
     assert absent.isna().all() and whole.evaluation_seed == 0
     assert missing[["accuracy", "distillation_seed", "evaluation_seed"]].isna().all()

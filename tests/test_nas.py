@@ -49,9 +49,8 @@ def cells():
 def test_the_space_has_720_networks_in_a_stable_order():
     every = nas.space()
     assert len(every) == len({one.name for one in every}) == 4 * 4 * 3 * 5 * 3 == 720
-    assert [every[0].name, every[1].name, every[-1].name] == [
-        "d1-w32-sigmoid-none-none", "d1-w32-sigmoid-none-max", "d4-w256-leaky_relu-group-avg",
-    ]  # fmt: skip
+    assert [every[0].name, every[1].name] == ["d1-w32-sigmoid-none-none", "d1-w32-sigmoid-none-max"]
+    assert every[-1].name == "d4-w256-leaky_relu-group-avg"
     part = nas.space({"pooling": ["avg"], "width": [64, 32]})
     assert len(part) == 4 * 2 * 3 * 5 and part[0].name == "d1-w64-sigmoid-none-avg" and set(part) <= set(every)
 
@@ -61,12 +60,9 @@ def test_the_space_has_720_networks_in_a_stable_order():
     [
         ({"heads": [1]}, "unknown factor 'heads' of the space; known: depth, width, activation, norm, pooling"),
         ({"depth": []}, r"space\['depth'\]=\[\]; it must be a list of values"),
-        ({"norm": "batch"}, r"space\['norm'\]='batch'; it must be a list"),
         ({"width": [8, 8]}, r"each of them once"),
         ({"width": ["8"]}, r"space\['width'\] has '8'; it must be int, such as 64"),
-        ({"depth": [True]}, r"space\['depth'\] has True; it must be int"),
         ({"depth": [0]}, r"space\['depth'\] has 0: depth 0: at least 1 expected"),
-        ({"pooling": ["median"]}, r"space\['pooling'\] has 'median': unknown pooling"),
     ],
 )
 def test_a_space_that_there_is_not_is_refused(values, match):
@@ -222,30 +218,24 @@ def test_what_cannot_be_correlated_is_refused(call, match):
 
 
 def test_constant_accuracies_have_no_correlation():
-    assert math.isnan(correlation([1, 1, 1], [1, 2, 3]))
     rows = nas.correlations({"P": np.ones((1, 20)), "Whole": np.arange(20.0)[None]}, "Whole")
     assert {row["value"] for row in rows} == {None} and json.dumps(rows, allow_nan=False)
 
 
 # Early stopping: as many updates as a small set has
 
-
-def sets(count, images=20):
-    """Sets of random images with labels in turn."""
-    names, labels = tuple("abcde"), torch.arange(images) % 5
-    for seed in range(count):
-        drawn = torch.randn(images, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-        yield synthetic.SyntheticSet(drawn, labels, names, ValueSpace((0.0,), (1.0,)), "crop_scale")
+CLASSES, PLAIN = tuple("abcde"), ValueSpace((0.0,), (1.0,))
 
 
-def a_test_set():
-    """Random images of the same classes."""
-    drawn = torch.randn(50, 1, 8, 8, generator=torch.Generator().manual_seed(9))
-    return datasets.ImageSet("s", "test", drawn, torch.arange(50) % 5, tuple("abcde"), ValueSpace((0.0,), (1.0,)))
+def drawn(count, seed):
+    """Random images, and labels in turn."""
+    images = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return images, torch.arange(count) % 5
 
 
 def test_a_large_set_is_walked_through_in_pieces():
-    one, protocol = next(sets(1, images=50)), Protocol(epochs=6, batch_size=8, epoch_images=20, augmentation=False)
+    one = synthetic.SyntheticSet(*drawn(50, seed=0), CLASSES, PLAIN, "none")
+    protocol = Protocol(epochs=6, batch_size=8, epoch_images=20)
     walked = training_images(one, protocol, 0)
     batches = [[*walked.epoch(epoch, [0], 0, 8)] for epoch in range(protocol.rounds)]
     assert [[images.shape[1] for images, _ in epoch] for epoch in batches] == [[8, 8, 4]] * 7
@@ -258,14 +248,14 @@ def test_a_large_set_is_walked_through_in_pieces():
 
 
 def test_a_set_that_is_no_larger_is_shown_whole_and_nothing_else_changes():
-    one, test, protocol = next(sets(1)), a_test_set(), Protocol(options={"width": 8, "depth": 1}, epochs=3)
+    one = synthetic.SyntheticSet(*drawn(20, seed=0), CLASSES, PLAIN, "crop_scale")
+    test = datasets.ImageSet("s", "test", *drawn(50, seed=9), CLASSES, PLAIN)
+    protocol = Protocol(options={"width": 8, "depth": 1}, epochs=3)
     assert "epoch_images" not in protocol.settings()
     asked = replace(protocol, epoch_images=20)
     assert asked.settings()["epoch_images"] == 20
     found, usual = (evaluation.evaluate(one, test, p, seed=0) for p in (asked, protocol))
     assert replace(found, seconds=0) == replace(usual, seconds=0)
-    with pytest.raises(ValueError, match="epoch_images must be an integer of at least 1, got 0"):
-        Protocol(epoch_images=0)
 
 
 # The search
@@ -312,16 +302,6 @@ def test_a_search_that_was_killed_goes_on_with_what_is_missing(workplace, monkey
     nas.search(cells(), every, workplace)
     norms = ["none"] * 6 + ["batch"] * 2 + ["batch"] * 5 + ["group"] * 6  # the eighth was killed, and is done again
     assert trained == norms
-
-
-def test_a_damaged_result_is_found_again(workplace):
-    every = nas.space(SMALL)
-    found = nas.search(cells(), every, workplace)
-    (task, *_) = nas.tasks(cells(), every)
-    path = work.Accuracies(*task, workplace).path
-    path.write_text(path.read_text().replace('"accuracies"', '"other"'))
-    again = nas.search(cells(), every, workplace)
-    assert (again.accuracies["Random"] == found.accuracies["Random"]).all()
 
 
 def _search(folder, started, log):

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+import yaml
 
 from ddlib import evaluation, methods, study
 from ddlib.batch import cli
@@ -17,21 +18,14 @@ from ddlib.study.planning import Estimate, Missing, Pace, Plan
 GB = 10**9
 
 
+SHORT = {"num_networks": 2, "at_once": 1, "epochs": 4, "options": {"width": 8, "depth": 2}}
+
+
 def cell(label="DM", method=None, ipc=1, seeds=(0, 1, 2), **protocol):
     """A cell on digits."""
-    return study.Cell(
-        label=label,
-        method=method or methods.build("dm", ipc=ipc),
-        dataset="digits",
-        whitened=False,
-        seeds=seeds,
-        protocol=evaluation.Protocol(
-            **{"num_networks": 2, "at_once": 1, "epochs": 4, "options": {"width": 8, "depth": 2}} | protocol
-        ),
-        reference_dataset="cifar10",
-        paper="atom",
-        table="main",
-    )
+    method, protocol = method or methods.build("dm", ipc=ipc), evaluation.Protocol(**SHORT | protocol)
+    place = {"dataset": "digits", "reference_dataset": "cifar10", "paper": "atom", "table": "main"}
+    return study.Cell(label=label, method=method, whitened=False, seeds=seeds, protocol=protocol, **place)
 
 
 # --- estimates: with a clock of the test's own, the arithmetic is exact ---------------------------------------------
@@ -245,9 +239,7 @@ def test_what_is_in_the_store_costs_nothing_and_is_not_measured(paces, monkeypat
     for kind in ("prerequisite", "distillation", "judging"):
         monkeypatch.setattr(planning, kind, lambda *_: pytest.fail("measured"))
     plan = planning.plan([missing(distil="", evaluate="")], "cpu")
-    assert planning.line(plan) == (
-        "1 cells, 1 of them in the store; to do: 0 distillations and 0 trainings, about 0 s on this device"
-    )
+    assert "1 of them in the store; to do: 0 distillations and 0 trainings, about 0 s on" in planning.line(plan)
     assert planning.table(plan).splitlines()[-1].split() == ["DM", "1", "3/3", "-", "-", "-", "-"]
 
 
@@ -257,12 +249,10 @@ def test_the_line_and_the_table_say_it_all(paces):
         "2 cells, 0 of them in the store; to do: 3 distillations and 6 trainings, about 2 min on this device, "
         "peak memory 3.0 GB, 0.1 kB on disk"
     )
-    head, rule, dm, random = planning.table(plan).splitlines()
-    assert head.split() == ["cell", "IPC", "in", "store", "trainings", "time", "memory", "disk"] and set(rule) == {"-"}
+    _, _, dm, random = planning.table(plan).splitlines()
     assert dm.split() == ["DM", "1", "0/3", "6", "2", "min", "3.0", "GB", "0.1", "kB"]
     assert random.split()[:3] == ["Random", "10", "2/3"]
-    half = planning.plan([missing(distil="b", evaluate="bc")], "cpu")
-    assert "1/3 + 1 distilled" in planning.table(half)
+    assert "1/3 + 1 distilled" in planning.table(planning.plan([missing(distil="b", evaluate="bc")], "cpu"))
 
 
 def test_a_cell_alone_above_the_memory_is_refused(paces):
@@ -293,15 +283,10 @@ def test_a_step_that_cannot_be_taken_is_told_with_its_cell(paces, monkeypatch):
         planning.plan([missing()], "cpu")
 
 
-def small(label, **row):
-    """A row of a notebook that takes no time."""
-    return {label: {"method": label.lower(), **row}}
-
-
 PARAMETERS = {
     "ipcs": [1],
     "seeds": [0, 1],
-    "methods": small("Random") | small("Herding", epochs=1),
+    "methods": {"Random": {"method": "random"}, "Herding": {"method": "herding", "epochs": 1}},
     "network": {"width": 8, "depth": 2},
     "evaluation": {"num_networks": 1, "epochs": 1},
 }
@@ -320,7 +305,7 @@ def test_a_study_says_what_its_store_lacks(workplace):
 
 
 def test_seeds_that_two_rows_share_are_planned_once(workplace):
-    rows = small("Random") | {"Random, 4 draws": {"method": "random", "seeds": [0, 1, 2, 3]}}
+    rows = {"Random": {"method": "random"}, "Random, 4 draws": {"method": "random", "seeds": [0, 1, 2, 3]}}
     plan = study.plan(notebooks.cells("atom/accuracy", "quick", PARAMETERS | {"methods": rows}), workplace)
     assert [len(row.missing.evaluate) for row in plan.rows] == [2, 4]
     assert "to do: 4 distillations" in planning.line(plan)
@@ -331,11 +316,9 @@ def output(tmp_path, monkeypatch):
     """A place of its own for what is computed, and a file of small parameters."""
     monkeypatch.setattr(study, "OUTPUT", tmp_path)
     monkeypatch.setattr(artefacts, "OUTPUT", tmp_path)
+    rows = {"Random": {"method": "random"}, "DM": {"method": "dm", "iterations": 2, "batch_real": 4}}
     file = tmp_path / "small.yaml"
-    file.write_text(
-        "ipcs: [1]\nseeds: [0]\nmethods: {Random: {method: random}, DM: {method: dm, iterations: 2, batch_real: 4}}\n"
-        "network: {width: 8, depth: 2}\nevaluation: {num_networks: 1, epochs: 1}\n"
-    )
+    file.write_text(yaml.safe_dump(PARAMETERS | {"seeds": [0], "methods": rows}, sort_keys=False))
     return file
 
 
@@ -362,29 +345,24 @@ def test_the_command_refuses_what_does_not_fit(output, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "content", "message"),
     [
-        (["atom/acuracy"], "ddlib: unknown notebook 'atom/acuracy'; known: atom/accuracy"),
-        (["atom/accuracy", "--device", "warp"], "device='warp' cannot be used here"),
-        (["atom/accuracy", "-f", "FILE:ipc: 1"], "ddlib: unknown parameter 'ipc'"),
-        (["atom/accuracy", "-f", "FILE:ipcs: [100000]"], "ddlib: ipc=100000 is not in 1.."),
-        (["atom/accuracy", "-f", "nowhere.yaml"], "nowhere.yaml"),
-        (["atom/accuracy", "-f", "FILE:dataset: cifar10"], "ddlib data get cifar10"),
+        ("atom/acuracy", "", "ddlib: unknown notebook 'atom/acuracy'; known: atom/accuracy"),
+        ("atom/accuracy --device warp", "", "device='warp' cannot be used here"),
+        ("atom/accuracy -f nowhere.yaml", "", "nowhere.yaml"),
+        ("atom/accuracy -f wish.yaml", "ipc: 1", "ddlib: unknown parameter 'ipc'"),
+        ("atom/accuracy -f wish.yaml", "ipcs: [100000]", "ddlib: ipc=100000 is not in 1.."),
+        ("atom/accuracy -f wish.yaml", "dataset: cifar10", "ddlib data get cifar10"),
     ],
 )
-def test_a_wrong_wish_is_refused_in_one_line(output, tmp_path, monkeypatch, capsys, words, message):
+def test_a_wrong_wish_is_refused_in_one_line(output, tmp_path, monkeypatch, capsys, words, content, message):
     monkeypatch.setenv("DDLIB_DATA", str(tmp_path))
-    given = [_written(tmp_path, word) if word.startswith("FILE:") else word for word in words]
-    assert cli.main(["plan", *given]) == 2
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wish.yaml").write_text(content)
+    assert cli.main(["plan", *words.split()]) == 2
     out, err = capsys.readouterr()
     told = [line for line in err.splitlines() if line.startswith("ddlib: ")]
     assert out == "" and len(told) == 1 and message in told[0]
-
-
-def _written(folder, word):
-    path = folder / "wish.yaml"
-    path.write_text(word.removeprefix("FILE:"))
-    return str(path)
 
 
 def test_sizes_are_read_and_written():

@@ -1,6 +1,5 @@
 """Records, verdicts and claims, against hand-worked numbers and scipy's own tests."""
 
-import dataclasses
 import json
 import math
 import os
@@ -45,13 +44,9 @@ FOUR = (49.0, 50.0, 51.0, 50.0)
         (FOUR, {"value": 48.7, "delta": 2.3}, "REPRODUCED"),  # significant, yet equivalent: 2.3 - 1.3 = 1.0
         ((50.6, 50.9, 51.2), {"value": 50.0}, "ABOVE"),  # 0.9 +- 0.745: within delta, but not shown to be
         ((50.0,), {"value": 50.0}, "INCONCLUSIVE"),
-        ((50.0,), {"value": 10.0}, "INCONCLUSIVE"),
         ((50.0, 50.0), {"value": 50.0}, "REPRODUCED"),  # no spread anywhere: the difference is exact
         ((50.0, 50.0), {"value": 51.0}, "BELOW"),  # at delta itself, not within
         ((50.0, 50.0), {"value": 50.5}, "REPRODUCED"),
-        (FOUR, {"value": 50.0, "comparable": False}, "PROXY"),
-        (FOUR, {"value": None, "state": "not found"}, "NO REFERENCE"),
-        ((), {"value": 50.0}, "NOT RUN"),
     ],
 )
 def test_verdict_by_hand(accuracies, given, expected):
@@ -59,12 +54,11 @@ def test_verdict_by_hand(accuracies, given, expected):
 
 
 def test_order_of_the_verdicts_that_need_no_statistics():
-    missing = reference(None, state="not found", comparable=False)
+    missing, incomparable = reference(None, state="not found", comparable=False), reference(comparable=False)
     assert verdict((), missing, deviations=["narrow"]) == "NOT RUN"
-    assert verdict(FOUR, missing, deviations=["narrow"]) == "PROXY"
-    assert verdict(FOUR, None, deviations=["narrow"]) == "PROXY"
-    assert verdict(FOUR, missing) == "NO REFERENCE"
-    assert verdict(FOUR, None) == "NO REFERENCE"
+    assert {verdict(FOUR, given, deviations=["narrow"]) for given in (missing, None)} == {"PROXY"}
+    assert verdict(FOUR, incomparable) == "PROXY"
+    assert {verdict(FOUR, given) for given in (missing, None)} == {"NO REFERENCE"}
 
 
 def plain_verdict(accuracies, mean, std, n, delta):
@@ -127,16 +121,13 @@ def test_rows_of_several_sets_are_compared_by_the_means_of_their_sets():
         assert (found.p, found.df) == pytest.approx((oracle.pvalue, oracle.df), rel=1e-9)
 
 
-def test_interval_is_the_t_interval():
+def test_interval_is_the_t_interval_and_a_single_value_knows_nothing():
     assert results.interval(FOUR) == pytest.approx(stats.ttest_1samp(FOUR, 0).confidence_interval(0.95), rel=1e-9)
     assert results.interval([50.0]) == (-math.inf, math.inf)
-    with pytest.raises(ValueError, match="values is empty"):
-        results.interval([])
-
-
-def test_compare_with_a_single_value_knows_nothing_and_with_none_is_refused():
     found = results.compare(record([60.0]), record())
     assert (found.difference, found.low, found.high, found.significant) == (10.0, -math.inf, math.inf, False)
+    with pytest.raises(ValueError, match="values is empty"):
+        results.interval([])
     with pytest.raises(ValueError, match="b='DM' was not run"):
         results.compare(record(), record([]))
 
@@ -148,20 +139,15 @@ def test_record_has_sample_statistics_and_plain_json():
     of_sets = record([1.0, 3.0, 5.0, 7.0, 9.0, 11.0], cell={"seeds": [0, 1, 2]})
     assert of_sets.accuracy_std_between_seeds == 4.0  # of the means 2, 6 and 10
     assert record([1.0, 3.0]).accuracy_std_between_seeds is None
-    assert record(cell={"protocol": {"network": "vgg11"}}).network == "vgg11"
-    assert record().network == "convnet"
+    assert (record(cell={"protocol": {"network": "vgg11"}}).network, record().network) == ("vgg11", "convnet")
     assert record(cell={"seeds": (0, 1)}).cell == {"seeds": [0, 1]}
-    keys = "label method dataset ipc cell accuracies accuracy_mean accuracy_std accuracy_std_between_seeds n"
-    assert list(record().to_json()) == f"{keys} reference verdict deviations cost provenance".split()
 
 
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
         ({"accuracies": [50.0, math.nan]}, "accuracies contain nan; allowed: percent"),
-        ({"accuracies": [101.0]}, "accuracies contain 101.0"),
         ({"cost": {"seconds": math.nan}}, "cost is not plain JSON"),
-        ({"cell": {"method": object()}}, "cell is not plain JSON"),
         ({"ipc": 0}, "ipc=0; allowed: an integer from 1"),
         ({"ipc": True}, "ipc=True; allowed"),
     ],
@@ -177,12 +163,10 @@ def test_write_and_read_return_the_same(tmp_path):
         record([], cost={"estimated_hours": 3.5}, deviations=["künstlich klein"], ipc=None),
     ]
     path = results.write(records, tmp_path / "paper" / "accuracy.quick.json")
-    assert results.read(path) == records
     before = path.read_bytes()
-    results.write(results.read(path), path)
-    assert path.read_bytes() == before
-    assert "künstlich klein" in path.read_text(encoding="utf-8")
-    assert json.loads(path.read_text())[0]["verdict"] == records[0].verdict
+    assert results.read(path) == records and "künstlich klein" in before.decode()
+    assert results.write(results.read(path), path).read_bytes() == before
+    assert json.loads(before)[0]["verdict"] == records[0].verdict
     assert results.read(results.write([], path)) == []
 
 
@@ -208,18 +192,14 @@ def edited(**changes):
     ("content", "match"),
     [
         ("[{", "is not whole"),
-        ("[NaN", "is not whole"),
         ("{}", "holds no list of records"),
         ("[3]", "record 0: no record: unknown or missing 3"),
         (json.dumps([edited(colour="red")]), r"record 0: no record: unknown or missing \['colour'\]"),
-        (json.dumps([edited(), {}]), r"record 1: no record: unknown or missing \['accuracies'"),
         (json.dumps([edited(accuracy_mean=51.0)]), "accuracy_mean is 51.0; from the rest follows 50.0"),
         (json.dumps([edited(n=4)]), "n is 4; from the rest follows 3"),
         (json.dumps([edited(verdict="REPRODUCED")]), "verdict is 'REPRODUCED'; from the rest follows 'INCONCLUSIVE'"),
         (json.dumps([edited(accuracies=["high"])]), "could not convert"),
-        (json.dumps([edited(accuracies=None)]), "of the wrong type"),
         (json.dumps([edited(reference={"value": 1})]), "of the wrong type .*missing"),
-        (json.dumps([edited(reference=dataclasses.asdict(reference(value="x")))]), "of the wrong type"),
     ],
 )
 def test_read_refuses(tmp_path, content, match):
@@ -237,8 +217,8 @@ def claim(**fields):
     return Claim(**(common | {"datasets": ("cifar10",), "ipc": (1, 10)} | fields))
 
 
-def row(name, ipc, mean, **fields):
-    return record([mean - 1, mean, mean + 1], label=name.upper(), method=name, ipc=ipc, **fields)
+def row(name, ipc, mean, label=None, **fields):
+    return record([mean - 1, mean, mean + 1], label=label or name.upper(), method=name, ipc=ipc, **fields)
 
 
 def where(found):
@@ -259,10 +239,9 @@ def test_a_label_is_of_a_side_with_what_it_has_beyond_its_name():
 
 
 def test_a_reduced_row_stands_for_one_that_was_not_run_against_one_reduced_alike_or_real_images():
-    missing = record([], label="ATOM", method="atom", cost={"estimated_hours": 3.0})
-    few = record([40.0, 41.0, 42.0], label="ATOM, few", method="atom")
-    rows = [missing, few, record([90.0, 91.0, 92.0], label="control", method="atom")]
-    alike, fewer = (record([49.0, 50.0, 51.0], label=f"DM, {how}", method="dm") for how in ("few", "fewer"))
+    few = row("atom", 1, 41, "ATOM, few")
+    rows = [record([], label="ATOM", method="atom"), few, row("atom", 1, 91, "control")]
+    alike, fewer = (row("dm", 1, 50, f"DM, {how}") for how in ("few", "fewer"))
     against, control = claim(higher="atom", lower="dm"), claim(higher="atom", lower="random")
     for about, others, outcomes in (
         (against, [row("dm", 1, 50)], []),  # distilled in full: no match for it
@@ -272,6 +251,10 @@ def test_a_reduced_row_stands_for_one_that_was_not_run_against_one_reduced_alike
     ):
         assert compared(about, [*rows, *others]) == outcomes
     assert compared(against, [row("atom", 1, 60), few, row("dm", 1, 50), alike]) == [("cifar10, IPC 1", "holds")]
+    narrow = [row("dim", 1, 73, "DiM, width 64"), row("dim", 1, 77, "DiM, width 64, lambda = 0")]  # a control of it
+    for lower, outcome in (("dim, lambda = 0", "fails"), ("random", "holds")):
+        found = compared(claim(higher="dim", lower=lower), [*narrow, row("random", 1, 50)])
+        assert [of for _, of in found] == [outcome]
 
 
 def test_rows_that_cannot_be_told_apart_are_refused():
@@ -281,21 +264,12 @@ def test_rows_that_cannot_be_told_apart_are_refused():
     assert results.check_claim(claim(higher="atom", lower="random"), others).tests == ()  # nothing to compare with
 
 
-def test_a_control_of_a_reduced_row_is_not_the_row():
-    labels = {"DiM, width 64": 73, "DiM, width 64, lambda = 0": 77}
-    rows = [record([m - 1, m, m + 1], label=label, method="dim") for label, m in labels.items()]
-    for lower, outcome in (("dim, lambda = 0", "fails"), ("random", "holds")):
-        found = compared(claim(higher="dim", lower=lower), [*rows, row("random", 1, 50)])
-        assert [of for _, of in found] == [outcome]
-
-
 def test_a_side_may_have_several_names_and_labels_come_before_methods():
     named = claim(higher="atom", lower="Z and c, no residual | no residual")
-    other = record([30.0, 31.0, 32.0], label="No residual", method="ld3m")
-    assert compared(named, [row("atom", 1, 60), other]) == [("cifar10, IPC 1", "holds")]
+    assert compared(named, [row("atom", 1, 60), row("ld3m", 1, 31, "No residual")]) == [("cifar10, IPC 1", "holds")]
     assert results.side_names(named) == ("atom", "Z and c, no residual", "no residual")
-    rows = [record(label="both", method="atom"), record([10.0, 11.0], label="Channel", method="atom")]
-    assert compared(claim(higher="channel", lower="dm"), [*rows, row("dm", 1, 50)]) == [("cifar10, IPC 1", "fails")]
+    rows = [row("atom", 1, 50, "both"), row("atom", 1, 10, "Channel"), row("dm", 1, 50)]
+    assert compared(claim(higher="channel", lower="dm"), rows) == [("cifar10, IPC 1", "fails")]
 
 
 def measured(**rows):
@@ -361,7 +335,7 @@ def test_claim_of_a_rise_along_one_row():
         ("cifar10, IPC 1 to 10", "holds"), ("cifar10, IPC 10 to 50", "fails"),
     ]  # fmt: skip
     assert compared(rising, [row("dm", 1, 30), row("dm", 10, 45, dataset="digits")]) == []
-    few = [record([m, m + 1, m + 2], label="DM, few", method="dm", ipc=ipc) for ipc, m in ((1, 40), (10, 50))]
+    few = [row("dm", ipc, m, "DM, few") for ipc, m in ((1, 41), (10, 51))]
     assert compared(rising, [row("dm", 1, 30), *few]) == []
 
 
