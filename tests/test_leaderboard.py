@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from ddlib import report
 from ddlib.results import Record, neighbours, ranked, scores, seed_means
@@ -41,12 +42,8 @@ TOLD = {"plain": "plain", "hard": {"DATM": "DATM, hard labels"}}
 
 
 def holm(values):
-    """p values by Holm's step-down correction (1979), written out."""
-    order, corrected, highest = sorted(range(len(values)), key=values.__getitem__), [0.0] * len(values), 0.0
-    for step, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(values) - step) * values[place]))
-        corrected[place] = highest
-    return corrected
+    """p values by Holm's step-down correction, of statsmodels."""
+    return multipletests(values, method="holm")[1]
 
 
 def test_neighbours_are_tested_by_networks_and_by_sets():
