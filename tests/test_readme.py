@@ -103,7 +103,8 @@ def line(record: results.Record) -> str:
     theirs = "-" if reference is None else "not found" if reference.value is None else f"{reference.value:.1f}"
     marks = " (unverified)" if reference is not None and reference.unverified and reference.value is not None else ""
     ours = f"{record.accuracy_mean:.1f} ± {record.accuracy_std:.1f} ({record.n})"
-    return f"| {record.dataset}, {record.ipc} | {record.label} | {theirs}{marks} | {ours} | `{record.verdict}` |"
+    method = record.label if record.network == "convnet" else f"{record.label}, tested on {record.network}"
+    return f"| {record.dataset}, {record.ipc} | {method} | {theirs}{marks} | {ours} | `{record.verdict}` |"
 
 
 def test_the_tables_are_those_of_the_records():
