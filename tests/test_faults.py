@@ -28,7 +28,7 @@ def cell(label="ATOM", **hyperparameters):
     return cells(methods=rows, seeds=[0], evaluation={"num_networks": 2, "epochs": 1})[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     """The set that uninterrupted work comes to."""
     return study.synthetic_set(cell(), 0, study.Workplace("cpu", tmp_path_factory.mktemp("whole"), "none"))
@@ -81,6 +81,20 @@ def test_a_checkpoint_is_gone_on_from_or_named_and_put_aside(how, workplace, exp
         assert f"{path} is " in caplog.text and "it was moved to checkpoint.safetensors.damaged" in caplog.text
 
 
+def test_a_set_that_is_being_made_again_keeps_its_checkpoint_and_what_is_kept_is_not_planned_again(
+    workplace, monkeypatch
+):
+    study.synthetic_set(cell(), 0, workplace)
+    (path,) = workplace.folder.glob("distilled/*/synthetic.safetensors")
+    damage(path, "deleted")
+    interrupted(monkeypatch, workplace)
+    (entry,) = inventory.entries(workplace.folder)
+    assert entry.state == "interrupted: step 3 of 6"
+    assert inventory.leftovers(workplace.folder) == [] and not study.finished(cell(), workplace)
+    found = work.missing(cell(), workplace)
+    assert [found.left[path] for path in found.distil] == [0.5] and list(found.left.values()) == [0.5, 1.0]
+
+
 FINISHED = {
     "synthetic.safetensors": "distilled/*/synthetic.safetensors",
     "run.json": "distilled/*/run.json",
@@ -109,11 +123,10 @@ def test_damage_to_finished_work_is_named_and_it_is_made_again(which, how, workp
 
 
 def test_damage_seen_twice_keeps_both_files(workplace):
-    for _ in range(2):
-        study.run([cell()], workplace)
+    for _ in range(3):
+        study.synthetic_set(cell(), 0, workplace)
         (path,) = workplace.folder.glob("distilled/*/synthetic.safetensors")
         damage(path, "flipped")
-    study.run([cell()], workplace)
     assert {p.name for p in path.parent.glob("*.damaged*")} == {f"{path.name}.damaged", f"{path.name}.damaged.2"}
 
 
@@ -193,39 +206,16 @@ def test_who_holds_a_lock_is_said_to_whoever_waits_and_one_that_cannot_be_is_ref
         pass
 
 
-def test_a_set_that_is_being_made_again_is_gone_on_with_and_its_checkpoint_kept(workplace, expected, monkeypatch):
-    study.synthetic_set(cell(), 0, workplace)
-    (path,) = workplace.folder.glob("distilled/*/synthetic.safetensors")
-    damage(path, "deleted")
-    checkpoint = interrupted(monkeypatch, workplace)
-    (entry,) = inventory.entries(workplace.folder)
-    assert entry.state == "interrupted: step 3 of 6"
-    assert inventory.leftovers(workplace.folder) == [] and not study.finished(cell(), workplace)
-    assert torch.equal(study.synthetic_set(cell(), 0, workplace).images, expected.images) and not checkpoint.exists()
-
-
-def test_an_evaluation_that_goes_on_in_other_groups_counts_no_network_twice(workplace, monkeypatch):
+@pytest.mark.parametrize("kept", [[0], [1], None])
+def test_an_evaluation_that_goes_on_in_other_groups_counts_no_network_twice_nor_one_of_another_set(
+    kept, workplace, monkeypatch
+):
     (whole,) = study.run([cell()], workplace)
     (path,) = workplace.folder.glob("distilled/*/evaluation-*.json")
-    found = files.read_json(path)
-    for kept in ([0], [1]):
-        short = {name: [found[name][i] for i in kept] for name in ("networks", "accuracies", "train_losses")}
-        files.write_json(path, found | short)
-        monkeypatch.setattr("ddlib.evaluation.training.at_once", lambda *_: 2)
-        (record,) = study.run([cell()], workplace)
-        assert record.n == 2 and sorted(record.accuracies) == pytest.approx(sorted(whole.accuracies), abs=1e-9)
-
-
-def test_accuracies_of_another_set_say_nothing_of_this_one(workplace, caplog):
-    study.run([cell()], workplace)
-    (path,) = workplace.folder.glob("distilled/*/evaluation-*.json")
-    good = files.read_json(path)
-    files.write_json(path, good | {"of": "another set", "accuracies": [1.0, 2.0]})
+    found, others = files.read_json(path), {"of": "another set", "accuracies": [1.0, 2.0]}
+    short = {name: [found[name][i] for i in kept or ()] for name in ("networks", "accuracies", "train_losses")}
+    files.write_json(path, found | (short if kept else others))
+    monkeypatch.setattr("ddlib.evaluation.training.at_once", lambda *_: 2)
     assert not study.finished(cell(), workplace)
-    assert study.run([cell()], workplace)[0].accuracies == tuple(good["accuracies"])
-
-
-def test_what_is_kept_of_unfinished_work_is_not_planned_again(workplace, monkeypatch):
-    interrupted(monkeypatch, workplace)
-    found = work.missing(cell(), workplace)
-    assert [found.left[path] for path in found.distil] == [0.5] and list(found.left.values()) == [0.5, 1.0]
+    (record,) = study.run([cell()], workplace)
+    assert record.n == 2 and sorted(record.accuracies) == pytest.approx(sorted(whole.accuracies), abs=1e-9)

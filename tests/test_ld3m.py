@@ -121,8 +121,8 @@ def test_what_is_kept_renders_the_images_again(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "settings"), [("ld3m", {}), ("glad", {"layer": 2})])
-def test_in_bfloat16_the_gradients_are_nearly_those_of_float32(name, settings):
-    """What is learnt and its moments stay float32."""
+def test_in_bfloat16_convolutions_are_rounded_and_the_gradients_are_nearly_those_of_float32(name, settings):
+    """Pixels, what is learnt and its moments stay float32."""
     moments = {}
     for precision in ("float32", "bfloat16"):
         method = built(name, precision=precision, **settings)
@@ -130,22 +130,13 @@ def test_in_bfloat16_the_gradients_are_nearly_those_of_float32(name, settings):
         assert torch.isfinite(method.step(state)["loss"])
         moments[precision] = state.first
         assert {tensor.dtype for tensor in (*state.tensors.values(), *state.first.values())} == {torch.float32}
-        assert method.finish(state).images.dtype == torch.float32
     for key in method.rates:
         wanted, found = (moments[precision][key].flatten() for precision in ("float32", "bfloat16"))
         assert torch.cosine_similarity(wanted, found, dim=0) > 0.99
-
-
-@pytest.mark.parametrize(("name", "settings"), [("ld3m", {}), ("glad", {"layer": 2})])
-def test_in_bfloat16_convolutions_are_rounded_and_pixels_are_not(name, settings):
-    method = built(name, precision="bfloat16", **settings)
-    state = begun(method)
-    noise = method.noise(state, "noise", 0)
+    images, noise = method.rendering(state)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         rendered = method.render(state.prior, state.tensors, noise)
-    assert rendered.dtype == torch.bfloat16
-    with torch.no_grad():
-        images = method.images(state, state.tensors, noise)
+    assert rendered.dtype == torch.bfloat16 and images.dtype == torch.float32
     assert torch.equal(images, state.train.space.encode(((rendered.float() + 1) / 2).clamp(0, 1)))
 
 
@@ -255,25 +246,19 @@ def test_a_prior_that_does_not_fit_is_refused_without_its_weights(tmp_path, name
     assert priors.load_prior(tmp_path / "one", device="meta").vae.device.type == "meta"
 
 
-@pytest.fixture
-def named(tmp_path, monkeypatch):
-    """The repository and the home are temporary folders, and the working directory is elsewhere: (repository, home)."""
-    for folder in ("repository", "home", "elsewhere"):
-        (tmp_path / folder).mkdir()
-    monkeypatch.setattr("ddlib.models.priors.ROOT", tmp_path / "repository")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    return tmp_path / "repository", tmp_path / "home"
-
-
-def test_a_prior_is_the_same_by_every_name_and_from_everywhere(named):
-    repository, home = named
-    priors.save_prior(prior(), repository / "priors" / "small")
-    (repository / "priors" / "parts").mkdir()
-    (home / "link").symlink_to(repository / "priors" / "small")
-    for part in (repository / "priors" / "small").iterdir():
-        (repository / "priors" / "parts" / part.name).symlink_to(part)
-    names = ["priors/small", str(repository / "priors" / "small"), "~/link", "priors/parts"]
+def test_a_prior_is_the_same_by_every_name_and_from_everywhere(tmp_path, monkeypatch):
+    """And known by its content."""
+    small, parts, home = tmp_path / "priors/small", tmp_path / "priors/parts", tmp_path / "home"
+    monkeypatch.setattr("ddlib.models.priors.ROOT", tmp_path)
+    monkeypatch.setenv("HOME", str(home))
+    priors.save_prior(prior(), small)
+    for folder in (home, parts):
+        folder.mkdir()
+    monkeypatch.chdir(home)
+    (home / "link").symlink_to(small)
+    for part in small.iterdir():
+        (parts / part.name).symlink_to(part)
+    names = ["priors/small", str(small), "~/link", "priors/parts"]
 
     def prints():
         return {built(prior=name).fingerprint for name in names}
@@ -282,6 +267,6 @@ def test_a_prior_is_the_same_by_every_name_and_from_everywhere(named):
     assert built().fingerprint is None is not before and all(
         priors.load_prior(name).num_classes == 10 for name in names
     )
-    (repository / "priors" / "small" / "unet" / "config.json").write_text("{}")
+    (small / "unet" / "config.json").write_text("{}")
     (after,) = prints()
     assert after != before

@@ -42,10 +42,8 @@ def printed(path):
     return "".join(output.text for output in outputs if output.get("name") == "stdout")
 
 
-def record(verdict_of):
-    """A record whose verdict is NO REFERENCE or NOT RUN."""
-    accuracies = () if verdict_of == "NOT RUN" else (50.0, 51.0)
-    return results.Record(accuracies=accuracies, label="Random", method="random", dataset="digits", ipc=1, cell={})
+def record(label, accuracies):
+    return results.Record(accuracies=accuracies, label=label, method="dm", dataset="digits", ipc=1, cell={})
 
 
 def test_a_run_uses_this_kernel_its_folder_and_its_parameters(repository, monkeypatch):
@@ -71,8 +69,8 @@ def test_a_run_uses_this_kernel_its_folder_and_its_parameters(repository, monkey
 
 
 def test_a_failure_is_told_and_the_others_still_run(repository, capsys):
-    results.write([record("NOT RUN")], repository / "results/atom/broken.quick.json")  # an earlier run's
-    results.write([record("NO REFERENCE")] * 2, repository / "made.json")
+    results.write([record("DM", ())], repository / "results/atom/broken.quick.json")  # an earlier run's
+    results.write([record("DM", (50.0, 51.0))] * 2, repository / "made.json")
     notebook(repository, "atom/broken", "raise ValueError('no such thing\\nand more')")
     made, wanted = repository / "made.json", repository / "results/atom/sound.quick.json"
     figure = repository / "figures/atom/sound.quick.bars.png"
@@ -91,16 +89,18 @@ def test_a_failure_is_told_and_the_others_still_run(repository, capsys):
 
 
 @pytest.mark.parametrize(
-    ("source", "error"),
+    ("source", "parameters", "error"),
     [
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "kernel died"),
-        ("open('../../results/atom/accuracy.quick.json', 'w').write('[{')", "is not whole"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "lr: 1.0", "kernel died"),
+        ("open('../../results/atom/accuracy.hour.json', 'w').write('[{')", "lr: 1.0", "is not whole"),
+        ("", "lr: [0.1", ""),  # as its log has it
     ],
 )
-def test_a_killed_kernel_and_broken_results_are_told(source, error, repository):
+def test_a_killed_kernel_broken_results_and_broken_parameters_are_told(source, parameters, error, repository):
     notebook(repository, "atom/accuracy", source)
-    (outcome,) = reproduce.execute(reproduce.plan([], "quick", output=repository / "runs"))
-    assert error in outcome.error
+    (repository / "params/atom/accuracy.hour.yaml").write_text(parameters)
+    (outcome,) = reproduce.execute(reproduce.plan([], "hour", output=repository / "runs"))
+    assert outcome.error and error in outcome.error
 
 
 def test_half_an_executed_notebook_costs_no_other_its_table(repository, monkeypatch, capsys):
@@ -160,13 +160,6 @@ def test_what_is_left_of_a_batch_is_said_once_a_quarter_is_done(repository, monk
     assert left == ["", "3 min left", "2 min left", "60 s left", ""]
 
 
-def test_broken_parameters_are_told_from_the_log(repository):
-    notebook(repository, "atom/accuracy")
-    (repository / "params/atom/accuracy.hour.yaml").write_text("lr: [0.1\n")
-    (outcome,) = reproduce.execute(reproduce.plan([], "hour", output=repository / "runs"))
-    assert outcome.error and not outcome.run.executed.exists()
-
-
 def test_what_is_asked_for_is_found(repository):
     (repository / "notebooks/compare").mkdir()
     (repository / "notebooks/ld3m").mkdir()
@@ -187,11 +180,12 @@ def test_what_is_asked_for_is_found(repository):
     assert "not run: no hour parameters" in reproduce.table(left_out)
 
 
-def test_a_notebook_may_have_several_parameter_files_at_one_profile(repository):
-    notebook(repository, "atom/accuracy", parameters="profile = 'quick'")
+def test_a_notebook_may_have_several_parameter_files_at_one_profile_each_with_its_own_products(repository):
+    keep = "print(profile)\nopen(f'../../results/atom/accuracy.{profile}.json', 'w').write('[]')"
+    notebook(repository, "atom/accuracy", keep, parameters="profile = 'quick'")
     notebook(repository, "atom/accuracy_of_all")
-    for variant in ("", ".svhn", ".cifar100"):
-        (repository / f"params/atom/accuracy{variant}.paper.yaml").write_text(f"profile: {variant[1:]}.paper\n")
+    for variant in ("", "svhn.", "cifar100."):
+        (repository / f"params/atom/accuracy.{variant}paper.yaml").write_text(f"profile: {variant}paper\n")
 
     def asked(*wanted, profile="paper"):
         return {run.name: run for run in reproduce.plan(wanted, profile, output=repository / "runs")}
@@ -200,77 +194,46 @@ def test_a_notebook_may_have_several_parameter_files_at_one_profile(repository):
     assert list(asked()) == list(asked("atom")) == [*names, "atom/accuracy_of_all"]
     assert list(asked("atom/accuracy")) == list(asked("notebooks/atom/accuracy.ipynb")) == ["atom/accuracy"]
     assert list(asked(profile="quick")) == ["atom/accuracy", "atom/accuracy_of_all"]
-    (run,) = asked("atom/accuracy.cifar100").values()
-    assert run.results == repository / "results/atom/accuracy.cifar100.paper.json"
-    assert run.executed.name == "accuracy.cifar100.paper.ipynb"
-    assert notebooks.parameters(run.name, "paper")["profile"] == "cifar100.paper"
-
-
-def test_a_variant_is_run_with_its_parameters_and_its_own_products(repository):
-    keep = "print(profile)\nopen(f'../../results/atom/accuracy.{profile}.json', 'w').write('[]')"
-    notebook(repository, "atom/accuracy", keep, parameters="profile = 'quick'")
-    for variant in ("", "svhn."):
-        (repository / f"params/atom/accuracy.{variant}hour.yaml").write_text(f"profile: {variant}hour\n")
-    outcomes = reproduce.execute(reproduce.plan([], "hour", output=repository / "runs"))
-    assert [(one.error, one.verdicts) for one in outcomes] == [("", {}), ("", {})]
-    assert [line.split()[0] for line in reproduce.table(outcomes).splitlines() if line.startswith("atom/")] == [
-        "atom/accuracy", "atom/accuracy.svhn",
-    ]  # fmt: skip
-    assert printed(outcomes[1].run.executed).strip() == "svhn.hour"
+    (outcome,) = reproduce.execute([*asked("atom/accuracy.svhn").values()])
+    assert (outcome.error, outcome.verdicts) == ("", {})
+    assert outcome.run.results == repository / "results/atom/accuracy.svhn.paper.json"
+    assert outcome.run.executed.name == "accuracy.svhn.paper.ipynb"
+    assert printed(outcome.run.executed).strip() == "svhn.paper"
+    assert "\natom/accuracy.svhn " in reproduce.table([outcome])
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "overrides", "message"),
     [
-        (["atom/acuracy"], "ddlib: unknown notebook 'atom/acuracy'; known: atom/accuracy"),
-        (["atom/accuracy.svhn"], "ddlib: unknown notebook 'atom/accuracy.svhn'; known: atom/accuracy"),
-        (["atom/accuracy", "--profile", "paper"], "ddlib: atom/accuracy has no parameters for profile"),
-        (["-f", "nowhere.yaml"], "ddlib: [Errno 2] No such file or directory: "),
+        (["atom/acuracy"], "", r"unknown notebook 'atom/acuracy'; known: atom/accuracy"),
+        (["atom/accuracy.svhn"], "", r"unknown notebook 'atom/accuracy.svhn'; known: atom/accuracy"),
+        (["atom/accuracy", "--profile", "paper"], "", "atom/accuracy has no parameters for profile"),
+        (["-f", "nowhere.yaml"], "", r"\[Errno 2\] No such file or directory: "),
+        (["-f", "mine.yaml"], "sedes: [3]", "mine.yaml does not suit atom/accuracy: .*'sedes'"),
+        (["-f", "mine.yaml"], "seeds: [-3]", "mine.yaml does not suit atom/accuracy: seeds=-3; it must be >= 0"),
+        (["-f", "mine.yaml"], "profile: hour", "mine.yaml sets 'profile', which --profile does"),
+        (["-f", "mine.yaml"], "[1]", "mine.yaml holds list; it must be a mapping"),
     ],
 )
-def test_a_wrong_wish_is_refused_in_one_line(repository, capsys, words, message):
-    notebook(repository, "atom/accuracy", parameters=OVERRIDABLE)
-    assert cli.main(["reproduce", *words]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith(message) and err.count("\n") == 1 and not (repository / "runs").exists()
-
-
-def test_an_unknown_profile_and_a_repository_without_notebooks_are_refused(repository):
+def test_a_wrong_wish_is_refused_in_one_line_before_anything_runs(repository, capsys, words, overrides, message):
     with pytest.raises(FileNotFoundError, match="no notebooks in"):
         reproduce.plan([], "quick", output=repository)
-    notebook(repository, "atom/accuracy")
+    notebook(repository, "atom/accuracy", parameters=OVERRIDABLE)
+    (repository / "mine.yaml").write_text(overrides)
+    assert cli.main(["reproduce", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and re.match(f"ddlib: {message}", err.replace(f"{repository}/", "")) and err.count("\n") == 1
+    assert not (repository / "runs").exists()
     with pytest.raises(ValueError, match="unknown profile 'week'; known: quick, hour, paper"):
         reproduce.plan([], "week", output=repository)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("sedes: [3]\n", r"ddlib: mine.yaml does not suit atom/accuracy: .*'sedes'"),
-        ("seeds: [-3]\n", r"ddlib: mine.yaml does not suit atom/accuracy: seeds=-3; it must be >= 0"),
-        ("profile: hour\n", r"ddlib: mine.yaml sets 'profile', which --profile does"),
-        ("[1]\n", r"ddlib: mine.yaml holds list; it must be a mapping"),
-    ],
-)
-def test_overrides_that_no_notebook_knows_are_refused_before_anything_runs(repository, capsys, text, message):
-    notebook(repository, "atom/accuracy", parameters=OVERRIDABLE)
-    (repository / "mine.yaml").write_text(text)
-    assert cli.main(["reproduce", "-f", "mine.yaml"]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and re.match(message, err.replace(f"{repository}/", "")) and err.count("\n") == 1
-    assert not (repository / "runs").exists()
-
-
-def accuracies_of(label, accuracies, verdict_ipc=1):
-    return results.Record(accuracies=accuracies, label=label, method="dm", dataset="digits", ipc=verdict_ipc, cell={})
 
 
 def test_two_folders_of_results_are_set_beside_each_other(tmp_path, capsys):
     rows = {"a": [("Random", (70.0, 71.0, 72.0)), ("DM", (80.0, 81.0, 82.0)), ("Old", (1.0, 2.0))]}
     rows["b"] = [("Random", (70.0, 71.0, 72.0)), ("DM", (85.0, 86.0, 87.0)), ("New", (1.0, 2.0))]
     for folder, its in rows.items():
-        results.write([accuracies_of(*row) for row in its], tmp_path / folder / "atom/accuracy.quick.json")
-    results.write([accuracies_of("DM", (1.0, 2.0))], tmp_path / "b/datm/lossless.quick.json")
+        results.write([record(*row) for row in its], tmp_path / folder / "atom/accuracy.quick.json")
+    results.write([record("DM", (1.0, 2.0))], tmp_path / "b/datm/lossless.quick.json")
 
     assert cli.main(["report", "compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
 
@@ -290,7 +253,7 @@ def test_two_folders_of_results_are_set_beside_each_other(tmp_path, capsys):
 def test_a_claim_with_another_outcome_is_named(tmp_path):
     higher, lower = (70.0, 71.0, 72.0), (50.0, 51.0, 52.0)
     for name, (dm, atom) in {"a": (lower, higher), "b": (higher, lower)}.items():
-        both = [accuracies_of("DM", dm), accuracies_of("ATOM", atom)]
+        both = [record("DM", dm), record("ATOM", atom)]
         results.write(both, tmp_path / name / "atom/accuracy.quick.json")
     found = compare.agreement(*(compare.read(tmp_path / name) for name in "ab"))
     changes = [line for line in found.splitlines() if line.endswith("holds -> fails")]
