@@ -124,6 +124,8 @@ OTHER_CHANNELS = r"images must be \(B, 1, H, W\), got shape \(2, 3, 4, 4\)"
         (lambda: small_set(images=torch.zeros(6, 2, 2)), r"must be \(B, C, H, W\).*got \(6, 2, 2\) torch.float32"),
         (lambda: small_set(images=torch.zeros(0, 1, 2, 2), labels=torch.zeros(0).long()), "B >= 1"),
         (lambda: small_set(labels=torch.zeros(5).long()), r"labels must be \(6,\) int64 on cpu, got \(5,\)"),
+        (lambda: small_set(labels=torch.zeros(6).int()), "int64 on cpu, got .* torch.int32"),
+        (lambda: small_set(labels=torch.tensor([0, 1, 2, -1, 0, 0])), r"labels must lie in \[0, 3\), got -1 to 2"),
         (lambda: small_set(labels=torch.tensor([0, 1, 2, 3, 0, 0])), r"labels must lie in \[0, 3\), got 0 to 3"),
         (lambda: small_set(space=ValueSpace((0.5,) * 3, (0.2,) * 3)), "space is for 3 channels, images have 1"),
         (lambda: small_set(space=replace(SPACE, zca=ZCA(**ZCA_OF_TWO))), "of 2 values, .* have 4"),
@@ -300,6 +302,7 @@ def test_idx_files(mnist):
     expected = np.random.default_rng(0).integers(0, 256, (8, 28, 28))
     assert np.array_equal(train.images[:, 0].numpy(), expected) and train.labels.tolist() == list(range(8))
     assert (test.shape, len(test), test.split) == ((1, 28, 28), 4, "test")
+    assert (train.space.mean, train.space.std) == ((0.1307,), (0.3081,))
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("images-idx3", 0), ("labels-idx1", 6)])

@@ -155,3 +155,13 @@ def test_what_is_known_of_a_set_is_read_without_building_it_and_its_file_is_chec
     assert (
         work.distillation_record(cell(), 0, workplace)["steps"] == 6 and path.with_name(f"{path.name}.damaged").exists()
     )
+
+
+def test_an_unfinished_evaluation_is_seen_for_what_it_is(workplace, capsys):
+    study.run([cell()], workplace)
+    (path,) = workplace.folder.glob("distilled/*/evaluation-*.json")
+    record = files.read_json(path)
+    files.write_json(path, record | {name: record[name][:1] for name in ("networks", "accuracies", "train_losses")})
+    assert not study.finished(cell(), workplace)
+    runs(workplace, "show", path.parent.name)
+    assert "1 of 2 networks" in capsys.readouterr().out

@@ -83,6 +83,7 @@ def test_the_gradient_is_that_of_the_loss_through_the_sampler():
     state = begun(method, train, found)
     state.step = 1  # each has noise of its own
     noise = method.noise(state, "noise", 1)
+    assert not torch.equal(noise, method.noise(state, "noise", 0))
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in state.tensors.items()}
     rendered = Sampler(steps=2).render(state.prior, leaves["Z"], leaves["c"], noise)
     assert 0.05 < (rendered.abs() > 1).float().mean() < 0.95

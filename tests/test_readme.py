@@ -100,11 +100,14 @@ def results_table() -> str:
 def line(record: results.Record) -> str:
     """One record as a row."""
     reference = record.reference
-    theirs = "-" if reference is None else "not found" if reference.value is None else f"{reference.value:.1f}"
-    marks = " (unverified)" if reference is not None and reference.unverified and reference.value is not None else ""
+    theirs = "-" if reference is None else "not found"
+    if reference is not None and reference.value is not None:
+        marks = [f"of {reference.dataset}"] if reference.dataset != record.dataset else []
+        marks += ["unverified"] if reference.unverified else []
+        theirs = f"{reference.value:.1f}" + (f" ({', '.join(marks)})" if marks else "")
     ours = f"{record.accuracy_mean:.1f} ± {record.accuracy_std:.1f} ({record.n})"
     method = record.label if record.network == "convnet" else f"{record.label}, tested on {record.network}"
-    return f"| {record.dataset}, {record.ipc} | {method} | {theirs}{marks} | {ours} | `{record.verdict}` |"
+    return f"| {record.dataset}, {record.ipc} | {method} | {theirs} | {ours} | `{record.verdict}` |"
 
 
 def test_the_tables_are_those_of_the_records():

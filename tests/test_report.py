@@ -408,6 +408,20 @@ def test_metrics_have_a_linear_panel_each():
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[1, 0.01], [5, 0.02]]
 
 
+def test_a_course_may_be_over_something_else_than_steps():
+    (ax,) = report.metric_panels({"distance": [(0, 1.0), (1, 2.0)]}, over="epoch of the expert").axes
+    assert ax.get_xlabel() == "epoch of the expert"
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0.001, "1 min"), (0.5, "30 min"), (1.0, "1 h"), (30.0, "30 h"), (120, "5 days"), (None, "not run  ")],
+)
+def test_a_table_states_what_a_cell_would_cost(hours, text):
+    cost = {} if hours is None else {"estimated_hours": hours}
+    assert text in str(report.table([record((), cost=cost)]))
+
+
 def test_losses_stand_over_their_start_epochs_with_the_mean_of_each():
     (ax,) = report.loss_against_start([(3, 0.5), (0, 0.9), (3, 0.7)]).axes
     means, one = ax.lines

@@ -146,6 +146,7 @@ def test_record_has_sample_statistics_and_plain_json():
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
+        ({"accuracies": [50.0, 101.0]}, "accuracies contain 101.0"),
         ({"accuracies": [50.0, math.nan]}, "accuracies contain nan; allowed: percent"),
         ({"cost": {"seconds": math.nan}}, "cost is not plain JSON"),
         ({"ipc": 0}, "ipc=0; allowed: an integer from 1"),

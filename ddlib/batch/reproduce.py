@@ -159,7 +159,7 @@ class Outcome:
 
 
 def plan(wanted: Sequence[str], profile: str, *, output: Path, overrides: Path | None = None) -> list[Run]:
-    """The runs of `notebooks.chosen(wanted, profile)`, which raises, with the fields of `Run`.
+    """The runs that `wanted` asks for at a profile; ValueError and FileNotFoundError as `notebooks.chosen`.
 
     Those that compare papers come last: most of their work is done by then.  A ValueError names overrides that are no
     parameters of a notebook.
@@ -181,7 +181,7 @@ def execute(runs: Sequence[Run], *, at_once: int = 1) -> list[Outcome]:
     """Execute notebooks with papermill, each in a process of its own, on the kernel of this very environment.
 
     The working directory is the notebook's folder, as in JupyterLab.  A notebook without parameters for the
-    profile is left out.  What an earlier run left is never taken for this one's.  With several `at_once` each has its
+    profile is left out.  What an earlier run left is never taken for this one's.  With several `at_once`, each has its
     share of the cores, unless OMP_NUM_THREADS says otherwise; a cell that two of them need is computed by one.  How far
     it is goes to stderr (`Display`).  Stopped by SIGINT or SIGTERM, it raises KeyboardInterrupt; the work is saved.
     """

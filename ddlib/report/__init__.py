@@ -29,7 +29,10 @@ __all__ = [
 
 
 def source(*functions: Callable[..., Any]) -> "Markdown":
-    """The very code of `functions`, methods or classes, highlighted, each under its name and the file it stands in."""
+    """The very code of `functions`, methods or classes, highlighted, each under its name and the file it stands in.
+
+    TypeError where something has no source in Python.
+    """
     from IPython.display import Markdown
 
     texts = []

@@ -66,7 +66,7 @@ def agreement(before: Sequence[Run], after: Sequence[Run]) -> str:
         f"equal to the last digit, means differ by up to {max(distances):.1f} points); "
         f"{len(claims) - len(changed)} of {len(claims)} claims, each in its notebook, have the same outcome"
     )
-    lines = [*changed, *differing, *_unpaired(old_rows, new_rows), *_unpaired(old_runs, new_runs)]
+    lines = [*changed, *differing, *_unpaired(old_runs, new_runs), *_unpaired(old_rows, new_rows)]
     rest = [f"... and {len(lines) - BELOW} more"] if len(lines) > BELOW else []
     return "\n  ".join([head, *lines[:BELOW], *rest])
 

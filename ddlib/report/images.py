@@ -84,7 +84,7 @@ def mosaic(images: "SyntheticSet", classes: int, per_class: int) -> Tensor:
 
 
 def _tiled(pixels: Tensor, columns: int) -> Tensor:
-    """(N, C, H, W) in [0, 1] row by row, a sixteenth of their height apart: (rows, columns, 3) uint8."""
+    """(N, C, H, W) in [0, 1] row by row, N whole rows, a sixteenth of their height apart: (rows, columns, 3) uint8."""
     if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
         raise ValueError(f"pixels are {tuple(pixels.shape)}; allowed: (N, C, H, W) with 1 or 3 channels")
     gap = max(1, pixels.shape[2] // 16)

@@ -6,13 +6,12 @@ import json
 import textwrap
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 from PIL import Image, UnidentifiedImageError
 
 from ddlib import OUTPUT
@@ -129,17 +128,14 @@ def several(entries: Sequence[str], between: str = ", ", *, most: int = 3) -> st
 
 
 @styled()
-def render(
-    figure: Figure, kind: str, *, dpi: float, provenance: str | None = None, extent: Bbox | None = None
-) -> bytes:
-    """The bytes of `figure` as "png" or "svg", cut to `extent` in inches, or to what is drawn; without a date."""
+def render(figure: Figure, kind: str, *, dpi: float, provenance: str | None = None) -> bytes:
+    """The bytes of `figure` as "png" or "svg", cut to what is drawn; without date or version of a program."""
     metadata = {
         "png": {"Software": None, "provenance": provenance},
         "svg": {"Date": None, "Creator": "ddlib", "Description": provenance},
     }[kind]
     buffer = io.BytesIO()
-    extent = extent.padded(0.05) if extent else "tight"
-    figure.savefig(buffer, format=kind, dpi=dpi, bbox_inches=extent, pad_inches=0.05, metadata=metadata)
+    figure.savefig(buffer, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.05, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -169,14 +165,14 @@ def save(
         raise ValueError(f"name={name!r}; allowed: a path within the folder, without an ending: 'atom/accuracy.quick'")
     target = Path(folder or OUTPUT / "figures") / inside
     text = json.dumps(dict(provenance or {}), sort_keys=True, allow_nan=False)
-    with _footed(fig, footer(provenance) if provenance else "") as extent:
+    with _footed(fig, footer(provenance)) if provenance else nullcontext():
         for dpi in RESOLUTIONS:
-            png = render(fig, "png", dpi=dpi, provenance=text, extent=extent)
+            png = render(fig, "png", dpi=dpi, provenance=text)
             if len(png) <= LIMIT:
                 break
         else:
             raise ValueError(f"{name}: {len(png)} bytes at {dpi} dpi, more than {LIMIT}; show fewer images")
-        svg = render(fig, "svg", dpi=72, provenance=text, extent=extent)
+        svg = render(fig, "svg", dpi=72, provenance=text)
     paths = [write_whole(f"{target}.png", png)]
     if len(svg) <= LIMIT:
         paths.append(write_whole(f"{target}.svg", svg))
@@ -186,19 +182,17 @@ def save(
 
 
 @contextmanager
-def _footed(fig: Figure, text: str) -> Iterator[Bbox]:
-    """Inside the block, `fig` has small print below all else, no wider than it; gives where all lies, in inches."""
+def _footed(fig: Figure, text: str) -> Iterator[None]:
+    """`fig` with small print below everything else, no wider than it, inside the block."""
     with styled():
-        fig.draw_without_rendering()
-        fig.set_layout_engine(None)  # settled: no later drawing moves anything
+        fig.draw_without_rendering()  # settles the layout
         box = fig.get_tightbbox()
         width, height = fig.get_size_inches()
         text = textwrap.fill(text, max(60, int(20 * box.width)))  # 20 letters of small print an inch
         look = {"fontsize": 6, "color": "#666666", "va": "top", "parse_math": False}
         small_print = fig.text(box.x0 / width, (box.y0 - 0.08) / height, text, **look)
-        extent = small_print.get_window_extent().transformed(fig.dpi_scale_trans.inverted())
     try:
-        yield Bbox.union([box, extent]) if text else box
+        yield
     finally:
         small_print.remove()
 

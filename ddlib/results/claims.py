@@ -167,8 +167,8 @@ MEASURED_AT = ("dataset", "networks", "steps", "classes", "ipc")
 def check_measured(claim: Claim, measurements: Measurements, dataset: str) -> ClaimCheck:
     """Test a claim's direction in the table of its `Measured`; no tests where the claim, or `measurements`, has none.
 
-    Rows that name another number of images per class than the claim's are left out.  A ValueError says where rows lack
-    the columns that the claim names, or two stand for one side at one place of the `dataset` of the notebook.
+    Rows that name another number of images per class than the claim's are left out.  `dataset` is the one that the
+    notebook worked on.  A ValueError says where rows lack the columns that the claim names, or two stand for one side.
     """
     table = claim.measured
     if table is None:

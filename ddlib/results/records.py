@@ -188,6 +188,9 @@ def frame(records: "Sequence[Record] | str | Path") -> "pd.DataFrame":
         `COLUMNS`: ipc is missing for the whole training set, distillation_seed where the record does not say,
         evaluation_seed counts the networks of a set from 0, accuracy is in percent, and deviations have "; " between
         them.  Then every entry of the costs, and of files experiment ("atom/accuracy") and profile ("quick").
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file or folder, or one is faulty.
     """
     import pandas as pd
 

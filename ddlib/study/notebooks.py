@@ -39,7 +39,8 @@ def variants(name: str, profile: str) -> tuple[str, ...]:
 def chosen(wanted: Sequence[str], profile: str) -> list[str]:
     """The notebooks that `wanted` asks for, in the repository's order; nothing wanted means all, with their variants.
 
-    One is wanted as `paper/experiment`, one of its `variants`, by its path, or by its paper, with all of that.
+    One is wanted as `paper/experiment`, as one of its `variants`, or by its path; a paper alone means all of its own.
+    ValueError for an unknown profile or notebook, FileNotFoundError for one that has no parameters at the profile.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
