@@ -84,8 +84,7 @@ def compute(run: Run, name: str, gpus: Sequence[str] = ()) -> Record:
         raise ValueError(f"unknown cell {name!r} of {run.name} at {run.profile}; known: {known}")
     parameters = notebooks.parameters(run.name, run.profile, run.changes)
     with pinned(gpus):
-        workplace = study.Workplace(parameters["device"])
-        (record,) = study.run([cells[name]], workplace, budget_hours=parameters.get("budget_hours"))
+        (record,) = study.run([cells[name]], study.Workplace(run.device), budget_hours=parameters.get("budget_hours"))
     return record
 
 
