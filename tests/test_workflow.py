@@ -375,7 +375,7 @@ def test_what_came_of_a_batch_is_told_from_what_its_jobs_left(tmp_path, store):
 
 
 def test_cells_are_listed_and_one_is_computed_alone(tmp_path, store, capsys):
-    path = overrides(tmp_path)
+    path = overrides(tmp_path, device="auto")
     listed = ["cell", NAME, "-f", str(path)]
     assert cli.main(listed) == 0
     (name, text) = capsys.readouterr().out.splitlines()[0].split(maxsplit=1)

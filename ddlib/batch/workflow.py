@@ -82,9 +82,9 @@ def compute(run: Run, name: str, gpus: Sequence[str] = ()) -> Record:
     if name not in cells:
         known = "; ".join(f"{name} ({cell})" for name, cell in cells.items())
         raise ValueError(f"unknown cell {name!r} of {run.name} at {run.profile}; known: {known}")
-    parameters = notebooks.parameters(run.name, run.profile, run.changes)
+    budget_hours = notebooks.parameters(run.name, run.profile, run.changes).get("budget_hours")
     with pinned(gpus):
-        (record,) = study.run([cells[name]], study.Workplace(run.device), budget_hours=parameters.get("budget_hours"))
+        (record,) = study.run([cells[name]], study.Workplace(run.device), budget_hours=budget_hours)
     return record
 
 
