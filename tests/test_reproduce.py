@@ -242,9 +242,9 @@ def test_two_folders_of_results_are_set_beside_each_other(tmp_path, capsys):
     assert "1 of 1 claims" in head  # that DM is above Random
     assert [line.strip() for line in lines] == [
         "atom/accuracy.quick: DM, digits, IPC 1, convnet: 81.0 -> 86.0 [+2.7, +7.3]",
+        "datm/lossless.quick: only after",
         "atom/accuracy.quick: Old, digits, IPC 1, convnet: only before",
         "atom/accuracy.quick: New, digits, IPC 1, convnet: only after",
-        "datm/lossless.quick: only after",
     ]
     assert cli.main(["report", "compare", str(tmp_path / "a"), str(tmp_path)]) == 2
     assert "holds no results" in capsys.readouterr().err
