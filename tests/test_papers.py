@@ -54,12 +54,14 @@ def test_accuracy_rises_with_images_per_class_or_the_value_is_marked(paper):
 @pytest.mark.parametrize("paper", PAPERS)
 def test_verified_claims_follow_from_the_reported_numbers(paper):
     value = {}
+    proxies = {("cifar10", 100), ("cifar10", 200)}  # not reported: the paper's shares of a set, in a fifth of CIFAR-10
     for r in results.references(paper):
         if r.metric == "accuracy" and r.primary and r.table in ("main", "cross_architecture", "architectures"):
             side = ", ".join(filter(None, (r.method, r.condition)))  # as a claim calls it
             value[side, r.dataset, r.ipc, r.network] = r.value
     for claim in (claim for claim in results.claims(paper) if not claim.unverified):
         places = [(d, i, n) for d in claim.datasets for i in claim.ipc for n in claim.networks]
+        places = [(d, i, n) for d, i, n in places if (d, i) not in proxies]
         for (d, i, n), (e, j, m) in zip(places, places[1:], strict=False) if claim.rises else ():
             followed = (d, i) == (e, j) if claim.along == "networks" else d == e
             assert not followed or value[claim.rises, d, i, n] < value[claim.rises, e, j, m], claim.id
