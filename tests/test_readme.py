@@ -3,6 +3,7 @@
 python tests/test_readme.py    # writes both tables anew
 """
 
+import collections
 import functools
 import re
 import sys
@@ -24,19 +25,34 @@ PAPERS = {"datm": "DATM", "dim": "DiM", "ld3m": "LD3M", "atom": "ATOM"}
 
 
 def claims_table() -> str:
-    """Every claim of the four papers, with what the committed results say of it, as a table in Markdown.
+    """How many claims of the four papers come out how, and each with what the committed results say of it, in Markdown.
 
-    A column for each profile at which there are results.
+    A row, and then a column, for each profile at which there are results.
     """
     runs = [evidence.read_run(path) for path in sorted((ROOT / "results").glob("*/*.json"))]
     profiles = [profile for profile in PROFILES if any(run.profile == profile for run in runs)]
-    lines = [f"| paper | claim | {' | '.join(f'`{name}`' for name in profiles)} |", "|---" * (2 + len(profiles)) + "|"]
+    verdicts = [verdict for paper in PAPERS for verdict in evidence.verdicts(paper, runs)]
+    lines = ["| | hold | fail | undecided | not tested |", "|---" * 5 + "|"]
+    for profile in profiles:
+        counts = collections.Counter(outcome(verdict, profile) for verdict in verdicts)
+        numbers = (str(counts[name]) for name in ("holds", "fails", "undecided", "not tested"))
+        lines.append(f"| `{profile}`, of {len(verdicts)} | {' | '.join(numbers)} |")
+    lines += ["", "<details><summary>Each claim, and the notebooks that test it</summary>", ""]
+    lines += [f"| paper | claim | {' | '.join(f'`{name}`' for name in profiles)} |", "|---" * (2 + len(profiles)) + "|"]
     for paper, title in PAPERS.items():
         for verdict in evidence.verdicts(paper, runs):
             mark = " *(unverified)*" if verdict.claim.unverified else ""
             found = [outcomes(verdict, profile) for profile in profiles]
             lines.append(f"| {title} | {verdict.claim.statement}{mark} | {' | '.join(found)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "</details>"])
+
+
+def outcome(verdict: evidence.Verdict, profile: str) -> str:
+    """Of a claim at one profile: "fails" where it fails in one notebook, "holds" where it does in all that test it."""
+    found = {check.outcome for run, check in verdict.evidence if run.profile == profile}
+    if len(found) < 2:
+        return next(iter(found), "not tested")
+    return "fails" if "fails" in found else "undecided"
 
 
 def outcomes(verdict: evidence.Verdict, profile: str) -> str:
