@@ -10,12 +10,7 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 ROOT = Path(__file__).resolve().parents[1]
-"""The repository: `data/` and `runs/` lie under it unless an argument says otherwise.
-
-What is relative in a parameter or an environment variable lies in it too, `ROOT / Path(name).expanduser()`, so that it
-means the same whatever the working directory: the notebook's folder in JupyterLab and in `ddlib reproduce`, another one
-under papermill or in a job.
-"""
+"""The repository; what is relative in a parameter or an environment variable lies in it, wherever one works."""
 
 OUTPUT = ROOT / Path(os.environ.get("DDLIB_OUTPUT", "")).expanduser()
 """`results/` and `figures/` are written under it: the repository, or `DDLIB_OUTPUT` for a run that is only a check."""

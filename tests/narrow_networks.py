@@ -2,8 +2,9 @@
 
     python tests/narrow_networks.py THREADS
 
-Prints a line a network when it begins (its name and options) and one when it ends: the largest distance, over 50
-passes, of a channels_last gradient from the one in double precision, as a share of the latter's norm.
+Prints a line a network when it begins (its name and options) and one when it ends: the largest distance, over a few
+passes, of a channels_last gradient from the one in double precision, as a share of the latter's norm.  Where a kernel
+writes past its buffers one thread crashes at once; two get wrong gradients now and then, and take many passes.
 """
 
 import copy
@@ -12,8 +13,6 @@ import sys
 import torch
 from test_models import SMALL, images, small
 
-PASSES = 50
-
 
 def gradients(network, batch):
     """Gradient of a smooth loss by every parameter, flat, in double precision."""
@@ -21,11 +20,11 @@ def gradients(network, batch):
     return torch.cat([each.double().flatten() for each in torch.autograd.grad(loss, [*network.parameters()])])
 
 
-def largest_error(network, batch):
-    """Largest relative distance of `PASSES` gradients in channels_last float32 from the one in float64."""
+def largest_error(network, batch, passes):
+    """Largest relative distance of so many gradients in channels_last float32 from the one in float64."""
     reference = gradients(copy.deepcopy(network).double(), batch.double())
     network, batch = (each.to(memory_format=torch.channels_last) for each in (network, batch))
-    return max(((gradients(network, batch) - reference).norm() / reference.norm()).item() for _ in range(PASSES))
+    return max(((gradients(network, batch) - reference).norm() / reference.norm()).item() for _ in range(passes))
 
 
 def main(threads):
@@ -34,7 +33,7 @@ def main(threads):
     for name, options in [*((name, {}) for name in SMALL), *narrow]:
         network = small(name, **options)
         print(name, options, flush=True)
-        print(largest_error(network, images(network, count=8)), flush=True)
+        print(largest_error(network, images(network, count=8), 3 if threads == 1 else 50), flush=True)
 
 
 if __name__ == "__main__":

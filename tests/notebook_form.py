@@ -1,32 +1,18 @@
 """The form every notebook has: where it keeps its parameters, its text, its code and its outputs."""
 
 import ast
-import io
 import re
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
 
-from ddlib.study.parameters import PARAMETERS
+from ddlib.study.parameters import PARAMETERS, literals
 
 CHECKED = "nbval-check-output"
 UNCHECKING = {"nbval-skip", "nbval-raises-exception", "nbval-ignore-output", "raises-exception"}
 PICTURE = 60_000  # characters of a picture in base64
 ABSOLUTE = re.compile(r"^(/[\w.]|~/|[A-Za-z]:[\\/])")
-
-
-def discover(root: Path) -> list[Path]:
-    """The notebooks under `root/notebooks/<paper>/`, sorted."""
-    return sorted((root / "notebooks").glob("[!.]*/[!.]*.ipynb"))
-
-
-def parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
-    """Name -> default of the notebook's parameters cell."""
-    (cell,) = (cell for cell in notebook.cells if "parameters" in tags(cell))
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
 
 
 def tags(cell: nbformat.NotebookNode) -> list[str]:
@@ -63,33 +49,10 @@ def _parameters(notebook) -> Iterator[str]:
     if where != [1]:
         yield f"cells {where} are tagged 'parameters'; the second cell alone must be"
         return
-    source = notebook.cells[1].source
     try:
-        body = ast.parse(source).body
-    except SyntaxError as error:
-        yield f"the parameters cell is no plain Python: {error.msg}"
-        return
-    commented = _commented(source)
-    for node in body:
-        if not (isinstance(node, ast.Assign) and [type(target) for target in node.targets] == [ast.Name]):
-            yield f"the parameters cell has '{ast.unparse(node)}', which assigns no single name"
-        elif not _is_literal(node.value):
-            yield f"parameter {node.targets[0].id} is no literal: {ast.unparse(node.value)}"
-        elif not commented & {*range(node.lineno, node.end_lineno + 1)}:
-            yield f"parameter {node.targets[0].id} has no comment"
-
-
-def _commented(source: str) -> set[int]:
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {token.start[0] for token in tokens if token.type == tokenize.COMMENT}
-
-
-def _is_literal(node: ast.AST) -> bool:
-    try:
-        ast.literal_eval(node)
-    except ValueError:
-        return False
-    return True
+        literals(notebook.cells[1].source)
+    except ValueError as error:
+        yield f"the parameters cell: {error}"
 
 
 def _settings(notebook) -> Iterator[str]:

@@ -7,10 +7,11 @@ import base64
 import io
 
 import nbformat
-from notebook_form import CHECKED, discover, tags
+from notebook_form import CHECKED, tags
 from PIL import Image
 
 from ddlib import ROOT
+from ddlib.study import notebooks
 
 COLOURS = 24
 """Of a picture; the whole one is in figures/."""
@@ -67,8 +68,8 @@ def small(png: str) -> str:
 
 def main() -> None:
     """Refresh every notebook."""
-    for path in discover(ROOT):
-        executed = ROOT / "runs" / "notebooks" / path.parent.name / f"{path.stem}.quick.ipynb"
+    for name in notebooks.names():
+        path, executed = notebooks.path_of(name), ROOT / "runs" / "notebooks" / f"{name}.quick.ipynb"
         notebook = nbformat.read(path, nbformat.NO_CONVERT)
         refresh(notebook, nbformat.read(executed, nbformat.NO_CONVERT))
         nbformat.write(notebook, path)

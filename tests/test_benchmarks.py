@@ -45,7 +45,6 @@ def test_what_is_timed_computes_what_its_reference_does(what, capsys):
 
 REFUSED = [
     (attention_matching, "TOLERANCE", 1e-30, "attention, instance"),
-    (gradient_matching, "TOLERANCE", 1e-30, "DSA"),
     (experts, "TOLERANCE", {"float32": 1e-30}, "experts"),
     (evaluation, "TOLERANCE", {"float32": 1e-30}, "evaluation"),
     (trajectory_matching, "TOLERANCE", {"float64": 1e-30}, "trajectories"),

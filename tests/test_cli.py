@@ -93,9 +93,18 @@ def test_relative_paths_of_the_environment_lie_in_the_repository_from_everywhere
     assert done.stdout.split() == [str(ROOT / "out"), str(ROOT / "some" / "data")]
 
 
-@pytest.mark.parametrize("code", ["import ddlib", "from ddlib.batch import cli\ncli.main(['plan', '--help'])"])
-def test_nothing_that_takes_long_to_import_is_imported_for_help(code):
-    heavy = {"torch", "pandas", "seaborn", "scipy", "diffusers", "matplotlib", "sklearn", "statsmodels"}
+HEAVY = {"torch", "pandas", "seaborn", "scipy", "diffusers", "matplotlib", "sklearn", "statsmodels"}
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import ddlib", HEAVY),
+        ("from ddlib.batch import cli\ncli.main(['plan', '--help'])", HEAVY),
+        ("import ddlib.methods, ddlib.methods.sampler, ddlib.models.priors", {"diffusers"}),
+    ],
+)
+def test_nothing_that_takes_long_to_import_is_imported_where_it_is_not_used(code, heavy):
     watch = f"import atexit, sys\natexit.register(lambda: print(sorted({heavy!r} & sys.modules.keys())))\n"
     done = subprocess.run([sys.executable, "-c", watch + code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

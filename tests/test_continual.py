@@ -6,12 +6,14 @@ import pytest
 import test_rows
 import torch
 from few_digits import distilled
+from refusals import refuses
 
 from ddlib import evaluation, results, study
 from ddlib.analyses import continual
 from ddlib.data import augmentation, datasets
 from ddlib.data.datasets import ValueSpace
 from ddlib.data.synthetic import SyntheticSet, joined
+from ddlib.store import inventory
 from ddlib.study import work
 from ddlib.study.parameters import settings
 
@@ -40,8 +42,8 @@ def test_a_part_of_a_data_set_is_loaded_by_name_with_its_classes_in_the_order_as
     assert ours == whole != other
 
 
-@pytest.mark.parametrize(
-    ("name", "zca", "match"),
+test_a_part_that_there_is_not_is_refused = refuses(
+    lambda name, zca: datasets.load(name, "train", zca=zca),
     [
         ("digits:3,x", False, "'3,x' is no list of classes, such as 3,7"),
         ("digits:3,3", False, r"classes \(3, 3\) of digits; allowed: different ones in 0..9"),
@@ -50,9 +52,6 @@ def test_a_part_of_a_data_set_is_loaded_by_name_with_its_classes_in_the_order_as
         ("digits:3,7", True, "digits is whitened by all of its classes"),
     ],
 )
-def test_a_part_that_there_is_not_is_refused(name, zca, match):
-    with pytest.raises(ValueError, match=match):
-        datasets.load(name, "train", zca=zca)
 
 
 # The union of sets
@@ -95,8 +94,8 @@ def test_every_class_comes_once_in_an_order_of_its_own():
 DIM = {"method": "dim", "generator_width": 4, "evaluation": {"batch_size": 20}}
 
 
-@pytest.mark.parametrize(
-    ("changed", "match"),
+test_rows_that_cannot_be_are_refused = refuses(
+    rows,
     [
         *(({"steps": [5, n]}, f"steps={n} of 10 classes; allowed: 1, 2, 5, 10") for n in (3, 4, 20)),
         ({"ipcs": [1, 2]}, "allowed: one number of images per class"),
@@ -104,11 +103,9 @@ DIM = {"method": "dim", "generator_width": 4, "evaluation": {"batch_size": 20}}
         ({"methods": {"DiM": DIM}}, "'DiM': 'dim' gives a stream of a generator's images; allowed: methods that give"),
         ({"methods": {"ATOM": {"method": "atom", "whitened": True}}}, "'ATOM' is whitened, by classes that have not"),
         ({"evaluation": {"networks": {"n": {"network": "mlp"}}}}, "tested on 'n' of several networks; allowed: one"),
+        ({"evaluation": {"labels": "fixed"}}, "labels='fixed' asks a teacher; allowed: None or hard"),
     ],
 )
-def test_rows_that_cannot_be_are_refused(changed, match):
-    with pytest.raises(ValueError, match=match):
-        rows(**changed)
 
 
 def test_published_numbers_stand_beside_the_same_steps_alone():
@@ -168,6 +165,20 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(workplace, tmp_path, monkey
     assert continual.run(told, workplace, steps=[5]) == whole
     assert trained == [(0, 1)] * 10
     assert continual.run(told, workplace, steps=[5]) == whole
+
+
+def test_a_memory_is_judged_anew_where_a_set_was_remade_or_the_record_is_damaged(workplace):
+    (cell,) = rows(seeds=[0])
+    whole = continual.run([cell], workplace, steps=[5])
+    memories = sorted(workplace.folder.glob("distilled/*/memory-*.json"))
+    assert len(memories) == 5 and sum(entry.evaluations for entry in inventory.entries(workplace.folder)) == 5
+    memories[0].write_text(memories[0].read_text()[:-9])
+    assert continual.run([cell], workplace, steps=[5]) == whole
+    first = work.distillation(continual.stages(cell, 5, 0)[0].parts[0], 0, workplace)
+    remade = first.keeping.load(first.path, "cpu")
+    first.keeping.save(dataclasses.replace(remade, images=-remade.images), first.path)
+    anew = continual.run([cell], workplace, steps=[5])
+    assert all(row["accuracies"] != old["accuracies"] for row, old in zip(anew, whole, strict=True))
 
 
 def test_what_another_process_distils_comes_last(workplace, monkeypatch):

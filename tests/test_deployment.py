@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
-from test_study import CHOSEN, cells
+from test_study import cells
 
 from ddlib import PROFILES, methods, study
 from ddlib.data import datasets
@@ -130,11 +130,6 @@ def test_a_networks_evaluation_goes_on_where_it_was(workplace):
     assert again.accuracies == whole.accuracies and 100 < files.read_json(path)["generation_seconds"] < 110
 
 
-def test_a_plan_counts_a_shared_distillation_once(workplace):
-    plan = study.plan(toys(), workplace)
-    assert "to do: 1 distillations and 12 trainings" in planning.line(plan)
-
-
 def test_an_estimate_draws_the_images_of_a_stream_as_its_evaluation_does(train, test, monkeypatch):
     cell, drawn, images = toys()[0], [], SyntheticStream.images
 
@@ -147,12 +142,6 @@ def test_an_estimate_draws_the_images_of_a_stream_as_its_evaluation_does(train, 
     assert planning.judging(cell, train, test).seconds > 0
     assert sum(drawn) == 2 * 3 * 10 * cell.ipc * cell.protocol.num_networks  # two short courses of three epochs
     assert planning.distillation(cell, train).disk > generator_bytes(shape=(1, 16, 16), num_classes=10, width=WIDTH)
-
-
-def test_mini_batches_that_do_not_divide_an_epoch_are_refused_before_anything_runs():
-    with pytest.raises(ValueError, match="'stream' at IPC 1: batch_size=256 does not divide the 10 .* nearest 10"):
-        toys(methods={"stream": {"method": "toy"}})
-    assert toys(methods={"frozen": {"method": "toy", "redraw": None}})
 
 
 def test_rows_of_equal_bytes_have_the_images_that_the_bytes_of_the_generator_pay_for():
@@ -184,14 +173,6 @@ def test_compat_of_a_row_goes_to_its_evaluation_and_to_its_method():
     assert not any("compat" in phrase for phrase in study.deviations(plain))
     with pytest.raises(ValueError, match="unknown compat 'x'"):
         toys(methods={"r": {"method": "random", "compat": "x"}})
-
-
-def test_an_evaluation_may_name_its_augmentation():
-    (cell,) = cells(methods={"r": {"method": "random"}}, evaluation=CHOSEN["evaluation"] | {"augmentation": "color"})
-    assert cell.protocol.augmentation == "color"
-    for value, match in ((3, "augmentation"), ("twirl", "unknown strategy 'twirl'")):
-        with pytest.raises(ValueError, match=match):
-            cells(evaluation={"augmentation": value})
 
 
 def test_a_damaged_generator_is_made_again_for_all_that_share_it(workplace):
@@ -226,15 +207,3 @@ def test_records_say_what_was_spent_before_the_distillation(workplace):
     assert herded.cost["prerequisite_seconds"] == round(files.read_json(made)["seconds"], 2) > 0
     shutil.rmtree(made.parent)
     assert study.run(cells(methods=rows), workplace)[1].cost["prerequisite_seconds"] is None
-
-
-@pytest.mark.parametrize(
-    ("settings", "match"),
-    [
-        ({"latent": 12}, r"methods\['DiM'\] on digits: num_classes=10; a one-hot code in noise of 12 values allows at"),
-        ({"pool": [["convnet"]]}, r"pool=\[\['convnet'\]\]; it must be a list of at least one of convnet"),
-    ],
-)
-def test_what_no_generator_can_be_is_refused_before_anything_is_trained(settings, match):
-    with pytest.raises(ValueError, match=match):
-        cells(methods={"DiM": {"method": "dim", "evaluation": {"batch_size": 10}} | settings})

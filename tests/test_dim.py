@@ -6,6 +6,7 @@ import pytest
 import torch
 from draws import equal, pictures
 from few_digits import product
+from refusals import refuses
 from test_adversarial import CLASSES, SHAPE, assert_pairs_agree, plain_critic_step, plain_pair, plain_signed
 from torch.nn import functional as F
 
@@ -253,8 +254,8 @@ def test_the_whole_of_the_data_is_gone_over_more_than_once_where_it_is_small():
         assert loss.isfinite() and (loss > 0) == (inner_steps > 0)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
+test_values_out_of_range_are_refused = refuses(
+    lambda **settings: started(dim(**settings), pictures(count=4)),
     [
         ({"pool": []}, r"pool=\[\]; it must be a list of at least one of convnet, resnet10, resnet18, resnet10_ap"),
         ({"pool": ["convnet", "vit"]}, r"pool=\['convnet', 'vit'\]; it must be a list of at least one of convnet"),
@@ -263,9 +264,6 @@ def test_the_whole_of_the_data_is_gone_over_more_than_once_where_it_is_small():
         ({"gan_batch": 4}, r"batch_size=5; it must be at most 4, all images"),
     ],
 )
-def test_values_out_of_range_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        started(dim(**settings), pictures(count=4))
 
 
 def test_a_product_says_how_it_was_made_and_how_its_images_are_augmented():

@@ -1,6 +1,7 @@
 """Effects of single choices, against differences written out; rows of a grid; figures of both."""
 
 import pytest
+from refusals import refuses
 from test_rows import cells
 
 from ddlib import results
@@ -75,8 +76,8 @@ def test_what_was_not_run_is_left_out_and_nothing_is_nothing():
     assert results.main_effects([], ("loss", "norm")).empty
 
 
-@pytest.mark.parametrize(
-    ("records", "match"),
+test_records_that_are_no_grid_are_refused = refuses(
+    lambda records: results.main_effects(records, ("loss", "norm")),
     [
         ([record("ATOM", (1, 2, 3))], "label 'ATOM' has 1 parts; allowed: one level of each of loss, norm"),
         (GRID[:1] * 2, "label 'DM, IN' stands twice; allowed: one level"),
@@ -85,9 +86,6 @@ def test_what_was_not_run_is_left_out_and_nothing_is_nothing():
         ([record("DM, IN", (1, 2, 3, 4, 5)), record("ATOM, IN", (1, 2, 3, 4, 5))], "5 accuracies of 3 seeds; allowed"),
     ],
 )
-def test_records_that_are_no_grid_are_refused(records, match):
-    with pytest.raises(ValueError, match=match):
-        results.main_effects(records, ("loss", "norm"))
 
 
 FACTORS = {
@@ -107,18 +105,15 @@ def test_a_grid_is_every_combination_and_later_factors_lie_over_earlier_ones():
     assert crossed({}) == {}
 
 
-@pytest.mark.parametrize(
-    ("factors", "match"),
+test_what_is_no_factor_is_refused = refuses(
+    lambda **factors: crossed(factors),
     [
         ({"norm": {}}, r"factors\['norm'\]={}; it must not be empty"),
         ({"norm": {"IN": "instance"}}, "level 'IN' of 'norm'='instance' is str; it must be dict"),
         ({"norm": {"IN, BN": {}}}, "level 'IN, BN' of 'norm'; it must be a text without ', '"),
-        ({"norm": {1: {}}}, "level 1 of 'norm'; it must be a text"),
+        ({"norm": {1: {}}}, r"factors\['norm'\] has 1 for a name; it must be a text"),
     ],
 )
-def test_what_is_no_factor_is_refused(factors, match):
-    with pytest.raises(ValueError, match=match):
-        crossed(factors)
 
 
 GRID_OF = {

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from draws import equal, normal, seeded
+from refusals import refuses
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -152,8 +153,8 @@ def test_redrawn_weights_are_those_of_the_constructor(build):
 # Refusals.
 
 
-@pytest.mark.parametrize(
-    ("options", "match"),
+test_generators_that_cannot_be_are_refused = refuses(
+    lambda **options: Generator(**{"shape": RGB, "num_classes": 10, "width": 4, **options}),
     [
         ({"num_classes": 51, "latent": 100}, "num_classes=51; a one-hot code in noise of 100 .* at most 50"),
         ({"num_classes": 11, "latent": 21}, "allows at most 10; take latent >= 22"),
@@ -161,6 +162,3 @@ def test_redrawn_weights_are_those_of_the_constructor(build):
         *(({"shape": shape}, "it must be") for shape in ((3, 32, 28), (3, 4, 4), (0, 32, 32), (32, 32))),
     ],
 )
-def test_generators_that_cannot_be_are_refused(options, match):
-    with pytest.raises(ValueError, match=match):
-        Generator(**{"shape": RGB, "num_classes": 10, "width": 4, **options})

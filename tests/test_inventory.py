@@ -6,7 +6,7 @@ from test_faults import cell, damage, interrupted
 from ddlib import study
 from ddlib.batch import cli
 from ddlib.data import datasets, synthetic
-from ddlib.store import files, inventory, locks
+from ddlib.store import artefacts, files, inventory
 from ddlib.study import work
 
 
@@ -33,7 +33,7 @@ def test_finished_and_interrupted_work_is_listed_with_its_state(workplace, capsy
 
 def test_work_under_way_is_listed_with_who_does_it_and_cannot_be_deleted(workplace, capsys, monkeypatch):
     path = interrupted(monkeypatch, workplace)
-    with locks.locked(path.with_name(".lock"), "ATOM"):
+    with artefacts.locked(path.with_name(".lock"), "ATOM"):
         runs(workplace, "list")
         assert "under way: process " in capsys.readouterr().out
         assert runs(workplace, "clean", path.parent.name[:6]) == 2
@@ -136,12 +136,18 @@ def test_finished_work_is_listed_without_reading_data_or_tensors(workplace, unre
     unread()
     assert study.finished(found, workplace) and not work.under_way(found, workplace)
     for artefact in (made, accuracies):
-        assert artefact.finished() and locks.holder(artefact.lock) is None
+        assert artefact.finished() and artefacts.holder(artefact.lock) is None
     lacking = work.missing(found, workplace)
     assert (lacking.needs, lacking.distil, lacking.evaluate, lacking.left) == ({}, (), (), {})
     assert work.pretraining_seconds(found, found.method.needs.values(), workplace) >= 0
     assert {entry.state for entry in inventory.entries(workplace.folder)} == {"finished"}
     assert list(work.missing(cell("Herding", epochs=2), workplace).left.values()) == [1.0] * 3
+    kept = files.read_json(accuracies.path)
+    files.write_json(accuracies.path, kept | {"of": "another set"})
+    assert accuracies.left() == 1.0 and not accuracies.finished()
+    (need,) = (work.prerequisite(found, builder, "", workplace) for builder in found.method.needs.values())
+    (need.folder / "run.json").write_text("{")
+    assert work.pretraining_seconds(found, found.method.needs.values(), workplace) is None
 
 
 def test_what_is_known_of_a_set_is_read_without_building_it_and_its_file_is_checked(workplace, monkeypatch):

@@ -217,7 +217,7 @@ def test_an_evaluation_is_what_it_is_by_hand(study_of_labels):
     cell = next(cell for cell in cells if cell.label == "once")
     builder = cell.protocol.taught_by
     assert asdict(builder)["epochs"] == 1
-    train, test = work.train_set(cell, workplace), work.test_set(cell, workplace)
+    train, test = (work.real_set(cell, split, workplace) for split in ("train", "test"))
     teacher = builder.frozen(train, product(builder, train))
     soft = replace(found := study.synthetic_set(cell, 1, workplace), labels=teacher(found.images))
     by_hand = evaluate(soft, test, replace(cell.protocol, labels=None, teacher={}), seed=1)

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from draws import equal, held, normal, seeded
+from refusals import refuses
 
 from ddlib.methods.sampler import Sampler
 from ddlib.models.diffusion import SCHEDULE, LatentDiffusion, small
@@ -132,17 +131,14 @@ def test_schedule_is_that_of_cin256():
     assert found[0] ** 0.5 == pytest.approx(0.99925, abs=5e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "match"),
+test_refuses_images_of_another_shape = refuses(
+    lambda name, shape: PRIORS[name]().latent_shape(shape),
     [
         ("gray", (3, 8, 8), "images of 3 channels; this prior is of images of 1"),
         ("gray", (1, 9, 8), "images of 9x8 pixels; with this prior sides must be multiples of 2"),
         ("unconditional", (1, 6, 8), "images of 6x8 pixels; with this prior sides must be multiples of 4"),
     ],
 )
-def test_refuses_images_of_another_shape(name, shape, match):
-    with pytest.raises(ValueError, match=match):
-        PRIORS[name]().latent_shape(shape)
 
 
 def other_embedder(prior):
@@ -164,8 +160,8 @@ def asking(prior, embedder=None, **changed):
     return prior.vae, unet, prior.scheduler, embedder
 
 
-@pytest.mark.parametrize(
-    ("parts", "match"),
+test_refuses_parts_that_do_not_fit = refuses(
+    lambda parts: LatentDiffusion(*parts(of_vq())),
     [
         (lambda p: (SimpleNamespace(config=SimpleNamespace(vq_embed_dim=4)), p.unet, p.scheduler, p.embedder),
          "takes latents of 3 channels, not 4"),
@@ -180,9 +176,6 @@ def asking(prior, embedder=None, **changed):
         (lambda p: asking(p, p.embedder, out_channels=6), "gives 6 channels, not the 3 of latents"),
     ],
 )  # fmt: skip
-def test_refuses_parts_that_do_not_fit(parts, match):
-    with pytest.raises(ValueError, match=match):
-        LatentDiffusion(*parts(of_vq()))
 
 
 @pytest.mark.parametrize("time", [0, 500, torch.tensor([0, 999])])
@@ -350,12 +343,3 @@ def test_a_file_is_no_prior(tmp_path):
     (tmp_path / "prior").touch()
     with pytest.raises(NotADirectoryError, match="is a file; it must be a folder or a hub id"):
         load_prior(tmp_path / "prior")
-
-
-# What others pay.
-
-
-def test_diffusers_is_imported_only_where_it_is_used():
-    modules = "ddlib.methods, ddlib.methods.sampler, ddlib.models.priors"
-    text = f"import sys, {modules}; sys.exit('diffusers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", text]).returncode == 0

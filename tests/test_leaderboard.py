@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from refusals import refuses
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from ddlib import report
-from ddlib.results import Record, neighbours, ranked, scores, seed_means
+from ddlib.results import Record, neighbours, scores
+from ddlib.results.statistics import ranked, seed_means
 
 
 def record(accuracies, label="DM", method="", seeds=(0, 1, 2), network="convnet", ipc=1, **cost):
@@ -162,14 +164,11 @@ def test_what_is_not_known_is_a_dash_and_one_round_has_no_interval():
         scores.gain(own=DM, other=replace(RANDOM, cell=RANDOM.cell | {"tested_on": "mlp"}))
 
 
-@pytest.mark.parametrize(
-    ("records", "told", "match"),
+test_standings_are_refused = refuses(
+    report.standings,
     [
         ([DM, DM], {}, "two records"),
         ([DM], {"hard": {"DM": "nobody"}}, r"unknown rows \['nobody'\]; known: DM"),
         ([DM, replace(RANDOM, dataset="mnist"), WHOLE], {}, "different dataset"),
     ],
 )
-def test_standings_are_refused(records, told, match):
-    with pytest.raises(ValueError, match=match):
-        report.standings(records, **told)

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from few_digits import digits
 from torch.nn import functional as F
 
 from ddlib import methods, models, seeding
@@ -13,12 +12,6 @@ from ddlib.data import augmentation
 from ddlib.methods import gradient_matching, pixels
 
 SMALL = {"ipc": 2, "width": 8, "depth": 3, "batch_real": 6, "iterations": 5, "matching_steps": 2, "network_epochs": 1}
-
-
-@pytest.fixture(scope="module")
-def train():
-    """Twelve images of each digit."""
-    return digits(12)
 
 
 def started(name, train, **more):

@@ -6,6 +6,7 @@ import textwrap
 from importlib import metadata
 
 import pytest
+import test_continual
 import test_rows
 import torch
 from draws import equal
@@ -13,6 +14,7 @@ from few_digits import digits as few
 from test_exports import digits
 
 from ddlib import evaluation, methods, models, study
+from ddlib.analyses import continual
 from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet
@@ -93,6 +95,20 @@ def test_a_network_of_others_is_evaluated_by_name_the_same_alone_and_among_other
     alone = evaluation.evaluate(digits(), test, theirs, seed=0, networks=[1]).accuracies
     assert both[1:] == alone and min(both) > 25 and len(set(both)) == 2
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_memory_is_judged_anew_where_the_code_of_its_network_has_changed(theirs, tmp_path):
+    def path():
+        (cell,) = test_continual.rows(seeds=[0], evaluation={"network": "theirs:Small", "options": {"width": 4}})
+        (*_, last) = continual.stages(cell, 5, 0)
+        return continual.Remembered(last.parts[-1], 0, workplace, last).path
+
+    workplace = study.Workplace("cpu", tmp_path / "runs", "none")
+    continual.run(test_continual.rows(seeds=[0]), workplace, steps=[5])
+    before = path()
+    assert before == path()
+    write(theirs, SOURCE.replace("number = 3", "number = 4"))
+    assert before != path()
 
 
 def coloured(count=12):

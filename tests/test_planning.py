@@ -350,7 +350,7 @@ def test_the_command_refuses_what_does_not_fit(output, capsys):
         ("atom/acuracy", "", "ddlib: unknown notebook 'atom/acuracy'; known: atom/accuracy"),
         ("atom/accuracy --device warp", "", "device='warp' cannot be used here"),
         ("atom/accuracy -f nowhere.yaml", "", "nowhere.yaml"),
-        ("atom/accuracy -f wish.yaml", "ipc: 1", "ddlib: unknown parameter 'ipc'"),
+        ("atom/accuracy -f wish.yaml", "ipc: 1", "wish.yaml does not suit atom/accuracy: unknown parameter 'ipc'"),
         ("atom/accuracy -f wish.yaml", "ipcs: [100000]", "ddlib: ipc=100000 is not in 1.."),
         ("atom/accuracy -f wish.yaml", "dataset: cifar10", "ddlib data get cifar10"),
     ],

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import sys
 
 import pytest
 import torch
@@ -194,12 +195,15 @@ def left(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_more_than_tensors_are_loaded_when_told_so_alone(weights, tmp_path, capsys):
+def test_more_than_tensors_are_loaded_when_told_so_alone(weights, tmp_path, capsys, monkeypatch):
     torch.save({"state_dict": weights, "callbacks": Callback()}, tmp_path / "model.ckpt")
     command = ["prior", "convert", str(tmp_path / "model.ckpt"), str(tmp_path / "cin256")]
     assert main(command) == 2
     assert "`--yes` (trusted=True) loads more than tensors, and runs code of whoever made it" in capsys.readouterr().err
     assert left(tmp_path) == ["model.ckpt"]
+    monkeypatch.delattr(sys.modules[__name__], "Callback")  # as where another program's class is not there
+    assert main([*command, "--yes"]) == 2 and "model.ckpt is damaged" in capsys.readouterr().err
+    monkeypatch.undo()
     assert main([*command, "--yes"]) == 0
     assert f"cin256: {CLASSES} classes, images of 3 channels" in capsys.readouterr().out
     assert equal(load_prior(tmp_path / "cin256").unet.state_dict(), network().state_dict())

@@ -16,6 +16,7 @@ from ddlib.analyses import judge
 from ddlib.data import datasets
 from ddlib.evaluation import Protocol
 from ddlib.report import evidence
+from ddlib.results.statistics import Comparison
 from ddlib.study.parameters import PROFILES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -90,7 +91,7 @@ def open_table() -> str:
     return "\n".join(lines)
 
 
-def more(found: results.Comparison) -> str:
+def more(found: Comparison) -> str:
     """How many times as many sets would tell a difference from none, if it and their spread stayed as they are."""
     for times in range(2, 21):
         if stats.t.ppf(0.975, times * found.df) * found.error / times**0.5 < abs(found.difference):
@@ -106,15 +107,19 @@ def between(text: str, what: str) -> str:
 
 def results_table() -> str:
     """Every record under `results/` at a profile that the papers can be compared with, as a table in Markdown."""
-    lines = ["| data, images per class | method | reported | ours (networks) | verdict |", "|---|---|---|---|---|"]
+    lines = [
+        "| table, data, images per class | method | reported | ours (networks) | verdict |",
+        "|---|---|---|---|---|",
+    ]
     for path in sorted((ROOT / "results").glob("*/*.json")):
         if not path.name.endswith(".quick.json") and results.read_measurements(path) is None:
-            lines += [line(record) for record in results.read(path) if record.n]
+            name = f"{path.parent.name}/{path.name.removesuffix('.json')}"
+            lines += [f"| {name}, {line(record)}" for record in results.read(path) if record.n]
     return "\n".join(lines)
 
 
 def line(record: results.Record) -> str:
-    """One record as a row."""
+    """One record as the rest of a row."""
     reference = record.reference
     theirs = "-" if reference is None else "not found"
     if reference is not None and reference.value is not None:
@@ -123,7 +128,7 @@ def line(record: results.Record) -> str:
         theirs = f"{reference.value:.1f}" + (f" ({', '.join(marks)})" if marks else "")
     ours = f"{record.accuracy_mean:.1f} ± {record.accuracy_std:.1f} ({record.n})"
     method = record.label if record.network == "convnet" else f"{record.label}, tested on {record.network}"
-    return f"| {record.dataset}, {record.ipc} | {method} | {theirs} | {ours} | `{record.verdict}` |"
+    return f"{record.dataset}, {record.ipc or 'all'} | {method} | {theirs} | {ours} | `{record.verdict}` |"
 
 
 def test_the_tables_are_those_of_the_records():

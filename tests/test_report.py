@@ -1,8 +1,11 @@
 """Tables, figures and their files, from hand-made records and images."""
 
+import inspect
 import io
+import operator
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -10,8 +13,10 @@ import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
 from PIL import Image
+from refusals import refuses
 
-from ddlib import methods, report
+from ddlib import methods, report, study
+from ddlib.methods import trajectory_matching
 from ddlib.report import style
 from ddlib.report.images import mosaic
 from ddlib.results import Claim, Record, Reference, check_claim
@@ -202,6 +207,8 @@ def test_a_line_a_row_with_whiskers_on_a_logarithmic_axis_with_a_tick_at_every_i
     half = 12.706 * 0.6  # t(1) times the standard error
     expected = [(x, mean - half, mean + half) for x, mean in [(1, 20), (1, 40), (10, 50), (50, 60)]]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+    low, high = axes.get_ylim()
+    assert low <= 20 - half and 80 < high <= 100  # all is in sight
     assert axes.get_xscale() == "log" and list(axes.get_xticks()) == [1, 10, 50]
     assert numbers(axes) == ["1", "10", "50"] and not list(axes.get_xticks(minor=True))
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("images per class", "test accuracy (%)")
@@ -216,6 +223,7 @@ def test_what_the_paper_reports_is_a_hollow_marker_where_it_is_comparable():
     (axes,) = report.accuracy_curves([*records, two(80, "whole set", None, value=84.8)]).axes
     assert points(axes, linestyle="None", markerfacecolor="white", marker="D") == [(0.02, 84.8), (1, 41.0)]
     assert points(axes, linestyle="None", markerfacecolor="white", marker="o") == [(10, 52.0)]
+    assert axes.get_ylim()[1] > 84.8
 
 
 def test_numbers_below_the_axis_never_touch_and_the_last_is_there():
@@ -283,8 +291,8 @@ def test_a_strip_an_image_with_titled_columns():
     assert (drawn[:8] == wanted[0]).all() and (drawn[9:17] == wanted[1]).all() and (drawn[8] == 255).all()
 
 
-@pytest.mark.parametrize(
-    ("call", "match"),
+test_images_that_do_not_fit_are_refused = refuses(
+    operator.call,
     [
         (lambda: report.image_grid({"a": images(), "b": Images(images().images, images().labels, ("x", "y", "z"))}),
          "the same class_names"),
@@ -295,9 +303,6 @@ def test_a_strip_an_image_with_titled_columns():
          r"pixels are \(2, 4, 8, 8\); allowed: \(N, C, H, W\) with 1 or 3 channels"),
     ],
 )  # fmt: skip
-def test_images_that_do_not_fit_are_refused(call, match):
-    with pytest.raises(ValueError, match=match):
-        call()
 
 
 @pytest.mark.parametrize("kind", ["bars", "images"])
@@ -326,16 +331,16 @@ def test_provenance_may_be_missing_but_not_broken(tmp_path):
 @pytest.mark.parametrize(
     ("figure", "text"),
     [
-        (report.accuracy_bars([record(())]), "no cell was run"),
-        (report.accuracy_curves([record(())]), "no cell was run"),
-        (report.image_grid({}), "no set was made"),
-        (report.image_strips([], {}), "no image was made"),
-        (report.metric_panels({"skipped": []}), "nothing with a course was run"),
-        (report.loss_against_start([]), "nothing was matched"),
+        (lambda: report.accuracy_bars([record(())]), "no cell was run"),
+        (lambda: report.accuracy_curves([record(())]), "no cell was run"),
+        (lambda: report.image_grid({}), "no set was made"),
+        (lambda: report.image_strips([], {}), "no image was made"),
+        (lambda: report.metric_panels({"skipped": []}), "nothing with a course was run"),
+        (lambda: report.loss_against_start([]), "nothing was matched"),
     ],
 )
 def test_nothing_to_draw_is_said(figure, text):
-    assert figure.texts[0].get_text() == text
+    assert figure().texts[0].get_text() == text
 
 
 @pytest.mark.parametrize(
@@ -345,12 +350,19 @@ def test_nothing_to_draw_is_said(figure, text):
         ("x.svg", b"<svg/>", "x.svg carries no provenance"),
         ("x.svg", b"<svg>", "x.svg is damaged"),
         ("x.png", b"\x89PNG", "x.png is damaged"),
+        ("x.png", bytes.fromhex("89504e470d0a1a0a0000000d49484452"), "x.png is damaged"),
     ],
 )
 def test_a_file_without_provenance_is_refused(tmp_path, name, content, match):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=match):
         report.read_provenance(tmp_path / name)
+
+
+def test_a_folder_is_no_damaged_picture(tmp_path):
+    (tmp_path / "x.png").mkdir()
+    with pytest.raises(IsADirectoryError):
+        report.read_provenance(tmp_path / "x.png")
 
 
 def test_large_pictures_are_kept_small(tmp_path, monkeypatch):
@@ -406,9 +418,6 @@ def test_metrics_have_a_linear_panel_each():
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["step size", "distance"]
     assert {(ax.get_yscale(), ax.get_xlabel()) for ax in figure.axes} == {("linear", "step")}
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[1, 0.01], [5, 0.02]]
-
-
-def test_a_course_may_be_over_something_else_than_steps():
     (ax,) = report.metric_panels({"distance": [(0, 1.0), (1, 2.0)]}, over="epoch of the expert").axes
     assert ax.get_xlabel() == "epoch of the expert"
 
@@ -440,12 +449,18 @@ def test_independent_accuracies_are_sets_where_there_are_several_and_else_networ
 
 
 def test_families_are_of_methods_that_there_are():
-    assert set(report.FAMILY) == set(methods.discover())
+    assert set(report.FAMILY) == set(methods.discover()) and report.FAMILY["a fifth"] == "another"
+    assert "a fifth" not in report.FAMILY
 
 
 def test_the_source_is_the_code_that_runs():
     text = report.source(methods.ATOM.vectors, methods.DM.vectors).data
     assert text.startswith("`ATOM.vectors` in `ddlib/methods/feature_matching.py`, line ")
     assert "```python\ndef vectors(self" in text and text.count("```") == 4
+    assert report.source(study.run).data.startswith("`run` in `ddlib/study/__init__.py`, line ")
+    decorated = trajectory_matching.ensemble_logits  # by torch.no_grad(), which wraps it in a function of its own
+    assert "`ensemble_logits` in `ddlib/methods/trajectory_matching.py`, line " in report.source(decorated).data
+    outside = report.source(inspect.unwrap).data
+    assert f"`unwrap` in `{Path(inspect.__file__).resolve().as_posix()}`" in outside
     with pytest.raises(TypeError):
         report.source(len)

@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from ddlib import results
 from ddlib.batch import cli, reproduce
-from ddlib.report import compare
+from ddlib.report import evidence
 from ddlib.study import notebooks
 
 OVERRIDABLE = 'profile = "quick"  # the budget\nseeds = [0]  # of each cell'
@@ -68,7 +68,7 @@ def test_a_run_uses_this_kernel_its_folder_and_its_parameters(repository, monkey
     assert folder == str((repository / "notebooks/atom").resolve())
 
 
-def test_a_failure_is_told_and_the_others_still_run(repository, capsys):
+def test_a_failure_is_told_and_the_others_still_run(repository, monkeypatch, capsys):
     results.write([record("DM", ())], repository / "results/atom/broken.quick.json")  # an earlier run's
     results.write([record("DM", (50.0, 51.0))] * 2, repository / "made.json")
     notebook(repository, "atom/broken", "raise ValueError('no such thing\\nand more')")
@@ -76,13 +76,23 @@ def test_a_failure_is_told_and_the_others_still_run(repository, capsys):
     figure = repository / "figures/atom/sound.quick.bars.png"
     moved = f"import os\nos.replace({str(made)!r}, {str(wanted)!r})"
     notebook(repository, "atom/sound", moved, f"open({str(figure)!r}, 'w').close()")
+    notebook(repository, "atom/torn", "raise SystemExit(3)")
+    last_error = reproduce._last_error
 
+    def torn(run, code):  # what a full disk leaves
+        if run.name == "atom/torn":
+            run.executed.write_text(run.executed.read_text()[:99])
+            run.log.write_text("OSError: [Errno 28] No space left on device")
+        return last_error(run, code)
+
+    monkeypatch.setattr(reproduce, "_last_error", torn)
     assert cli.main(["reproduce", "--output", "runs"]) == 1
 
     out, err = capsys.readouterr()
     assert "ddlib: atom/broken failed: ValueError: no such thing" in err.splitlines()
+    assert "ddlib: atom/torn failed: OSError: [Errno 28] No space left on device" in err.splitlines()
     rows = {line.split()[0]: line for line in out.splitlines() if line.startswith("atom/")}
-    assert "FAILED" in rows["atom/broken"] and "NOT RUN" not in out
+    assert "FAILED" in rows["atom/broken"] and "FAILED" in rows["atom/torn"] and "NOT RUN" not in out
     assert "2 NO REFERENCE" in rows["atom/sound"] and "runs/atom/sound.quick.ipynb" in rows["atom/sound"]
     assert cli.main(["reproduce", "atom/broken", "--output", "runs"]) == 2  # refused, and nothing else ran
     assert "results/atom/sound.quick.json" in out and "figures/atom/sound.quick.* (1 file)" in out
@@ -101,23 +111,6 @@ def test_a_killed_kernel_broken_results_and_broken_parameters_are_told(source, p
     (repository / "params/atom/accuracy.hour.yaml").write_text(parameters)
     (outcome,) = reproduce.execute(reproduce.plan([], "hour", output=repository / "runs"))
     assert outcome.error and error in outcome.error
-
-
-def test_half_an_executed_notebook_costs_no_other_its_table(repository, monkeypatch, capsys):
-    notebook(repository, "atom/sound", "print(1)")
-    notebook(repository, "atom/torn", "raise SystemExit(3)")
-    last_error = reproduce._last_error
-
-    def torn(run, code):  # what a full disk leaves
-        run.executed.write_text(run.executed.read_text()[:99])
-        run.log.write_text("OSError: [Errno 28] No space left on device")
-        return last_error(run, code)
-
-    monkeypatch.setattr(reproduce, "_last_error", torn)
-    assert cli.main(["reproduce", "--output", "runs"]) == 1
-    out, err = capsys.readouterr()
-    assert "atom/sound" in out and "FAILED" in out
-    assert "ddlib: atom/torn failed: OSError: [Errno 28] No space left on device" in err.splitlines()
 
 
 MEET = """
@@ -255,6 +248,14 @@ def test_a_claim_with_another_outcome_is_named(tmp_path):
     for name, (dm, atom) in {"a": (lower, higher), "b": (higher, lower)}.items():
         both = [record("DM", dm), record("ATOM", atom)]
         results.write(both, tmp_path / name / "atom/accuracy.quick.json")
-    found = compare.agreement(*(compare.read(tmp_path / name) for name in "ab"))
+    found = evidence.agreement(*(evidence.read(tmp_path / name) for name in "ab"))
     changes = [line for line in found.splitlines() if line.endswith("holds -> fails")]
-    assert changes and f"0 of {len(changes)} claims" in found
+    assert changes and f"0 of {len(changes)} claims" in found and "of one network" not in found
+    for name, accuracy in {"a": 90.0, "b": 10.0}.items():
+        results.write(
+            [record("DM", (accuracy,)), record("ATOM", (50.0,))], tmp_path / name / "atom/accuracy.quick.json"
+        )
+    found = evidence.agreement(*(evidence.read(tmp_path / name) for name in "ab"))
+    assert found.startswith("0 of 0 rows agree (the 95 % interval of their difference holds zero; 0 are equal")
+    assert "; 2 more are of one network, and tell nothing" in found
+    assert evidence.agreement([], []).startswith("no rows to compare; 0 of 0 claims")

@@ -8,6 +8,7 @@ import draws
 import pytest
 import torch
 from draws import seeded
+from refusals import refuses
 
 from ddlib.methods.sampler import RESIDUALS, Sampler
 from ddlib.models import diffusion
@@ -230,8 +231,8 @@ def test_the_noise_is_all_that_one_sampling_takes():
     assert Sampler(steps=4).noise(shape, seeded()).shape == (1, *shape)
 
 
-@pytest.mark.parametrize(
-    ("settings", "match"),
+test_refuses_settings = refuses(
+    Sampler,
     [
         ({"steps": 0}, "steps=0; it must be >= 1"),
         ({"residual": "mean"}, "residual='mean'; it must be one of x0, eq7, none"),
@@ -240,9 +241,6 @@ def test_the_noise_is_all_that_one_sampling_takes():
         ({"backprop_steps": -1}, "backprop_steps=-1"),
     ],
 )
-def test_refuses_settings(settings, match):
-    with pytest.raises(ValueError, match=match):
-        Sampler(**settings)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +252,14 @@ def test_refuses_settings(settings, match):
         (lambda Z, c, noise: (Z, None, noise), "c=None, and the prior is of 3 classes"),
     ],
 )
-def test_refuses_tensors_that_do_not_fit(coded, unconditional, change, match):
+def test_refuses_tensors_that_do_not_fit(coded, change, match):
     sampler, Z, c, noise = given(coded)
     with pytest.raises(ValueError, match=match):
         sampler.latents(coded, *change(Z, c, noise))
+
+
+def test_refuses_classes_where_there_are_none(coded, unconditional):
+    sampler, Z, c, noise = given(coded)
     with pytest.raises(ValueError, match="c=a tensor, and the prior is unconditional"):
         sampler.latents(unconditional, Z, c, noise)
 

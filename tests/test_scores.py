@@ -5,6 +5,7 @@ from itertools import product
 from statistics import fmean, stdev
 
 import pytest
+from refusals import refuses
 from scipy import stats
 
 from ddlib.results import Record, scores
@@ -12,6 +13,8 @@ from ddlib.results.scores import Estimate, gain
 
 FULL, HARD = [96.0, 95.0, 97.0, 96.5], [61.0, 63.0, 60.0, 64.0]
 OWN, RANDOM = [75.0, 70.0, 77.0, 74.0], [50.0, 56.0, 52.0, 51.0]
+SIDES = {"full": FULL, "hard": HARD, "own": OWN, "random": RANDOM}
+AUGMENTED = {"aug": OWN, "noaug": HARD, "random_aug": RANDOM, "random_noaug": FULL}
 
 
 def score(exponent):
@@ -68,7 +71,7 @@ def test_scores_of_the_published_reading_aid_and_by_hand(ior, hlr, expected):
 
 
 def test_sides_of_one_length_are_paired_round_by_round():
-    found = lrs(full=FULL, hard=HARD, own=OWN, random=RANDOM)
+    found = lrs(**SIDES)
     losses = [(a - b) / 100 for a, b in zip(FULL, HARD, strict=True)]
     gains = [(a - b) / 100 for a, b in zip(OWN, RANDOM, strict=True)]
     same(found.components["HLR"], t_interval(losses))
@@ -80,7 +83,7 @@ def test_sides_of_one_length_are_paired_round_by_round():
 
 
 def test_ars_is_paired_likewise():
-    found = ars(aug=OWN, noaug=HARD, random_aug=RANDOM, random_noaug=FULL)
+    found = ars(**AUGMENTED)
     with_, without = ([(a - b) / 100 for a, b in zip(*pair, strict=True)] for pair in ((OWN, RANDOM), (HARD, FULL)))
     same(found.components["d_aug"], t_interval(with_))
     same(found.components["d_noaug"], t_interval(without))
@@ -99,7 +102,7 @@ def test_other_rounds_are_independent_as_welch_has_it():
 
 def test_the_score_of_other_rounds_is_the_mean_over_all_their_combinations():
     full = [96.0, 95.0, 97.0]
-    found = lrs(full=full, hard=HARD, own=OWN, random=RANDOM).estimate
+    found = lrs(**SIDES | {"full": full}).estimate
     rest = [0.5 * (h + o - r) for h, o, r in zip(HARD, OWN, RANDOM, strict=True)]
     every = [score((a - 0.5 * b) / 100) for a, b in product(rest, full)]
     assert found.value == pytest.approx(fmean(every), rel=1e-12) and found.n == 3
@@ -128,9 +131,8 @@ def test_records_of_several_seeds_have_them_for_rounds():
     plain = stats.ttest_ind(of_sets(FULL), of_sets(hard), equal_var=False).confidence_interval(0.95)
     same(apart.components["HLR"], (paired.components["HLR"].value, plain.low / 100, plain.high / 100))
     assert apart.components["IOR"] == paired.components["IOR"]
-    networks = {"full": FULL, "hard": HARD, "own": OWN, "random": RANDOM}  # the rounds where there is one seed, or none
-    for seeds in ((0,), ()):
-        assert lrs(**{name: record(side, seeds=seeds) for name, side in networks.items()}) == lrs(**networks)
+    for seeds in ((0,), ()):  # networks are the rounds
+        assert lrs(**{name: record(side, seeds=seeds) for name, side in SIDES.items()}) == lrs(**SIDES)
 
 
 def test_many_networks_of_a_set_say_no_more_than_the_set():
@@ -154,36 +156,34 @@ def test_an_ars_may_call_its_network_otherwise_without_augmentation():
     found = ars(
         aug=record(OWN), random_aug=record(RANDOM), noaug=record(HARD, **plain), random_noaug=record(FULL, **plain)
     )
-    sets = {"aug": OWN, "random_aug": RANDOM, "noaug": HARD, "random_noaug": FULL}
-    assert found == ars(**{name: of_sets(side) for name, side in sets.items()})
+    assert found == ars(**{name: of_sets(side) for name, side in AUGMENTED.items()})
 
 
-@pytest.mark.parametrize(
-    ("call", "match"),
+test_records_that_cannot_be_scored_are_refused = refuses(
+    lambda **changed: ars(**AUGMENTED | changed) if "aug" in changed else lrs(**SIDES | changed),
     [
+        ({"own": record(OWN[:3])}, "'row' has 3 accuracies of 2 seeds; allowed: as many for each"),
+        ({"full": []}, "'row' was not run; allowed: records with accur"),
         (
-            lambda: lrs(full=FULL, hard=HARD, own=record(OWN[:3]), random=RANDOM),
-            "'row' has 3 accuracies of 2 seeds; allowed: as many for each",
-        ),
-        (lambda: lrs(full=[], hard=HARD, own=OWN, random=RANDOM), "'row' was not run; allowed: records with accur"),
-        (
-            lambda: lrs(full=record(FULL, ipc=None), hard=record(HARD), own=record(OWN, ipc=10), random=record(RANDOM)),
+            {
+                "full": record(FULL, ipc=None),
+                "hard": record(HARD),
+                "own": record(OWN, ipc=10),
+                "random": record(RANDOM),
+            },
             "different ipc: hard 1, own 10, random 1; allowed: one ipc",
         ),
         (
-            lambda: lrs(full=record(FULL, dataset="mnist"), hard=record(HARD), own=OWN, random=RANDOM),
+            {"full": record(FULL, dataset="mnist"), "hard": record(HARD)},
             "different dataset: full 'mnist', hard 'digits', .*; allowed: one dataset",
         ),
         (
-            lambda: lrs(full=FULL, hard=HARD, own=record(OWN, network="vit"), random=record(RANDOM)),
+            {"own": record(OWN, network="vit"), "random": record(RANDOM)},
             "different network: .*own 'vit', random 'convnet'",
         ),
         (
-            lambda: ars(aug=record(OWN), random_aug=record(RANDOM, network="vit"), noaug=OWN, random_noaug=OWN),
+            {"aug": record(OWN), "random_aug": record(RANDOM, network="vit")},
             "different network: own 'convnet', other 'vit'",
         ),
     ],
 )
-def test_records_that_cannot_be_scored_are_refused(call, match):
-    with pytest.raises(ValueError, match=match):
-        call()

@@ -1,5 +1,6 @@
 """The report to read in a browser: everything is in it, and every link leads somewhere."""
 
+import dataclasses
 import itertools
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from ddlib import ROOT, results
 from ddlib.batch import cli
 from ddlib.report import site, stale
-from ddlib.store import files
+from ddlib.store import codeprint, files
 from ddlib.study import notebooks
 
 
@@ -45,7 +46,7 @@ class Page(HTMLParser):
 
 
 STALE, DAMAGED = "datm/accuracy.quick", "dim/components.quick"
-"""Results that say that they come from a modified tree, and results that are cut short."""
+"""Results that say that they come from a modified tree, with a cell that was not run; and results cut short."""
 
 TORN = "atom/cost.quick.ipynb"
 
@@ -65,12 +66,14 @@ def folder(tmp_path_factory):
     executed.with_name("cost.quick.ipynb").write_text(executed.read_text()[:1000])
     records = results.read(output / f"results/{STALE}.json")
     records[0].provenance["dirty"] = True
+    records[-1] = dataclasses.replace(records[-1], accuracies=(), cost={"estimated_hours": 1.0})
     results.write(records, output / f"results/{STALE}.json")
     damaged = output / f"results/{DAMAGED}.json"
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.MonkeyPatch.context() as patch:
         for module in (site, stale):
             patch.setattr(module, "OUTPUT", output)
+        patch.setattr(codeprint, "sources_at", lambda commit: None)  # git takes seconds to say how code has changed
         site.build()
     return output / "report"
 
@@ -113,11 +116,11 @@ def test_links_lead_to_what_is_there_and_nothing_is_loaded_from_a_network(folder
 
 
 def test_a_run_has_its_tables_figures_and_what_is_stale_or_damaged(report):
-    assert "made from a modified tree" in report["datm.html"].block("section", "datm/accuracy.quick")
+    changed = report["datm.html"].block("section", STALE)
+    assert "made from a modified tree" in changed and "not run: about 1 h" in changed
     damaged = report["dim.html"].block("p", DAMAGED)
     assert f"The results cannot be read: ./results/{DAMAGED}.json is not whole" in damaged
     assert "cost.quick.ipynb: Notebook does not appear to be JSON" in report["atom.html"].block("p", TORN)
-    assert "not run: about" in report["atom.html"].block("section", "atom/accuracy.hour")
     quick = report["atom.html"].block("section", "atom/accuracy.quick")
     commit = results.read(ROOT / "results/atom/accuracy.quick.json")[0].provenance["commit"]
     assert 'src="figures/atom/accuracy.quick.bars.svg"' in quick and commit[:7] in quick

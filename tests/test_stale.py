@@ -19,7 +19,8 @@ PARAMETERS = test_rows.CHOSEN | {
 }
 COMMIT = "0123456789abcdef"
 LOOP = "ddlib.store.loop"
-CODE = {name: codeprint.fingerprint(codeprint.distillation(methods.find(name))) for name in ("random", "dm")}
+CODE = {}
+"""Method -> the fingerprint that its code had when records were made; where none is given, that of now."""
 
 
 def assigned(parameters):
@@ -37,11 +38,10 @@ def record(cell):
     """What a run of the cell by the code of now would leave."""
     made = {"commit": COMMIT, "dirty": False, "date": "2026-11-20"}
     provenance = made | {"code": codeprint.fingerprint(codeprint.EVALUATION), "parameters": cell.parameters}
+    code = CODE.get(cell.method.name) or codeprint.fingerprint(codeprint.distillation(type(cell.method)))
     fields = {"label": cell.label, "method": cell.method.name, "dataset": cell.dataset, "ipc": cell.ipc}
-    distilled = made | {"code": CODE[cell.method.name]}
-    return results.Record(
-        accuracies=(50.0, 51.0), **fields, cell=cell.settings(), provenance=provenance | {"distilled": distilled}
-    )
+    fields |= {"cell": cell.settings(), "provenance": provenance | {"distilled": made | {"code": code}}}
+    return results.Record(accuracies=(50.0, 51.0), **fields)
 
 
 def current(name="atom/accuracy", profile="quick"):
@@ -109,7 +109,11 @@ def test_the_products_of_a_notebooks_further_parameter_files_are_looked_at(repos
     assert stale_files().keys() == {"results/atom/accuracy.other.hour.json", *figures}
 
 
-MEASURED = {"commit": COMMIT, "dirty": False, "code": codeprint.fingerprint((LOOP,))}
+def measured():
+    """The provenance of what the code of now measures."""
+    return {"commit": COMMIT, "dirty": False, "code": codeprint.fingerprint((LOOP,))}
+
+
 OTHER_CODE = [
     ({"code": "0" * 16}, "code changed since 0123456"),
     ({"code": None}, "says nothing of its code"),
@@ -130,9 +134,9 @@ def test_measurements_left_behind_are_found_with_their_figure(repository, change
     chosen = {name: value for name, value in PARAMETERS.items() if name in ("profile", "dataset", "device")}
     notebook(repository, "atom/cost", parameters=assigned(chosen))
     settings = parameters.settings(notebooks.parameters("atom/cost", "quick"))
-    provenance = MEASURED | {"parameters": study.fingerprint(settings)}
-    measured = results.Measurements({"rows": [{"N": 1}]}, (LOOP,), provenance | changed)
-    results.write_measurements(measured, repository / "results/atom/cost.quick.json")
+    provenance = measured() | {"parameters": study.fingerprint(settings)}
+    kept = results.Measurements({"rows": [{"N": 1}]}, (LOOP,), provenance | changed)
+    results.write_measurements(kept, repository / "results/atom/cost.quick.json")
     report.save(report.accuracy_bars([]), "atom/cost.quick.lines", provenance=provenance, folder=repository / "figures")
     if reason is None:
         assert stale_files() == {}
@@ -145,7 +149,7 @@ def test_measurements_left_behind_are_found_with_their_figure(repository, change
 
 @pytest.mark.parametrize(("changed", "reason"), [({}, None), *OTHER_CODE])
 def test_a_figure_of_what_is_kept_nowhere_else_is_judged_by_its_own_code(repository, changed, reason):
-    provenance = MEASURED | {"modules": [LOOP]} | changed
+    provenance = measured() | {"modules": [LOOP]} | changed
     figure = report.accuracy_bars([])
     report.save(figure, "atom/accuracy.quick.own", provenance=provenance, folder=repository / "figures")
     assert reasons("figures/atom/accuracy.quick.own.png") == ([] if reason is None else [reason])

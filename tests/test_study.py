@@ -5,7 +5,7 @@ from test_rows import CHOSEN, NETWORKS, RANDOM, cells
 
 from ddlib import report, results, study
 from ddlib.data import datasets, synthetic
-from ddlib.store import artefacts, codeprint, locks
+from ddlib.store import artefacts, codeprint
 from ddlib.study import planning, work
 from ddlib.study.parameters import settings
 
@@ -100,11 +100,11 @@ def test_a_cell_that_another_process_works_on_comes_last(workplace, monkeypatch)
 def test_work_under_way_is_seen_by_its_lock_and_finished_work_never_is(workplace):
     (cell,) = cells(methods={"Random": RANDOM}, evaluation=SHORT)
     lock = work.distillation(cell, 1, workplace).lock
-    with locks.locked(lock, "the work"):
+    with artefacts.locked(lock, "the work"):
         assert work.under_way(cell, workplace)
     assert not work.under_way(cell, workplace)
     study.run([cell], workplace)
-    with locks.locked(lock, "the work"):
+    with artefacts.locked(lock, "the work"):
         assert not work.under_way(cell, workplace)
 
 

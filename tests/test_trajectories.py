@@ -19,7 +19,7 @@ from ddlib.data import augmentation, datasets
 from ddlib.models import passes
 from ddlib.pretraining import experts as training
 from ddlib.pretraining.experts import Experts, Trajectories, split
-from ddlib.store import locks
+from ddlib.store import artefacts
 from ddlib.store.files import read_tensors, write_tensors
 from ddlib.study import planning, work
 
@@ -210,8 +210,12 @@ class TestShards:
     def test_what_does_not_belong_together_is_refused(self, changed, match, train):
         with pytest.raises(ValueError, match=match):
             Trajectories.of([made(train), made(train, **changed)])
+
+    def test_none_and_a_shard_of_none_are_refused(self):
         with pytest.raises(ValueError, match=r"shards=\[\]; at least one is needed"):
             Trajectories.of([])
+        with pytest.raises(ValueError, match=r"shard=0; it must be >= 1"):
+            split(Experts(**SMALL), 0)
 
     def test_other_data_networks_and_vectors_are_refused(self, train):
         view = Trajectories.of([made(train, epochs=9, kept=4)])
@@ -257,8 +261,6 @@ class TestShards:
 def test_experts_that_cannot_be_are_refused(settings, allowed, train):
     with pytest.raises(ValueError, match=allowed):
         Experts(**(SMALL | settings)).start(train, {}, 0)
-    with pytest.raises(ValueError, match=r"shard=0; it must be >= 1"):
-        split(Experts(**SMALL), 0)
 
 
 def test_processes_at_one_cell_take_what_is_free_of_its_needs(tmp_path, monkeypatch):
@@ -279,7 +281,7 @@ def test_processes_at_one_cell_take_what_is_free_of_its_needs(tmp_path, monkeypa
 
     held = contextlib.ExitStack()
     lock = work.prerequisite(cell, needs["experts 0-0"], "", workplace).folder / ".lock"
-    held.enter_context(locks.locked(lock, "experts 0-0"))
+    held.enter_context(artefacts.locked(lock, "experts 0-0"))
     monkeypatch.setattr(work.artefacts, "get", noted)
     study.synthetic_set(cell, 0, workplace)
     assert made[:2] == ["experts 1-1", "experts 2-2"]

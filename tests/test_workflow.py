@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -314,29 +313,6 @@ def test_what_is_not_installed_is_told_with_the_way_to_get_it(tmp_path, store, m
     monkeypatch.setattr(workflow.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"snakemake is not installed; `make setup` brings it"):
         workflow.prepare([run_of(None)], Where(cores=2))
-
-
-def test_a_sigterm_stops_the_whole_tree_of_a_batch(tmp_path, monkeypatch):
-    inner = f"import pathlib, time; pathlib.Path({str(tmp_path / 'begun')!r}).touch(); time.sleep(60)"
-    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
-    monkeypatch.setattr(workflow, "command", lambda batch, where: [sys.executable, "-c", outer])
-    here = psutil.Process()
-    others = here.children(recursive=True)
-
-    def stop():
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.05)
-        seen.extend(process for process in here.children(recursive=True) if process not in others)
-        here.terminate()
-
-    seen, before = [], signal.getsignal(signal.SIGTERM)
-    threading.Thread(target=stop, daemon=True).start()
-    begin = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        workflow.execute(Batch(tmp_path, (), {}), Where(cores=1))
-    assert time.monotonic() - begin < 30  # the tree would end by itself after 60
-    assert len(seen) == 2 and psutil.wait_procs(seen, timeout=10)[1] == []
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 # What came of a batch.

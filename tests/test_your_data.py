@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from refusals import refuses
 from test_methods import small
 from test_rows import cells
 
@@ -122,6 +123,19 @@ def test_a_split_without_class_folders_is_no_test_set(tmp_path):
     assert torch.bincount(data.from_folder(tmp_path / "set").test.labels).tolist() == [1, 2, 3]
 
 
+def test_splits_without_class_folders_are_no_classes(tmp_path):
+    folder = write(tmp_path / "set", {"train": 3, "val": 2})
+    with pytest.raises(ValueError, match="set/train holds no folders; it must hold one for each class"):
+        data.from_folder(folder)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    folder = write(tmp_path / "vehicles", {"bus": 2, "train": 3, "val": 2})
+    (folder / "train" / ".thumbnails").mkdir()
+    sets = data.from_folder(folder)
+    assert sets.train.class_names == ("bus", "train", "val")
+
+
 @pytest.mark.parametrize(
     ("mode", "color", "channels", "expected"),
     [
@@ -220,8 +234,8 @@ def test_arrays_may_bring_a_test_set_and_come_grey_and_not_square():
     assert torch.equal(sets.test.images[:, 0], torch.from_numpy(images[::2])) and len(sets.test) == 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
+test_arrays_that_leave_something_open_are_refused = refuses(
+    lambda arguments: data.from_arrays(*arguments),
     [
         ((np.zeros((4, 3, 5, 3)), np.zeros(4, int)), "say channels_last"),
         ((np.zeros((4, 2, 5, 5)), np.zeros(4, int)), "say channels_last"),
@@ -239,9 +253,6 @@ def test_arrays_may_bring_a_test_set_and_come_grey_and_not_square():
         ((np.zeros((4, 5, 5)), np.arange(4)), "no class has a second image to hold out"),
     ],
 )
-def test_arrays_that_leave_something_open_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        data.from_arrays(*arguments)
 
 
 def test_a_part_of_a_set_of_torchvision_keeps_the_names_of_its_classes(tmp_path):
@@ -257,17 +268,23 @@ def tensors(low, high):
     return [(image, 0), (image, 1)] * 2
 
 
-@pytest.mark.parametrize(
-    ("pairs", "message"),
+test_items_that_are_no_pictures_with_labels_are_refused = refuses(
+    data.from_datasets,
     [
-        (tensors(-1.0, 1.0), "values are from -1 to 1; allowed: 0 to 1, as before a transform that normalises"),
+        (tensors(-1.0, 1.0), "values are from -1 to 1; allowed: 0 to 1, as before normalising"),
         ([{"image": Image.new("RGB", (4, 4)), "label": 0}] * 4, "list does not give an image and a label by index"),
         ([("ant.png", 0)] * 4, "list does not give an image and a label by index: pic should be"),
     ],
 )
-def test_items_that_are_no_pictures_with_labels_are_refused(pairs, message):
-    with pytest.raises(ValueError, match=message):
-        data.from_datasets(pairs)
+
+
+@pytest.mark.parametrize("convert", [torch.tensor, np.array])
+def test_real_numbers_are_rounded_to_eight_bits_and_must_lie_between_0_and_1(convert):
+    pairs = [(convert([[[value] * 3] * 3] * 3), label) for value in (0.999, 0.5) for label in (0, 1)]
+    assert data.from_datasets(pairs).train.images.unique().tolist() == [128, 255]
+    for value in (2.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="allowed: 0 to 1"):
+            data.from_datasets([*pairs, (convert([[[value] * 3] * 3] * 3), 0)])
 
 
 def test_tensors_may_be_of_a_graph():
@@ -275,6 +292,8 @@ def test_tensors_may_be_of_a_graph():
     assert data.from_datasets(pairs).train.images.unique().tolist() == [51, 153]
     images, labels = (torch.stack(each) for each in ([i for i, _ in pairs], [torch.tensor(n) for _, n in pairs]))
     assert data.from_arrays(images, labels).train.images.unique().tolist() == [51, 153]
+    with pytest.raises(ValueError, match=r"value_range=\(1, 1\); allowed: what is black, and a greater number"):
+        data.from_arrays(images, labels, value_range=(1, 1))
 
 
 def test_labels_without_a_name_and_columns_without_a_picture_are_refused(tmp_path):
@@ -342,17 +361,14 @@ def test_a_folder_of_links_is_read_again_when_what_they_stand_for_changes(tmp_pa
     assert own.named(linked) != before
 
 
-@pytest.mark.parametrize(
-    ("mapping", "message"),
+test_a_mapping_that_names_no_folder_is_refused = refuses(
+    lambda **mapping: study.settings({"dataset": mapping}),
     [
         ({"size": 8}, "must be a name, or a mapping with a folder: folder, size, channels"),
         ({"folder": "nowhere"}, "nowhere' does not exist"),
         ({"folder": "nowhere", "sice": 8}, r"unknown parameter 'sice' \(did you mean 'size'\?\)"),
     ],
 )
-def test_a_mapping_that_names_no_folder_is_refused(mapping, message):
-    with pytest.raises(ValueError, match=message):
-        study.settings({"dataset": mapping})
 
 
 def test_the_command_gives_a_folder_a_name(tmp_path, capsys):

@@ -1,15 +1,11 @@
 """Architecture search with distilled sets in the place of all data (DC, DM, DataDAM; ATOM's abstract names it).
 
-    outcome = search(cells, space({"depth": [1, 2]}), workplace)    # each network on each set, from the store
-    rows = correlations(outcome.accuracies, outcome.reference)      # rank correlations with bootstrap intervals
-
 `space` gives the networks, `search` trains them, `correlations` says how well a cheap ranking of them agrees with that
 on all data, and how sure that is.
 
-Spearman's and Kendall's coefficients are both correlations of signs (Daniels 1944).  With S_ij = sign(a_i - a_j), and T
-likewise for the full data, Kendall's tau-b is the cosine of S and T, and Spearman's rho that of their row sums, which
-are the (average) ranks up to scale.  Ties are zeros, and a network drawn twice by the bootstrap is tied with itself.
-So all draws of a bootstrap are a few products of matrices, where scipy.stats would be called for each draw.
+Kendall's tau-b is the cosine of the signs S_ij = sign(a_i - a_j) and those of the full data, Spearman's rho that of
+their row sums (Daniels 1944): all draws of a bootstrap are a few products of matrices, where scipy.stats would be
+called for each.  Ties are zeros, and a network drawn twice is tied with itself.
 """
 
 import itertools
@@ -27,8 +23,7 @@ from ddlib.data import datasets
 from ddlib.results.statistics import ZERO, Sample, welch
 from ddlib.seeding import generator
 from ddlib.store import artefacts
-from ddlib.store.artefacts import Workplace
-from ddlib.store.locks import holder
+from ddlib.store.artefacts import Workplace, holder
 from ddlib.study import work
 from ddlib.study.rows import Cell
 
@@ -388,7 +383,7 @@ def _from_store(
         spent[cell.label] = {
             "seconds": round(sum(record["seconds"] for record in every) / len(cell.seeds), 2),
             "distil_seconds": round(sum(record["seconds"] for record in distilled) / len(distilled), 2),
-            "images": count or len(work.train_set(cell, workplace)),
+            "images": count or len(work.real_set(cell, "train", workplace)),
             "bytes": distilled[0]["bytes_stored"],
             "updates": every[0]["updates"],
         }

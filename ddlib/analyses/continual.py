@@ -5,33 +5,29 @@ classes alone, from all of their real images, into the same number of images a c
 what was distilled so far; a fresh network is trained from scratch on all of it, and tested on all classes seen.  No
 network is carried from step to step, so that there is nothing it could forget, and no measure of forgetting.
 
-    rows = continual.rows(settings)                                # a row: a method with its settings
-    table = continual.run(rows, workplace, steps=settings.steps)   # accuracy after each step
-
 A method sees what it always sees, a training set: the part of the data set that has the classes of the step.  What it
 distils lies in the store, named by its settings, these classes and the order's seed, and so does every evaluation.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import itemgetter
+from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ddlib import evaluation, results, seeding, study
+from ddlib import evaluation, models, results, seeding, study
 from ddlib.data import datasets
 from ddlib.data.datasets import ImageSet, part_name
 from ddlib.data.synthetic import SyntheticSet, joined
-from ddlib.models.state import State
-from ddlib.store import codeprint, files
-from ddlib.store.artefacts import Keeping, Stepwise, Workplace, get, in_turn
+from ddlib.results.statistics import Comparison
+from ddlib.store import files
+from ddlib.store.artefacts import Workplace, get, holder, in_turn
 from ddlib.store.files import read_seal
-from ddlib.store.locks import holder
 from ddlib.study import work
 from ddlib.study.rows import Cell
 
@@ -72,7 +68,7 @@ def rows(chosen: SimpleNamespace) -> list[Cell]:
 
     Raises:
         ValueError: as there, or: more than one number of images per class, steps that do not divide the classes, a row
-            that is whitened, tested on several networks, or whose method gives a generator and not a set.
+            that is whitened, taught, tested on several networks, or whose method gives a generator and not a set.
     """
     if len(chosen.ipcs) != 1:
         raise ValueError(f"ipcs={chosen.ipcs!r}; allowed: one number of images per class")
@@ -83,6 +79,8 @@ def rows(chosen: SimpleNamespace) -> list[Cell]:
         row = repr(cell.label)
         if cell.whitened:
             raise ValueError(f"{row} is whitened, by classes that have not come yet; allowed: whitened: false")
+        if cell.protocol.taught_by:
+            raise ValueError(f"{row}: labels={cell.protocol.labels!r} asks a teacher; allowed: None or hard")
         if cell.tested_on:
             raise ValueError(f"{row} is tested on {cell.tested_on!r} of several networks; allowed: one network")
         if cell.method.deployment:
@@ -171,7 +169,7 @@ def averages(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return means
 
 
-def difference(higher: Mapping[str, Any], lower: Mapping[str, Any]) -> results.Comparison:
+def difference(higher: Mapping[str, Any], lower: Mapping[str, Any]) -> Comparison:
     """One row of `run` or `averages` less another: mean over orders, which both must have, with its 95 % t interval."""
     return results.paired(*(results.group_means(row["accuracies"], row["orders"]) for row in (higher, lower)))
 
@@ -181,78 +179,46 @@ def memory(stage: Stage, workplace: Workplace) -> SyntheticSet:
     return joined([work.synthetic_set(part, stage.order, workplace) for part in stage.parts])
 
 
-@dataclass
-class Judged(State):
-    """State of `Judging`: accuracies in percent of the networks trained so far; steps are groups of networks."""
-
-    accuracies: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
-    step: int = 0
-
-
 @dataclass(frozen=True)
-class Judging:
-    """The evaluation of a stage's memory as a job of the one loop: a step trains and tests the next group of networks.
-
-    Networks are trained by the row's protocol, with the order as seed; which are trained together changes nothing.
-    """
+class Remembered(work.Accuracies):
+    """How accurate fresh networks are that train on the memory of a stage: a file beside the set of its last step."""
 
     stage: Stage
-    workplace: Workplace
-
-    @cached_property
-    def memory(self) -> SyntheticSet:
-        """What the networks train on."""
-        return memory(self.stage, self.workplace)
-
-    @cached_property
-    def test(self) -> ImageSet:
-        """The real test images of all classes seen."""
-        name = part_name(self.stage.cell.dataset, self.stage.classes)
-        return datasets.load(name, "test", device=self.workplace.device)
-
-    @cached_property
-    def groups(self) -> list[tuple[int, ...]]:
-        """The networks that are trained together."""
-        return evaluation.groups(self.memory, self.test, self.stage.cell.protocol)
 
     @property
-    def iterations(self) -> int:
-        """How many groups of networks there are."""
-        return len(self.groups)
+    def name(self) -> str:
+        """For people."""
+        return f"evaluation of {self.stage}"
 
-    def step(self, state: Judged) -> dict[str, float]:
-        """Train and test the next networks."""
-        protocol, group = self.stage.cell.protocol, self.groups[state.step]
-        outcome = evaluation.evaluate(self.memory, self.test, protocol, seed=self.stage.order, networks=group)
-        state.accuracies = torch.cat([state.accuracies, torch.tensor(outcome.accuracies, dtype=torch.float64)])
-        state.step += 1
-        return {"accuracy": sum(outcome.accuracies) / len(group)}
+    @cached_property
+    def path(self) -> Path:
+        """Of the file, named by everything that the accuracies depend on."""
+        content = {
+            "sets": self.seal,
+            "protocol": self.cell.protocol.settings(),
+            "test": datasets.fingerprint_of(part_name(self.stage.cell.dataset, self.stage.classes), "test"),
+            "version": evaluation.VERSION,
+        }
+        if (source := models.fingerprint(self.cell.protocol.network)) is not None:
+            content["network"] = source
+        return self.distilled.folder / f"memory-{files.key(content)}.json"
 
-    def finish(self, state: Judged) -> dict[str, Tensor]:
-        """The accuracies of all networks, in percent: (num_networks,) float64."""
-        return {"accuracies": state.accuracies}
+    @property
+    def seal(self) -> list[str]:
+        """The checksums of the sets of all steps."""
+        return [read_seal(work.distillation(part, self.seed, self.workplace).path) for part in self.stage.parts]
+
+    def sets(self) -> tuple[SyntheticSet, ImageSet]:
+        """The memory, and the real test images of all classes seen."""
+        name = part_name(self.stage.cell.dataset, self.stage.classes)
+        return memory(self.stage, self.workplace), datasets.load(name, "test", device=self.workplace.device)
 
 
-def _judging(stage: Stage, workplace: Workplace) -> Stepwise:
-    """The evaluation of a stage, named by everything that its accuracies depend on; its sets are in the store."""
-    content = {
-        "sets": [read_seal(work.distillation(part, stage.order, workplace).path) for part in stage.parts],
-        "protocol": stage.cell.protocol.settings(),
-        "test": datasets.fingerprint_of(part_name(stage.cell.dataset, stage.classes), "test"),
-        "seed": stage.order,
-        "version": evaluation.VERSION,
-    }
-    return Stepwise(
-        folder=workplace.folder / "continual" / files.key(content),
-        name=str(stage),
-        job=Judging(stage, workplace),
-        start=Judged,
-        keeping=Keeping("accuracies.safetensors"),
-        about={"settings": content, "seed": stage.order},
-        code=codeprint.EVALUATION,
-    )
+def _judging(stage: Stage, workplace: Workplace) -> Remembered:
+    """The evaluation of a stage whose sets are in the store; the order is the seed of its networks too."""
+    return Remembered(stage.parts[-1], stage.order, workplace, stage)
 
 
 def _accuracies(stage: Stage, workplace: Workplace) -> list[float]:
     """Accuracies (percent) of fresh networks trained on the memory of a stage whose sets are in the store."""
-    return get(_judging(stage, workplace), workplace)["accuracies"].tolist()
+    return list(get(_judging(stage, workplace), workplace)["accuracies"])

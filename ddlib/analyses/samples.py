@@ -32,15 +32,9 @@ def nearest(images: Tensor, train: ImageSet) -> tuple[Tensor, Tensor]:
     if images.ndim != 4 or tuple(images.shape[1:]) != train.shape or not len(images):
         raise ValueError(f"images are {tuple(images.shape)}; allowed: (n, {', '.join(map(str, train.shape))}), n >= 1")
     flat = images.to(train.device).flatten(1)
-    best = torch.full((len(flat),), torch.inf, device=train.device)
-    nearest_rows = torch.zeros(len(flat), dtype=torch.int64, device=train.device)
-    for rows in torch.arange(len(train), device=train.device).split(CHUNK):
-        real = pixels(train, rows).flatten(1)
-        least, place = (real.square().sum(1) - 2 * flat @ real.T).min(1)  # the squared distance, less |image|^2
-        closer = least < best
-        best = torch.where(closer, least, best)
-        nearest_rows = torch.where(closer, rows[place], nearest_rows)
-    return nearest_rows, (flat - pixels(train, nearest_rows).flatten(1)).square().mean(1).sqrt()
+    chunks = torch.arange(len(train), device=train.device).split(CHUNK)
+    rows = torch.cat([torch.cdist(flat, pixels(train, chunk).flatten(1)) for chunk in chunks], 1).argmin(1)
+    return rows, (flat - pixels(train, rows).flatten(1)).square().mean(1).sqrt()
 
 
 def walks(stream: SyntheticStream, labels: Tensor, *, steps: int, seed: int) -> Tensor:

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -228,19 +229,18 @@ def _add_notebook_commands(commands: Commands) -> None:
 
 def _plan(options: Namespace) -> int:
     from ddlib import study
+    from ddlib.batch import reproduce
     from ddlib.study import notebooks, parameters, planning
 
-    overrides = parameters.read_params(options.parameters) if options.parameters else {}
     plans = []
-    for name in notebooks.chosen(options.notebooks, options.profile):
-        if not notebooks.has_profile(name, options.profile):
-            print(f"{name}: left out, no {options.profile} parameters\n")
+    for run in reproduce.plan(options.notebooks, options.profile, output=OUTPUT, overrides=options.parameters):
+        if not notebooks.has_profile(run.name, run.profile):
+            print(f"{run.name}: left out, no {run.profile} parameters\n")
             continue
-        print(f"{name} ({options.profile}): taking a few steps of each kind", file=sys.stderr, flush=True)
-        device = options.device or notebooks.parameters(name, options.profile, overrides).get("device", "cpu")
-        workplace = study.Workplace(parameters.device(device), progress="none")
-        plans.append(study.plan(notebooks.cells(name, options.profile, overrides), workplace))
-        print(f"{name} ({options.profile})\n{planning.table(plans[-1])}\n{planning.line(plans[-1])}\n", flush=True)
+        print(f"{run.name} ({run.profile}): taking a few steps of each kind", file=sys.stderr, flush=True)
+        workplace = study.Workplace(parameters.device(options.device or run.device), progress="none")
+        plans.append(study.plan(notebooks.cells(run.name, run.profile, run.changes), workplace))
+        print(f"{run.name} ({run.profile})\n{planning.table(plans[-1])}\n{planning.line(plans[-1])}\n", flush=True)
     whole = planning.together(plans)
     if len(plans) > 1:
         print(f"in all, what notebooks share once: {planning.line(whole)}")
@@ -252,12 +252,12 @@ def _plan(options: Namespace) -> int:
 
 def _reproduce(options: Namespace) -> int:
     from ddlib.batch import reproduce, workflow
-    from ddlib.report import compare
+    from ddlib.report import evidence
 
     where = _batch_options(options)
     overrides = options.parameters and options.parameters.absolute()
     runs = reproduce.plan(options.notebooks, options.profile, output=options.output.absolute(), overrides=overrides)
-    before = compare.readable(path for run in runs for path in (run.committed, run.results))
+    before, _ = evidence.read_runs(path for run in runs for path in (run.committed, run.results))
     if where:
         batch = workflow.prepare(runs, where)
         counts = f"{len(batch.cells)} cells to compute, {len(batch.runs)} notebooks to run"
@@ -268,10 +268,10 @@ def _reproduce(options: Namespace) -> int:
         with workflow.pinned(options.gpus):
             outcomes = reproduce.execute(runs, at_once=options.at_once)
     print(reproduce.table(outcomes))
-    after = compare.readable(outcome.run.results for outcome in outcomes if outcome.verdicts is not None)
+    after, _ = evidence.read_runs(outcome.run.results for outcome in outcomes if outcome.verdicts is not None)
     before = [run for run in before if run.slug in {run.slug for run in after}]
     if before:
-        print(f"\nDid it come out the same as before?  {compare.agreement(before, after)}")
+        print(f"\nDid it come out the same as before?  {evidence.agreement(before, after)}")
     failures = [outcome for outcome in outcomes if outcome.error]
     for outcome in failures:
         print(f"ddlib: {outcome.run.name} failed: {outcome.error}", file=sys.stderr)
@@ -442,7 +442,7 @@ def _runs_clean(options: Namespace) -> int:
     paths = inventory.leftovers(options.store)
     total = sum(inventory.size(path) for path in paths)
     for path in paths:
-        inventory.discard(path)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
         print(f"deleted {path}")
     print(f"deleted {len(paths)} files, {planning.size(total)}")
     return 0
@@ -500,9 +500,9 @@ def _report(options: Namespace) -> int:
 
 
 def _report_compare(options: Namespace) -> int:
-    from ddlib.report import compare
+    from ddlib.report import evidence
 
-    print(compare.agreement(compare.read(options.before), compare.read(options.after)))
+    print(evidence.agreement(evidence.read(options.before), evidence.read(options.after)))
     return 0
 
 

@@ -1,10 +1,6 @@
 """One command for a GPU: what it has to show first, what it takes, and the papers' cells that fit into the minutes.
 
-`run` checks, times and computes on one device, and leaves everything in one folder of small files, laid out as the
-repository is, so that what is worth keeping is copied over it; docs/gpu.md lists them.
-
-It needs a checkout, for the tests and the benchmarks.  On a CPU it is a rehearsal: small benchmarks, and the cells of
-`quick` in place of the papers'.
+docs/gpu.md says what it does, leaves and refuses; on a CPU it is a rehearsal, with small benchmarks and `quick` cells.
 """
 
 import contextlib

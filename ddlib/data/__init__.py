@@ -9,5 +9,3 @@ and `synthetic` holds what distillation makes: a `SyntheticSet` or a `SyntheticS
 
 from ddlib.data.own import add, from_arrays, from_datasets, from_folder
 from ddlib.data.released import read_set
-
-__all__ = ["add", "from_arrays", "from_datasets", "from_folder", "read_set"]

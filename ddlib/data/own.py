@@ -73,10 +73,13 @@ def from_folder(
     folder, pixels = Path(path).expanduser().absolute(), _reader(size, channels)
     if any((folder / file).is_file() for file in SAVED):
         return from_datasets(folder, size=size, channels=channels, holdout=holdout, at_least=at_least)
-    inside = {each.name.lower(): each for each in _folders(folder)}
-    train = inside.get("train", folder)
-    tests = [inside[name] for name in TESTS if name in inside and train != folder]
-    tests = [each for each in tests if any(path.is_dir() for path in each.iterdir())]
+    folders = _folders(folder)
+    nested = [each for each in folders if any(p.is_dir() and not readers.hidden(p) for p in each.iterdir())]
+    if not nested and {each.name.lower() for each in folders} <= {"train", *TESTS}:
+        raise ValueError(f"{folders[0]} holds no folders; it must hold one for each class, with its images")
+    splits = {each.name.lower(): each for each in nested}  # a folder without folders is a class, whatever its name
+    train = splits.get("train", folder)
+    tests = [splits[name] for name in TESTS if name in splits and train != folder]
     classes, images, labels = {each.name for each in _folders(train)}, [], []
     for split in (train, *tests[:1]):
         pictures = [(path, each.name) for each in _folders(split) for path in readers.images_in(each)]
@@ -256,11 +259,13 @@ def _pixels(picture: Any, *, mode: str, size: Sequence[int] | None) -> Tensor:
     if not isinstance(picture, Path | Image.Image):
         from torchvision.transforms.functional import to_pil_image  # takes seconds to import
 
-        picture = picture.detach() if isinstance(picture, Tensor) else picture
-        if isinstance(picture, Tensor) and picture.is_floating_point() and (picture.clamp(0, 1) != picture).any():
-            limits = f"from {picture.min():g} to {picture.max():g}"
-            raise ValueError(f"an image's values are {limits}; allowed: 0 to 1, as before a transform that normalises")
-        picture = to_pil_image(picture)
+        values = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+            if values.size and not (values.min() >= 0 and values.max() <= 1):
+                limits = f"from {values.min():g} to {values.max():g}"
+                raise ValueError(f"an image's values are {limits}; allowed: 0 to 1, as before normalising")
+            values = np.round(values * 255).astype(np.uint8)
+        picture = to_pil_image(torch.from_numpy(values) if isinstance(picture, Tensor) else values)
     picture = readers.picture(picture, mode) if isinstance(picture, Path) else readers.upright(picture, mode)
     if size is not None:
         picture = ImageOps.fit(picture, tuple(size[::-1]), Image.Resampling.BILINEAR)
@@ -300,6 +305,8 @@ def _eight_bits(values: np.ndarray, channels_last: bool | None, value_range: tup
         channels_last = last
     values = np.moveaxis(values, 3, 1) if channels_last else values
     low, high = value_range or ((0, 1) if values.dtype.kind == "f" else (0, 255))
+    if not low < high:
+        raise ValueError(f"value_range={low, high}; allowed: what is black, and a greater number for white")
     if not (values.min() >= low and values.max() <= high):
         limits = f"{values.dtype} from {values.min()} to {values.max()}"
         raise ValueError(

@@ -189,8 +189,12 @@ def _torchvision(info: DatasetInfo, split: str, root: Path, *, download: bool = 
 
 
 def _read_folders(info: DatasetInfo, split: str, root: Path) -> Pixels:
-    folders = class_folders(root / info.location / ("train" if split == "train" else "val"), info.positions)
-    return _decode_groups(info, [images_in(folder) for folder in folders], info.class_names)
+    """Class folders named by WordNet ids, beside which others may lie."""
+    folder = root / info.location / ("train" if split == "train" else "val")
+    wnids = [SYNSETS[position][0] for position in info.positions]
+    if missing := [wnid for wnid in wnids if not (folder / wnid).is_dir()]:
+        raise FileNotFoundError(f"{folder} lacks {len(missing)} of {len(wnids)} classes: {', '.join(missing)}")
+    return _decode_groups(info, [images_in(folder / wnid) for wnid in wnids], info.class_names)
 
 
 def _read_tiny(info: DatasetInfo, split: str, root: Path) -> Pixels:
@@ -219,15 +223,6 @@ def _decode_groups(info: DatasetInfo, groups: list[list[Path]], class_names: tup
     labels = torch.arange(len(groups)).repeat_interleave(torch.tensor([len(group) for group in groups]))
     files = [path for group in groups for path in group]
     return Pixels(decode(files, info.shape, crop=info.cropped), labels, class_names)
-
-
-def class_folders(folder: Path, positions: Sequence[int]) -> list[Path]:
-    """The folders of the classes at `positions`, keys of `SYNSETS`, named by WordNet ids; others may be missing."""
-    wnids = [SYNSETS[position][0] for position in positions]
-    present = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    if missing := [wnid for wnid in wnids if wnid not in present]:
-        raise FileNotFoundError(f"{folder} lacks {len(missing)} of {len(wnids)} classes: {', '.join(missing)}")
-    return [folder / wnid for wnid in wnids]
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -288,24 +283,18 @@ def picture(path: Path, mode: str) -> Image.Image:
 
 
 def upright(image: Image.Image, mode: str) -> Image.Image:
-    """An image in Pillow's `mode` of 8 bits, turned as its EXIF says."""
-    return in_eight_bits(ImageOps.exif_transpose(image), image.format).convert(mode)
+    """An image in Pillow's `mode` of 8 bits, turned as its EXIF says; of 16 bits, which Pillow would clip, scaled.
 
-
-def in_eight_bits(image: Image.Image, form: str | None) -> Image.Image:
-    """An image of 16 bits a pixel, which Pillow would clip to white, brought to 8; others as they are.
-
-    form: of its file; a PNG's whole numbers have 16 bits, though some versions of Pillow open them as if they had 32.
-
-    Raises:
-        ValueError: pixels of 32 bits or real numbers, whose range nothing says.
+    A PNG's whole numbers have 16 bits, though some versions of Pillow open them as if they had 32.  Other pixels of 32
+    bits, and real numbers, whose range nothing says, are a ValueError.
     """
-    if not image.mode.startswith(("I", "F")):
-        return image
-    pixels = np.asarray(image)
-    if not image.mode.startswith("I;16") and (image.mode, form) != ("I", "PNG"):
-        raise ValueError(f"pixels are {pixels.dtype} from {pixels.min()} to {pixels.max()}; allowed: 8 or 16 bits")
-    return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+    form, image = image.format, ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        pixels = np.asarray(image)
+        if not image.mode.startswith("I;16") and (image.mode, form) != ("I", "PNG"):
+            raise ValueError(f"pixels are {pixels.dtype} from {pixels.min()} to {pixels.max()}; allowed: 8 or 16 bits")
+        image = Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+    return image.convert(mode)
 
 
 _READERS = {

@@ -2,26 +2,18 @@
 
     theirs = read_set("images_best.pt", dataset="cifar10", space="zca_pixels")
 
-Layouts, as their authors' code writes them:
-
-    images*.pt, labels*.pt, lr*.pt    MTT, TESLA, FTD, DATM; DD-Ranking (`images.pt`, ...)
-    res_*.pt                          DC, DSA, DM, DataDAM, DC-BENCH: {"data": [[images, labels], one an experiment]}
-    data*.pt                          IDC: [images, labels] of pixels; an image may hold `factor` x `factor` of them
-    a folder of class folders         pictures, as of SRe2L; folders bear names, WordNet ids or numbers of the classes,
-                                      or `labels*.pt` are there, in the order of the pictures' paths
-    *.npz                             arrays `images` and `labels`, or of other names in `NAMES`
-    *.safetensors, set.npz, set.pt, data/*.parquet, images/       our own exports
-
-Nothing but tensors, numbers and texts is unpickled.
+docs/distilled-sets.md has the table of layouts.  Nothing but tensors, numbers and texts is unpickled.
 """
 
 import json
 import pickle
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -72,8 +64,8 @@ def read_set(
     """Read a distilled set from its files, and say in one line what it was taken for: `provenance["read_as"]`.
 
     Args:
-        paths: one file or folder of a layout above, and perhaps `labels*` and `lr*` (.pt, .npy), which are otherwise
-            looked for beside `images*.pt`.
+        paths: one file or folder of a layout of that table, and perhaps `labels*` and `lr*` (.pt, .npy), which are
+            otherwise looked for beside `images*.pt`.
         dataset: whose classes and test images it is for, a name of `datasets.load`.
         space: one of `SPACES`; None: what the file states, or what the values say.
         labels: one of `LABELS`; None: classes where they are integers, probabilities where they are not negative and
@@ -88,8 +80,8 @@ def read_set(
 
     Raises:
         FileNotFoundError: a file, or the real data that whitening is fitted on, is not there.
-        ValueError: the files are of no layout above, do not fit the data set, or may be understood in several ways; the
-            message names the argument to give.
+        ValueError: the files are of no layout of that table, do not fit the data set, or may be understood in several
+            ways; the message names the argument to give.
     """
     file, companions = _files([Path(path) for path in paths])
     info = datasets.describe(dataset)
@@ -166,25 +158,29 @@ def _entries(file: Path, info: DatasetInfo, experiment: int, *, labelled: bool) 
     if file.suffix == ".parquet":
         return _read_parquet(file)
     if file.suffix == ".npz":
-        return _named(_arrays(file), file)
+        return _named(load_plain(file), file)
     if file.suffix in (".pt", ".pth"):
         return _from_torch(load_plain(file), file, experiment)
     raise ValueError(f"{file}; allowed: a folder, .pt, .pth, .npz, .parquet or .safetensors")
 
 
 def load_plain(path: Path) -> Any:
-    """Tensors, arrays, numbers and texts of a file of `torch.save` or `numpy.save`; others are refused (ValueError)."""
-    if path.suffix == ".npy":
-        return np.load(path)
+    """Tensors, arrays, numbers and texts of a file of torch or numpy; others, and damaged ones, are a ValueError."""
     scalar = np._core.multiarray.scalar
     rebuild = np._core.multiarray._reconstruct
     known = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u1", "bool"))]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # before numpy 2, and from it on
         known += [(scalar, f"{module}.scalar"), (rebuild, f"{module}._reconstruct")]
     try:
+        if path.suffix in (".npy", ".npz"):
+            arrays = np.load(path)
+            if isinstance(arrays, np.ndarray):
+                return arrays if path.suffix == ".npy" else {"images": arrays}
+            with arrays:
+                return dict(arrays)
         with torch.serialization.safe_globals(known):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, BadZipFile, zlib.error) as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         reason = refused[1] if refused else type(error).__name__
         raise ValueError(f"{path} holds more than tensors, numbers and texts, or is not whole: {reason}") from error
@@ -287,17 +283,15 @@ def _plain(name: str) -> str:
 def _beside(folder: Path) -> dict[str, Any]:
     """What lies beside the images of one of our exports: the entries of `space.npz`, and `card.json` as "card"."""
     space, card = folder / "space.npz", folder / "card.json"
-    entries = _arrays(space) if space.is_file() else {}
+    entries = load_plain(space) if space.is_file() else {}
     return entries | ({"card": card.read_text(encoding="utf-8")} if card.is_file() else {})
 
 
-def _arrays(file: Path) -> dict[str, Any]:
-    with np.load(file) as arrays:
-        return dict(arrays)
-
-
 def _as_tensor(values: Any) -> Tensor:
-    return values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    try:
+        return values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"images, labels or rates are {type(values).__name__}: {error}") from error
 
 
 # --- what the values are --------------------------------------------------------------------------------------------
@@ -395,6 +389,8 @@ def _labels(labels: Tensor | None, kind: str | None, count: int, info: DatasetIn
         if rest:
             raise ValueError(f"{count} images without labels are not as many of each of {info.num_classes} classes")
         return torch.arange(info.num_classes).repeat_interleave(each), "no labels: class by class"
+    if not labels.ndim:
+        raise ValueError(f"labels are one number, {labels.item()}; allowed: one an image, or a row each")
     labels, how = labels.squeeze(1) if labels.shape[1:] == (1,) else labels, "told" if kind else "recognised"
     kind = kind or _kind(labels)
     if kind == "classes":

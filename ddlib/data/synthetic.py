@@ -342,29 +342,30 @@ SET, STREAM = "ddlib.synthetic", "ddlib.stream"
 VERSIONS = {SET: 2, STREAM: 1}
 """What the header of a file calls its kind -> the newest version of its layout."""
 
-SETTINGS = ("width", "latent", "strategy", "frozen_strategy", "ipc", "redraw")
-"""Fields of a stream that stand in the header as they are."""
+SETTINGS = {
+    SET: ("class_names", "strategy", "learning_rate", "provenance"),
+    STREAM: ("class_names", "shape", "width", "latent", "strategy", "frozen_strategy", "ipc", "redraw", "provenance"),
+}
+"""Kind -> the fields that stand in the header as they are."""
 
-CONDITIONING = "onehot"
-"""How a stream's header says that its generator is told the class."""
+ZCA_TENSORS = ("mean", "whitening", "unwhitening")
+"""Of a ZCA, which stand in the file as "zca.mean", ..."""
 
 
 def save(synthetic: SyntheticSet | SyntheticStream, path: str | Path) -> None:
     """Write `synthetic` to one safetensors file, whole or not at all; one that is there is replaced."""
-    kind = STREAM if isinstance(synthetic, SyntheticStream) else SET
-    tensors, header = (_stream if kind == STREAM else _set)(synthetic)
-    about = {
-        "format": kind,
-        "version": VERSIONS[kind],
-        "class_names": list(synthetic.class_names),
-        "mean": list(synthetic.space.mean),
-        "std": list(synthetic.space.std),
-        "provenance": dict(synthetic.provenance),
-    }
+    kind, space = STREAM if isinstance(synthetic, SyntheticStream) else SET, synthetic.space
+    header = {name: getattr(synthetic, name) for name in SETTINGS[kind]}
+    header |= {"format": kind, "version": VERSIONS[kind], "mean": space.mean, "std": space.std}
+    if kind == STREAM:
+        tensors, header["conditioning"] = _named("generator", synthetic.generator), "onehot"
+    else:
+        tensors = {"images": synthetic.images, "labels": synthetic.labels} | _named("latents", synthetic.latents)
+        tensors |= {f"zca.{name}": getattr(space.zca, name) for name in ZCA_TENSORS if space.zca}
+        header["zca_eps"] = space.zca and space.zca.eps
     if synthetic.card is not None:
-        about["card"] = synthetic.card.to_json()
-        about |= {"label_kind": label_kind(synthetic), "value_space": synthetic.space.name}
-    write_tensors(Path(path), tensors, about | header)
+        header |= {"card": synthetic.card.to_json(), "label_kind": label_kind(synthetic), "value_space": space.name}
+    write_tensors(Path(path), tensors, header)
 
 
 def label_kind(synthetic: SyntheticSet | SyntheticStream) -> str:
@@ -389,55 +390,23 @@ def load(path: str | Path) -> SyntheticSet | SyntheticStream:
     try:
         if header["version"] > VERSIONS[kind]:
             raise ValueError(f"format version {header['version']}; this ddlib reads up to {VERSIONS[kind]}")
-        return (_to_stream if kind == STREAM else _to_set)(header, tensors)
+        zca = None
+        if header.get("zca_eps") is not None:
+            zca = ZCA(*(tensors[f"zca.{name}"] for name in ZCA_TENSORS), header["zca_eps"])
+        fields = {name: header[name] for name in SETTINGS[kind]}
+        fields["space"] = ValueSpace(tuple(header["mean"]), tuple(header["std"]), zca)
+        fields["card"] = Card.from_json(header["card"]) if "card" in header else None
+        if kind == SET:
+            return SyntheticSet(tensors["images"], tensors["labels"], latents=_under("latents.", tensors), **fields)
+        if header["conditioning"] != "onehot":
+            raise ValueError(f"conditioning={header['conditioning']!r}; this ddlib reads generators of 'onehot'")
+        return SyntheticStream(generator=_under("generator.", tensors), **fields)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _set(synthetic: SyntheticSet) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors, zca = {"images": synthetic.images, "labels": synthetic.labels}, synthetic.space.zca
-    if zca is not None:
-        tensors |= {"zca.mean": zca.mean, "zca.whitening": zca.whitening, "zca.unwhitening": zca.unwhitening}
-    tensors |= {f"latents.{name}": tensor for name, tensor in synthetic.latents.items()}
-    eps = None if zca is None else zca.eps
-    return tensors, {"zca_eps": eps, "strategy": synthetic.strategy, "learning_rate": synthetic.learning_rate}
-
-
-def _to_set(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SyntheticSet:
-    zca, eps = None, header["zca_eps"]
-    if eps is not None:
-        zca = ZCA(tensors["zca.mean"], tensors["zca.whitening"], tensors["zca.unwhitening"], eps)
-    return SyntheticSet(
-        images=tensors["images"],
-        labels=tensors["labels"],
-        class_names=tuple(header["class_names"]),
-        space=ValueSpace(tuple(header["mean"]), tuple(header["std"]), zca),
-        strategy=header["strategy"],
-        learning_rate=header["learning_rate"],
-        provenance=header["provenance"],
-        latents=_under("latents.", tensors),
-        card=Card.from_json(header["card"]) if "card" in header else None,
-    )
-
-
-def _stream(synthetic: SyntheticStream) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    tensors = {f"generator.{name}": tensor for name, tensor in synthetic.generator.items()}
-    header = {"shape": list(synthetic.shape), "conditioning": CONDITIONING}
-    return tensors, header | {name: getattr(synthetic, name) for name in SETTINGS}
-
-
-def _to_stream(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SyntheticStream:
-    if header["conditioning"] != CONDITIONING:
-        raise ValueError(f"conditioning={header['conditioning']!r}; this ddlib reads generators of {CONDITIONING!r}")
-    return SyntheticStream(
-        generator=_under("generator.", tensors),
-        shape=tuple(header["shape"]),
-        class_names=tuple(header["class_names"]),
-        space=ValueSpace(tuple(header["mean"]), tuple(header["std"])),
-        provenance=header["provenance"],
-        card=Card.from_json(header["card"]) if "card" in header else None,
-        **{name: header[name] for name in SETTINGS},
-    )
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -76,9 +76,6 @@ def evaluate(
         on_epoch: called after each epoch of a group of networks with the epochs done and to do, counted over all
             networks.
 
-    Returns:
-        Accuracies and losses in the order of `networks`, and the cost.
-
     Raises:
         ValueError: the sets do not fit each other, the network does not fit the images, an index is out of range,
             mini-batches do not divide the epochs of a stream, or labels lack their teacher or have one too many.
@@ -135,11 +132,7 @@ def _judge(
     seed: int,
     after_epoch: Callable[[], object],
 ) -> tuple[list[tuple[float, float]], list[float]]:
-    """`_scores` and last losses of networks trained together; of several tests of a network the most accurate.
-
-    Raises:
-        FloatingPointError: a loss is not finite.
-    """
+    """`_scores` and last losses of networks trained together; of several tests of a network the most accurate."""
     scores, losses = [(0.0, 0.0)] * len(networks), []
     for trained in training.train(learner, images, protocol, networks=networks, seed=seed, after_epoch=after_epoch):
         losses = [float(network.loss) for network in trained]
@@ -181,12 +174,7 @@ def _check_fit(synthetic: SyntheticSet | SyntheticStream, test: ImageSet) -> Non
 
 
 def groups(synthetic: SyntheticSet | SyntheticStream, test: ImageSet, protocol: Protocol) -> list[tuple[int, ...]]:
-    """The networks that `evaluate` trains together, in order: each group can be asked for by itself.
-
-    Returns:
-        Indices of networks, group by group; `evaluate(..., networks=group)` gives the very accuracies that it gives
-        among all of them.
-    """
+    """The networks that `evaluate` trains together, in order; each alone gives the very same accuracies."""
     learner = training.learner(protocol, test.shape, test.num_classes)
     size = training.at_once(protocol, learner, len(synthetic), test.device)
     everyone = tuple(range(protocol.num_networks))
@@ -204,16 +192,14 @@ def again(
 
     On the same machine, with as many threads, it gives the stated accuracies to the bit.  Test data whose pixels stand
     in their files as they are must be those of the card.  Of others, such as decoded JPEGs, the pixels depend on the
-    libraries here: where their fingerprint is another one, a warning says so.
+    libraries here: where their fingerprint is another one, a warning says so, as it does for another version of the
+    evaluation.
 
     Args:
         synthetic: with its `card`.
         device: where it is computed.
         networks: indices of the networks to train, at least one; None: those of the card.
         teacher: that the recipe's labels ask; an exported set does not bring it.
-
-    Warns:
-        UserWarning: the pixels of the test data, or the version of the evaluation, are others than the card's.
 
     Raises:
         ValueError: there is no card, it asks for what this ddlib does not know or is of a newer evaluation, the test

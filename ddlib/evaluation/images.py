@@ -161,9 +161,6 @@ def training_images(
 ) -> TrainingImages:
     """What `protocol` trains networks on, given a set or a stream; a frozen stream is a set, drawn by `seed`.
 
-    Args:
-        teacher: for labels that ask one.
-
     Raises:
         ValueError: as `check_batches`, for a stream that is not frozen; a stream with `protocol.epoch_images`.
     """
@@ -201,13 +198,10 @@ def training_images(
 
 
 def check_batches(batch_size: int, count: int) -> None:
-    """Refuse a mini-batch that does not divide the `count` = K * ipc images of a stream's epoch.
+    """Refuse a mini-batch that does not divide the `count` = K * ipc images of a stream's epoch, naming near divisors.
 
     The published code of DiM drops what is left over: with its default of 128 it trains no step at all at 1 and at 10
     images per class.
-
-    Raises:
-        ValueError: naming the divisors next to it.
     """
     if count % batch_size:
         parts = [part for part in range(1, count + 1) if count % part == 0]
@@ -227,14 +221,9 @@ def _orders(count: int, networks: Sequence[int], seed: int, epoch: int) -> Tenso
 
 @torch.no_grad()
 def answers(teacher: TeacherFunction, images: Tensor, pass_size: int) -> Tensor:
-    """A teacher's class probabilities of images: the softmax of its logits, at temperature 1.
+    """Class probabilities (..., K) of images (..., C, H, W), by a teacher that is asked about `pass_size` at a time.
 
-    Args:
-        images: (..., C, H, W).
-        pass_size: images that it is asked about at a time.
-
-    Returns:
-        (..., K) of the type of the images.
+    The softmax of its logits, at temperature 1, of the type of the images.
     """
     logits = torch.cat([teacher(part) for part in images.flatten(0, -4).split(pass_size)])
     return logits.softmax(1).to(images.dtype).unflatten(0, images.shape[:-3])

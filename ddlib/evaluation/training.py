@@ -102,11 +102,8 @@ def train(
     """Train the networks of the given indices together, by the protocol.
 
     Args:
-        learner: of the protocol's network.
         images: what they are trained on; the networks are of its type and on its device.
         networks: their indices.  Only one with a network that draws random numbers itself.
-        seed: of all randomness.
-        after_epoch: called after each epoch.
 
     Yields:
         One `Trained` a network, whenever the protocol tests them; with the next epoch their tensors go on changing.
@@ -163,11 +160,7 @@ def _augmented(images: TrainingImages, protocol: Protocol, networks: Sequence[in
 
 @torch.no_grad()
 def predictions(learner: Learner, trained: Trained, count: int, take: Callable[[Tensor], Tensor]) -> Tensor:
-    """The classes that a trained network gives to `count` images: (count,) int64.
-
-    Args:
-        take: (n,) int64 indices -> the images (n, C, H, W).
-    """
+    """The classes (count,) int64 that a network gives to `count` images, which `take` gives at (n,) int64 indices."""
     device = trained.loss.device
     size = min(count, learner.test_batch or passes.most(learner.network.elements, device))
     classes = torch.empty(count, dtype=torch.int64, device=device)
@@ -183,9 +176,6 @@ def at_once(protocol: Protocol, learner: Learner, num_images: int, device: torch
     """How many networks to train together: `protocol.at_once`, or as many as pass together on the device; at least 1.
 
     A network that draws random numbers itself is always trained alone: under vmap its numbers would be others.
-
-    Args:
-        num_images: of the set or of a stream's epoch.
     """
     if learner.network.draws:
         return 1

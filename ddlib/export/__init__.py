@@ -18,8 +18,6 @@ from ddlib.export.formats import FORMATS, LOSSES
 from ddlib.export.network import FrozenNetwork
 from ddlib.store import files
 
-__all__ = ["CHOICE", "FORMATS", "FrozenNetwork", "check_free", "chosen", "export"]
-
 CARD, README, NETWORK = "card.json", "README.md", "network.safetensors"
 
 NEAR = 0.5

@@ -20,31 +20,6 @@ from ddlib.methods.gradient_matching import DC, DSA
 from ddlib.methods.latent import LD3M, GLaD
 from ddlib.methods.trajectory_matching import DATM, FTD, MTT, TESLA
 
-__all__ = [
-    "ATOM",
-    "DATM",
-    "DC",
-    "DM",
-    "DSA",
-    "FTD",
-    "LD3M",
-    "MTT",
-    "TESLA",
-    "DataDAM",
-    "DiM",
-    "GLaD",
-    "Herding",
-    "KCenter",
-    "Method",
-    "PlainGan",
-    "Random",
-    "Whole",
-    "build",
-    "discover",
-    "find",
-    "hyperparameters",
-]
-
 
 @cache
 def discover() -> dict[str, type[Method]]:

@@ -319,7 +319,7 @@ class LD3M(LatentMatching):
     residual: "x0" as the published code, "eq7" as the paper writes it, "none": the unmodified sampler.
     guidance: of the classes; 1: none.
     backprop_steps: the last calls of the noise predictor that carry gradient; None: all.  Of two, the gradient of Z is
-        nearly the whole one; that of c points elsewhere (`python -m benchmarks.latent_distillation --prior FOLDER`).
+        nearly the whole one; that of c points elsewhere.
     checkpointed: whether each call is computed anew for its gradient, so that memory does not grow with `steps`.
     learn: "Z+c", "Z" or "c".
     lr_c: step size of c, > 0; None: that of Z, as published.

@@ -23,8 +23,6 @@ from ddlib.models.foreign import fingerprint
 from ddlib.models.layers import Features, Network, reset
 from ddlib.models.networks import MLP, VGG11, AlexNet, ConvNet, DenseNet, LeNet, ResNet, ViT
 
-__all__ = ["Features", "Network", "build", "check", "fingerprint", "known", "names", "register", "reset"]
-
 _NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "convnet": (ConvNet, {}),
     "alexnet": (AlexNet, {}),

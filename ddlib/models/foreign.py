@@ -76,7 +76,7 @@ class Foreign(Network):
         if self.draws:
             raise ValueError(f"network {self.name!r} draws random numbers (dropout); allowed: none, to distil with it")
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
         self._check(images)
         return self.module(images)
 

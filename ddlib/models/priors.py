@@ -271,7 +271,7 @@ def _checkpoint(checkpoint: Path, *, trusted: bool) -> Mapping[str, Tensor]:
         raise FileNotFoundError(f"no checkpoint {str(checkpoint)!r}")
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=not trusted)
-    except (pickle.UnpicklingError, EOFError, ImportError, RuntimeError) as error:
+    except (pickle.UnpicklingError, AttributeError, EOFError, ImportError, RuntimeError) as error:
         advice = "" if trusted else "; `--yes` (trusted=True) loads more than tensors, and runs code of whoever made it"
         raise ValueError(f"{checkpoint} is damaged, or holds more than tensors ({error}){advice}") from error
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else content

@@ -9,8 +9,10 @@ under `set_theme()` on `independent(records)` or on its own table; `source` show
 import inspect
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddlib import ROOT
 from ddlib.report.figures import FAMILY, accuracy_bars, accuracy_curves, independent, loss_against_start, metric_panels
 from ddlib.report.images import image_grid, image_strips
 from ddlib.report.leaderboard import leaderboard, standings
@@ -19,13 +21,6 @@ from ddlib.report.tables import Table, budget_table, claims_table, table, unseen
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
-
-__all__ = [
-    "FAMILY", "LIMIT", "PALETTE", "Picture", "Table",
-    "accuracy_bars", "accuracy_curves", "budget_table", "claims_table", "colors", "footer", "image_grid",
-    "image_strips", "independent", "leaderboard", "loss_against_start", "metric_panels", "read_provenance", "save",
-    "set_theme", "source", "standings", "table", "unseen_table",
-]  # fmt: skip
 
 
 def source(*functions: Callable[..., Any]) -> "Markdown":
@@ -38,7 +33,8 @@ def source(*functions: Callable[..., Any]) -> "Markdown":
     texts = []
     for function in functions:
         lines, first = inspect.getsourcelines(function)
-        file = function.__module__.replace(".", "/") + ".py"
+        file = Path(inspect.getsourcefile(inspect.unwrap(function))).resolve()
+        file = (file.relative_to(ROOT) if file.is_relative_to(ROOT) else file).as_posix()
         code = textwrap.dedent("".join(lines)).rstrip()
         texts.append(f"`{function.__qualname__}` in `{file}`, line {first or 1}:\n\n```python\n{code}\n```")
     return Markdown("\n\n".join(texts))

@@ -5,7 +5,7 @@ each by the mean of its networks, else the networks.  `independent` is the table
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
@@ -28,7 +28,13 @@ HOLLOW = {False: ("D", "paper"), True: ("o", "paper, unverified")}
 
 HOLLOW_LOOK = {"markerfacecolor": "white", "markeredgecolor": "black", "zorder": 4}
 
-FAMILY = {
+
+class _Families(dict[str, str]):
+    def __missing__(self, method: str) -> str:
+        return "another"
+
+
+FAMILY = _Families({
     **dict.fromkeys(("random", "whole"), "real images"),
     **dict.fromkeys(("herding", "k_center"), "chosen real images"),
     **dict.fromkeys(("dc", "dsa"), "gradients"),
@@ -36,8 +42,8 @@ FAMILY = {
     **dict.fromkeys(("mtt", "tesla", "ftd", "datm"), "trajectories"),
     **dict.fromkeys(("gan", "dim"), "a generator"),
     **dict.fromkeys(("glad", "ld3m"), "latents of a prior"),
-}
-"""Method -> what it matches, chooses or keeps."""
+})  # fmt: skip
+"""Method -> what it matches, chooses or keeps; of one that is not here "another"."""
 
 
 def independent(records: Sequence[Record]) -> "pandas.DataFrame":
@@ -52,12 +58,6 @@ def independent(records: Sequence[Record]) -> "pandas.DataFrame":
     sets = networks.groupby(place, dropna=False)["distillation_seed"].transform("nunique")
     networks["unit"] = networks["distillation_seed"].where(sets > 1, networks["evaluation_seed"])
     return networks.groupby([*place, "unit"], dropna=False, sort=False, as_index=False)["accuracy"].mean()
-
-
-def t_interval(values: Iterable[float]) -> tuple[float, float]:
-    """`results.interval` where there are several values, and nothing to draw for a single one."""
-    values = [*values]
-    return interval(values) if len(values) > 1 else (math.nan, math.nan)
 
 
 @styled()
@@ -107,7 +107,7 @@ def _draw_bars(ax: Axes, records: Sequence[Record], shades: Mapping[str, str], b
     width = 0.8 / len(labels)
     seaborn.barplot(
         table, x="group", y="accuracy", order=ticks, hue="label", hue_order=labels, palette=shades, saturation=1,
-        gap=0.1, linewidth=0, errorbar=t_interval, err_kws={"color": "black", "linewidth": 0.9},
+        gap=0.1, linewidth=0, errorbar=interval, err_kws={"color": "black", "linewidth": 0.9},
         capsize=width / 4, legend=False, ax=ax,
     )  # fmt: skip
     for record, group in zip(records, groups, strict=True):
@@ -115,8 +115,7 @@ def _draw_bars(ax: Axes, records: Sequence[Record], shades: Mapping[str, str], b
         _draw_reported(ax, record, x, size=4.5)
     slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if by_network else {}
     ax.set_xticks(range(len(ticks)), ticks, **slanted)
-    highest = max(max(record.accuracy_mean, reported(record) or 0) for record in records)
-    ax.set(xlim=(-0.54, len(ticks) - 0.46), ylim=(0, min(100, 1.25 * highest)), ylabel=ACCURACY)
+    ax.set(xlim=(-0.54, len(ticks) - 0.46), ylim=(0, min(100, 1.1 * ax.dataLim.y1)), ylabel=ACCURACY)
 
 
 @styled()
@@ -141,7 +140,7 @@ def accuracy_curves(records: Sequence[Record]) -> Picture:
         if len(table):
             seaborn.lineplot(
                 table, x="ipc", y="accuracy", hue="label", style="label", hue_order=[*shades], palette=shades,
-                markers=True, dashes=False, errorbar=t_interval, err_style="bars", ax=ax,
+                markers=True, dashes=False, errorbar=interval, err_style="bars", ax=ax,
             )  # fmt: skip
         for record in group:
             color, x, across = shades.get(record.label, "black"), record.ipc, ax.transData
@@ -152,9 +151,8 @@ def accuracy_curves(records: Sequence[Record]) -> Picture:
         handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         if ax.get_legend():
             ax.get_legend().remove()
-        means = [record.accuracy_mean for record in group]
-        low, high = max(0, 0.9 * min(means)), min(100, 1.1 * max(means))
-        ax.set(title=title, xlabel="", ylabel=ACCURACY, xscale="log", ylim=(low, high))
+        low, high = ax.get_ylim()
+        ax.set(title=title, xlabel="", ylabel=ACCURACY, xscale="log", ylim=(max(0, low), min(100, high)))
         ipcs = sorted({record.ipc for record in group if record.ipc})
         numbered = ipcs[-1:]  # where there is room, the last one always
         for ipc in reversed(ipcs[:-1]):

@@ -7,7 +7,8 @@ from itertools import zip_longest
 from typing import Any
 
 from ddlib.report.tables import BLANK, Table, amount, per_class
-from ddlib.results import Pair, Record, interval, mean_record, neighbours, ranked, scores
+from ddlib.results import Record, interval, mean_record, neighbours, scores
+from ddlib.results.statistics import Pair, ranked
 
 NETWORK, RANDOM = "convnet", "Random"
 """Tested on, by the protocol, and the label of real images drawn at random."""

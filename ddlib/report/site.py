@@ -47,7 +47,7 @@ def build(output: Path | None = None) -> Path:
 def write(folder: Path) -> None:
     """Write every page of the site into a new folder."""
     papers = [*results.papers(), ACROSS]
-    runs, damaged = _runs()
+    runs, damaged = evidence.read_runs(sorted((OUTPUT / "results").glob("*/*.json")))
     template = _template(papers)
 
     def page(path: str, title: str, **values: Any) -> None:
@@ -56,6 +56,7 @@ def write(folder: Path) -> None:
     sources = {f"notebook/{name}.html": notebooks.path_of(name) for name in notebooks.names()}
     for path in sorted((OUTPUT / "runs" / "notebooks").glob("*/*.ipynb")):
         sources[f"notebook/{path.parent.name}/{path.stem}.html"] = path
+    exporter = HTMLExporter(embed_images=True)
     for place, path in [*sources.items()]:
         try:
             notebook = nbformat.read(path, as_version=4)
@@ -63,7 +64,7 @@ def write(folder: Path) -> None:
             damaged[f"{path.parent.name}/{path.name}"] = f"{path.name}: {str(error)[:100]}"
             del sources[place]
             continue
-        text, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+        text, _ = exporter.from_notebook_node(notebook)
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_text(text, encoding="utf-8")
     verdicts = {paper: evidence.verdicts(paper, runs) for paper in results.papers()}
@@ -73,7 +74,7 @@ def write(folder: Path) -> None:
     for paper in papers:
         own = [(run, _tables(run), _figures(run, folder, reasons)) for run in runs if run.paper == paper]
         counts = Counter(record.verdict for run, _, _ in own for record in run.records)
-        faults = {name: text for name, text in damaged.items() if name.startswith(f"{paper}/")}
+        faults = {name: damaged[name].replace(str(OUTPUT), ".") for name in damaged if name.startswith(f"{paper}/")}
         pages = [place for place in sources if place.startswith(f"notebook/{paper}/")]
         page(f"{paper}.html", paper, runs=own, counts=counts, reasons=reasons, damaged=faults, pages=pages)
 
@@ -93,17 +94,6 @@ def _template(papers: Sequence[str]) -> Any:
         titles={paper: "Across papers" if paper == ACROSS else results.title(paper) for paper in papers},
     )
     return environment.get_template("site.html.jinja")
-
-
-def _runs() -> tuple[list[Run], dict[str, str]]:
-    """All results, sorted, and the name of each file that cannot be read with the reason."""
-    runs, damaged = [], {}
-    for path in sorted((OUTPUT / "results").glob("*/*.json")):
-        try:
-            runs.append(evidence.read_run(path))
-        except ValueError as error:
-            damaged[f"{path.parent.name}/{path.stem}"] = str(error).replace(str(OUTPUT), ".")
-    return runs, damaged
 
 
 def _tables(run: Run) -> list[Markup]:

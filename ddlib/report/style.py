@@ -12,7 +12,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ddlib import OUTPUT
 from ddlib.results import joined
@@ -200,7 +200,7 @@ def _footed(fig: Figure, text: str) -> Iterator[None]:
 def read_provenance(path: str | Path) -> dict[str, Any]:
     """What `save` wrote into a figure's file on where its numbers come from; empty if it was given nothing.
 
-    A ValueError names a file that is neither PNG nor SVG, is damaged, or carries none.
+    A ValueError names a file that is neither PNG nor SVG, is damaged, or carries none; FileNotFoundError without one.
     """
     path = Path(path)
     if path.suffix not in (".png", ".svg"):
@@ -213,6 +213,8 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
             text = ElementTree.parse(path).findtext(".//{http://purl.org/dc/elements/1.1/}description")
         if text is not None:
             return json.loads(text)
-    except (ValueError, SyntaxError, UnidentifiedImageError) as error:  # in its JSON, its XML or its image data
+    except (ValueError, SyntaxError, OSError) as error:  # in its JSON, its XML or its image data
+        if isinstance(error, OSError) and error.errno is not None:  # the file itself cannot be read
+            raise
         raise ValueError(f"{path} is damaged: {error}") from error
     raise ValueError(f"{path} carries no provenance")

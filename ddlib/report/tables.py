@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ddlib.report.style import footer
-from ddlib.results import VERDICTS, ClaimCheck, Record, joined, provenance, title, unseen
+from ddlib.results import ClaimCheck, Record, joined, provenance, title, unseen
+from ddlib.results.statistics import VERDICTS
 
 Texts = tuple[str, ...]
 Groups = tuple[tuple[str, tuple[Texts, ...]], ...]

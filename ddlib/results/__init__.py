@@ -13,7 +13,6 @@ from ddlib.results.records import (
     UNSEEN,
     Measurements,
     Record,
-    compare,
     convnets,
     frame,
     joined,
@@ -25,24 +24,4 @@ from ddlib.results.records import (
     write,
     write_measurements,
 )
-from ddlib.results.statistics import (
-    VERDICTS,
-    Comparison,
-    Pair,
-    group_means,
-    interval,
-    main_effects,
-    neighbours,
-    paired,
-    ranked,
-    seed_means,
-    verdict,
-)
-
-__all__ = [
-    "UNSEEN", "VERDICTS", "Claim", "ClaimCheck", "ClaimTest", "Comparison", "Measured", "Measurements", "Pair",
-    "Record", "Reference", "beyond", "check_claim", "check_measured", "claims", "compare", "convnets", "find",
-    "frame", "group_means", "interval", "joined", "load", "main_effects", "mean_record", "neighbours", "paired",
-    "papers", "provenance", "published", "ranked", "read", "read_measurements", "references", "seed_means",
-    "side_names", "title", "unseen", "verdict", "write", "write_measurements",
-]  # fmt: skip
+from ddlib.results.statistics import compare, group_means, interval, main_effects, neighbours, paired, verdict

@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ddlib.results.papers import Claim, claims, papers
-from ddlib.results.records import Measurements, Record, compare, provenance
-from ddlib.results.statistics import Comparison, Sample, welch
+from ddlib.results.records import Measurements, Record, provenance
+from ddlib.results.statistics import Comparison, Sample, compare, group_means, paired, welch
 
 OR = " | "  # between the names of a side
 UNDISTILLED = ("random", "whole")  # methods that choose real images, which nothing reduces
@@ -190,7 +190,12 @@ def check_measured(claim: Claim, measurements: Measurements, dataset: str) -> Cl
     for where, rows in places.items():
         higher, lower = rows.get(table.higher.casefold(), {}), rows.get((table.lower or "").casefold(), {})
         if table.lower and higher and lower.get(table.field):
-            tests.append(ClaimTest(where, welch(Sample.of(higher[table.field]), Sample.of(lower[table.field]))))
+            sides = [(row[table.field], row.get("orders")) for row in (higher, lower)]
+            if None in [orders for _, orders in sides]:
+                difference = welch(*(Sample.of(values) for values, _ in sides))
+            else:  # what is independent, and shared by both
+                difference = paired(*(group_means(*side) for side in sides))
+            tests.append(ClaimTest(where, difference))
         elif not table.lower and higher.get(table.field) is not None:
             difference, low, high = (100 * higher[field] for field in fields)
             comparison = Comparison(difference, low, high, p=math.nan, error=math.nan, df=math.nan)

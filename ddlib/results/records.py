@@ -13,7 +13,7 @@ from statistics import fmean, pstdev, stdev
 from typing import TYPE_CHECKING, Any
 
 from ddlib.results.papers import Reference, find
-from ddlib.results.statistics import Comparison, of_sets, seed_means, verdict
+from ddlib.results.statistics import seed_means, verdict
 from ddlib.store.files import write_whole
 
 if TYPE_CHECKING:
@@ -133,14 +133,6 @@ def _plain(name: str, value: Any) -> Any:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not plain JSON: {error}") from error
-
-
-def compare(a: Record, b: Record) -> Comparison:
-    """Mean accuracy of `a` minus that of `b`, with the 95 % interval of `of_sets`; ValueError where one was not run."""
-    for name, record in (("a", a), ("b", b)):
-        if not record.n:
-            raise ValueError(f"{name}={record.label!r} was not run; allowed: records with accuracies")
-    return of_sets(a, b)
 
 
 def write(records: Sequence[Record], path: str | Path) -> Path:

@@ -180,12 +180,16 @@ def seed_means(record: "Record") -> tuple[float, ...]:
     return tuple(group_means(record.accuracies, seeds).values())
 
 
-def of_sets(a: "Record", b: "Record") -> Comparison:
+def compare(a: "Record", b: "Record") -> Comparison:
     """Mean accuracy of `a` minus that of `b` by their distilled sets, which are what is independent.
 
     Rows with the same seeds share initial images and real batches, and are compared seed by seed (paired t); others by
-    Welch's t.  Of a row of one set, such as the whole data, the networks count: the interval is conditional on it.
+    Welch's t.  Of a row of one set, such as the whole data, the networks count: the interval is conditional on it.  A
+    ValueError names a row that was not run.
     """
+    for name, record in (("a", a), ("b", b)):
+        if not record.n:
+            raise ValueError(f"{name}={record.label!r} was not run; allowed: records with accuracies")
     seeds = a.cell.get("seeds", ())
     if len(seeds) > 1 and seeds == b.cell.get("seeds", ()):
         return paired(*(group_means(record.accuracies, seeds) for record in (a, b)))
@@ -197,7 +201,7 @@ def of_sets(a: "Record", b: "Record") -> Comparison:
 class Pair:
     """Two rows that follow one another in a ranking: `above` minus `below`, tested in two ways.
 
-    sets: `of_sets`.
+    sets: `compare`.
     networks: Welch over all networks of all distillation seeds, as published deviations are taken.
     p_sets, p_networks: their p by Holm's correction for all pairs of the ranking; None where the spread is not known.
     """
@@ -225,7 +229,7 @@ def neighbours(records: Sequence["Record"]) -> list[Pair]:
     As the ranking chooses the pairs, their means differ by selection too; Holm's correction does not undo this.
     """
     pairs = list(pairwise(ranked(records)))
-    sets = [of_sets(above, below) for above, below in pairs]
+    sets = [compare(above, below) for above, below in pairs]
     networks = [welch(Sample.of(above.accuracies), Sample.of(below.accuracies)) for above, below in pairs]
     tests = zip(sets, networks, _holm(sets), _holm(networks), strict=True)
     return [Pair(above, below, *test) for (above, below), test in zip(pairs, tests, strict=True)]

@@ -1,30 +1,27 @@
 """One engine for all that is made once: an artefact is taken from the store, or made now from what is kept of it.
 
-`get` gives an artefact's product, `facts` its record.  Most artefacts are `Stepwise`: driven by `loop.run`, in a folder
-of their own:
-
-    run.json                 settings, cost, course and provenance; written last: with it the artefact is finished
-    <product>                what was made: a file of tensors, or a folder
-    checkpoint.safetensors   while it is under way: what it goes on from
-    log.txt                  a line now and then: how far it is, when it was interrupted, resumed and finished
-    .lock                    held by the process that works on it; `.lock.owner` says which
+`get` gives an artefact's product, `facts` its record.  Most are `Stepwise`: driven by `loop.run`, in a folder of their
+own, whose files docs/running.md lists; `run.json` is written last, and with it the artefact is finished.
 """
 
 import contextlib
 import logging
+import os
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from ddlib import OUTPUT
 from ddlib.store import files, loop
-from ddlib.store.files import Damaged, read_tensors, write_tensors
-from ddlib.store.locks import locked
+from ddlib.store.files import Damaged
 from ddlib.store.loop import Checkpoint
 from ddlib.store.progress import MODES, Progress, peak_memory, reset_peak_memory
 from ddlib.store.provenance import checkout, device_name, provenance
@@ -79,14 +76,6 @@ class Artefact(ABC):
     lock: Path
 
     @abstractmethod
-    def finished(self) -> bool:
-        """Whether it is in the store whole, as far as can be said without reading tensors."""
-
-    @abstractmethod
-    def left(self) -> float:
-        """The share of the work that is still to do; tensors are not read."""
-
-    @abstractmethod
     def load(self) -> Any:
         """The product; None where it is not finished.
 
@@ -134,25 +123,6 @@ def in_turn(items: Sequence[Any], busy: Callable[[Any], Any]) -> Iterator[Any]:
         yield waiting.pop(next((i for i, item in enumerate(waiting) if not busy(item)), 0))
 
 
-class Keeping:
-    """How a product is kept: as named tensors in the file `product`, unless a subclass says otherwise."""
-
-    def __init__(self, product: str):
-        self.product = product
-
-    def save(self, product: Any, path: Path) -> None:
-        """Write it to `path`, whole or not at all."""
-        write_tensors(path, product)
-
-    def load(self, path: Path, device: str) -> Any:
-        """Read it from `path` to `device`; raises FileNotFoundError or `Damaged`."""
-        return read_tensors(path, device)[0]
-
-    def size(self, product: Any) -> int:
-        """Its bytes."""
-        return sum(tensor.nbytes for tensor in product.values())
-
-
 @dataclass(frozen=True, kw_only=True)
 class Stepwise(Artefact):
     """An artefact that the loop makes, step by step, in a folder of its own.
@@ -160,7 +130,7 @@ class Stepwise(Artefact):
     folder: its name says everything that the product depends on.
     job: a method or a builder: iterations, step, finish.
     start: gives the state before the first step, with whatever that needs made beforehand.
-    keeping: how the product is kept: `product`, `save`, `load` and `size` as of `Keeping`.
+    keeping: how the product is kept: `product`, the name of its file or folder; `save`, `load`, and `size` in bytes.
     device: where the product is read to.
     about: settings, for `run.json`.
     code: the modules whose code decides the product, for `provenance`.
@@ -283,3 +253,60 @@ def deterministic() -> Iterator[None]:
         yield
     finally:
         backend.deterministic, backend.benchmark = before
+
+
+# --- one process at a time --------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, *, poll: float = 0.5) -> Iterator[None]:
+    """Hold the lock at `path` inside the block, waiting for whoever holds it; looks again every `poll` seconds.
+
+    A file of the same name with `.owner` says who holds it.  Where one is found beside a free lock, its owner died, and
+    a line in the log says that its work, called `what`, is taken over.
+    """
+    owner = path.with_name(path.name + ".owner")
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            LOG.warning("%s: under way in %s; waiting for it", what, _noted(owner) or "another process")
+            lock.acquire(poll_interval=poll)
+    except OSError as error:
+        raise files.cannot_write(path, error) from error
+    try:
+        if (dead := _noted(owner)) is not None:
+            LOG.warning("%s: taken over from %s, which died", what, dead)
+        since = datetime.now().isoformat(" ", "seconds")
+        files.write_whole(owner, f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def holder(path: Path) -> str | None:
+    """Who holds the lock at `path`, in words; None if nobody does."""
+    if not path.exists():
+        return None
+    lock, owner = FileLock(path), path.with_name(path.name + ".owner")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _noted(owner) or "another process"
+    except OSError:  # of a store that may only be read
+        return _noted(owner)
+    lock.release()
+    return None
+
+
+def _noted(owner: Path) -> str | None:
+    """Who holds or held the lock, in words; None if nobody is noted."""
+    try:
+        return owner.read_text(encoding="utf-8") or "an unknown process"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return "an unknown process"

@@ -30,22 +30,6 @@ IMMATERIAL = ("ctx", "kind", "type_comment")
 COMPARED = ("ddlib/data/readers.py", "ddlib/data/catalogue.py")
 """Modules whose code does not count: what they give, the pixels and labels of data, is part of a record itself."""
 
-FAMILIES = {
-    "coresets": ("random", "herding", "k_center", "whole"),
-    "feature_matching": ("dm", "datadam", "atom"),
-    "generative": ("gan", "dim"),
-    "gradient_matching": ("dc", "dsa"),
-    "latent": ("glad", "ld3m"),
-    "trajectory_matching": ("mtt", "tesla", "ftd", "datm"),
-}
-
-FORMERLY = {
-    "ddlib.data.datasets": ["ddlib.datasets"],
-    "ddlib.evaluation": ["ddlib.evaluate"],
-    "ddlib.store.loop": ["ddlib.loop"],
-} | {f"ddlib.methods.{family}": [f"ddlib.methods.{name}" for name in names] for family, names in FAMILIES.items()}
-"""Modules -> the names that they had at the commits of earlier records."""
-
 
 def sources() -> dict[str, bytes]:
     """The package's modules as they are on disk."""
@@ -119,15 +103,6 @@ def definitions(starts: Sequence[str], among: Sources = LOADED) -> dict[Definiti
 
 
 def _definitions_of(dotted: str, among: Sources) -> list[Definition]:
-    """The definitions that a full dotted name stands for: one, or all of a module; empty where it is none."""
-    names = [dotted]
-    for module, earlier in FORMERLY.items():
-        if dotted == module or dotted.startswith(f"{module}."):
-            names += [old + dotted.removeprefix(module) for old in earlier]
-    return next(filter(None, (_by_name(name, among) for name in names)), [])
-
-
-def _by_name(dotted: str, among: Sources) -> list[Definition]:
     path = _file(dotted, among)
     if path is not None:
         module = _parsed(path, among[path])
@@ -137,7 +112,7 @@ def _by_name(dotted: str, among: Sources) -> list[Definition]:
     path = _file(parent, among)
     if path is not None:
         return _resolved(path, name, among)
-    return _by_name(parent, among) if "." in parent else []  # an attribute of a definition
+    return _definitions_of(parent, among) if "." in parent else []  # an attribute of a definition
 
 
 def _resolved(path: str, dotted: str, among: Sources) -> list[Definition]:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ddlib.store import files
-from ddlib.store.artefacts import CHECKPOINT, LOG_FILE, RUN
+from ddlib.store.artefacts import CHECKPOINT, LOG_FILE, RUN, holder
 from ddlib.store.files import Damaged, read_about
-from ddlib.store.locks import holder
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def find(store: Path, key: str) -> Entry:
 def evaluations(entry: Entry) -> list[dict[str, Any]]:
     """The evaluations kept beside a distilled set; damaged ones are left out."""
     records = []
-    for path in sorted(entry.folder.glob("evaluation-*.json")):
+    for path in _evaluations(entry.folder):
         try:
             records.append(files.read_json(path))
         except Damaged:
@@ -99,11 +98,6 @@ def remove(entry: Entry) -> None:
     shutil.rmtree(entry.folder)
 
 
-def discard(path: Path) -> None:
-    """Delete a file, or a folder with all that is in it."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def size(path: Path) -> int:
     """Bytes of a file, or of all files under a folder."""
     return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
@@ -113,6 +107,11 @@ def _folders(store: Path) -> list[Path]:
     """The folders of artefacts, sorted."""
     names = (RUN, CHECKPOINT, LOG_FILE)
     return [folder for folder in sorted(store.glob("*/*")) if any((folder / name).exists() for name in names)]
+
+
+def _evaluations(folder: Path) -> list[Path]:
+    """The files of the evaluations of a set, and of a memory whose last part it is."""
+    return sorted([*folder.glob("evaluation-*.json"), *folder.glob("memory-*.json")])
 
 
 def _worker(folder: Path) -> str | None:
@@ -128,7 +127,7 @@ def _entry(folder: Path) -> Entry:
     except Damaged as error:
         about, state = {}, f"damaged: {error.path.name}"
     about = {name: value for name, value in about.items() if name != "history"}
-    return Entry(folder, state, about, len([*folder.glob("evaluation-*.json")]), size(folder))
+    return Entry(folder, state, about, len(_evaluations(folder)), size(folder))
 
 
 def _state(folder: Path, record: Mapping[str, Any] | None, about: Mapping[str, Any]) -> str:

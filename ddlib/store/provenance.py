@@ -44,7 +44,8 @@ def checkout() -> tuple[str | None, bool | None, str]:
         if not _git("ls-files", "ddlib"):  # unpacked without git inside another repository
             return None, None, "git does not track this code"
         commit = _git("rev-parse", "HEAD")
-        return commit, bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *products)), ""
+        modified = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *products)
+        return commit, bool(modified or _git("ls-files", "--others", "--exclude-standard", "ddlib")), ""
     except OSError as error:
         return None, None, f"git cannot be run: {error.strerror}"
     except subprocess.CalledProcessError as error:

@@ -25,11 +25,6 @@ from ddlib.study.planning import Plan
 from ddlib.study.rows import NETWORK, Cell, cells, fingerprint, for_network, whitening
 from ddlib.study.work import finished, history, prerequisites, synthetic_set
 
-__all__ = [
-    "Cell", "Workplace", "cells", "deviations", "fingerprint", "finished", "history", "keep", "measured",
-    "outlook", "plan", "prerequisites", "run", "settings", "synthetic_set",
-]  # fmt: skip
-
 SPEED = (
     *("precision", "expert_precision", "compiled", "at_once", "num_networks"),
     *("shard", "kept_epochs", "chunk", "checkpointed"),
@@ -135,7 +130,7 @@ def _computed(cell: Cell, workplace: Workplace) -> Record:
 def _record(cell: Cell, accuracies: list[float], cost: Mapping[str, Any], origin: Mapping[str, Any]) -> Record:
     """The record of a cell, beside what its paper reports."""
     where = {"table": cell.table, "method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
-    where |= {"network": cell.tested_on or "convnet", "condition": cell.condition}
+    where |= {"network": cell.tested_on or "convnet", "condition": cell.method.condition}
     data = datasets.fingerprint_of(cell.dataset, "train")
     return Record(
         accuracies=accuracies,
@@ -157,7 +152,7 @@ def deviations(cell: Cell) -> list[str]:
     The paper's setting is what its file states for the cell, and the method's and the protocol's defaults for the rest.
     """
     place = {"method": cell.method.name, "dataset": cell.reference_dataset, "ipc": cell.ipc}
-    place |= {"condition": cell.condition} if cell.condition else {}
+    place |= {"condition": cell.method.condition} if cell.method.condition else {}
     stated = results.published(cell.paper, **place)
     kind = type(cell.method)
     whitened = whitening("whitened", stated.pop("whitened", cell.reference_dataset in kind.whitened), kind)

@@ -2,10 +2,6 @@
 
 A notebook is read, never run: its parameters are the literals of the cell tagged `parameters`, with the profile's file
 laid over them, and its cells are what its calls `study.cells(settings, paper=..., table=...)` give.
-
-A notebook may have several parameter files at one profile, as for another data set: `accuracy.cifar100.paper.yaml`
-beside `accuracy.paper.yaml`.  It then goes by the name `paper/accuracy.cifar100`, and its `profile` is
-`cifar100.paper`, from which the names of its results and figures follow.
 """
 
 import ast
@@ -96,7 +92,7 @@ def cells(name: str, profile: str, overrides: Mapping[str, Any] | None = None) -
 def _tables(name: str) -> Iterator[dict[str, Any]]:
     """The keywords of each `study.cells(settings, ...)` of the notebook, which are literals."""
     for cell in json.loads(path_of(name).read_text(encoding="utf-8"))["cells"]:
-        code = "".join(cell["source"]) if cell["cell_type"] == "code" else ""
-        for node in ast.walk(ast.parse(code)):
+        code = "".join(cell["source"])
+        for node in ast.walk(ast.parse(code)) if cell["cell_type"] == "code" and "study.cells" in code else ():
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "study.cells":
                 yield {word.arg: ast.literal_eval(word.value) for word in node.keywords}

@@ -27,6 +27,7 @@ class Parameter:
     choices: the values allowed, or () for any.
     named: whether a name and a dot may stand before one of the choices, as in "cifar100.paper".
     optional, filled: whether None is allowed, and whether an empty mapping is refused.
+    numbered: whether the names in a mapping may be numbers.
     """
 
     kind: type
@@ -37,6 +38,7 @@ class Parameter:
     named: bool = False
     optional: bool = False
     filled: bool = False
+    numbered: bool = False
 
 
 PARAMETERS = {
@@ -154,6 +156,9 @@ def _checked_value(name: str, value: Any, parameter: Parameter) -> Any:
         raise ValueError(f"{name}={value!r} is {type(value).__name__}; it must be {parameter.kind.__name__}")
     if parameter.filled and not value:
         raise ValueError(f"{name}={value!r}; it must not be empty")
+    if parameter.kind is dict and not parameter.numbered:
+        for wrong in [each for each in value if not isinstance(each, str)][:1]:
+            raise ValueError(f"{name} has {wrong!r} for a name; it must be a text")
     before, dot, choice = value.rpartition(".") if parameter.named else ("", "", value)
     if parameter.choices and (choice not in parameter.choices or (dot and not before.isidentifier())):
         named = ", where a name and a dot may stand before it" if parameter.named else ""

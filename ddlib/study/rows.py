@@ -51,11 +51,6 @@ class Cell:
         return self.method.ipc
 
     @property
-    def condition(self) -> str:
-        """Which of the rows that the paper reports under the method's name it is; "" where there is but one."""
-        return self.method.condition
-
-    @property
     def amount(self) -> str:
         """Images per class, for people."""
         return "all images" if self.ipc is None else f"IPC {self.ipc}"
@@ -69,11 +64,6 @@ class Cell:
     def deployed(self) -> dict[str, Any]:
         """The method's hyper-parameters that decide nothing of what is distilled, only how it is deployed."""
         return {name: getattr(self.method, name) for name in self.method.deployment}
-
-    @property
-    def distilled_name(self) -> str:
-        """What is distilled, for people: `set_name`, less the images per class where cells of several share it."""
-        return f"{self.label}, {self.dataset}" if "ipc" in self.deployed else self.set_name
 
     def settings(self, *, deployed: bool = True) -> dict[str, Any]:
         """Everything that decides the numbers, as plain JSON, with or without the `deployed` hyper-parameters."""
@@ -183,7 +173,8 @@ def _written_out(rows: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     for label, row in rows.items():
         if not isinstance(row, Mapping):
             raise ValueError(f"methods[{label!r}]={row!r}; it must be a mapping, such as {{'method': 'dm'}}")
-        settings = dict(row)
+        settings = dict(checked(f"methods[{label!r}]", row, Parameter(dict)))
+        checked(f"method of {label!r}", row.get("method", label), Parameter(str))
         if "like" in row:
             like = settings.pop("like")
             if not isinstance(like, str) or like not in written:
@@ -207,7 +198,7 @@ def _amounts(label: str, row: Mapping[str, Any], chosen: SimpleNamespace) -> tup
 
 def _by_ipc(name: str, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """IPC as text -> what differs there; papermill makes text of the keys of a mapping, so that 10 and "10" are one."""
-    differing = checked(f"by_ipc of {name}", settings.get("by_ipc", {}), Parameter(dict))
+    differing = checked(f"by_ipc of {name}", settings.get("by_ipc", {}), Parameter(dict, numbered=True))
     return {str(ipc): checked(f"by_ipc of {name} at {ipc}", own, Parameter(dict)) for ipc, own in differing.items()}
 
 
@@ -222,8 +213,10 @@ def _cells_of_row(
     whitened = whitening(f"whitened of {label!r}", row.get("whitened", data.name in kind.whitened), kind)
     try:
         method.check_images(data.shape, data.num_classes)
+        if whitened and datasets.parsed_name(data.name)[1] is not None:
+            raise ValueError("whitening is fitted on all classes; allowed for some of them: whitened: false")
         if whitened:
-            _check_whitening(data)
+            require_dimensions(data.shape)
     except ValueError as error:
         raise ValueError(f"methods[{label!r}] on {data.name}: {error}") from error
     evaluations = {
@@ -284,13 +277,6 @@ def whitening(name: str, value: Any, kind: type[Method]) -> bool | str:
     return ways[value]
 
 
-def _check_whitening(data: datasets.DatasetInfo) -> None:
-    """Refuse to whiten some classes of a data set, or images too large for it."""
-    if datasets.parsed_name(data.name)[1] is not None:
-        raise ValueError("whitening is fitted on all classes; allowed for some of them: whitened: false")
-    require_dimensions(data.shape)
-
-
 def _protocols(
     paper: Mapping[str, Any], levels: Mapping[str, Mapping[str, Any]], usual: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
@@ -305,6 +291,7 @@ def _protocols(
     for settings in levels.values():
         common |= settings
     if "networks" not in common:
+        checked("options of the evaluation", common.get("options", {}), Parameter(dict))
         networks = {"": {"network": common.get("network", Protocol.network), **common.get("options", {})}}
     elif common.keys() & {"network", "options"}:
         raise ValueError(f"the evaluation says networks and {min(common.keys() & {'network', 'options'})}; say one")
@@ -317,6 +304,7 @@ def _protocols(
         options = (usual if entry["network"] == "convnet" else {}) | entry
         network = {"network": options.pop("network"), "options": options}
         settings = for_network([paper, *levels.values()], name)
+        checked("teacher of the evaluation", settings.get("teacher", {}), Parameter(dict))
         protocols[name] = {key: value for key, value in settings.items() if key not in WHICH} | network
     return protocols
 
@@ -333,9 +321,9 @@ def for_network(levels: Iterable[Mapping[str, Any]], network: str) -> dict[str, 
 def _checked_networks(networks: Any) -> Mapping[str, Mapping[str, Any]]:
     checked("networks of the evaluation", networks, Parameter(dict, filled=True))
     for name, entry in networks.items():
-        if not name or not isinstance(name, str) or not isinstance(entry, Mapping) or "network" not in entry:
+        if not name or not isinstance(entry, Mapping) or "network" not in entry:
             raise ValueError(f"networks[{name!r}]={entry!r}; it must be a mapping, such as {{'network': 'vgg11'}}")
-        for option in sorted(entry.keys() - {"network"}):
+        for option in sorted(checked(f"networks[{name!r}]", entry, Parameter(dict)).keys() - {"network"}):
             models.check_option(entry["network"], option, f"networks[{name!r}]")
     return networks
 

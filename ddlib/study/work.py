@@ -18,9 +18,8 @@ from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 from ddlib.pretraining import Prerequisite
 from ddlib.store import artefacts, codeprint, files
-from ddlib.store.artefacts import Artefact, Keeping, Stepwise, Workplace
+from ddlib.store.artefacts import Artefact, Stepwise, Workplace, holder
 from ddlib.store.files import Damaged, read_seal
-from ddlib.store.locks import holder
 from ddlib.store.provenance import provenance
 from ddlib.study.planning import Missing
 from ddlib.study.rows import Cell
@@ -66,7 +65,10 @@ def prerequisites(cell: Cell, workplace: Workplace) -> dict[str, Any]:
 
 def pretraining_seconds(cell: Cell, builders: Iterable[Prerequisite], workplace: Workplace) -> float | None:
     """Seconds that the products of `builders` took to make; None where the store does not have one (any more)."""
-    records = [prerequisite(cell, builder, "", workplace).record() for builder in builders]
+    try:
+        records = [prerequisite(cell, builder, "", workplace).record() for builder in builders]
+    except Damaged:
+        return None
     return None if None in records else round(sum((record["seconds"] for record in records), 0.0), 2)
 
 
@@ -81,14 +83,9 @@ def bytes_stored(cell: Cell, workplace: Workplace) -> int:
     return evaluation.bytes_stored(distilled, cell.protocol.labels, teacher_bytes=teacher_bytes)
 
 
-def train_set(cell: Cell, workplace: Workplace) -> ImageSet:
-    """The real training set of the cell, in the space that its networks see."""
-    return datasets.load(cell.dataset, "train", zca=cell.whitened, device=workplace.device)
-
-
-def test_set(cell: Cell, workplace: Workplace) -> ImageSet:
-    """The real test set of the cell, in the space that its networks see."""
-    return datasets.load(cell.dataset, "test", zca=cell.whitened, device=workplace.device)
+def real_set(cell: Cell, split: str, workplace: Workplace) -> ImageSet:
+    """The real set of the cell, its "train" or "test", in the space that its networks see."""
+    return datasets.load(cell.dataset, split, zca=cell.whitened, device=workplace.device)
 
 
 # --- what the store has ------------------------------------------------------------------------------------------
@@ -137,15 +134,14 @@ def _unfinished(cell: Cell, workplace: Workplace) -> list["Accuracies"]:
 # --- artefacts ---------------------------------------------------------------------------------------------------
 
 
-class SyntheticFile(Keeping):
+class SyntheticFile:
     """A distilled set or stream in one file, the same whichever of the cells that share it is computed first.
 
     deployed: the hyper-parameters of the cell that say how a stream is used, and are left out of the file.
     """
 
     def __init__(self, deployed: Iterable[str]):
-        super().__init__("synthetic.safetensors")
-        self.deployed = tuple(deployed)
+        self.product, self.deployed = "synthetic.safetensors", tuple(deployed)
 
     def save(self, product: SyntheticSet | SyntheticStream, path: Path) -> None:
         """Write it to `path`, whole or not at all."""
@@ -174,9 +170,9 @@ def distillation(cell: Cell, seed: int, workplace: Workplace) -> Stepwise:
     content |= _source(method)
     return Stepwise(
         folder=workplace.folder / "distilled" / files.key(content),
-        name=f"{cell.distilled_name}, seed {seed}",
+        name=f"{f'{cell.label}, {cell.dataset}' if 'ipc' in cell.deployed else cell.set_name}, seed {seed}",
         job=method,
-        start=lambda: method.start(train_set(cell, workplace), prerequisites(cell, workplace), seed),
+        start=lambda: method.start(real_set(cell, "train", workplace), prerequisites(cell, workplace), seed),
         keeping=SyntheticFile(cell.deployed),
         device=workplace.device,
         about={"settings": cell.settings(deployed=False), "seed": seed},
@@ -191,7 +187,7 @@ def prerequisite(cell: Cell, builder: Prerequisite, name: str, workplace: Workpl
         folder=workplace.folder / builder.name / files.key(content),
         name=f"{name}, {cell.dataset}",
         job=builder,
-        start=lambda: builder.start(train_set(cell, workplace), {}, builder.seed),
+        start=lambda: builder.start(real_set(cell, "train", workplace), {}, builder.seed),
         keeping=builder,
         device=workplace.device,
         about={"settings": content, "seed": builder.seed},
@@ -240,7 +236,7 @@ def _teacher(cell: Cell, workplace: Workplace) -> nn.Module | None:
     if not builder:
         return None
     trained = artefacts.get(prerequisite(cell, builder, "teacher", workplace), workplace)
-    return builder.frozen(test_set(cell, workplace), trained)
+    return builder.frozen(real_set(cell, "test", workplace), trained)
 
 
 @dataclass(frozen=True)
@@ -285,12 +281,20 @@ class Accuracies(Artefact):
 
     def record(self) -> dict[str, Any]:
         """What is kept for the set as it is now: what judged another says nothing of this one.  Raises `Damaged`."""
-        record = files.read_json(self.path) or {}
-        try:
-            seal = read_seal(self.distilled.path)
-        except Damaged:
-            seal = None
+        record, seal = files.read_json(self.path) or {}, self.seal
         return record if record.get("of") == seal else {"of": seal}
+
+    @property
+    def seal(self) -> Any:
+        """The checksum of what the networks train on; None where it is damaged."""
+        try:
+            return read_seal(self.distilled.path)
+        except Damaged:
+            return None
+
+    def sets(self) -> tuple[SyntheticSet | SyntheticStream, ImageSet]:
+        """What the networks train on, and the images that they are tested on."""
+        return synthetic_set(self.cell, self.seed, self.workplace), real_set(self.cell, "test", self.workplace)
 
     def load(self) -> dict[str, Any] | None:
         """The record, if all networks judged the set."""
@@ -307,8 +311,8 @@ class Accuracies(Artefact):
     def left(self) -> float:
         """The share of networks that are not kept."""
         try:
-            return 1.0 - self._share(files.read_json(self.path) or {})
-        except Damaged:
+            return 1.0 - self._share(self.record())
+        except (Damaged, FileNotFoundError):
             return 1.0
 
     def _share(self, record: Mapping[str, Any]) -> float:
@@ -317,15 +321,15 @@ class Accuracies(Artefact):
     def make(self, workplace: Workplace) -> dict[str, Any]:
         """Train and test the networks that are missing, and keep each group of them as it is done."""
         cell, protocol = self.cell, self.cell.protocol
-        distilled, test = synthetic_set(cell, self.seed, workplace), test_set(cell, workplace)
+        distilled, test = self.sets()
         teacher, record = _teacher(cell, workplace), self.record()
-        name, log = f"{cell}, seed {self.seed}: evaluation", self.distilled.folder / artefacts.LOG_FILE
+        log = self.distilled.folder / artefacts.LOG_FILE
         for group in evaluation.groups(distilled, test, protocol):
             networks = tuple(network for network in group if network not in record.get("networks", ()))
             if not networks:
                 continue
             epochs = len(networks) * protocol.rounds
-            with workplace.watch(name, epochs, log=log, unit="epoch") as report, artefacts.deterministic():
+            with workplace.watch(self.name, epochs, log=log, unit="epoch") as report, artefacts.deterministic():
                 outcome = evaluation.evaluate(
                     distilled,
                     test,
