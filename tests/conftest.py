@@ -4,6 +4,23 @@ import pytest
 import torch
 
 
+def pytest_configure(config):
+    """A kernel that dies at once is started again: the port chosen for it may be taken before it is bound."""
+    if not config.pluginmanager.hasplugin("nbval"):
+        return
+    from nbval import kernel
+
+    start = kernel.start_new_kernel
+
+    def start_again(*arguments, **options):
+        try:
+            return start(*arguments, **options)
+        except RuntimeError:
+            return start(*arguments, **options)
+
+    kernel.start_new_kernel = start_again
+
+
 @pytest.fixture(autouse=True)
 def same_draws():
     """Draws from torch's global generator begin anew in every test, so that a test gives one result in any order."""

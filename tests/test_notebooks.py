@@ -3,12 +3,14 @@
 import ast
 import base64
 import io
+import socket
 import tokenize
 
 import nbformat
 import notebook_form as form
 import pytest
 import refresh_notebooks
+from jupyter_client.connect import LocalPortCache
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from papermill import inspect_notebook
 from PIL import Image
@@ -142,3 +144,14 @@ def test_refreshing_keeps_what_a_reader_sees():
     small = Image.open(io.BytesIO(base64.b64decode(image.data["image/png"])))
     assert small.size == (1000, 500) and len(small.getcolors()) <= refresh_notebooks.COLOURS
     assert refresh_notebooks.small(picture) == image.data["image/png"]
+
+
+def test_a_kernel_whose_port_was_taken_is_started_again(monkeypatch):
+    kernel = pytest.importorskip("nbval.kernel")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free, ports = LocalPortCache.find_available_port, [taken.getsockname()[1]]
+        monkeypatch.setattr(LocalPortCache, "find_available_port", lambda *of: ports.pop() if ports else free(*of))
+        manager, client = kernel.start_new_kernel(kernel_name=":nbval-parent-env")
+    client.stop_channels()
+    manager.shutdown_kernel()
+    assert not ports
