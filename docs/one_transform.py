@@ -2,8 +2,8 @@
 
     python docs/one_transform.py
 
-The draws, networks and recipe are those of params/atom/accuracy.draws.hour.yaml, where each image has a transform of
-its own.  Prints the accuracy of each draw in percent.
+The draws, networks and recipe are those of params/atom/accuracy.coresets.hour.yaml, where each image has a transform of
+its own; two networks a draw.  Prints the accuracies of each draw in percent.
 """
 
 from unittest import mock
@@ -22,13 +22,15 @@ def shared(uniform, per_group, size, strategy):
 
 
 def main():
-    """Train a network on each draw."""
-    (cell,), workplace = notebooks.cells("atom/accuracy", "draws.hour"), study.Workplace("cpu")
+    """Train two networks on each draw."""
+    cells = notebooks.cells("atom/accuracy", "coresets.hour")
+    cell = next(cell for cell in cells if (cell.label, cell.ipc) == ("Random", 10))
+    workplace = study.Workplace("cpu")
     test = work.real_set(cell, "test", workplace)
     for seed in cell.seeds:
         images = work.synthetic_set(cell, seed, workplace)
         with mock.patch.object(augmentation, "_drawn", shared):
-            print(seed, *evaluate(images, test, cell.protocol, seed=seed).accuracies, flush=True)
+            print(seed, *evaluate(images, test, cell.protocol, seed=seed, networks=[0, 1]).accuracies, flush=True)
 
 
 if __name__ == "__main__":
