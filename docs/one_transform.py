@@ -2,8 +2,8 @@
 
     python docs/one_transform.py
 
-The draws, networks and recipe are those of params/atom/accuracy.coresets.hour.yaml, where each image has a transform of
-its own; two networks a draw.  Prints the accuracies of each draw in percent.
+The draws, networks and recipe are those of params/atom/accuracy.coresets.hour.yaml, two networks a draw.  There the
+images of a mini-batch share the family of their transform, and each draws its parameters; here they share these too.  Prints the accuracies of each draw in percent.
 """
 
 from unittest import mock
@@ -17,7 +17,7 @@ drawn = augmentation._drawn
 
 
 def shared(uniform, per_group, size, strategy):
-    """`Draws` whose rows are all as the first of their group."""
+    """`Draws` of equal rows in each group; one group a tuple, as `augment_stacked` passes them."""
     return drawn([(choice, rows[:1].expand_as(rows)) for choice, rows in uniform], per_group, size, strategy)
 
 
