@@ -3,7 +3,8 @@
     python docs/one_transform.py
 
 The draws, networks and recipe are those of params/atom/accuracy.coresets.hour.yaml, two networks a draw.  There the
-images of a mini-batch share the family of their transform, and each draws its parameters; here they share these too.  Prints the accuracies of each draw in percent.
+images of a mini-batch share the family of their transform, and each draws its parameters; here they share these too.
+Prints the accuracies of each draw in percent.
 """
 
 from unittest import mock
