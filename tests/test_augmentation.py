@@ -2,6 +2,7 @@
 
 import math
 import re
+import runpy
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from refusals import refuses
 from scipy import stats
 
-from ddlib import seeding
+from ddlib import ROOT, seeding
 from ddlib.data import augmentation as dsa
 
 
@@ -271,3 +272,15 @@ test_a_strategy_that_cannot_be_is_refused = refuses(
 def test_images_that_do_not_fit_are_refused(shape):
     with pytest.raises(ValueError, match=r"5 draws for images of size \(16, 16\), got images \("):
         dsa.augment(torch.zeros(shape), make_draws(1, 5))
+
+
+def test_the_script_on_random_images_shares_all_of_a_mini_batchs_transform(monkeypatch):
+    def rotated(images):
+        return dsa.augment_stacked([images[None]], "rotate", [[seeding.generator(0, "draws")]])[0][0]
+
+    image, plain = make_images(batch=1), rotated(make_images())
+    monkeypatch.setattr(dsa, "_drawn", runpy.run_path(str(ROOT / "docs" / "one_transform.py"))["shared"])
+    turned = rotated(image)
+    torch.testing.assert_close(rotated(image.expand(5, -1, -1, -1)), turned.expand(5, -1, -1, -1))
+    torch.testing.assert_close(plain[:1], rotated(make_images())[:1])
+    assert not torch.allclose(plain[1:], rotated(make_images())[1:])
