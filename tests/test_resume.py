@@ -1,5 +1,6 @@
 """Nothing is lost: work that is killed goes on where it was, and comes to the same bits as if it had not been."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -110,7 +111,8 @@ def kill(process, folder, kind, wait, number=signal.SIGKILL):
         time.sleep(0.002)
     process.join(wait)
     if process.is_alive():
-        os.kill(process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it ended, which the server of forks has yet to say
+            os.kill(process.pid, number)
     process.join(60)
     return process.exitcode == -number
 
