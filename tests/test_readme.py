@@ -5,8 +5,10 @@ python tests/test_readme.py    # writes both tables anew
 
 import collections
 import functools
+import json
 import re
 import sys
+from collections.abc import Iterator
 
 import torch
 from scipy import stats
@@ -99,6 +101,37 @@ def more(found: Comparison) -> str:
     return "more than 20 times as many sets"
 
 
+def hours_table() -> str:
+    """Hours of computation at `hour`, table by table, in Markdown; what several have is counted in the first."""
+    kinds, whole, counted = ("distilled", "tested", "beforehand"), collections.Counter(), set()
+    lines = ["| table | distilled | tested | trained beforehand |", "|---|---|---|---|"]
+    for path in sorted((ROOT / "results").glob("*/*hour.json")):
+        spent = collections.Counter()
+        for record in [] if results.read_measurements(path) else results.read(path):
+            for kind, key, seconds in parts(record):
+                if (kind, key) not in counted:
+                    counted.add((kind, key))
+                    spent[kind] += seconds / 3600
+        if spent:
+            name = f"{path.parent.name}/{path.name.removesuffix('.json')}"
+            lines.append(f"| {name} | {' | '.join(f'{spent[kind]:.1f}' for kind in kinds)} |")
+        whole.update(spent)
+    return "\n".join([*lines, f"| all | {' | '.join(f'{whole[kind]:.1f}' for kind in kinds)} |"])
+
+
+def parts(record: results.Record) -> Iterator[tuple[str, str, float]]:
+    """What went into a record, as (kind, what it is, seconds), each seed's set and its evaluation by itself."""
+    settings = {k: v for k, v in record.cell.items() if k not in ("protocol", "seeds", "tested_on")}
+    cost, seeds = record.cost, record.cell["seeds"] if record.n else ()
+    for seed in seeds:
+        made = json.dumps([record.dataset, record.method, record.ipc, settings, seed], sort_keys=True)
+        tested = made + json.dumps(record.cell["protocol"], sort_keys=True)
+        yield "distilled", made, cost["distil_seconds"] / len(seeds)
+        yield "tested", tested, cost["evaluate_seconds"] / len(seeds)
+    for name in ("prerequisite_seconds", "teacher_seconds"):  # one and the same to the hundredth of a second
+        yield "beforehand", str(cost.get(name)), cost.get(name) or 0.0
+
+
 def between(text: str, what: str) -> str:
     """What stands between the marks of a table."""
     begin, end = (mark.format(what) for mark in MARKS)
@@ -135,6 +168,7 @@ def test_the_tables_are_those_of_the_records():
     told = "write the tables anew: python tests/test_readme.py"
     assert between(RESULTS, "results") == results_table(), told
     assert between(RESULTS, "open") == open_table(), told
+    assert between(RESULTS, "hours") == hours_table(), told
     assert between(README, "claims") == claims_table(), told
     assert sorted(PAPERS) == sorted(results.papers())
 
@@ -179,7 +213,7 @@ def test_every_make_target_it_names_exists():
 
 
 if __name__ == "__main__":
-    tables = {"claims": claims_table, "results": results_table, "open": open_table}
+    tables = {"claims": claims_table, "results": results_table, "open": open_table, "hours": hours_table}
     for what, table in tables.items():
         page = ROOT / ("README.md" if what == "claims" else "docs/results.md")
         text = page.read_text(encoding="utf-8")
