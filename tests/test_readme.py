@@ -71,7 +71,7 @@ def outcomes(verdict: evidence.Verdict, profile: str) -> str:
     for run, word, _ in verdict.gaps:
         said.setdefault((run.profile, word), []).append(run.notebook)
     links = {
-        outcome: ", ".join(f"[{name}](notebooks/{name}.ipynb)" for name in names)
+        outcome: ", ".join(f"[{name}](notebooks/{name}.ipynb)" for name in dict.fromkeys(names))
         for (where, outcome), names in said.items()
         if where == profile
     }
@@ -86,7 +86,7 @@ def open_table() -> str:
         for verdict in evidence.verdicts(paper, runs):
             for run, check in [pair for pair in verdict.evidence if pair[1].outcome == "undecided"]:
                 for test in [test for test in check.tests if test.outcome == "undecided"]:
-                    found, link = test.comparison, f"[{run.notebook}](../notebooks/{run.notebook}.ipynb)"
+                    found, link = test.comparison, f"[{run.name}](../notebooks/{run.notebook}.ipynb)"
                     difference = f"{found.difference:+.1f} ± {found.high - found.difference:.1f}"
                     lines.append(
                         f"| {title}: {verdict.claim.statement} | {test.where} ({link}) | {difference} | {more(found)} |"
@@ -104,17 +104,19 @@ def more(found: Comparison) -> str:
 
 def hours_table() -> str:
     """Hours of computation at `hour`, table by table, in Markdown; what several have is counted in the first."""
-    kinds, whole, counted = ("distilled", "tested", "beforehand"), collections.Counter(), {}
+    kinds, whole, counted, before = ("distilled", "tested", "beforehand"), collections.Counter(), set(), []
     lines = ["| table | distilled | tested | trained beforehand |", "|---|---|---|---|"]
     for path in sorted((ROOT / "results").glob("*/*hour.json")):
         spent = collections.Counter()
         for record in [] if results.read_measurements(path) else results.read(path):
-            for kind, key, seconds in parts(record):
-                before = [known for (what, _), known in counted.items() if what == kind == "beforehand"]
-                both = {round(a + b) for a, b in itertools.combinations(before, 2)}  # experts and a prior, each counted
-                if (kind, key) not in counted and round(seconds) not in both:
-                    counted[kind, key] = seconds
+            for kind, names, seconds in parts(record):
+                both = kind == "beforehand" and round(seconds) in {
+                    round(a + b) for a, b in itertools.combinations(before, 2)
+                }
+                if counted.isdisjoint(names) and not both:  # experts and a prior, which other rows have one by one
                     spent[kind] += seconds / 3600
+                    before += [seconds] if kind == "beforehand" else []
+                counted |= names
         if spent:
             name = f"{path.parent.name}/{path.name.removesuffix('.json')}"
             lines.append(f"| {name} | {' | '.join(f'{spent[kind]:.1f}' for kind in kinds)} |")
@@ -122,17 +124,21 @@ def hours_table() -> str:
     return "\n".join([*lines, f"| all | {' | '.join(f'{whole[kind]:.1f}' for kind in kinds)} |"])
 
 
-def parts(record: results.Record) -> Iterator[tuple[str, str, float]]:
-    """What went into a record, as (kind, what it is, seconds), each seed's set and its evaluation by itself."""
+def parts(record: results.Record) -> Iterator[tuple[str, set[str], float]]:
+    """What went into a record, as (kind, its names, seconds), each seed's set and its evaluation by itself.
+
+    Rows have one and the same where a name is the same: the settings, or the seconds to the hundredth.
+    """
     settings = {k: v for k, v in record.cell.items() if k not in ("protocol", "seeds", "tested_on")}
     cost, seeds = record.cost, record.cell["seeds"] if record.n else ()
     for seed in seeds:
         made = json.dumps([record.dataset, record.method, record.ipc, settings, seed], sort_keys=True)
+        took = f"{record.method} {seed} {cost['distil_seconds']}"  # of a generator at each number of images
+        yield "distilled", {made, took}, cost["distil_seconds"] / len(seeds)
         tested = made + json.dumps(record.cell["protocol"], sort_keys=True)
-        yield "distilled", made, cost["distil_seconds"] / len(seeds)
-        yield "tested", tested, cost["evaluate_seconds"] / len(seeds)
-    for name in ("prerequisite_seconds", "teacher_seconds"):  # one and the same to the hundredth of a second
-        yield "beforehand", str(cost.get(name)), cost.get(name) or 0.0
+        yield "tested", {tested}, cost["evaluate_seconds"] / len(seeds)
+    for name in ("prerequisite_seconds", "teacher_seconds"):
+        yield "beforehand", {f"beforehand {cost.get(name)}"}, cost.get(name) or 0.0
 
 
 def between(text: str, what: str) -> str:
