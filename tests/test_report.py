@@ -375,7 +375,7 @@ def test_large_pictures_are_kept_small(tmp_path, monkeypatch):
     assert [path.name for path in paths] == ["x.png"] and paths[0].stat().st_size < fine
     assert not (tmp_path / "x.svg").exists()
     monkeypatch.setattr(style, "LIMIT", 1000)
-    with pytest.raises(ValueError, match="y: [0-9]+ bytes at 65 dpi, more than 1000; show fewer images"):
+    with pytest.raises(ValueError, match="y: [0-9]+ bytes at 80 dpi, more than 1000; show fewer images"):
         report.save(figure, "y", folder=tmp_path)
     assert not (tmp_path / "y.png").exists()
 

@@ -46,7 +46,7 @@ WIDTH = 6.4  # inches: the text width of a page
 LIMIT = 200_000
 """Greatest size of a figure's file, in bytes."""
 
-RESOLUTIONS = (220, 180, 150, 120, 100, 80, 65)
+RESOLUTIONS = (220, 180, 150, 120, 100, 80)
 """Dots per inch; the first that keeps a PNG within `LIMIT` is taken."""
 
 
