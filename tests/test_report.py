@@ -172,6 +172,15 @@ def test_bars_show_means_intervals_and_references():
     assert numbers(over) == ["alexnet", "vgg11"] and over.get_xlabel() == "network tested on"
 
 
+def test_bars_stand_about_their_tick_however_many_there_are_and_random_rows_are_told_apart():
+    rows = [two(40), two(30, "Random"), two(50, ipc=10), two(35, "Random", ipc=10), two(45, "Random, soft", ipc=17)]
+    (axes,) = report.accuracy_bars(rows).axes
+    centres = [bar.get_x() + bar.get_width() / 2 for bar in axes.patches]
+    assert centres[4] == pytest.approx(2)
+    assert [sum(centres[i : i + 2]) / 2 for i in (0, 2)] == pytest.approx([0, 1])
+    assert len({bar.get_facecolor() for bar in axes.patches}) == 3
+
+
 @pytest.mark.parametrize(("seeds", "half"), [([0, 1], 12.706 * 5), ([0], 3.182 * 2.944)])
 def test_networks_of_one_distilled_set_count_as_one_in_an_interval(seeds, half):
     """Of the means 11 and 21, by t(1); of one set the four networks, by t(3) and their standard error 2.944."""

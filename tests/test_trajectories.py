@@ -272,14 +272,12 @@ def test_processes_at_one_cell_take_what_is_free_of_its_needs(tmp_path, monkeypa
     workplace = study.Workplace("cpu", folder=tmp_path, progress="none")
     made, get = [], work.artefacts.get
 
-    def noted(artefact, workplace, *, wait=True):
-        name = artefact.name.partition(",")[0]
-        if name == "experts 0-0" and wait:
-            held.close()  # as another process that comes to its end
-        product = get(artefact, workplace, wait=wait)
-        if name.startswith("experts"):
+    def noted(artefact, workplace):
+        if name := artefact.name.partition(",")[0] * artefact.name.startswith("experts"):
+            if name == "experts 0-0":
+                held.close()  # as another process that comes to its end
             made.append(name)
-        return product
+        return get(artefact, workplace)
 
     held = contextlib.ExitStack()
     lock = work.prerequisite(cell, needs["experts 0-0"], "", workplace).folder / ".lock"

@@ -95,24 +95,20 @@ def _panels(records: Sequence[Record], images: str = "") -> dict[str, list[Recor
 
 
 def _draw_bars(ax: Axes, records: Sequence[Record], shades: Mapping[str, str], by_network: bool) -> None:
-    """The bars of one panel, side by side in groups."""
-    import seaborn
-
+    """The bars of one panel, side by side in groups, each about its tick."""
     records = sorted(records, key=lambda r: r.ipc or math.inf)
     groups = [r.network if by_network else str(r.ipc or "all") for r in records]
     ticks = list(dict.fromkeys(groups))
-    labels = [label for label in shades if label in {r.label for r in records}]
-    table = independent(records)
-    table["group"] = table["network"] if by_network else table["ipc"].astype("string").fillna("all")
-    width = 0.8 / len(labels)
-    seaborn.barplot(
-        table, x="group", y="accuracy", order=ticks, hue="label", hue_order=labels, palette=shades, saturation=1,
-        gap=0.1, linewidth=0, errorbar=interval, err_kws={"color": "black", "linewidth": 0.9},
-        capsize=width / 4, legend=False, ax=ax,
-    )  # fmt: skip
-    for record, group in zip(records, groups, strict=True):
-        x = ticks.index(group) + (labels.index(record.label) - (len(labels) - 1) / 2 + 0.3) * width
-        _draw_reported(ax, record, x, size=4.5)
+    width = 0.8 / len({r.label for r in records})
+    for tick, group in enumerate(ticks):
+        beside = [record for record, its in zip(records, groups, strict=True) if its == group]
+        beside.sort(key=lambda r: [*shades].index(r.label))
+        for i, record in enumerate(beside):
+            x = tick + (i - (len(beside) - 1) / 2) * width
+            units = independent([record])["accuracy"]
+            ax.bar(x, units.mean(), 0.9 * width, color=shades[record.label], linewidth=0)
+            ax.plot([x, x], interval(units), color="black", linewidth=0.9, marker="_", markersize=2)
+            _draw_reported(ax, record, x + 0.3 * width, size=4.5)
     slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if by_network else {}
     ax.set_xticks(range(len(ticks)), ticks, **slanted)
     ax.set(xlim=(-0.54, len(ticks) - 0.46), ylim=(0, min(100, 1.1 * ax.dataLim.y1)), ylabel=ACCURACY)

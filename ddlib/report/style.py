@@ -41,6 +41,7 @@ STYLE = {
 """What figures change in seaborn's style "whitegrid" and context "paper"."""
 
 GREY = "#999999"
+GREYS = (GREY, "#c8c8c8", "#666666")
 WIDTH = 6.4  # inches: the text width of a page
 
 LIMIT = 200_000
@@ -90,10 +91,10 @@ def legend(figure: Figure, handles: Sequence[Any]) -> None:
 
 
 def colors(labels: Sequence[str]) -> dict[str, str]:
-    """A colour for every label: grey for random images, the palette in order for the others."""
-    learnt = dict.fromkeys(label for label in labels if not label.casefold().startswith("random"))
-    shades = dict(zip(learnt, itertools.cycle(PALETTE), strict=False))
-    return {label: shades.get(label, GREY) for label in labels}
+    """A colour for every label: greys in order for random images, the palette for the others."""
+    greys, others = itertools.cycle(GREYS), itertools.cycle(PALETTE)
+    is_random = {label: label.casefold().startswith("random") for label in labels}
+    return {label: next(greys if random else others) for label, random in is_random.items()}
 
 
 def footer(provenance: Mapping[str, Any]) -> str:

@@ -65,10 +65,6 @@ class Workplace:
         return Progress(name, total, unit=unit, mode=self.progress, device=self.device, log=log)
 
 
-class Busy(RuntimeError):
-    """Another process works on it, and it was not to be waited for."""
-
-
 class Artefact(ABC):
     """What is made once and kept.
 
@@ -94,22 +90,20 @@ class Artefact(ABC):
         """Take back that the artefact is finished: something of it was found damaged or missing."""
 
 
-def get(artefact: Artefact, workplace: Workplace, *, wait: bool = True) -> Any:
+def get(artefact: Artefact, workplace: Workplace) -> Any:
     """The product of an artefact: from the store, or made now and kept there.
 
     Whatever is damaged or missing of a finished artefact is named in a warning, put aside and made again.  One that
-    another process works on is waited for, without `wait` refused; one whose process died is taken over, from its last
-    checkpoint.
+    another process works on is waited for; one whose process died is taken over, from its last checkpoint.
 
     Raises:
-        Busy: another process works on it, and `wait` is False.
         OSError: the store cannot be written, or the disk is full; the last checkpoint stays.
         FloatingPointError: the work came to numbers that are not finite.
     """
     with contextlib.suppress(Damaged, FileNotFoundError):  # looked at again, and mended, by whoever holds the lock
         if (product := artefact.load()) is not None:
             return product
-    with locked(artefact.lock, artefact.name, wait=wait):
+    with locked(artefact.lock, artefact.name):
         product = None
         try:
             product = artefact.load()
@@ -265,10 +259,8 @@ def deterministic() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str, *, poll: float = 0.5, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, what: str, *, poll: float = 0.5) -> Iterator[None]:
     """Hold the lock at `path` inside the block, waiting for whoever holds it; looks again every `poll` seconds.
-
-    Without `wait` it raises `Busy` where somebody does.
 
     A file of the same name with `.owner` says who holds it.  Where one is found beside a free lock, its owner died, and
     a line in the log says that its work, called `what`, is taken over.
@@ -280,10 +272,7 @@ def locked(path: Path, what: str, *, poll: float = 0.5, wait: bool = True) -> It
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            by = _noted(owner) or "another process"
-            if not wait:
-                raise Busy(f"{what}: under way in {by}") from None
-            LOG.warning("%s: under way in %s; waiting for it", what, by)
+            LOG.warning("%s: under way in %s; waiting for it", what, _noted(owner) or "another process")
             lock.acquire(poll_interval=poll)
     except OSError as error:
         raise files.cannot_write(path, error) from error

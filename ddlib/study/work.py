@@ -4,7 +4,6 @@ Each has its place in the store, named by everything that its numbers depend on,
 to learn such a name, and no tensors to learn whether an artefact is finished.
 """
 
-import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -19,7 +18,7 @@ from ddlib.data.datasets import ImageSet
 from ddlib.data.synthetic import SyntheticSet, SyntheticStream
 from ddlib.pretraining import Prerequisite
 from ddlib.store import artefacts, codeprint, files
-from ddlib.store.artefacts import Artefact, Busy, Stepwise, Workplace, holder
+from ddlib.store.artefacts import Artefact, Stepwise, Workplace, holder
 from ddlib.store.files import Damaged, read_seal
 from ddlib.store.provenance import provenance
 from ddlib.study.planning import Missing
@@ -225,11 +224,10 @@ def _share_needs(cell: Cell, seed: int, workplace: Workplace) -> None:
     Done before the distillation is locked: processes that come to the same cell each take what is free of its needs,
     and only then wait for one another.
     """
-    needs = {} if distillation(cell, seed, workplace).finished() else _needs(cell, workplace)
-    for need in needs.values():
-        if not need.finished():
-            with contextlib.suppress(Busy):
-                artefacts.get(need, workplace, wait=False)
+    if not distillation(cell, seed, workplace).finished():
+        for need in _needs(cell, workplace).values():
+            if not need.finished() and holder(need.lock) is None:
+                artefacts.get(need, workplace)
 
 
 def _teacher(cell: Cell, workplace: Workplace) -> nn.Module | None:
