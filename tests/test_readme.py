@@ -7,6 +7,7 @@ import collections
 import functools
 import itertools
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ def open_table() -> str:
             for run, check in [pair for pair in verdict.evidence if pair[1].outcome == "undecided"]:
                 for test in [test for test in check.tests if test.outcome == "undecided"]:
                     found, link = test.comparison, f"[{run.name}](../notebooks/{run.notebook}.ipynb)"
-                    difference = f"{found.difference:+.1f} ± {found.high - found.difference:.1f}"
+                    difference = f"{found.difference:+.1f} ± {(found.high - found.low) / 2:.1f}"
                     lines.append(
                         f"| {title}: {verdict.claim.statement} | {test.where} ({link}) | {difference} | {more(found)} |"
                     )
@@ -95,9 +96,15 @@ def open_table() -> str:
 
 
 def more(found: Comparison) -> str:
-    """How many times as many sets would tell a difference from none, if it and their spread stayed as they are."""
+    """How many times as many sets would tell a difference from none, if it and their spread stayed as they are.
+
+    Of a measurement the interval alone is known, which is over its networks and searches.
+    """
+    if math.isnan(found.error):
+        times = math.ceil(((found.high - found.low) / 2 / found.difference) ** 2)
+        return f"about {times} times as many networks and searches"
     for times in range(2, 21):
-        if stats.t.ppf(0.975, times * found.df) * found.error / times**0.5 < abs(found.difference):
+        if stats.t.ppf(0.975, times * (found.df + 1) - 1) * found.error / times**0.5 < abs(found.difference):
             return f"{times} times as many sets"
     return "more than 20 times as many sets"
 
