@@ -101,7 +101,7 @@ def _draw_bars(ax: Axes, records: Sequence[Record], shades: Mapping[str, str], b
     ticks = list(dict.fromkeys(groups))
     width = 0.8 / len({r.label for r in records})
     for tick, group in enumerate(ticks):
-        beside = [record for record, its in zip(records, groups, strict=True) if its == group]
+        beside = [record for record, place in zip(records, groups, strict=True) if place == group]
         beside.sort(key=lambda r: [*shades].index(r.label))
         for i, record in enumerate(beside):
             x = tick + (i - (len(beside) - 1) / 2) * width
