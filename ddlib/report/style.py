@@ -42,6 +42,8 @@ STYLE = {
 
 GREY = "#999999"
 GREYS = (GREY, "#c8c8c8", "#666666")
+"""Of rows of random images, in order."""
+
 WIDTH = 6.4  # inches: the text width of a page
 
 LIMIT = 200_000
