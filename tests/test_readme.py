@@ -80,19 +80,32 @@ def outcomes(verdict: evidence.Verdict, profile: str) -> str:
 
 
 def open_table() -> str:
-    """Every comparison at `hour` that decides nothing, of claims that are undecided, as a table in Markdown."""
+    """Every comparison at `hour` that decides nothing, as a table in Markdown.
+
+    Below it, those undecided claims of which all these differences are small: more sets would say little there.
+    """
     runs = [evidence.read_run(path) for path in sorted((ROOT / "results").glob("*/*.hour.json"))]
-    lines = ["| claim | where | difference | would tell |", "|---|---|---|---|"]
+    lines, undecided, small = ["| claim | where | difference | would tell |", "|---|---|---|---|"], 0, []
     for paper, title in PAPERS.items():
         for verdict in evidence.verdicts(paper, runs):
-            for run, check in [pair for pair in verdict.evidence if pair[1].outcome == "undecided"]:
-                for test in [test for test in check.tests if test.outcome == "undecided"]:
-                    found, link = test.comparison, f"[{run.name}](../notebooks/{run.notebook}.ipynb)"
-                    difference = f"{found.difference:+.1f} ± {(found.high - found.low) / 2:.1f}"
-                    lines.append(
-                        f"| {title}: {verdict.claim.statement} | {test.where} ({link}) | {difference} | {more(found)} |"
-                    )
-    return "\n".join(lines)
+            claim, tests = f"{title}: {verdict.claim.statement}", open_tests(verdict)
+            for run, where, found in tests:
+                link = f"[{run.name}](../notebooks/{run.notebook}.ipynb)"
+                difference = f"{found.difference:+.1f} ± {(found.high - found.low) / 2:.1f}"
+                lines.append(f"| {claim} | {where} ({link}) | {difference} | {more(found)} |")
+            if outcome(verdict, "hour") == "undecided":
+                undecided += 1
+                small += [f"- {claim}"] if all(max(-found.low, found.high) < 2 for *_, found in tests) else []
+    head = f"Of {undecided} claims that are undecided, {len(small)} have all these intervals within 2 points of none:"
+    return "\n".join([*lines, "", head, "", *small])
+
+
+def open_tests(verdict: evidence.Verdict) -> list[tuple[evidence.Run, str, Comparison]]:
+    """The comparisons of a claim that decide nothing, where it is undecided: run, where, comparison."""
+    checks = [(run, check) for run, check in verdict.evidence if check.outcome == "undecided"]
+    return [
+        (r, test.where, test.comparison) for r, check in checks for test in check.tests if test.outcome == "undecided"
+    ]
 
 
 def more(found: Comparison) -> str:
