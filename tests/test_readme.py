@@ -68,12 +68,12 @@ def outcomes(verdict: evidence.Verdict, profile: str) -> str:
     said = {}
     for run, check in verdict.evidence:
         reduced = " with reduced rows" if any(" against " in test.where for test in check.tests) else ""
-        said.setdefault((run.profile, f"**{check.outcome}**{reduced}"), []).append(run.notebook)
+        said.setdefault((run.profile, f"**{check.outcome}**{reduced}"), []).append(run)
     for run, word, _ in verdict.gaps:
-        said.setdefault((run.profile, word), []).append(run.notebook)
+        said.setdefault((run.profile, word), []).append(run)
     links = {
-        outcome: ", ".join(f"[{name}](notebooks/{name}.ipynb)" for name in dict.fromkeys(names))
-        for (where, outcome), names in said.items()
+        outcome: ", ".join(dict.fromkeys(f"[{run.name}](notebooks/{run.notebook}.ipynb)" for run in runs))
+        for (where, outcome), runs in said.items()
         if where == profile
     }
     return "; ".join(f"{outcome} ({where})" for outcome, where in links.items()) or verdict.untested
