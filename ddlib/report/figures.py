@@ -191,7 +191,7 @@ def metric_panels(metrics: Mapping[str, Sequence[tuple[int, float]]], *, over: s
     metrics = {name: list(points) for name, points in metrics.items() if points}
     if not metrics:
         return note("nothing with a course was run")
-    columns = min(len(metrics), 4 if len(metrics) in (4, 7, 8, 12) else 3)
+    columns = min(len(metrics), 4 if len(metrics) in (4, 7, 8) else 3)
     rows = math.ceil(len(metrics) / columns)
     figure = Picture(figsize=(WIDTH, 0.2 + 1.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
